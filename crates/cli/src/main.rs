@@ -1,0 +1,2 @@
+//! The `agentwall` binary.
+fn main() {}
