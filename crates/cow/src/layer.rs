@@ -1,0 +1,96 @@
+//! One overlay of a session as it lies on disk afterwards: the original tree, the upper directory
+//! and the moment the session began.
+//!
+//! No manifest of the original tree is taken: a lower object counts as changed when its change time
+//! (ctime, which programs cannot set) is not older than [`Layer::base`]. What that costs is said in
+//! the crate documentation.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A file time: seconds since the epoch and nanoseconds within that second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01 UTC.
+    pub sec: i64,
+    /// Nanoseconds, `0..1_000_000_000`.
+    pub nsec: u32,
+}
+
+/// The identity of an inode: device and inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+}
+
+/// One overlay mount of a session, now unmounted.
+///
+/// The folder that holds [`upper`](Self::upper) must be private to the caller: the crate keeps its
+/// own record (`UPPER.applied`) and trash (`UPPER.trash`) next to the upper directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Absolute, canonical path of the original tree (the overlay's lower directory).
+    #[serde(with = "crate::bytes::path")]
+    pub root: PathBuf,
+    /// The overlay's upper directory.
+    #[serde(with = "crate::bytes::path")]
+    pub upper: PathBuf,
+    /// The overlay's work directory.
+    #[serde(with = "crate::bytes::path")]
+    pub work: PathBuf,
+    /// When the session began, from [`base_timestamp`](crate::base_timestamp).
+    pub base: Timestamp,
+    /// Identity of the original root when the session began; a different directory at `root` now
+    /// makes scan and commit refuse. `None` skips that check.
+    #[serde(default)]
+    pub root_id: Option<FileId>,
+}
+
+impl Layer {
+    /// A layer that begins now: records the identity of `root`.
+    ///
+    /// # Errors
+    /// `root` cannot be examined.
+    pub fn begin(
+        root: impl Into<PathBuf>,
+        upper: impl Into<PathBuf>,
+        work: impl Into<PathBuf>,
+        base: Timestamp,
+    ) -> io::Result<Layer> {
+        let root = root.into();
+        let meta = std::fs::symlink_metadata(&root)?;
+        Ok(Layer {
+            root,
+            upper: upper.into(),
+            work: work.into(),
+            base,
+            root_id: Some(FileId {
+                dev: meta.dev(),
+                ino: meta.ino(),
+            }),
+        })
+    }
+
+    /// The record of what earlier commits of this layer did to the original tree.
+    pub(crate) fn record_path(&self) -> PathBuf {
+        beside(&self.upper, ".applied")
+    }
+
+    /// Where originals rest until a commit of this layer is finished.
+    pub(crate) fn trash_path(&self) -> PathBuf {
+        beside(&self.upper, ".trash")
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
+}
