@@ -1,2 +1,44 @@
-//! Placeholder.
+//! The ledger: an append-only transparency log whose every claim an outsider can check offline.
+//!
+//! A log is a folder in the C2SP tlog-tiles layout (`checkpoint`, `tile/…`, and a `lock` file):
+//! entries in bundles, the RFC 6962 Merkle tree over them in tiles, and a checkpoint, signed with
+//! Ed25519 as a C2SP signed note, that names size and root. Many threads and processes append
+//! through [`Log`]; [`Reader`] reads entries and makes proofs; [`verify`] recomputes everything.
+//! [`entry`] is the schema of what AgentWall logs, one canonical JSON object per entry.
+//!
+//! Invariants:
+//! * A checkpoint is signed only on top of a right edge that was checked against the one before.
+//! * An entry is durable before its number is returned; bundles and tiles before the checkpoint.
+//! * Every format is read in its one canonical spelling only, and links are never followed.
+//!
+//! What a log cannot show: that something was never handed to it, and, to somebody without an
+//! older checkpoint, that the holder of the key has not written a new history.
+
 #![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod defect;
+pub mod hash;
+pub mod head;
+pub mod key;
+pub mod log;
+pub mod note;
+pub mod proof;
+pub mod read;
+mod store;
+pub mod tile;
+pub mod tlog_proof;
+pub mod tree;
+mod writer;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use defect::Defect;
+pub use hash::Hash;
+pub use head::HeadError;
+pub use key::KeyError;
+pub use log::{AppendError, Log, LogOptions};
+pub use note::{Note, NoteError, Signer, Verifier, VkeyError};
+pub use read::{ReadError, Reader};
+pub use store::FileError;
+pub use tlog_proof::{TlogProof, TlogProofError};
+pub use writer::OpenError;

@@ -1,0 +1,443 @@
+//! The log as its writers see it: many threads and processes append, each commit serves all that
+//! wait.
+//!
+//! Inside a process there is one queue. Whoever finds nobody committing takes everything that is
+//! queued and commits it at once (group commit); the others wait for the result. Entries are
+//! logged in the order in which they were handed over. Between processes the log's lock file
+//! orders commits.
+//!
+//! [`Log::append`] returns when the entry is durable; [`Log::append_later`] at once, for records
+//! that must not hold up the action they tell about. Nothing is dropped silently: a queue that is
+//! full blocks, entries whose commit failed stay queued, and the error is handed to the next call.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    checkpoint::Checkpoint,
+    note::{Signer, Verifier},
+    store::{Disk, FileError, RealDisk},
+    tile::MAX_ENTRY,
+    writer::{CommitError, OpenError, Writer},
+};
+
+/// A queued entry is committed within this time.
+pub const MAX_DELAY: Duration = Duration::from_millis(100);
+/// So many queued entries are committed at once.
+pub const MAX_QUEUED: usize = 256;
+/// From so many queued entries on, [`Log::append_later`] waits.
+const FULL_ENTRIES: usize = 4096;
+/// From so many queued bytes on, [`Log::append_later`] waits.
+const FULL_BYTES: usize = 16 << 20;
+
+/// How to open a log.
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    /// The file outside the log's folder that remembers the newest checkpoint of this host; its
+    /// folder must exist. With it a log that was put back to an older state is not extended.
+    pub head: Option<PathBuf>,
+}
+
+/// An append-only log, open for writing. Share it between threads by reference or [`Arc`].
+///
+/// Dropping it commits what is queued; use [`Log::close`] to learn whether that worked.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    writer: Mutex<Writer>,
+    verifier: Verifier,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Entries and bytes of the items that nobody waits for.
+    later: usize,
+    later_bytes: usize,
+    /// When the oldest of them came.
+    since: Option<Instant>,
+    /// Somebody is committing.
+    busy: bool,
+    /// A commit of entries that nobody waits for has failed.
+    error: Option<AppendError>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    entries: Vec<Vec<u8>>,
+    /// Where the waiting caller finds the result; `None` for [`Log::append_later`].
+    result: Option<Arc<Mutex<Option<Result<u64, AppendError>>>>>,
+}
+
+/// Why an entry is not (known to be) in the log.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Longer than a bundle can hold.
+    #[error(
+        "an entry has at most {MAX_ENTRY} bytes, found {found}: keep the payload outside and log its digest"
+    )]
+    TooLong {
+        /// Its length.
+        found: usize,
+    },
+    /// The log cannot be extended; the entry is not in it.
+    #[error("the entry was not logged: {0}")]
+    NotLogged(Arc<OpenError>),
+    /// The entry is in the log but may be lost if the power fails.
+    #[error("entry {index} was logged but may not survive a power loss: {error}")]
+    NotDurable {
+        /// The entry's number.
+        index: u64,
+        /// What failed.
+        error: FileError,
+    },
+    /// The entry is in the log; the head file could not be replaced.
+    #[error("entry {index} was logged, but the newest checkpoint could not be remembered: {error}")]
+    Head {
+        /// The entry's number.
+        index: u64,
+        /// What failed.
+        error: FileError,
+    },
+    /// The background thread cannot be started.
+    #[error("the thread that commits queued entries cannot be started: {0}")]
+    Thread(Arc<std::io::Error>),
+    /// Entries handed to [`Log::append_later`] before this call could not be committed. They stay
+    /// queued unless `error` says that they are logged; the entry of this call was not accepted.
+    #[error("earlier entries could not be committed: {error}")]
+    Earlier {
+        /// What failed.
+        error: Box<AppendError>,
+    },
+}
+
+impl Log {
+    /// Opens the log in `dir` (made if it does not exist) without a head file. The log's origin is
+    /// the signer's name.
+    pub fn open(dir: &Path, signer: Signer) -> Result<Self, OpenError> {
+        Log::open_with(dir, signer, LogOptions::default())
+    }
+
+    /// Opens the log in `dir`. Checks the signed checkpoint and the right edge of the tree, and
+    /// removes what a commit that was cut off has left. Reads O(log n) files.
+    pub fn open_with(dir: &Path, signer: Signer, options: LogOptions) -> Result<Self, OpenError> {
+        Log::open_on(dir, signer, options, Arc::new(RealDisk))
+    }
+
+    pub(crate) fn open_on(
+        dir: &Path,
+        signer: Signer,
+        options: LogOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, OpenError> {
+        let verifier = signer.verifier();
+        let writer = Writer::open(dir, signer, options.head, disk)?;
+        Ok(Log {
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                changed: Condvar::new(),
+                writer: Mutex::new(writer),
+                verifier,
+            }),
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// The log's public key.
+    pub fn verifier(&self) -> &Verifier {
+        &self.shared.verifier
+    }
+
+    /// The newest checkpoint that this process has seen; `None` after a failed commit, until the
+    /// next one.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let writer = lock(&self.shared.writer);
+        let (checkpoint, _) = Checkpoint::parse_note(writer.note()?.as_bytes()).ok()?;
+        Some(checkpoint)
+    }
+
+    /// Appends an entry and returns its number (from 0) when it is durable.
+    pub fn append(&self, entry: &[u8]) -> Result<u64, AppendError> {
+        self.append_batch(&[entry])
+    }
+
+    /// Appends entries one after another, in one commit, and returns the number of the first when
+    /// all are durable. Either all or none are in the log.
+    pub fn append_batch(&self, entries: &[&[u8]]) -> Result<u64, AppendError> {
+        check_lengths(entries)?;
+        let result = Arc::new(Mutex::new(None));
+        let mut queue = self.shared.lock_queue();
+        take_error(&mut queue)?;
+        queue.items.push_back(Item {
+            entries: entries.iter().map(|e| e.to_vec()).collect(),
+            result: Some(Arc::clone(&result)),
+        });
+        loop {
+            if let Some(result) = lock(&result).take() {
+                return result;
+            }
+            queue = if queue.busy {
+                self.shared.wait(queue)
+            } else {
+                self.shared.lead(queue)
+            };
+        }
+    }
+
+    /// Queues an entry; it is committed within [`MAX_DELAY`], or with the next commit of this
+    /// process. Waits while the queue is full. An error means that this entry was not queued.
+    pub fn append_later(&self, entry: &[u8]) -> Result<(), AppendError> {
+        check_lengths(&[entry])?;
+        self.start_thread()?;
+        let mut queue = self.shared.lock_queue();
+        loop {
+            take_error(&mut queue)?;
+            if queue.later < FULL_ENTRIES && queue.later_bytes < FULL_BYTES {
+                break;
+            }
+            queue = self.shared.wait(queue);
+        }
+        queue.items.push_back(Item {
+            entries: vec![entry.to_vec()],
+            result: None,
+        });
+        queue.later += 1;
+        queue.later_bytes += entry.len();
+        if queue.since.is_none() {
+            queue.since = Some(Instant::now());
+            self.shared.changed.notify_all();
+        } else if queue.later == MAX_QUEUED {
+            self.shared.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Commits everything that is queued, and makes the head file durable.
+    pub fn flush(&self) -> Result<(), AppendError> {
+        self.shared.flush()
+    }
+
+    /// Like [`Log::flush`], then closes the log.
+    pub fn close(self) -> Result<(), AppendError> {
+        self.stop_thread();
+        self.shared.flush()
+    }
+
+    fn start_thread(&self) -> Result<(), AppendError> {
+        let mut thread = lock(&self.thread);
+        if thread.is_none() {
+            let shared = Arc::clone(&self.shared);
+            let started = std::thread::Builder::new()
+                .name("ledger".into())
+                .spawn(move || shared.commit_in_time())
+                .map_err(|e| AppendError::Thread(Arc::new(e)))?;
+            *thread = Some(started);
+        }
+        Ok(())
+    }
+
+    fn stop_thread(&self) {
+        self.shared.lock_queue().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            // The thread does not panic; if it did, the queue is still there to be flushed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop_thread();
+        // Nobody is left to hear of an error; `close` is for those who want to.
+        let _ = self.shared.flush();
+    }
+}
+
+impl Shared {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed
+            .wait(queue)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits all that is queued, without the queue's lock, and hands out the results.
+    fn lead<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let items: Vec<Item> = queue.items.drain(..).collect();
+        (queue.later, queue.later_bytes) = (0, 0);
+        let since = queue.since.take();
+        queue.busy = true;
+        drop(queue);
+        let entries: Vec<&[u8]> = items
+            .iter()
+            .flat_map(|i| i.entries.iter().map(Vec::as_slice))
+            .collect();
+        let result = lock(&self.writer).commit(&entries);
+        let mut queue = self.lock_queue();
+        queue.busy = false;
+        self.hand_out(&mut queue, items, result, since);
+        self.changed.notify_all();
+        queue
+    }
+
+    fn hand_out(
+        &self,
+        queue: &mut Queue,
+        items: Vec<Item>,
+        result: Result<u64, CommitError>,
+        since: Option<Instant>,
+    ) {
+        let (mut at, make): (u64, Box<dyn Fn(u64) -> Result<u64, AppendError>>) = match result {
+            Ok(first) => (first, Box::new(Ok)),
+            Err(CommitError::NotDurable { first, error }) => (
+                first,
+                Box::new(move |index| {
+                    let error = error.clone();
+                    Err(AppendError::NotDurable { index, error })
+                }),
+            ),
+            Err(CommitError::Head { first, error }) => (
+                first,
+                Box::new(move |index| {
+                    let error = error.clone();
+                    Err(AppendError::Head { index, error })
+                }),
+            ),
+            Err(CommitError::Open(error)) => {
+                let error = AppendError::NotLogged(Arc::new(error));
+                return self.take_back(queue, items, &error, since);
+            }
+        };
+        for item in items {
+            let result = make(at);
+            at += item.entries.len() as u64;
+            match (item.result, result) {
+                (Some(slot), result) => *lock(&slot) = Some(result),
+                (None, Err(error)) => queue.error = Some(error),
+                (None, Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Nothing was committed: whoever waits is told; entries that nobody waits for go back to the
+    /// front of the queue.
+    fn take_back(
+        &self,
+        queue: &mut Queue,
+        items: Vec<Item>,
+        error: &AppendError,
+        since: Option<Instant>,
+    ) {
+        for item in items.into_iter().rev() {
+            match item.result {
+                Some(slot) => *lock(&slot) = Some(Err(error.clone())),
+                None => {
+                    queue.error = Some(error.clone());
+                    queue.later += item.entries.len();
+                    queue.later_bytes += item.entries.iter().map(Vec::len).sum::<usize>();
+                    queue.since = since.or(queue.since);
+                    queue.items.push_front(item);
+                }
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), AppendError> {
+        let mut queue = self.lock_queue();
+        loop {
+            if queue.busy {
+                queue = self.wait(queue);
+            } else if queue.items.is_empty() {
+                break;
+            } else {
+                // An error from before this try is answered by the try itself.
+                queue.error = None;
+                queue = self.lead(queue);
+                if queue.error.is_some() {
+                    break;
+                }
+            }
+        }
+        take_error(&mut queue)?;
+        drop(queue);
+        let mut writer = lock(&self.writer);
+        writer
+            .flush_head()
+            .map_err(|error| AppendError::Head { index: 0, error })
+    }
+
+    /// The background thread: commits what nobody waits for, in time.
+    fn commit_in_time(&self) {
+        let mut queue = self.lock_queue();
+        let mut failed: Option<Instant> = None;
+        while !queue.closed {
+            let due = match (queue.since, failed) {
+                _ if queue.busy => None,
+                (None, _) => None,
+                (Some(_), Some(at)) => Some(at + MAX_DELAY),
+                (Some(_), None) if queue.later >= MAX_QUEUED => Some(Instant::now()),
+                (Some(since), None) => Some(since + MAX_DELAY),
+            };
+            let left = due.map(|d| d.saturating_duration_since(Instant::now()));
+            queue = match left {
+                None => self.wait(queue),
+                Some(Duration::ZERO) => {
+                    queue = self.lead(queue);
+                    failed = (!queue.items.is_empty() && queue.error.is_some()).then(Instant::now);
+                    drop(queue);
+                    if let Err(error) = lock(&self.writer).flush_head() {
+                        self.lock_queue().error = Some(AppendError::Head { index: 0, error });
+                    }
+                    self.lock_queue()
+                }
+                Some(left) => {
+                    self.changed
+                        .wait_timeout(queue, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+    }
+}
+
+/// A thread that panicked while holding one of our locks has left nothing half done that matters:
+/// the queue is a list, and the writer reads its state again after any failure.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_error(queue: &mut Queue) -> Result<(), AppendError> {
+    match mem::take(&mut queue.error) {
+        Some(error) => Err(AppendError::Earlier {
+            error: Box::new(error),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_lengths(entries: &[&[u8]]) -> Result<(), AppendError> {
+    match entries.iter().find(|e| e.len() > MAX_ENTRY) {
+        Some(entry) => Err(AppendError::TooLong { found: entry.len() }),
+        None => Ok(()),
+    }
+}
