@@ -1,0 +1,332 @@
+//! Applying a change set to the original trees.
+//!
+//! Per file the tree is wholly old or wholly new at every moment: new objects are built under a
+//! temporary name in the same directory, synced, and then take their name with
+//! `renameat2(RENAME_NOREPLACE)`, or swap with the original by `RENAME_EXCHANGE`. What was swapped out
+//! is compared with what was reviewed; on any difference it is swapped back, so a concurrent edit
+//! wins and nothing is lost. Originals rest in a trash until the layer is finished, and stay there if
+//! anything failed. Upper entries are removed only after their changes are synced; a run that was
+//! cut off is therefore completed by running it again.
+//!
+//! Order per layer: directories, files, symlinks and other nodes, deletions, directory attributes
+//! from the leaves up. Whole-tree atomicity does not exist on ordinary file systems.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::apply::LayerCommit;
+use crate::change::{Change, ChangeSet, Conflict, Privilege};
+use crate::content::hex;
+use crate::layer::Layer;
+use crate::scan::ScanError;
+
+/// What to do with one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    /// Apply it; it is held if it carries a [`Privilege`].
+    Commit,
+    /// Apply it with its privileges.
+    CommitSpecial,
+    /// Drop it from the upper directory.
+    Discard,
+    /// Leave it in the upper directory.
+    Hold,
+}
+
+/// Why a change was left in the upper directory although nothing contradicts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "why", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HoldReason {
+    /// The caller said so.
+    #[error("held as asked")]
+    Asked,
+    /// It grants rights that need an explicit decision.
+    #[error("it carries {privileges:?}, which needs an explicit decision")]
+    Privileged {
+        /// Those rights.
+        privileges: Vec<Privilege>,
+    },
+    /// Device nodes and unknown overlay features are never committed.
+    #[error("device nodes and unknown overlay features are never committed")]
+    Special,
+    /// The directory that should hold it was not committed.
+    #[error("its directory {path:?} was not committed")]
+    ParentHeld {
+        /// That directory.
+        #[serde(with = "crate::bytes::path")]
+        path: PathBuf,
+    },
+    /// A deletion waits while something else of the layer failed, or while the object that it
+    /// probably was renamed to is not committed.
+    #[error("a deletion waits until {path:?} is committed")]
+    DeletionWaits {
+        /// What it waits for.
+        #[serde(with = "crate::bytes::path")]
+        path: PathBuf,
+    },
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// Applied and synced.
+    Committed,
+    /// The original already was as the change wants it.
+    AlreadyApplied,
+    /// Dropped from the upper directory.
+    Discarded,
+    /// Left in the upper directory.
+    Held {
+        /// Why.
+        reason: HoldReason,
+    },
+    /// Left in the upper directory; the original is untouched.
+    Conflict {
+        /// Why.
+        conflict: Conflict,
+    },
+    /// A system call failed; the original is untouched and the session's version still there.
+    Failed {
+        /// What was being done.
+        step: String,
+        /// The system's answer.
+        error: String,
+        /// Its number, if it was a system call.
+        errno: Option<i32>,
+    },
+}
+
+/// One line of a [`CommitReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Absolute path in the original tree.
+    #[serde(with = "crate::bytes::path")]
+    pub path: PathBuf,
+    /// Index of the layer.
+    pub layer: usize,
+    /// What became of it.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitReport {
+    /// Digest of the change set that was applied.
+    pub digest: String,
+    /// One line per change, in the order of the change set.
+    pub outcomes: Vec<Outcome>,
+    /// Originals that were kept because something failed or because they were written to after they
+    /// had been replaced: escaped text of their paths and why.
+    pub kept: Vec<String>,
+    /// Trouble in cleaning up after everything was applied; a later commit tries again.
+    pub warnings: Vec<String>,
+}
+
+impl CommitReport {
+    /// Whether every change was committed, already applied or discarded.
+    pub fn is_complete(&self) -> bool {
+        self.outcomes.iter().all(|o| {
+            matches!(
+                o.status,
+                Status::Committed | Status::AlreadyApplied | Status::Discarded
+            )
+        })
+    }
+
+    /// How many changes have a status for which `f` holds.
+    pub fn count(&self, f: impl Fn(&Status) -> bool) -> usize {
+        self.outcomes.iter().filter(|o| f(&o.status)).count()
+    }
+}
+
+/// Where a commit keeps its locks.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CommitOptions {
+    /// A folder shared by all sessions of this user: one lock file per original root is made there.
+    pub lock_dir: PathBuf,
+}
+
+impl CommitOptions {
+    /// Options with this lock folder, which must exist.
+    pub fn new(lock_dir: impl Into<PathBuf>) -> Self {
+        CommitOptions {
+            lock_dir: lock_dir.into(),
+        }
+    }
+}
+
+/// Why a commit did not begin, or could not go on with a layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another commit works on the same original tree.
+    #[error("another commit of {root:?} is running (lock {lock:?}); wait for it and run again")]
+    Locked {
+        /// The original root.
+        root: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// The lock file cannot be made.
+    #[error("cannot lock {lock:?}: {source}")]
+    Lock {
+        /// The lock file.
+        lock: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The change set is not what its digest says.
+    #[error("the change set has digest {found}, expected {expected}; run the diff again")]
+    Digest {
+        /// Digest that the set carries.
+        expected: String,
+        /// Digest of its content.
+        found: String,
+    },
+    /// The change set names a layer that was not given, or a path outside its layer.
+    #[error("{path:?} does not belong to layer {layer}; pass the layers that were scanned")]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// The layer index.
+        layer: usize,
+    },
+    /// A tree of the layer cannot be opened.
+    #[error(transparent)]
+    Tree(#[from] ScanError),
+    /// The commit record cannot be written, so no step was begun.
+    #[error("cannot write the commit record {path:?}: {source}")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Applies the changes that `decide` lets pass. `decide` is asked once per change, in order, also
+/// for conflicts (which can be discarded or held, never committed).
+///
+/// Applied entries leave the upper directory, so committing twice does nothing the second time. A
+/// failing change does not stop the others, except that deletions then wait.
+///
+/// # Errors
+/// Nothing was begun: see [`CommitError`]. With several layers, an error in a later one leaves the
+/// earlier ones committed; scanning again shows what remains.
+pub fn commit(
+    layers: &[Layer],
+    set: &ChangeSet,
+    mut decide: impl FnMut(&Change) -> Disposition,
+    options: &CommitOptions,
+) -> Result<CommitReport, CommitError> {
+    let found = set.recompute_digest();
+    if found != set.digest {
+        return Err(CommitError::Digest {
+            expected: set.digest.clone(),
+            found,
+        });
+    }
+    for change in &set.changes {
+        relative(layers, change)?;
+    }
+    let _locks = lock_all(layers, &options.lock_dir)?;
+    let mut report = CommitReport {
+        digest: set.digest.clone(),
+        ..CommitReport::default()
+    };
+    let mut statuses: Vec<Option<Status>> = vec![None; set.changes.len()];
+    for (index, layer) in layers.iter().enumerate() {
+        let mut work = Vec::new();
+        for (at, change) in set.changes.iter().enumerate() {
+            if change.layer == index {
+                let rel = relative(layers, change)?;
+                work.push((at, change, rel, decide(change)));
+            }
+        }
+        LayerCommit::open(layer)?.run(work, &mut statuses, &mut report)?;
+    }
+    report.outcomes = set
+        .changes
+        .iter()
+        .zip(statuses)
+        .map(|(change, status)| Outcome {
+            path: change.path.clone(),
+            layer: change.layer,
+            status: status.unwrap_or(Status::Held {
+                reason: HoldReason::Asked,
+            }),
+        })
+        .collect();
+    Ok(report)
+}
+
+/// The path of a change below its layer's root; refuses anything that is not plainly beneath it.
+pub(crate) fn relative(layers: &[Layer], change: &Change) -> Result<Vec<u8>, CommitError> {
+    let foreign = || CommitError::Foreign {
+        path: change.path.clone(),
+        layer: change.layer,
+    };
+    let layer = layers.get(change.layer).ok_or_else(foreign)?;
+    below_root(&layer.root, &change.path).ok_or_else(foreign)
+}
+
+/// `path` relative to `root`, if it is plainly beneath it.
+pub(crate) fn below_root(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    let (root, path) = (root.as_os_str().as_bytes(), path.as_os_str().as_bytes());
+    let rest = path.strip_prefix(root)?;
+    let rel = match rest.strip_prefix(b"/") {
+        Some(rel) => rel,
+        None if root == b"/" => rest,
+        None => return None,
+    };
+    let plain = |c: &[u8]| !c.is_empty() && c != b"." && c != b".." && !c.contains(&0);
+    rel.split(|b| *b == b'/').all(plain).then(|| rel.to_vec())
+}
+
+/// Locks every root once, in a fixed order.
+pub(crate) fn lock_all(layers: &[Layer], dir: &Path) -> Result<Vec<File>, CommitError> {
+    let mut roots: Vec<&Path> = layers.iter().map(|l| l.root.as_path()).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    let mut locks = Vec::new();
+    for root in roots {
+        let name = hex(&Sha256::digest(root.as_os_str().as_bytes())[..12]);
+        let lock = dir.join(format!("commit-{name}.lock"));
+        let fail = |source| CommitError::Lock {
+            lock: lock.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&lock)
+            .map_err(fail)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => locks.push(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(CommitError::Locked {
+                    root: root.to_path_buf(),
+                    lock,
+                });
+            }
+            Err(e) => return Err(fail(e.into())),
+        }
+    }
+    Ok(locks)
+}

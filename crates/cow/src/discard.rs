@@ -1,0 +1,129 @@
+//! Dropping what a session wrote, without touching the original tree.
+
+use std::path::PathBuf;
+
+use crate::change::{Change, ChangeSet};
+use crate::commit::{CommitError, relative};
+use crate::dir::{Tree, chmod_path_fd, open_in, remove_tree, split};
+use crate::layer::Layer;
+use crate::scan::{ScanError, open_upper};
+use crate::upper::{Removal, entries, remove_applied};
+
+/// Why entries could not be dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiscardError {
+    /// A change does not belong to the layers that were given.
+    #[error(transparent)]
+    Foreign(#[from] CommitError),
+    /// The upper directory cannot be opened.
+    #[error(transparent)]
+    Tree(#[from] ScanError),
+    /// Something in the session's folder cannot be removed.
+    #[error("cannot remove from {path:?}: {source}; check that the session has ended")]
+    Remove {
+        /// The upper or work directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Drops the changes for which `select` answers true; returns how many. What stays keeps its
+/// meaning. The original tree is never opened.
+///
+/// # Errors
+/// See [`DiscardError`]; what was not dropped is still there.
+pub fn discard(
+    layers: &[Layer],
+    set: &ChangeSet,
+    mut select: impl FnMut(&Change) -> bool,
+) -> Result<usize, DiscardError> {
+    let mut count = 0;
+    for change in &set.changes {
+        relative(layers, change)?;
+    }
+    for (index, layer) in layers.iter().enumerate() {
+        let mut rels = Vec::new();
+        for change in set.changes.iter().filter(|c| c.layer == index) {
+            rels.push((change, relative(layers, change)?, select(change)));
+        }
+        // Dropping a new directory drops what is in it.
+        let roots: Vec<Vec<u8>> = rels
+            .iter()
+            .filter(|(c, _, gone)| {
+                *gone && c.new.as_ref().is_some_and(|n| n.kind == crate::EntryKind::Directory)
+                    && c.kind != crate::ChangeKind::Meta
+            })
+            .map(|(_, rel, _)| rel.clone())
+            .collect();
+        let under = |rel: &[u8]| {
+            roots.iter().any(|r| rel.starts_with(r) && rel.get(r.len()) == Some(&b'/'))
+        };
+        let removals: Vec<Removal<'_>> = rels
+            .iter()
+            .map(|(change, rel, gone)| Removal {
+                change,
+                rel,
+                gone: *gone || under(rel),
+            })
+            .collect();
+        count += removals.iter().filter(|r| r.gone).count();
+        remove_applied(&open_upper(layer)?, &removals).map_err(|e| DiscardError::Remove {
+            path: layer.upper.clone(),
+            source: e.into(),
+        })?;
+    }
+    Ok(count)
+}
+
+/// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
+/// this crate's record and trash next to them. The directories themselves stay.
+///
+/// # Errors
+/// See [`DiscardError`]; what was not dropped is still there.
+pub fn discard_all(layers: &[Layer]) -> Result<(), DiscardError> {
+    for layer in layers {
+        for path in [layer.upper.clone(), layer.work.clone(), layer.trash_path()] {
+            let fail = |e: rustix::io::Errno| DiscardError::Remove {
+                path: path.clone(),
+                source: e.into(),
+            };
+            let tree = match Tree::open(&path, false) {
+                Ok(tree) => tree,
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(e) => return Err(fail(e)),
+            };
+            let names = match entries(&tree, b"") {
+                Err(rustix::io::Errno::ACCESS) => {
+                    let fd = tree.dir(b"").map_err(fail)?;
+                    chmod_path_fd(&fd, 0o700).map_err(fail)?;
+                    entries(&tree, b"").map_err(fail)?
+                }
+                other => other.map_err(fail)?,
+            };
+            for rel in names {
+                remove_tree(&tree, &rel).map_err(fail)?;
+            }
+        }
+        let _ = std::fs::remove_dir(layer.trash_path());
+        match std::fs::remove_file(layer.record_path()) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DiscardError::Remove {
+                    path: layer.record_path(),
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether an entry is still in a layer's upper directory.
+#[cfg(test)]
+pub(crate) fn present(layer: &Layer, rel: &[u8]) -> bool {
+    let tree = Tree::open(&layer.upper, false).unwrap();
+    tree.parent(rel)
+        .is_ok_and(|fd| open_in(fd, split(rel).1, rustix::fs::OFlags::PATH).is_ok())
+}

@@ -1,0 +1,148 @@
+//! Taking entries out of an upper directory without changing the meaning of what stays.
+//!
+//! The delicate case is an opaque directory: it hides every original that was not made anew, so
+//! removing a committed entry from it would turn that entry into a deletion. Before anything is
+//! removed from one, its hidden deletions that are to stay are therefore written out as whiteouts and
+//! the opaque marks go.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknodat, unlinkat};
+use rustix::io::Errno;
+
+use crate::change::Change;
+use crate::content::all_xattrs;
+use crate::dir::{EntryKind, Tree, join, list_all, open_private, split, stat_in};
+
+/// One change and whether it leaves the upper directory.
+#[derive(Debug)]
+pub(crate) struct Removal<'a> {
+    pub change: &'a Change,
+    pub rel: &'a [u8],
+    pub gone: bool,
+}
+
+const OPAQUE: &[u8] = b"user.overlay.opaque";
+
+/// Removes what is `gone`; everything else keeps its meaning.
+pub(crate) fn remove_applied(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
+    if all.iter().any(|r| r.gone) {
+        for r in all.iter().filter(|r| !r.gone && r.change.from_opaque) {
+            write_whiteout(upper, r.rel)?;
+        }
+        clear_opaque(upper, all)?;
+    }
+    for r in all.iter().filter(|r| r.gone) {
+        let is_dir = r.change.new.as_ref().is_some_and(|s| s.kind == EntryKind::Directory);
+        if !r.change.from_opaque && !is_dir {
+            remove_entry(upper, r.rel)?;
+        }
+    }
+    prune(upper, all)
+}
+
+/// Removes one entry that is not a directory; absent is fine.
+fn remove_entry(upper: &Tree, rel: &[u8]) -> Result<(), Errno> {
+    let parent = match upper.parent(rel) {
+        Ok(parent) => parent,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    match unlinkat(&parent, split(rel).1, AtFlags::empty()) {
+        Err(Errno::ACCESS) => {
+            lend(&parent)?;
+            unlinkat(&parent, split(rel).1, AtFlags::empty())
+        }
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the owner write permission on an upper directory that is about to lose an entry.
+fn lend(dir: &OwnedFd) -> Result<(), Errno> {
+    let mode = crate::dir::Snapshot::new(&rustix::fs::fstat(dir)?).mode;
+    crate::dir::chmod_path_fd(dir, mode | 0o700)
+}
+
+/// A deletion below an opaque directory as an explicit whiteout, with the directories it needs.
+fn write_whiteout(upper: &Tree, rel: &[u8]) -> Result<(), Errno> {
+    let parent = match upper.parent(rel) {
+        Ok(parent) => parent,
+        Err(Errno::NOENT) => {
+            let (dir, _) = split(rel);
+            let above = upper.parent(dir)?;
+            mkdirat(&above, split(dir).1, Mode::RWXU)?;
+            upper.parent(rel)?
+        }
+        Err(e) => return Err(e),
+    };
+    let name = split(rel).1;
+    match mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Clears the opaque marks of every directory that holds, at any depth, something that goes.
+fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
+    let mut dirs: Vec<&[u8]> = Vec::new();
+    for r in all.iter().filter(|r| r.gone) {
+        let mut dir = r.rel;
+        while !dir.is_empty() {
+            dirs.push(dir);
+            dir = split(dir).0;
+        }
+    }
+    dirs.sort_unstable();
+    dirs.dedup();
+    for dir in dirs {
+        let Some(found) = upper.stat(dir)? else { continue };
+        if found.kind != EntryKind::Directory {
+            continue;
+        }
+        let fd = open_private(upper.parent(dir)?, split(dir).1, true)?;
+        if all_xattrs(fd.as_fd())?.contains_key(OPAQUE) {
+            fremovexattr(&fd, OPAQUE)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes directories that became empty and mean nothing any more, leaves first.
+fn prune(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
+    let mut dirs: Vec<Vec<u8>> = Vec::new();
+    for r in all.iter().filter(|r| r.gone) {
+        let mut dir = r.rel;
+        while !dir.is_empty() {
+            dirs.push(dir.to_vec());
+            dir = split(dir).0;
+        }
+    }
+    dirs.sort_unstable();
+    dirs.dedup();
+    for dir in dirs.iter().rev() {
+        // A directory whose own change stays must stay.
+        if all.iter().any(|r| !r.gone && r.rel == dir.as_slice()) {
+            continue;
+        }
+        let Ok(parent) = upper.parent(dir) else { continue };
+        let Some(found) = stat_in(&parent, split(dir).1)? else { continue };
+        if found.kind == EntryKind::Directory {
+            match unlinkat(&parent, split(dir).1, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
+                Err(Errno::ACCESS) => {
+                    lend(&parent)?;
+                    let _ = unlinkat(&parent, split(dir).1, AtFlags::REMOVEDIR);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything in a directory, by name below it.
+pub(crate) fn entries(tree: &Tree, rel: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+    let fd = tree.dir(rel)?;
+    Ok(list_all(fd.as_fd())?.iter().map(|n| join(rel, n)).collect())
+}
