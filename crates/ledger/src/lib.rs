@@ -18,6 +18,7 @@
 
 pub mod checkpoint;
 pub mod defect;
+pub mod entry;
 pub mod hash;
 pub mod head;
 pub mod key;
@@ -33,6 +34,7 @@ mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use defect::Defect;
+pub use entry::{Entry, EntryError, Record};
 pub use hash::Hash;
 pub use head::HeadError;
 pub use key::KeyError;

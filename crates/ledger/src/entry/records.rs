@@ -1,0 +1,536 @@
+//! The fields of each type of entry. The order of the fields is the order in the entry; adding a
+//! field makes older readers see the entry as unknown, so a field that most entries have belongs
+//! to a new `v`.
+//!
+//! Verbs and effects are text here, not the types of the vocabulary: an old reader must read the
+//! log of a newer writer. Text that an agent chooses (paths, arguments, names) is stored as it is
+//! escaped for a person, see [`agentwall_action::escape_bytes`].
+
+use std::{collections::BTreeMap, os::unix::ffi::OsStrExt as _};
+
+use agentwall_action::{Action, Decision, Resource, escape_bytes};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::clip::{self, Clip};
+use crate::hash::sha256_hex;
+
+/// A session began.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionStart {
+    /// The agent's name.
+    pub name: String,
+    /// The command, one item per argument, escaped.
+    pub command: Vec<String>,
+    /// How many arguments at the end of `command` are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub command_cut: u64,
+    /// The workspace folder, escaped.
+    pub workspace: String,
+    /// SHA-256 of the effective policy, lower-case hex.
+    pub policy: String,
+    /// What enforces the policy here, for example `landlock` to `abi 7`.
+    pub enforcement: BTreeMap<String, String>,
+    /// Who started it.
+    pub user: User,
+}
+
+/// A user of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct User {
+    /// Numeric id.
+    pub uid: u32,
+    /// Login name.
+    pub name: String,
+}
+
+/// A session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionEnd {
+    /// The agent's exit status, if it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Plain allows by verb; they have no entries of their own.
+    pub allowed: BTreeMap<String, u64>,
+    /// All decisions by effect.
+    pub decisions: BTreeMap<String, u64>,
+}
+
+/// What was to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ActionText {
+    /// For example `file.write`.
+    pub verb: String,
+    /// The canonical object, escaped.
+    pub resource: String,
+    /// The path's bytes in base64, when they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+}
+
+impl ActionText {
+    /// The text of an action.
+    pub fn of(action: &Action) -> Self {
+        let path = match &action.resource {
+            Resource::Path(p) => Some(p.as_bytes()),
+            Resource::Unix(p) => Some(p.as_os_str().as_bytes()),
+            _ => None,
+        };
+        ActionText {
+            verb: action.verb.as_str().to_owned(),
+            resource: action.resource.to_string(),
+            bytes: path
+                .filter(|p| std::str::from_utf8(p).is_err())
+                .map(|p| STANDARD.encode(p)),
+        }
+    }
+}
+
+/// A decision, and who carried it out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DecisionRecord {
+    /// What was to be done.
+    pub action: ActionText,
+    /// For example `deny`.
+    pub effect: String,
+    /// The rule that decided; absent when the default did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The rule's reason.
+    pub reason: String,
+    /// Rules that only watch and matched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitors: Vec<String>,
+    /// Conditions that failed to evaluate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// SHA-256 of the effective policy, lower-case hex.
+    pub policy: String,
+    /// The enforcement point, for example `seccomp` or `egress`.
+    pub enforced_by: String,
+    /// The process that asked, in the session's numbering.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its program, escaped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+}
+
+impl DecisionRecord {
+    /// The record of a decision.
+    pub fn new(action: &Action, decision: &Decision, enforced_by: &str) -> Self {
+        DecisionRecord {
+            action: ActionText::of(action),
+            effect: decision.effect.as_str().to_owned(),
+            rule: decision.rule.clone(),
+            reason: decision.reason.clone(),
+            monitors: decision.monitors.clone(),
+            errors: decision.errors.clone(),
+            policy: decision.policy.clone(),
+            enforced_by: enforced_by.to_owned(),
+            pid: None,
+            exe: None,
+        }
+    }
+
+    /// With the process that asked and the path of its program.
+    pub fn by_process(mut self, pid: u32, exe: Option<&[u8]>) -> Self {
+        self.pid = Some(pid);
+        self.exe = exe.map(escape_bytes);
+        self
+    }
+}
+
+/// A program was started, or refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exec {
+    /// The decision; its resource is the program's canonical path.
+    #[serde(flatten)]
+    pub decision: DecisionRecord,
+    /// SHA-256 over all arguments, each followed by a zero byte, lower-case hex.
+    pub argv_sha256: String,
+    /// The arguments, escaped.
+    pub argv: Vec<String>,
+    /// How many arguments at the end of `argv` are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub argv_cut: u64,
+    /// Device number of the program's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<u64>,
+    /// Its inode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
+    /// SHA-256 of its content, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl Exec {
+    /// The record of a program start with its arguments as bytes.
+    pub fn new<A: AsRef<[u8]>>(decision: DecisionRecord, argv: &[A]) -> Self {
+        Exec {
+            decision,
+            argv_sha256: argv_sha256(argv),
+            argv: argv.iter().map(|a| escape_bytes(a.as_ref())).collect(),
+            ..Exec::default()
+        }
+    }
+}
+
+/// SHA-256 over all arguments, each followed by a zero byte, lower-case hex.
+pub fn argv_sha256<A: AsRef<[u8]>>(argv: &[A]) -> String {
+    let mut all = Vec::new();
+    for argument in argv {
+        all.extend_from_slice(argument.as_ref());
+        all.push(0);
+    }
+    sha256_hex(&all)
+}
+
+/// A connection was opened, or refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connect {
+    /// The decision.
+    #[serde(flatten)]
+    pub decision: DecisionRecord,
+    /// The name under which the agent knows the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Connect {
+    /// The record of a connection; name, address and port come from the action.
+    pub fn new(action: &Action, decision: &Decision, enforced_by: &str) -> Self {
+        let mut connect = Connect {
+            decision: DecisionRecord::new(action, decision, enforced_by),
+            ..Connect::default()
+        };
+        if let Resource::Endpoint(e) = &action.resource {
+            connect.host = e.host.clone();
+            connect.ip = e.ip.map(|ip| ip.to_string());
+            connect.port = e.port;
+        }
+        connect
+    }
+}
+
+/// A person answered a question, or nobody did in time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Approval {
+    /// The question's id.
+    pub ask: String,
+    /// `approve`, `reject` or `timeout`.
+    pub verdict: String,
+    /// `once`, `session` or `pattern`.
+    pub scope: String,
+    /// The pattern, for that scope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Who answered.
+    pub by: String,
+    /// Digest of what exactly was approved, lower-case hex.
+    pub binding: String,
+}
+
+/// A policy came into effect.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyRecord {
+    /// SHA-256 of the effective policy, lower-case hex.
+    pub digest: String,
+    /// The files it was made of, in order.
+    pub sources: Vec<PolicySource>,
+    /// How many sources are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sources_cut: u64,
+}
+
+/// One file of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicySource {
+    /// Its name, escaped.
+    pub name: String,
+    /// SHA-256 of its content, lower-case hex.
+    pub sha256: String,
+}
+
+/// Changes were carried to the originals.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Commit {
+    /// The changes.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Number of files by outcome, for example `committed`, `conflict`.
+    pub outcome: BTreeMap<String, u64>,
+}
+
+/// Changes were thrown away.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Discard {
+    /// The changes.
+    #[serde(flatten)]
+    pub changes: Changes,
+}
+
+/// A set of changed files.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Changes {
+    /// SHA-256 over the whole list, see [`Changes::new`], lower-case hex.
+    pub digest: String,
+    /// Number of files by kind of change, for example `created`, `changed`, `removed`.
+    pub counts: BTreeMap<String, u64>,
+    /// The files.
+    pub files: Vec<ChangedFile>,
+    /// How many files at the end of the list are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub files_cut: u64,
+}
+
+/// One changed file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChangedFile {
+    /// Its path, escaped.
+    pub path: String,
+    /// The kind of change.
+    pub change: String,
+    /// SHA-256 of the new content, lower-case hex, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl Changes {
+    /// A set of changes. The digest is over the JSON objects of all files, each followed by a
+    /// newline, so that it also covers files that are left out of the entry.
+    pub fn new(files: Vec<ChangedFile>) -> Self {
+        let mut all = Vec::new();
+        let mut counts = BTreeMap::new();
+        for file in &files {
+            // Cannot fail: a struct of strings.
+            all.extend(serde_json::to_vec(file).unwrap_or_default());
+            all.push(b'\n');
+            *counts.entry(file.change.clone()).or_default() += 1;
+        }
+        Changes {
+            digest: sha256_hex(&all),
+            counts,
+            files,
+            files_cut: 0,
+        }
+    }
+}
+
+/// A path was hidden from the session when it started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mask {
+    /// The path, escaped.
+    pub path: String,
+    /// The rule that hides it; absent for the wall's own protection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+/// The wall tried itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Selftest {
+    /// Whether all canaries were stopped.
+    pub ok: bool,
+    /// What was tried.
+    pub canaries: Vec<Canary>,
+    /// How many canaries are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub canaries_cut: u64,
+}
+
+/// One thing that must fail inside the wall.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Canary {
+    /// For example `masked read`.
+    pub name: String,
+    /// What happened.
+    pub result: String,
+    /// Whether it was stopped.
+    pub ok: bool,
+}
+
+/// Records were lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gap {
+    /// How many.
+    pub lost: u64,
+    /// Why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde asks for.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Clip for SessionStart {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.name, limit);
+        self.command_cut += clip_arguments(&mut self.command, limit);
+        clip::text(&mut self.workspace, limit);
+        clip::text(&mut self.policy, limit);
+        clip::texts(&mut self.enforcement, limit);
+        clip::text(&mut self.user.name, limit);
+    }
+}
+
+impl Clip for SessionEnd {
+    fn clip(&mut self, limit: usize) {
+        clip::counts(&mut self.allowed, limit);
+        clip::counts(&mut self.decisions, limit);
+    }
+}
+
+impl Clip for DecisionRecord {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.action.verb, limit);
+        clip::text(&mut self.action.resource, limit);
+        clip::option(&mut self.action.bytes, limit);
+        clip::text(&mut self.effect, limit);
+        clip::option(&mut self.rule, limit);
+        clip::text(&mut self.reason, limit);
+        for marks in [&mut self.monitors, &mut self.errors] {
+            let gone = clip::list(marks, limit);
+            if gone > 0 {
+                marks.push(format!("\u{2026}[{gone} more]"));
+            }
+        }
+        clip::text(&mut self.policy, limit);
+        clip::text(&mut self.enforced_by, limit);
+        clip::option(&mut self.exe, limit);
+    }
+}
+
+impl Clip for Exec {
+    fn clip(&mut self, limit: usize) {
+        self.decision.clip(limit);
+        clip::text(&mut self.argv_sha256, limit);
+        self.argv_cut += clip_arguments(&mut self.argv, limit);
+        clip::option(&mut self.sha256, limit);
+    }
+}
+
+impl Clip for Connect {
+    fn clip(&mut self, limit: usize) {
+        self.decision.clip(limit);
+        clip::option(&mut self.host, limit);
+        clip::option(&mut self.ip, limit);
+    }
+}
+
+impl Clip for Approval {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.ask, limit);
+        clip::text(&mut self.verdict, limit);
+        clip::text(&mut self.scope, limit);
+        clip::option(&mut self.pattern, limit);
+        clip::text(&mut self.by, limit);
+        clip::text(&mut self.binding, limit);
+    }
+}
+
+impl Clip for PolicyRecord {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.digest, limit);
+        self.sources_cut += clip::items_only(&mut self.sources, limit);
+        for source in &mut self.sources {
+            clip::text(&mut source.name, limit);
+            clip::text(&mut source.sha256, limit);
+        }
+    }
+}
+
+impl Clip for Changes {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.digest, limit);
+        clip::counts(&mut self.counts, limit);
+        self.files_cut += clip::items_only(&mut self.files, limit);
+        for file in &mut self.files {
+            clip::text(&mut file.path, limit);
+            clip::text(&mut file.change, limit);
+            clip::option(&mut file.sha256, limit);
+        }
+    }
+}
+
+impl Clip for Commit {
+    fn clip(&mut self, limit: usize) {
+        self.changes.clip(limit);
+        clip::counts(&mut self.outcome, limit);
+    }
+}
+
+impl Clip for Discard {
+    fn clip(&mut self, limit: usize) {
+        self.changes.clip(limit);
+    }
+}
+
+impl Clip for Mask {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.path, limit);
+        clip::option(&mut self.rule, limit);
+    }
+}
+
+impl Clip for Selftest {
+    fn clip(&mut self, limit: usize) {
+        self.canaries_cut += clip::items_only(&mut self.canaries, limit);
+        for canary in &mut self.canaries {
+            clip::text(&mut canary.name, limit);
+            clip::text(&mut canary.result, limit);
+        }
+    }
+}
+
+impl Clip for Gap {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.reason, limit);
+    }
+}
+
+/// Arguments have a budget of twice the limit together, so that a command line of a megabyte does
+/// not fill the log; returns how many arguments are gone.
+fn clip_arguments(arguments: &mut Vec<String>, limit: usize) -> u64 {
+    let mut gone = clip::list(arguments, limit);
+    let mut used = 0;
+    let fits = arguments
+        .iter()
+        .take_while(|a| {
+            used += a.len();
+            used <= 2 * limit + 64
+        })
+        .count();
+    gone += (arguments.len() - fits) as u64;
+    arguments.truncate(fits);
+    gone
+}

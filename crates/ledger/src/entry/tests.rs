@@ -1,0 +1,247 @@
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb};
+use proptest::prelude::*;
+
+use super::*;
+
+fn entry(record: Record) -> Entry {
+    Entry {
+        time: "2026-01-02T03:04:05.678Z".into(),
+        session: "s1".into(),
+        seq: 3,
+        record,
+    }
+}
+
+fn decision() -> Decision {
+    Decision {
+        effect: Effect::Deny,
+        rule: Some("no-keys".into()),
+        reason: "keys stay here".into(),
+        hint: Hint::default(),
+        monitors: vec![],
+        errors: vec![],
+        policy: "ab".repeat(32),
+    }
+}
+
+fn action(path: &[u8]) -> Action {
+    Action::new(
+        Subject::agent("test"),
+        Verb::FileRead,
+        Resource::path(OsStr::from_bytes(path)),
+    )
+}
+
+/// One of each type, with every option filled.
+fn samples() -> Vec<Record> {
+    let denied = DecisionRecord::new(&action(b"/home/u/\xff\n"), &decision(), "seccomp")
+        .by_process(7, Some(b"/usr/bin/cat"));
+    let endpoint = Resource::parse(Verb::NetConnect.family(), "tcp://10.0.0.1:80").expect("valid");
+    let connect = Action::new(Subject::agent("test"), Verb::NetConnect, endpoint);
+    let changes = Changes::new(vec![ChangedFile {
+        path: "/w/a".into(),
+        change: "created".into(),
+        sha256: Some("00".repeat(32)),
+    }]);
+    vec![
+        Record::SessionStart(SessionStart {
+            name: "claude".into(),
+            command: vec!["claude".into(), "-p".into()],
+            enforcement: [("landlock".to_owned(), "abi 7".to_owned())].into(),
+            ..Default::default()
+        }),
+        Record::SessionEnd(SessionEnd {
+            exit: Some(-1),
+            signal: Some(9),
+            allowed: [("file.read".to_owned(), u64::MAX)].into(),
+            ..Default::default()
+        }),
+        Record::Decision(denied.clone()),
+        Record::Exec(Exec {
+            device: Some(1),
+            inode: Some(u64::MAX),
+            sha256: Some("x".into()),
+            ..Exec::new(denied, &["a", "b c"])
+        }),
+        Record::Connect(Connect::new(&connect, &decision(), "egress")),
+        Record::Approval(Approval {
+            pattern: Some("file.read /w/**".into()),
+            ..Default::default()
+        }),
+        Record::Policy(PolicyRecord {
+            sources: vec![PolicySource::default()],
+            ..Default::default()
+        }),
+        Record::Commit(Commit {
+            changes: changes.clone(),
+            outcome: [("committed".to_owned(), 1)].into(),
+        }),
+        Record::Discard(Discard { changes }),
+        Record::Mask(Mask {
+            path: "/home/u/.ssh".into(),
+            rule: None,
+        }),
+        Record::Selftest(Selftest {
+            ok: true,
+            canaries: vec![Canary::default()],
+            canaries_cut: 0,
+        }),
+        Record::Gap(Gap {
+            lost: 4,
+            reason: "queue".into(),
+        }),
+    ]
+}
+
+#[test]
+fn every_type_reads_back_and_has_one_spelling() {
+    let all = samples();
+    let names: Vec<&str> = all.iter().map(Record::type_name).collect();
+    assert_eq!(names, Record::TYPES);
+    for record in all {
+        let entry = entry(record);
+        let bytes = entry.to_bytes();
+        assert_eq!(Entry::from_bytes(&bytes), Ok(entry.clone()));
+        assert_eq!(entry.to_bytes(), bytes);
+        let text = String::from_utf8(bytes).expect("JSON is UTF-8");
+        let head = format!(
+            r#"{{"v":1,"type":"{}","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
+            entry.record.type_name()
+        );
+        assert!(text.starts_with(&head), "{text}");
+        let spaced = text.replace("\"v\":1", "\"v\": 1");
+        assert_eq!(
+            Entry::from_bytes(spaced.as_bytes()),
+            Err(EntryError::NotCanonical)
+        );
+    }
+}
+
+#[test]
+fn the_exact_bytes_of_a_decision() {
+    let record = DecisionRecord::new(&action(b"/h/\xff\x1b[2J"), &decision(), "seccomp");
+    let policy = "ab".repeat(32);
+    let expected = format!(
+        concat!(
+            r#"{{"v":1,"type":"decision","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
+            r#""action":{{"verb":"file.read","resource":"/h/\\xff\\u{{1b}}[2J","bytes":"L2gv/xtbMko="}},"#,
+            r#""effect":"deny","rule":"no-keys","reason":"keys stay here","policy":"{policy}","#,
+            r#""enforced_by":"seccomp"}}"#
+        ),
+        policy = policy
+    );
+    let bytes = entry(Record::Decision(record)).to_bytes();
+    assert_eq!(String::from_utf8(bytes).expect("UTF-8"), expected);
+}
+
+#[test]
+fn what_is_not_known_is_kept() {
+    for text in [
+        r#"{"v":2,"type":"decision","session":"s","seq":9,"new":[1,{"a":null}]}"#,
+        r#"{"v":1,"type":"telepathy","session":"s","seq":9}"#,
+        r#"{"v":1,"type":"gap","time":"t","session":"s","seq":9,"lost":1,"more":true}"#,
+        r#"{"v":1,"type":"gap","time":5}"#,
+        "{}",
+    ] {
+        let entry = Entry::from_bytes(text.as_bytes()).expect("an object");
+        assert!(matches!(entry.record, Record::Other(_)), "{text}");
+        assert_eq!(entry.to_bytes(), text.as_bytes());
+    }
+    for text in ["[]", "", "nonsense", "{\"a\":1} x", "\"text\""] {
+        assert!(
+            matches!(
+                Entry::from_bytes(text.as_bytes()),
+                Err(EntryError::NotAnObject(_))
+            ),
+            "{text}"
+        );
+    }
+    for text in ["{\"a\":1,\"a\":1}", "{\"a\":\"\\u0061\"}", " {}"] {
+        assert_eq!(
+            Entry::from_bytes(text.as_bytes()),
+            Err(EntryError::NotCanonical),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_too_long_to_be_logged() {
+    let long = "\u{1}".repeat(300_000);
+    let many: Vec<String> = (0..20_000).map(|i| format!("argument {i}")).collect();
+    let mut records = samples();
+    for record in &mut records {
+        match record {
+            Record::SessionStart(r) => {
+                r.command = many.clone();
+                r.name = long.clone();
+                r.enforcement = many
+                    .iter()
+                    .map(|m| (m.clone(), long[..9000].into()))
+                    .collect();
+            }
+            Record::SessionEnd(r) => {
+                r.allowed = many.iter().map(|m| (m.clone(), 1)).collect();
+            }
+            Record::Decision(r) => {
+                (r.reason, r.monitors) = (long.clone(), many.clone());
+                r.action.resource = long.clone();
+                r.action.bytes = Some(long.clone());
+            }
+            Record::Exec(r) => (r.argv, r.decision.errors) = (many.clone(), many.clone()),
+            Record::Connect(r) => r.host = Some(long.clone()),
+            Record::Approval(r) => r.by = long.clone(),
+            Record::Policy(r) => {
+                let source = PolicySource {
+                    name: long[..9000].into(),
+                    sha256: long[..9000].into(),
+                };
+                r.sources = vec![source; 2000];
+            }
+            Record::Commit(Commit { changes, .. }) | Record::Discard(Discard { changes }) => {
+                let file = ChangedFile {
+                    path: long[..9000].into(),
+                    ..Default::default()
+                };
+                *changes = Changes::new(vec![file; 2000]);
+            }
+            Record::Mask(r) => r.path = long.clone(),
+            Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
+            Record::Gap(r) => r.reason = long.clone(),
+            Record::Other(_) => {}
+        }
+        let mut entry = entry(record.clone());
+        entry.session = long.clone();
+        let bytes = entry.to_bytes();
+        assert!(
+            bytes.len() <= MAX_ENTRY,
+            "{}: {}",
+            record.type_name(),
+            bytes.len()
+        );
+        let back = Entry::from_bytes(&bytes).expect("readable");
+        assert_eq!(back.record.type_name(), record.type_name());
+        assert!(!matches!(back.record, Record::Other(_)));
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        assert!(text.contains("bytes cut]"), "{}", record.type_name());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(entry) = Entry::from_bytes(&bytes) {
+            prop_assert_eq!(entry.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn any_text_survives(reason in ".{0,300}", rule in proptest::option::of(".*"), pid: Option<u32>) {
+        let entry = entry(Record::Decision(DecisionRecord {
+            reason, rule, pid, ..Default::default()
+        }));
+        prop_assert_eq!(Entry::from_bytes(&entry.to_bytes()), Ok(entry));
+    }
+}
