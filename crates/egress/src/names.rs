@@ -1,0 +1,469 @@
+//! Names, their synthetic addresses, and the real addresses they are pinned to.
+//!
+//! A name that the gate allows gets a number for the whole session, and with it a synthetic address
+//! in each family (see `addresses`). The real addresses are looked up in the host's namespace and
+//! kept; they change only when the agent asks again after [`PIN`], so between its question and its
+//! connection the meaning of an address does not move. Nothing here trusts a real address: the gate
+//! judges each one before it is dialled.
+//!
+//! Every table is bounded, and new names are rate limited: a query for a wildcard-allowed name is a
+//! channel to its name server, and memory belongs to the wall.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Gate, Lookup, Target, Verdict,
+    addresses::{CAPACITY, canonical, synthetic_v4, synthetic_v6},
+};
+
+/// How long real addresses are kept before a new question looks them up again.
+pub(crate) const PIN: Duration = Duration::from_secs(60);
+/// How long a refusal or an empty answer is repeated without asking again.
+const NEGATIVE: Duration = Duration::from_secs(2);
+const MAX_NEGATIVE: usize = 1024;
+const MAX_ADDRESSES: usize = 16;
+/// New names: a burst, then so many per second.
+const BURST: f64 = 1000.0;
+const PER_SECOND: f64 = 50.0;
+
+/// What the resolver answers for a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Allowed. A family without an address is empty, not an error.
+    Addresses {
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    },
+    /// The gate refused it; the text is its reason.
+    Blocked(String),
+    /// Allowed, but there is no such name.
+    NotFound,
+    /// Not answerable now.
+    Unavailable,
+}
+
+/// The names of one session.
+pub(crate) struct Names {
+    gate: Arc<dyn Gate>,
+    lookup: Lookup,
+    own: HashSet<String>,
+    state: Mutex<State>,
+    landed: Condvar,
+}
+
+struct State {
+    numbers: HashMap<Arc<str>, u32>,
+    entries: Vec<Entry>,
+    negative: HashMap<String, (Instant, Answer)>,
+    /// Names that some thread is asking about; others wait for it.
+    in_flight: HashSet<String>,
+    budget: f64,
+    refilled: Instant,
+}
+
+struct Entry {
+    name: Arc<str>,
+    addresses: Vec<IpAddr>,
+    fresh_until: Instant,
+}
+
+impl Names {
+    pub(crate) fn new(gate: Arc<dyn Gate>, lookup: Lookup, own: &[String]) -> Self {
+        Names {
+            gate,
+            lookup,
+            own: own.iter().map(|n| n.to_ascii_lowercase()).collect(),
+            state: Mutex::new(State {
+                numbers: HashMap::new(),
+                entries: Vec::new(),
+                negative: HashMap::new(),
+                in_flight: HashSet::new(),
+                budget: BURST,
+                refilled: Instant::now(),
+            }),
+            landed: Condvar::new(),
+        }
+    }
+
+    /// The answer if it needs no gate, no lookup and no waiting.
+    pub(crate) fn known(&self, name: &str) -> Option<Answer> {
+        if name == "localhost" || name.ends_with(".localhost") || self.own.contains(name) {
+            return Some(Answer::Addresses {
+                v4: Some(Ipv4Addr::LOCALHOST),
+                v6: Some(Ipv6Addr::LOCALHOST),
+            });
+        }
+        self.lock().known(name, Instant::now())
+    }
+
+    /// The answer; may block on the gate and on the host's resolver. `name` is valid
+    /// ([`valid`]), lower-case, without a trailing dot.
+    pub(crate) fn resolve(&self, name: &str) -> Answer {
+        if let Some(answer) = self.known(name) {
+            return answer;
+        }
+        let mut state = self.lock();
+        while state.in_flight.contains(name) {
+            state = self
+                .landed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let now = Instant::now();
+        if let Some(answer) = state.known(name, now) {
+            return answer;
+        }
+        let is_new = !state.numbers.contains_key(name);
+        if is_new && (!state.spend(now) || state.entries.len() >= CAPACITY as usize) {
+            return Answer::Unavailable;
+        }
+        state.in_flight.insert(name.to_owned());
+        drop(state);
+        let flight = Flight { names: self, name };
+
+        let answer = if is_new && let Verdict::Deny(reason) = self.gate.resolve(name) {
+            Err(Answer::Blocked(reason))
+        } else {
+            match self.lookup.addresses(name) {
+                Ok(found) => Ok(usable(found)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Answer::NotFound),
+                Err(_) => Err(Answer::Unavailable),
+            }
+        };
+        let mut state = self.lock();
+        let answer = state.settle(name, answer, Instant::now());
+        drop(state);
+        drop(flight);
+        answer
+    }
+
+    /// What the synthetic address with this number means.
+    pub(crate) fn target(&self, number: u32, ipv4: bool) -> Option<Target> {
+        let state = self.lock();
+        let entry = state.entries.get(number as usize)?;
+        let candidates: Vec<_> = entry
+            .addresses
+            .iter()
+            .copied()
+            .filter(|ip| ip.is_ipv4() == ipv4)
+            .collect();
+        (!candidates.is_empty()).then(|| Target {
+            host: Some(entry.name.to_string()),
+            candidates,
+        })
+    }
+
+    /// The name with this number.
+    pub(crate) fn name(&self, number: u32) -> Option<Arc<str>> {
+        self.lock()
+            .entries
+            .get(number as usize)
+            .map(|e| e.name.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a question even if the gate panics, so that nobody waits for ever.
+struct Flight<'a> {
+    names: &'a Names,
+    name: &'a str,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.names.lock().in_flight.remove(self.name);
+        self.names.landed.notify_all();
+    }
+}
+
+impl State {
+    fn known(&mut self, name: &str, now: Instant) -> Option<Answer> {
+        if let Some(&number) = self.numbers.get(name) {
+            let entry = &self.entries[number as usize];
+            return (now < entry.fresh_until).then(|| entry.answer(number));
+        }
+        match self.negative.get(name) {
+            Some((until, answer)) if now < *until => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
+    fn settle(&mut self, name: &str, found: Result<Vec<IpAddr>, Answer>, now: Instant) -> Answer {
+        let number = self.numbers.get(name).copied();
+        match (found, number) {
+            (Ok(addresses), Some(number)) => {
+                let entry = &mut self.entries[number as usize];
+                if !addresses.is_empty() {
+                    entry.addresses = addresses;
+                }
+                entry.fresh_until = now + PIN;
+                entry.answer(number)
+            }
+            // The name was real before: keep its pins while the host's resolver has trouble.
+            (Err(_), Some(number)) => {
+                let entry = &mut self.entries[number as usize];
+                entry.fresh_until = now + NEGATIVE;
+                entry.answer(number)
+            }
+            (Ok(addresses), None) if !addresses.is_empty() => {
+                if self.entries.len() >= CAPACITY as usize {
+                    return Answer::Unavailable;
+                }
+                let number = self.entries.len() as u32;
+                let name: Arc<str> = name.into();
+                let entry = Entry {
+                    name: name.clone(),
+                    addresses,
+                    fresh_until: now + PIN,
+                };
+                let answer = entry.answer(number);
+                self.numbers.insert(name, number);
+                self.entries.push(entry);
+                answer
+            }
+            (Ok(_), None) => self.refuse(name, Answer::Addresses { v4: None, v6: None }, now),
+            (Err(answer), None) => self.refuse(name, answer, now),
+        }
+    }
+
+    fn refuse(&mut self, name: &str, answer: Answer, now: Instant) -> Answer {
+        if self.negative.len() >= MAX_NEGATIVE {
+            self.negative.clear();
+        }
+        self.negative
+            .insert(name.to_owned(), (now + NEGATIVE, answer.clone()));
+        answer
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
+        let earned = now.duration_since(self.refilled).as_secs_f64() * PER_SECOND;
+        self.budget = (self.budget + earned).min(BURST);
+        self.refilled = now;
+        if self.budget < 1.0 {
+            return false;
+        }
+        self.budget -= 1.0;
+        true
+    }
+}
+
+impl Entry {
+    fn answer(&self, number: u32) -> Answer {
+        let has = |v4| self.addresses.iter().any(|ip| ip.is_ipv4() == v4);
+        Answer::Addresses {
+            v4: has(true).then(|| synthetic_v4(number)),
+            v6: has(false).then(|| synthetic_v6(number)),
+        }
+    }
+}
+
+/// Drops duplicates, and addresses of a family the host has no route for: an agent that prefers
+/// IPv6 would otherwise try it in vain on every connection.
+fn usable(found: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in found.into_iter().map(canonical) {
+        if !addresses.contains(&ip) && addresses.len() < MAX_ADDRESSES {
+            addresses.push(ip);
+        }
+    }
+    let routed: Vec<_> = addresses
+        .iter()
+        .copied()
+        .filter(|ip| has_route(*ip))
+        .collect();
+    if routed.is_empty() { addresses } else { routed }
+}
+
+/// Whether the host has a route. Connecting a datagram socket sends nothing.
+fn has_route(ip: IpAddr) -> bool {
+    let any: SocketAddr = match ip {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(any)
+        .and_then(|s| s.connect((ip, 53)))
+        .is_ok()
+}
+
+/// Whether a text is a host name that the wall resolves: ASCII letters, digits, `-` and `_` in
+/// labels of 1 to 63, at most 253 in all (RFC 1123, section 2.1; `_` as used in practice), and not
+/// something that a resolver would read as an address (`127.1`, `0x7f000001`).
+pub(crate) fn valid(name: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|b| b.is_ascii_digit())
+        || (last.len() > 1
+            && last[..2].eq_ignore_ascii_case("0x")
+            && last[2..].bytes().all(|b| b.is_ascii_hexdigit()));
+    name.len() <= 253 && name.split('.').all(label) && !numeric
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{Connection, Origin};
+
+    struct Counting(AtomicUsize);
+
+    impl Gate for Counting {
+        fn resolve(&self, name: &str) -> Verdict {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            if name.contains("evil") {
+                Verdict::Deny("no".into())
+            } else {
+                Verdict::Allow
+            }
+        }
+        fn connect(&self, _: &agentwall_action::Endpoint, _: Origin) -> Verdict {
+            unreachable!("names do not connect")
+        }
+        fn finished(&self, _: &Connection) {}
+    }
+
+    fn names() -> (Names, Arc<Counting>) {
+        let gate = Arc::new(Counting(AtomicUsize::new(0)));
+        let lookup = Lookup::new(|name| match name {
+            "missing" => Err(io::ErrorKind::NotFound.into()),
+            "broken" => Err(io::ErrorKind::TimedOut.into()),
+            "empty" => Ok(Vec::new()),
+            "four" => Ok(vec!["127.0.0.5".parse().unwrap()]),
+            _ => Ok(vec!["127.0.0.5".parse().unwrap(), "::1".parse().unwrap()]),
+        });
+        (Names::new(gate.clone(), lookup, &["my-box".into()]), gate)
+    }
+
+    #[test]
+    fn each_name_has_its_own_stable_address() {
+        let (names, gate) = names();
+        let a = names.resolve("a.test");
+        let b = names.resolve("b.test");
+        assert_ne!(a, b);
+        assert_eq!(names.resolve("a.test"), a);
+        assert_eq!(gate.0.load(Ordering::SeqCst), 2);
+        let Answer::Addresses {
+            v4: Some(v4),
+            v6: Some(_),
+        } = b
+        else {
+            panic!("{b:?}")
+        };
+        assert_eq!(
+            crate::addresses::kind(v4.into()),
+            crate::addresses::Kind::Synthetic(1)
+        );
+        let target = names.target(1, true).unwrap();
+        assert_eq!(target.host.as_deref(), Some("b.test"));
+        assert_eq!(target.candidates, ["127.0.0.5".parse::<IpAddr>().unwrap()]);
+        assert!(names.target(2, true).is_none());
+        assert_eq!(
+            names.resolve("four"),
+            Answer::Addresses {
+                v4: Some(synthetic_v4(2)),
+                v6: None
+            }
+        );
+        assert!(names.target(2, false).is_none());
+    }
+
+    #[test]
+    fn refusals_and_failures() {
+        let (names, gate) = names();
+        for _ in 0..3 {
+            assert_eq!(names.resolve("evil.test"), Answer::Blocked("no".into()));
+        }
+        assert_eq!(
+            gate.0.load(Ordering::SeqCst),
+            1,
+            "a refusal is repeated for a moment"
+        );
+        assert_eq!(names.resolve("missing"), Answer::NotFound);
+        assert_eq!(names.resolve("broken"), Answer::Unavailable);
+        assert_eq!(
+            names.resolve("empty"),
+            Answer::Addresses { v4: None, v6: None }
+        );
+        assert_eq!(
+            names.lock().entries.len(),
+            0,
+            "only answers take an address"
+        );
+        let localhost = names.resolve("localhost");
+        assert_eq!(localhost, names.resolve("my-box"));
+        assert!(matches!(
+            localhost,
+            Answer::Addresses {
+                v4: Some(Ipv4Addr::LOCALHOST),
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn new_names_are_rate_limited() {
+        let (names, gate) = names();
+        for i in 0..1200 {
+            names.resolve(&format!("evil{i}"));
+        }
+        let asked = gate.0.load(Ordering::SeqCst);
+        assert!((1000..1190).contains(&asked), "{asked}");
+        assert!(names.lock().negative.len() <= MAX_NEGATIVE);
+    }
+
+    #[test]
+    fn waiting_threads_share_one_question() {
+        let (names, gate) = names();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| names.resolve("shared.test"));
+            }
+        });
+        assert_eq!(gate.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn what_is_a_name() {
+        let long = format!("{}.{}", "a".repeat(63), "b".repeat(63));
+        for good in [
+            "a",
+            "a.b-c.d9",
+            "_srv._tcp.x",
+            "1.2.3.4x",
+            "xn--bcher-kva.example",
+            &long,
+        ] {
+            assert!(valid(good), "{good}");
+        }
+        let long = "a.".repeat(127) + "a";
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "127.0.0.1",
+            "127.1",
+            "0x7f000001",
+            "1",
+            "::1",
+            "a b",
+            "ä",
+            &long,
+        ] {
+            assert!(!valid(bad), "{bad}");
+        }
+        assert!(!valid(&"a".repeat(64)));
+    }
+}
