@@ -1,0 +1,121 @@
+"""Full-screen agents: the real terminal programs inside tmux, behind the wall.
+
+They draw, take keys, run a tool, follow a change of the window size, and leave with their own exit
+status and a sane terminal.
+"""
+
+import re
+import time
+
+import account as accounts
+from model_server import ModelServer
+from wall import Wall, extra_rules, policy_from_template
+
+FLAG = {"claude": "--dangerously-skip-permissions",
+        "codex": "--dangerously-bypass-approvals-and-sandbox"}
+DRAWN = {"claude": "Claude Code", "codex": "OpenAI Codex"}
+ANSWER = "An answer from the script."
+
+
+class Screen:
+    """A tmux session of one account."""
+
+    def __init__(self, account, command, env, size=(120, 40)):
+        self.account = account
+        self.tmux = ["tmux", "-S", f"{account.home}/tmux.sock", "-f", "/dev/null"]
+        self.account.run([*self.tmux, "new-session", "-d", "-s", "s", "-x", str(size[0]),
+                          "-y", str(size[1]), command], env=env)
+
+    def text(self):
+        return self.account.run([*self.tmux, "capture-pane", "-p", "-t", "s"]).stdout
+
+    def wait(self, pattern, seconds=40):
+        """Until the screen shows the pattern; whether it did."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if re.search(pattern, self.text()):
+                return True
+            time.sleep(0.2)
+        return False
+
+    def type(self, text):
+        self.account.run([*self.tmux, "send-keys", "-t", "s", "-l", text])
+        time.sleep(0.7)  # the programs take a fast Enter for a pasted line
+        self.key("Enter")
+
+    def key(self, name):
+        self.account.run([*self.tmux, "send-keys", "-t", "s", name])
+
+    def resize(self, columns, rows):
+        self.account.run([*self.tmux, "resize-window", "-t", "s", "-x", str(columns),
+                          "-y", str(rows)])
+
+    def close(self):
+        self.account.run([*self.tmux, "kill-server"])
+
+
+def terminal(report, world, agent, user):
+    if not report.case(f"{agent.name} full screen, as {user[0]}"):
+        return
+    account = accounts.Account(world, *user, f"tui-{user[0]}-{agent.name}")
+    wall = Wall(account)
+    steps = [{"name": "size", "run": "echo made-in-the-terminal > tui.txt; cat tui.txt"},
+             {"text": ANSWER}]
+    with ModelServer(steps) as server:
+        env = agent.prepare(account, server.port)
+        policy = policy_from_template(world.root, agent.template,
+                                      extra_rules(account, server.port),
+                                      f"{account.home}/policy.yaml", account)
+        command = " ".join(wall.run_arguments(policy, [agent.word, FLAG[agent.word]], "--keep"))
+        screen = Screen(account, f"sh -c '{command}; echo left=$?; stty -a; sleep 300'", env)
+        try:
+            report.check("it draws", screen.wait(DRAWN[agent.word]), screen.text())
+            time.sleep(1.5)
+            screen.type("do it")
+            report.check("it takes keys, runs a tool and answers", screen.wait(ANSWER),
+                         screen.text())
+            text = server.transcript.text_of("size") or ""
+            report.check("the tool ran behind the wall", "made-in-the-terminal" in text, text)
+            screen.resize(90, 30)
+            time.sleep(1.5)
+            report.check("it follows the window size",
+                         max(map(len, screen.text().splitlines()), default=0) <= 90
+                         and screen.wait(ANSWER, 10), screen.text())
+            screen.type("/exit")
+            report.check("it leaves with its own status", screen.wait("left=0", 20),
+                         screen.text())
+            report.check("the terminal is sane again", screen.wait(r"(?<!-)\bicanon", 5)
+                         and screen.wait(r"(?<!-)\becho\b", 5), screen.text())
+        finally:
+            screen.close()
+    report.check("the real project did not change", not
+                 accounts.read(f"{account.workspace}/tui.txt"))
+
+
+def shell_job_control(report, world, user):
+    """An interactive shell behind the wall: Ctrl-C, Ctrl-Z, fg, exit status."""
+    if not report.case(f"interactive shell, as {user[0]}"):
+        return
+    account = accounts.Account(world, *user, f"shell-{user[0]}")
+    wall = Wall(account)
+    policy = policy_from_template(world.root, "claude-code", extra_rules(account, 1),
+                                  f"{account.home}/policy.yaml", account)
+    command = " ".join(wall.run_arguments(policy, ["bash", "--norc", "-i"], "--keep"))
+    screen = Screen(account, f"sh -c '{command}; echo left=$?; sleep 300'", {"PS1": "ready> "})
+    try:
+        report.check("a prompt appears", screen.wait(r"(?m)[$#>] *$"), screen.text())
+        screen.type("sleep 200")
+        time.sleep(0.5)
+        screen.key("C-c")
+        screen.type("echo after=$?")
+        report.check("Ctrl-C interrupts", screen.wait("after=130", 10), screen.text())
+        screen.type("sleep 201")
+        time.sleep(0.5)
+        screen.key("C-z")
+        report.check("Ctrl-Z stops", screen.wait("Stopped", 10), screen.text())
+        screen.type("kill %1; wait; clear; stty size")
+        report.check("the window size is known", screen.wait("40 120", 10), screen.text())
+        screen.type("exit 7")
+        report.check("the exit status passes through", screen.wait("left=7", 15), screen.text())
+    finally:
+        screen.close()
