@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use agentwall_action::escape_bytes;
 use rustix::fs::{
@@ -37,15 +38,41 @@ enum Stop {
 
 type Step<T> = Result<T, Stop>;
 
-fn at<T>(step: &'static str) -> impl FnOnce(Errno) -> Stop {
-    let _: Option<T> = None;
+fn at(step: &'static str) -> impl FnOnce(Errno) -> Stop {
     move |e| Stop::Failed(step, e)
 }
 
 fn io_at(step: &'static str) -> impl FnOnce(std::io::Error) -> Stop {
     move |e| {
-        let code = e.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+        let code = e
+            .raw_os_error()
+            .unwrap_or(rustix::io::Errno::IO.raw_os_error());
         Stop::Failed(step, Errno::from_raw_os_error(code))
+    }
+}
+
+/// Where to find the changes that others depend on.
+struct Index<'w> {
+    by_rel: HashMap<&'w [u8], usize>,
+    /// By source: the changes that probably are the targets of its rename.
+    renamed: BTreeMap<&'w Path, Vec<(usize, &'w Path)>>,
+}
+
+impl<'w> Index<'w> {
+    fn new(work: &'w [Work<'_>]) -> Self {
+        let mut renamed: BTreeMap<&Path, Vec<_>> = BTreeMap::new();
+        for w in work {
+            if let Some(from) = &w.1.rename_from {
+                renamed
+                    .entry(from)
+                    .or_default()
+                    .push((w.0, w.1.path.as_path()));
+            }
+        }
+        Index {
+            by_rel: work.iter().map(|w| (w.2.as_slice(), w.0)).collect(),
+            renamed,
+        }
     }
 }
 
@@ -68,8 +95,6 @@ pub(crate) struct LayerCommit<'a> {
     counter: u64,
     trash: Option<Tree>,
     trashed: Vec<Trashed>,
-    /// Inodes whose ctime we changed, as they were when verified.
-    made: HashMap<FileId, Vec<u8>>,
     made_dirs: HashMap<Vec<u8>, FileId>,
     dirty: BTreeSet<Vec<u8>>,
     failed: Option<Vec<u8>>,
@@ -94,7 +119,6 @@ impl<'a> LayerCommit<'a> {
             counter: 0,
             trash: None,
             trashed: Vec::new(),
-            made: HashMap::new(),
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
             failed: None,
@@ -115,12 +139,18 @@ impl<'a> LayerCommit<'a> {
                 None => pending.push(item),
             }
         }
+        let index = Index::new(&work);
         let mut deferred_meta = Vec::new();
-        for phase in [Phase::Directories, Phase::Files, Phase::Others, Phase::Deletions] {
+        for phase in [
+            Phase::Directories,
+            Phase::Files,
+            Phase::Others,
+            Phase::Deletions,
+        ] {
             for item in pending.iter().filter(|i| phase_of(i.1) == phase) {
-                let (index, change, rel, _) = item;
-                if let Some(path) = self.blocked(change, rel, &work, statuses) {
-                    statuses[*index] = Some(path);
+                let (at, change, rel, _) = item;
+                if let Some(status) = self.blocked(change, rel, &index, statuses) {
+                    statuses[*at] = Some(status);
                     continue;
                 }
                 let status = self.status(rel, |s| s.apply(change, rel));
@@ -130,11 +160,13 @@ impl<'a> LayerCommit<'a> {
                 {
                     deferred_meta.push((rel.clone(), *change));
                 }
-                statuses[*index] = Some(status);
+                statuses[*at] = Some(status);
             }
         }
         // Leaves first: a directory's times and a missing write permission come after its entries.
-        let metas = pending.iter().filter(|i| phase_of(i.1) == Phase::DirectoryMeta);
+        let metas = pending
+            .iter()
+            .filter(|i| phase_of(i.1) == Phase::DirectoryMeta);
         let mut last: BTreeMap<Vec<u8>, (Option<usize>, &Change)> = BTreeMap::new();
         last.extend(deferred_meta.into_iter().map(|(rel, c)| (rel, (None, c))));
         last.extend(metas.map(|i| (i.2.clone(), (Some(i.0), i.1))));
@@ -176,15 +208,9 @@ impl<'a> LayerCommit<'a> {
         &self,
         change: &Change,
         rel: &[u8],
-        work: &[Work<'_>],
+        index: &Index<'_>,
         statuses: &[Option<Status>],
     ) -> Option<Status> {
-        let done = |i: usize| {
-            matches!(
-                statuses[i],
-                Some(Status::Committed | Status::AlreadyApplied)
-            )
-        };
         let held = |reason| Some(Status::Held { reason });
         if change.kind == ChangeKind::Delete {
             if let Some(path) = &self.failed {
@@ -192,23 +218,33 @@ impl<'a> LayerCommit<'a> {
                 return held(HoldReason::DeletionWaits { path });
             }
             // Deleting the source of a rename whose target is not committed would leave the content
-            // only in the upper directory.
-            let target = work.iter().find(|w| {
-                w.1.rename_from.as_ref().is_some_and(|from| from.starts_with(&change.path))
-                    && !done(w.0)
-            });
-            return target.and_then(|w| {
-                let path = w.1.path.clone();
+            // only in the upper directory; dropping the target is a decision to lose it.
+            let waiting = index
+                .renamed
+                .range(change.path.as_path()..)
+                .take_while(|(from, _)| from.starts_with(&change.path))
+                .flat_map(|(_, targets)| targets)
+                .find(|(at, _)| {
+                    !matches!(
+                        statuses[*at],
+                        Some(Status::Committed | Status::AlreadyApplied | Status::Discarded)
+                    )
+                });
+            return waiting.and_then(|(_, to)| {
+                let path = to.to_path_buf();
                 held(HoldReason::DeletionWaits { path })
             });
         }
         if change.parent.is_none() {
             let dir = split(rel).0;
-            let parent = work.iter().find(|w| w.2 == dir && !done(w.0));
-            return parent.and_then(|w| {
-                let path = w.1.path.clone();
-                held(HoldReason::ParentHeld { path })
-            });
+            let parent = index.by_rel.get(dir)?;
+            if !matches!(
+                statuses[*parent],
+                Some(Status::Committed | Status::AlreadyApplied)
+            ) {
+                let path = absolute(&self.layer.root, dir);
+                return held(HoldReason::ParentHeld { path });
+            }
         }
         None
     }
@@ -216,7 +252,7 @@ impl<'a> LayerCommit<'a> {
     fn apply(&mut self, change: &Change, rel: &[u8]) -> Step<Status> {
         let (dir, name) = split(rel);
         let parent = self.parent(change, dir)?;
-        let now = stat_in(&parent, name).map_err(at::<()>("examine the original"))?;
+        let now = stat_in(&parent, name).map_err(at("examine the original"))?;
         if !self.as_reviewed(change, now.as_ref()) {
             return if self.already(change, &parent, name, now.as_ref()) {
                 Ok(Status::AlreadyApplied)
@@ -224,10 +260,14 @@ impl<'a> LayerCommit<'a> {
                 Err(Stop::Conflict(Conflict::ChangedSinceReview))
             };
         }
-        let dir_now = Snapshot::new(&fstat(&parent).map_err(at::<()>("examine the directory"))?);
-        self.record.touch(&dir_now).map_err(io_at("write the commit record"))?;
+        let dir_now = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?);
+        self.record
+            .touch(&dir_now)
+            .map_err(io_at("write the commit record"))?;
         if let Some(old) = &now {
-            self.record.touch_links(old).map_err(io_at("write the commit record"))?;
+            self.record
+                .touch_links(old)
+                .map_err(io_at("write the commit record"))?;
         }
         self.dirty.insert(dir.to_vec());
         let meta_in_place =
@@ -254,7 +294,7 @@ impl<'a> LayerCommit<'a> {
             Errno::XDEV => Stop::Conflict(Conflict::MountPoint { path: path() }),
             e => Stop::Failed("open the directory", e),
         })?;
-        let id = Snapshot::new(&fstat(&parent).map_err(at::<()>("examine the directory"))?).id;
+        let id = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
         let expected = change.parent.or_else(|| self.made_dirs.get(dir).copied());
         if expected == Some(id) {
             Ok(parent)
@@ -278,7 +318,13 @@ impl<'a> LayerCommit<'a> {
     }
 
     /// Whether the original already is what the change wants (a repeated run).
-    fn already(&mut self, change: &Change, parent: &OwnedFd, name: &[u8], now: Option<&Snapshot>) -> bool {
+    fn already(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        name: &[u8],
+        now: Option<&Snapshot>,
+    ) -> bool {
         let (Some(new), Some(now)) = (&change.new, now) else {
             return change.kind == ChangeKind::Delete && now.is_none();
         };
@@ -292,8 +338,12 @@ impl<'a> LayerCommit<'a> {
                         .and_then(|fd| content_hash(fd.as_fd(), now.size))
                         .is_ok_and(|h| change.content.as_ref() == Some(&h))
             }
-            EntryKind::Symlink => readlinkat(parent, name, Vec::new())
-                .is_ok_and(|t| change.target.as_ref().is_some_and(|c| c.as_os_str().as_bytes() == t.to_bytes())),
+            EntryKind::Symlink => readlinkat(parent, name, Vec::new()).is_ok_and(|t| {
+                change
+                    .target
+                    .as_ref()
+                    .is_some_and(|c| c.as_os_str().as_bytes() == t.to_bytes())
+            }),
             // A directory that someone else made meanwhile is not known to be ours.
             _ => false,
         }
@@ -314,32 +364,27 @@ impl<'a> LayerCommit<'a> {
         old: Option<Snapshot>,
     ) -> Step<()> {
         let temp = self.temp_name();
-        let built = self.build(change, parent, rel, &temp);
-        let made = built.and_then(|()| {
-            stat_in(parent, temp.as_bytes())
-                .and_then(|s| s.ok_or(Errno::NOENT))
-                .map_err(at::<()>("examine the new object"))
-        });
-        let result = made.and_then(|made| {
-            self.record
-                .temp(Temp {
-                    rel: rel.to_vec(),
-                    name: temp.clone(),
-                    new: Some(made.id),
-                    old: old.clone(),
-                })
-                .map_err(io_at("write the commit record"))?;
-            self.install(change, parent, dir, rel, &temp, &made, old)
-        });
-        if let Err(stop) = result {
-            // Removes the temporary object only if it is ours: after a failed exchange it may be
-            // the original, which recovery puts back.
-            if !matches!(&stop, Stop::Failed("put the original back", _)) {
-                let _ = remove_built(parent, &temp);
-            }
+        if let Err(stop) = self.build(change, parent, rel, &temp) {
+            let _ = remove_built(parent, &temp, None);
             return Err(stop);
         }
-        Ok(())
+        let made = stat_in(parent, temp.as_bytes())
+            .and_then(|s| s.ok_or(Errno::NOENT))
+            .map_err(at("examine the new object"))?;
+        let noted = self.record.temp(Temp {
+            rel: rel.to_vec(),
+            name: temp.clone(),
+            new: Some(made.id),
+            old: old.clone(),
+        });
+        let result = noted
+            .map_err(io_at("write the commit record"))
+            .and_then(|()| self.install(change, parent, dir, rel, &temp, &made, old));
+        if result.is_err() {
+            // After a failed exchange the name may hold the original, which recovery puts back.
+            let _ = remove_built(parent, &temp, Some(made.id));
+        }
+        result
     }
 
     #[allow(clippy::too_many_arguments)] // one step of the protocol needs exactly these
@@ -369,7 +414,7 @@ impl<'a> LayerCommit<'a> {
                 let temp_rel = join(dir, temp.as_bytes());
                 if !self.is_verified(parent, &temp_rel, &old) {
                     renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
-                        .map_err(at::<()>("put the original back"))?;
+                        .map_err(at("put the original back"))?;
                     // Someone may have replaced our object in between; then the temporary name holds
                     // theirs, which must not be removed.
                     let back = stat_in(parent, temp.as_bytes()).ok().flatten();
@@ -385,10 +430,10 @@ impl<'a> LayerCommit<'a> {
         if change.entry == EntryKind::Directory {
             self.made_dirs.insert(rel.to_vec(), made.id);
             if let Ok(Some(now)) = stat_in(parent, name) {
-                self.record.touch(&now).map_err(io_at("write the commit record"))?;
+                self.record
+                    .touch(&now)
+                    .map_err(io_at("write the commit record"))?;
             }
-        } else {
-            self.made.insert(made.id, rel.to_vec());
         }
         Ok(())
     }
@@ -398,7 +443,9 @@ impl<'a> LayerCommit<'a> {
         let now = stat_in(parent, split(temp_rel).1).ok().flatten();
         now.is_some_and(|now| old.same_object(&now))
             && (old.kind != EntryKind::Directory
-                || below(&self.lower, temp_rel, self.layer, &self.record).conflict.is_none())
+                || below(&self.lower, temp_rel, self.layer, &self.record)
+                    .conflict
+                    .is_none())
     }
 
     /// Deletes by moving aside, verifying, and moving to the trash.
@@ -426,7 +473,7 @@ impl<'a> LayerCommit<'a> {
         }
         if !self.is_verified(parent, &temp_rel, &old) {
             renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE)
-                .map_err(at::<()>("put the original back"))?;
+                .map_err(at("put the original back"))?;
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
         self.store(parent, temp_rel, &temp, old, rel);
@@ -440,22 +487,41 @@ impl<'a> LayerCommit<'a> {
             match std::fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(_) => return self.trashed.push(Trashed { rel: temp_rel, stored: None, was, of: of.to_vec() }),
+                Err(_) => {
+                    return self.trashed.push(Trashed {
+                        rel: temp_rel,
+                        stored: None,
+                        was,
+                        of: of.to_vec(),
+                    });
+                }
             }
             self.trash = Tree::open(&path, false).ok();
         }
-        let moved = self.trash.as_ref().and_then(|t| t.dir(b"").ok()).is_some_and(|fd| {
-            renameat_with(parent, temp, &fd, temp, RenameFlags::NOREPLACE).is_ok()
-        });
+        let moved = self
+            .trash
+            .as_ref()
+            .and_then(|t| t.dir(b"").ok())
+            .is_some_and(|fd| {
+                renameat_with(parent, temp, &fd, temp, RenameFlags::NOREPLACE).is_ok()
+            });
         let stored = moved.then(|| temp.to_owned());
-        self.trashed.push(Trashed { rel: temp_rel, stored, was, of: of.to_vec() });
+        self.trashed.push(Trashed {
+            rel: temp_rel,
+            stored,
+            was,
+            of: of.to_vec(),
+        });
     }
 
     /// Makes the new object under a temporary name, complete and synced.
     fn build(&mut self, change: &Change, parent: &OwnedFd, rel: &[u8], temp: &str) -> Step<()> {
-        let updir = self.upper.parent(rel).map_err(at::<()>("open the session's copy"))?;
+        let updir = self
+            .upper
+            .parent(rel)
+            .map_err(at("open the session's copy"))?;
         let name = split(rel).1;
-        let new = stat_in(&updir, name).map_err(at::<()>("examine the session's copy"))?;
+        let new = stat_in(&updir, name).map_err(at("examine the session's copy"))?;
         let reviewed = change.new.as_ref();
         let (Some(new), Some(reviewed)) = (new, reviewed) else {
             return Err(Stop::Conflict(Conflict::UpperChanged));
@@ -470,29 +536,39 @@ impl<'a> LayerCommit<'a> {
                 }
             }
             EntryKind::Directory => {
-                mkdirat(parent, temp, Mode::RWXU).map_err(at::<()>("make the directory"))?;
+                mkdirat(parent, temp, Mode::RWXU).map_err(at("make the directory"))?;
                 // Complete at once unless the mode would keep us from filling it.
                 if new.mode & 0o700 == 0o700 {
-                    let source = open_private(&updir, name, true).map_err(at::<()>("open the session's copy"))?;
+                    let source =
+                        open_private(&updir, name, true).map_err(at("open the session's copy"))?;
                     let fd = open_in(parent, temp.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)
-                        .map_err(at::<()>("open the new directory"))?;
+                        .map_err(at("open the new directory"))?;
                     give_attributes(change, &source, &fd, &new)?;
                 }
             }
             EntryKind::Symlink => {
-                let target = readlinkat(&updir, name, Vec::new()).map_err(at::<()>("read the session's link"))?;
-                if change.target.as_ref().map(|t| t.as_os_str().as_bytes()) != Some(target.to_bytes()) {
+                let target =
+                    readlinkat(&updir, name, Vec::new()).map_err(at("read the session's link"))?;
+                if change.target.as_ref().map(|t| t.as_os_str().as_bytes())
+                    != Some(target.to_bytes())
+                {
                     return Err(Stop::Conflict(Conflict::UpperChanged));
                 }
-                symlinkat(&target, parent, temp).map_err(at::<()>("make the link"))?;
+                symlinkat(&target, parent, temp).map_err(at("make the link"))?;
                 own(parent, temp, &new)?;
             }
             EntryKind::Fifo | EntryKind::Socket => {
-                let kind = if new.kind == EntryKind::Fifo { FileType::Fifo } else { FileType::Socket };
-                mknodat(parent, temp, kind, Mode::from_raw_mode(0o600), 0).map_err(at::<()>("make the node"))?;
+                let kind = if new.kind == EntryKind::Fifo {
+                    FileType::Fifo
+                } else {
+                    FileType::Socket
+                };
+                mknodat(parent, temp, kind, Mode::from_raw_mode(0o600), 0)
+                    .map_err(at("make the node"))?;
                 own(parent, temp, &new)?;
-                let fd = open_in(parent, temp.as_bytes(), OFlags::PATH).map_err(at::<()>("open the node"))?;
-                crate::dir::chmod_path_fd(&fd, new.mode).map_err(at::<()>("set the mode"))?;
+                let fd =
+                    open_in(parent, temp.as_bytes(), OFlags::PATH).map_err(at("open the node"))?;
+                crate::dir::chmod_path_fd(&fd, new.mode).map_err(at("set the mode"))?;
             }
             EntryKind::CharDevice | EntryKind::BlockDevice => {
                 return Err(Stop::Failed("refuse a device", Errno::PERM));
@@ -502,7 +578,7 @@ impl<'a> LayerCommit<'a> {
     }
 
     /// Links to the committed first name of a hard-link group, if it is what this name should be.
-    fn link(&self, change: &Change, parent: &OwnedFd, temp: &str) -> Step<bool> {
+    fn link(&mut self, change: &Change, parent: &OwnedFd, temp: &str) -> Step<bool> {
         let Some(first) = &change.link_to else {
             return Ok(false);
         };
@@ -527,6 +603,10 @@ impl<'a> LayerCommit<'a> {
         if !same {
             return Ok(false);
         }
+        // One more link changes the inode's ctime; its content is the session's, so that is ours.
+        self.record
+            .touch(&have)
+            .map_err(io_at("write the commit record"))?;
         match linkat(&dir, name, parent, temp, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT | Errno::MLINK | Errno::PERM | Errno::XDEV) => return Ok(false),
@@ -536,7 +616,7 @@ impl<'a> LayerCommit<'a> {
         if linked.is_some_and(|l| l.id == have.id) {
             return Ok(true);
         }
-        unlinkat(parent, temp, AtFlags::empty()).map_err(at::<()>("remove a stale link"))?;
+        unlinkat(parent, temp, AtFlags::empty()).map_err(at("remove a stale link"))?;
         Ok(false)
     }
 
@@ -549,49 +629,56 @@ impl<'a> LayerCommit<'a> {
         parent: &OwnedFd,
         temp: &str,
     ) -> Step<()> {
-        let source = open_private(updir, name, false).map_err(at::<()>("open the session's copy"))?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = open_private(updir, name, false).map_err(at("open the session's copy"))?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = openat(parent, temp, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(at::<()>("create the temporary file"))?;
-        copy_sparse(source.as_fd(), to.as_fd(), new.size).map_err(at::<()>("write the temporary file"))?;
-        let hash = content_hash(to.as_fd(), new.size).map_err(at::<()>("read the temporary file"))?;
+            .map_err(at("create the temporary file"))?;
+        copy_sparse(source.as_fd(), to.as_fd(), new.size)
+            .map_err(at("write the temporary file"))?;
+        let hash = content_hash(to.as_fd(), new.size).map_err(at("read the temporary file"))?;
         if change.content.as_ref() != Some(&hash) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }
         give_attributes(change, &source, &to, new)?;
-        fsync(&to).map_err(at::<()>("sync the temporary file"))
+        fsync(&to).map_err(at("sync the temporary file"))
     }
 
     /// Changes mode, owner and attributes of a file in place; the inode is checked by descriptor.
     fn file_meta(&mut self, change: &Change, parent: &OwnedFd, rel: &[u8]) -> Step<()> {
         let name = split(rel).1;
-        let fd = open_in(parent, name, OFlags::RDONLY).map_err(at::<()>("open the original"))?;
-        let now = Snapshot::new(&fstat(&fd).map_err(at::<()>("examine the original"))?);
+        let fd = open_in(parent, name, OFlags::RDONLY).map_err(at("open the original"))?;
+        let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
         if !self.as_reviewed(change, Some(&now)) {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
-        let updir = self.upper.parent(rel).map_err(at::<()>("open the session's copy"))?;
-        let source = open_private(&updir, name, false).map_err(at::<()>("open the session's copy"))?;
-        let new = Snapshot::new(&fstat(&source).map_err(at::<()>("examine the session's copy"))?);
+        let updir = self
+            .upper
+            .parent(rel)
+            .map_err(at("open the session's copy"))?;
+        let source = open_private(&updir, name, false).map_err(at("open the session's copy"))?;
+        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
         // The content is the same, so the original keeps its times.
         attributes(change, &source, &fd, &new)?;
-        fsync(&fd).map_err(at::<()>("sync the original"))
+        fsync(&fd).map_err(at("sync the original"))
     }
 
     /// Gives a directory its mode, owner and attributes; a new one also its times.
     fn directory_meta(&mut self, change: &Change, rel: &[u8], is_new: bool) -> Step<Status> {
         let (dir, name) = split(rel);
         let parent = if is_new {
-            self.lower.dir(dir).map_err(at::<()>("open the directory"))?
+            self.lower.dir(dir).map_err(at("open the directory"))?
         } else {
             self.parent(change, dir)?
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = open_in(&parent, name, flags).map_err(|e| match e {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Stop::Conflict(Conflict::ChangedSinceReview),
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                Stop::Conflict(Conflict::ChangedSinceReview)
+            }
             e => Stop::Failed("open the directory", e),
         })?;
-        let now = Snapshot::new(&fstat(&fd).map_err(at::<()>("examine the directory"))?);
+        let now = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
         let ours = if is_new {
             self.made_dirs.get(rel) == Some(&now.id)
         } else {
@@ -600,9 +687,12 @@ impl<'a> LayerCommit<'a> {
         if !ours {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
-        let updir = self.upper.parent(rel).map_err(at::<()>("open the session's copy"))?;
-        let source = open_private(&updir, name, true).map_err(at::<()>("open the session's copy"))?;
-        let new = Snapshot::new(&fstat(&source).map_err(at::<()>("examine the session's copy"))?);
+        let updir = self
+            .upper
+            .parent(rel)
+            .map_err(at("open the session's copy"))?;
+        let source = open_private(&updir, name, true).map_err(at("open the session's copy"))?;
+        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
         if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }
@@ -611,7 +701,11 @@ impl<'a> LayerCommit<'a> {
         } else {
             attributes(change, &source, &fd, &new)?;
         }
-        fsync(&fd).map_err(at::<()>("sync the directory"))?;
+        fsync(&fd).map_err(at("sync the directory"))?;
+        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
+        self.record
+            .touch(&end)
+            .map_err(io_at("write the commit record"))?;
         Ok(Status::Committed)
     }
 
@@ -623,10 +717,11 @@ impl<'a> LayerCommit<'a> {
                 continue;
             };
             let Ok(Some(found)) = stat_in(&parent, temp.name.as_bytes()) else {
+                self.adopt(&temp);
                 continue;
             };
             if Some(found.id) == temp.new {
-                let _ = remove_built(&parent, &temp.name);
+                let _ = remove_built(&parent, &temp.name, temp.new);
                 continue;
             }
             let temp_rel = join(dir, temp.name.as_bytes());
@@ -640,14 +735,37 @@ impl<'a> LayerCommit<'a> {
                 continue;
             }
             // A deletion, or a swap of an original that someone else was changing: undo it.
-            let flags = if temp.new.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+            let flags = if temp.new.is_some() {
+                RenameFlags::EXCHANGE
+            } else {
+                RenameFlags::NOREPLACE
+            };
             let ours = stat_in(&parent, name).ok().flatten().map(|s| s.id) == temp.new;
             let undone = ours && renameat_with(&parent, &temp.name, &parent, name, flags).is_ok();
             if !undone {
                 report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
             } else if temp.new.is_some() {
-                let _ = remove_built(&parent, &temp.name);
+                let _ = remove_built(&parent, &temp.name, temp.new);
             }
+        }
+    }
+
+    /// Takes over a verified original that a run which was cut off had moved to the trash folder.
+    fn adopt(&mut self, temp: &Temp) {
+        let Ok(trash) = Tree::open(&self.layer.trash_path(), false) else {
+            return;
+        };
+        let stored = trash.stat(temp.name.as_bytes()).ok().flatten();
+        if let (Some(old), Some(stored)) = (&temp.old, stored)
+            && old.same_object(&stored)
+        {
+            self.trashed.push(Trashed {
+                rel: join(split(&temp.rel).0, temp.name.as_bytes()),
+                stored: Some(temp.name.clone()),
+                was: old.clone(),
+                of: temp.rel.clone(),
+            });
+            self.trash = Some(trash);
         }
     }
 
@@ -662,7 +780,9 @@ impl<'a> LayerCommit<'a> {
                 .and_then(fsync);
             if let Err(e) = result {
                 synced = false;
-                report.warnings.push(format!("cannot sync {}: {e}", escape_bytes(dir)));
+                report
+                    .warnings
+                    .push(format!("cannot sync {}: {e}", escape_bytes(dir)));
             }
         }
         if !synced {
@@ -677,10 +797,16 @@ impl<'a> LayerCommit<'a> {
         };
         let removals: Vec<Removal<'_>> = work
             .iter()
-            .map(|w| Removal { change: w.1, rel: &w.2, gone: done(w.0) })
+            .map(|w| Removal {
+                change: w.1,
+                rel: &w.2,
+                gone: done(w.0),
+            })
             .collect();
         if let Err(e) = remove_applied(&self.upper, &removals) {
-            report.warnings.push(format!("cannot clean the session's upper directory: {e}"));
+            report
+                .warnings
+                .push(format!("cannot clean the session's upper directory: {e}"));
         }
         if self.failed.is_none() {
             self.empty_trash(report);
@@ -690,7 +816,9 @@ impl<'a> LayerCommit<'a> {
             }
         }
         if let Err(e) = self.record.finish() {
-            report.warnings.push(format!("cannot write the commit record: {e}"));
+            report
+                .warnings
+                .push(format!("cannot write the commit record: {e}"));
         }
     }
 
@@ -704,11 +832,15 @@ impl<'a> LayerCommit<'a> {
             // A program that had the original open may have written to it after the swap.
             let untouched = now.as_ref().is_some_and(|now| t.was.same_object(now))
                 && (t.was.kind != EntryKind::Directory
-                    || below(tree, rel, self.layer, &self.record).conflict.is_none());
+                    || below(tree, rel, self.layer, &self.record)
+                        .conflict
+                        .is_none());
             if !untouched {
                 report.kept.push(self.describe(t));
             } else if let Err(e) = remove_tree(tree, rel) {
-                report.warnings.push(format!("cannot remove the replaced original: {e}"));
+                report
+                    .warnings
+                    .push(format!("cannot remove the replaced original: {e}"));
                 report.kept.push(self.describe(t));
             }
         }
@@ -779,40 +911,46 @@ fn triage(change: &Change, disposition: Disposition) -> Option<Status> {
 
 /// Mode, owner and attributes of `source` for `to`, which must be what was reviewed.
 fn attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -> Step<()> {
-    let all = all_xattrs(source.as_fd()).map_err(at::<()>("read the attributes"))?;
+    let all = all_xattrs(source.as_fd()).map_err(at("read the attributes"))?;
     let want: Xattrs = travelling(&all);
     if xattr_digest(&want) != change.xattrs {
         return Err(Stop::Conflict(Conflict::UpperChanged));
     }
-    let have = Snapshot::new(&fstat(to).map_err(at::<()>("examine the new object"))?);
+    let have = Snapshot::new(&fstat(to).map_err(at("examine the new object"))?);
     if (have.uid, have.gid) != (new.uid, new.gid) {
         let uid = (have.uid != new.uid).then(|| Uid::from_raw(new.uid));
         let gid = (have.gid != new.gid).then(|| Gid::from_raw(new.gid));
-        fchown(to, uid, gid).map_err(at::<()>("set the owner"))?;
+        fchown(to, uid, gid).map_err(at("set the owner"))?;
     }
     // Capabilities last: changing the owner drops them, as it drops the set-id bits.
     let plain = want.iter().filter(|(k, _)| k.as_slice() != CAPABILITY);
     set_xattrs(to, &plain.map(|(k, v)| (k.clone(), v.clone())).collect())
-        .map_err(at::<()>("set the attributes"))?;
-    fchmod(to, Mode::from_raw_mode(new.mode)).map_err(at::<()>("set the mode"))?;
-    set_xattrs(to, &want).map_err(at::<()>("set the attributes"))
+        .map_err(at("set the attributes"))?;
+    fchmod(to, Mode::from_raw_mode(new.mode)).map_err(at("set the mode"))?;
+    set_xattrs(to, &want).map_err(at("set the attributes"))
 }
 
 fn give_attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -> Step<()> {
     attributes(change, source, to, new)?;
-    futimens(to, &times(new.mtime)).map_err(at::<()>("set the times"))
+    futimens(to, &times(new.mtime)).map_err(at("set the times"))
 }
 
 /// Owner and times of a symlink or node.
 fn own(parent: &OwnedFd, temp: &str, new: &Snapshot) -> Step<()> {
-    let have = stat_in(parent, temp.as_bytes()).map_err(at::<()>("examine the new object"))?;
+    let have = stat_in(parent, temp.as_bytes()).map_err(at("examine the new object"))?;
     if have.is_some_and(|h| (h.uid, h.gid) != (new.uid, new.gid)) {
         let (uid, gid) = (Uid::from_raw(new.uid), Gid::from_raw(new.gid));
-        chownat(parent, temp, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(at::<()>("set the owner"))?;
+        chownat(
+            parent,
+            temp,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(at("set the owner"))?;
     }
     utimensat(parent, temp, &times(new.mtime), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(at::<()>("set the times"))
+        .map_err(at("set the times"))
 }
 
 fn times(t: Timestamp) -> Timestamps {
@@ -826,8 +964,13 @@ fn times(t: Timestamp) -> Timestamps {
     }
 }
 
-/// Removes a temporary object of ours, which is a file, a link or an empty directory.
-fn remove_built(parent: &OwnedFd, temp: &str) -> Result<(), Errno> {
+/// Removes a temporary object of ours, which is a file, a link or an empty directory; given its
+/// identity, nothing else that took the name.
+fn remove_built(parent: &OwnedFd, temp: &str, only: Option<FileId>) -> Result<(), Errno> {
+    let found = stat_in(parent, temp.as_bytes())?.map(|s| s.id);
+    if only.is_some() && found != only {
+        return Ok(());
+    }
     match unlinkat(parent, temp, AtFlags::empty()) {
         Err(Errno::ISDIR) => unlinkat(parent, temp, AtFlags::REMOVEDIR),
         other => other,

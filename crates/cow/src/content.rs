@@ -56,7 +56,11 @@ pub(crate) fn content_hash(fd: BorrowedFd<'_>, size: u64) -> Result<String, Errn
 }
 
 /// Copies `size` bytes from `from` to the empty file `to`, keeping holes.
-pub(crate) fn copy_sparse(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
+pub(crate) fn copy_sparse(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    size: u64,
+) -> Result<(), Errno> {
     ftruncate(to, size)?;
     let mut at = 0;
     while let Some((start, end)) = next_data(from, at, size)? {
@@ -66,16 +70,25 @@ pub(crate) fn copy_sparse(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -
     Ok(())
 }
 
-fn copy_extent(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> Result<(), Errno> {
+fn copy_extent(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+) -> Result<(), Errno> {
     let (mut off_in, mut off_out) = (start, start);
     while off_in < end {
-        let want = usize::try_from(end - off_in).unwrap_or(usize::MAX).min(1 << 30);
+        let want = usize::try_from(end - off_in)
+            .unwrap_or(usize::MAX)
+            .min(1 << 30);
         match copy_file_range(from, Some(&mut off_in), to, Some(&mut off_out), want) {
             Ok(0) => break,
             Ok(_) => {}
             Err(Errno::INTR) => {}
             // Not on this pair of file systems: fall back to plain copying.
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                break;
+            }
             Err(e) => return Err(e),
         }
     }

@@ -327,10 +327,8 @@ pub(crate) fn random_hex() -> io::Result<String> {
     let mut buf = [0u8; 8];
     let mut filled = 0;
     while filled < buf.len() {
-        filled += rustix::rand::getrandom(
-            &mut buf[filled..],
-            rustix::rand::GetRandomFlags::empty(),
-        )?;
+        filled +=
+            rustix::rand::getrandom(&mut buf[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(format!("{:016x}", u64::from_le_bytes(buf)))
 }

@@ -1,10 +1,11 @@
 //! Dropping what a session wrote, without touching the original tree.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::change::{Change, ChangeSet};
 use crate::commit::{CommitError, relative};
-use crate::dir::{Tree, chmod_path_fd, open_in, remove_tree, split};
+use crate::dir::{Tree, chmod_path_fd, remove_tree, split};
 use crate::layer::Layer;
 use crate::scan::{ScanError, open_upper};
 use crate::upper::{Removal, entries, remove_applied};
@@ -49,16 +50,23 @@ pub fn discard(
             rels.push((change, relative(layers, change)?, select(change)));
         }
         // Dropping a new directory drops what is in it.
-        let roots: Vec<Vec<u8>> = rels
+        let roots: HashSet<Vec<u8>> = rels
             .iter()
             .filter(|(c, _, gone)| {
-                *gone && c.new.as_ref().is_some_and(|n| n.kind == crate::EntryKind::Directory)
+                *gone
+                    && c.new
+                        .as_ref()
+                        .is_some_and(|n| n.kind == crate::EntryKind::Directory)
                     && c.kind != crate::ChangeKind::Meta
             })
             .map(|(_, rel, _)| rel.clone())
             .collect();
         let under = |rel: &[u8]| {
-            roots.iter().any(|r| rel.starts_with(r) && rel.get(r.len()) == Some(&b'/'))
+            let mut dir = split(rel).0;
+            while !dir.is_empty() && !roots.contains(dir) {
+                dir = split(dir).0;
+            }
+            !dir.is_empty()
         };
         let removals: Vec<Removal<'_>> = rels
             .iter()
@@ -78,13 +86,15 @@ pub fn discard(
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
-/// this crate's record and trash next to them. The directories themselves stay.
+/// this crate's record next to them. The directories themselves stay. Returns the trash folders that
+/// still hold originals which a commit kept: they are the user's data, to be looked at and removed.
 ///
 /// # Errors
 /// See [`DiscardError`]; what was not dropped is still there.
-pub fn discard_all(layers: &[Layer]) -> Result<(), DiscardError> {
+pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
+    let mut kept = Vec::new();
     for layer in layers {
-        for path in [layer.upper.clone(), layer.work.clone(), layer.trash_path()] {
+        for path in [layer.upper.clone(), layer.work.clone()] {
             let fail = |e: rustix::io::Errno| DiscardError::Remove {
                 path: path.clone(),
                 source: e.into(),
@@ -106,7 +116,10 @@ pub fn discard_all(layers: &[Layer]) -> Result<(), DiscardError> {
                 remove_tree(&tree, &rel).map_err(fail)?;
             }
         }
-        let _ = std::fs::remove_dir(layer.trash_path());
+        match std::fs::remove_dir(layer.trash_path()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => kept.push(layer.trash_path()),
+            _ => {}
+        }
         match std::fs::remove_file(layer.record_path()) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(DiscardError::Remove {
@@ -117,13 +130,5 @@ pub fn discard_all(layers: &[Layer]) -> Result<(), DiscardError> {
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// Whether an entry is still in a layer's upper directory.
-#[cfg(test)]
-pub(crate) fn present(layer: &Layer, rel: &[u8]) -> bool {
-    let tree = Tree::open(&layer.upper, false).unwrap();
-    tree.parent(rel)
-        .is_ok_and(|fd| open_in(fd, split(rel).1, rustix::fs::OFlags::PATH).is_ok())
+    Ok(kept)
 }

@@ -1,5 +1,76 @@
-//! x
+//! Copy-on-write layers: what a session changed, whether it can be applied, and applying it.
+//!
+//! A session works on overlayfs mounts (made in a user namespace with `userxattr`); its writes land
+//! in upper directories. After the session, with the overlays unmounted, this crate reads them
+//! ([`scan`]), shows them ([`write_patch`], [`stat`]) and applies or drops them ([`commit`],
+//! [`discard`]). It mounts nothing. Changing a lower directory under a mounted overlay is undefined
+//! (`Documentation/filesystems/overlayfs.rst`), so the caller unmounts first.
+//!
+//! # Invariants
+//! * No byte is lost or silently overwritten: an original is replaced only if it is what the session
+//!   saw, and is kept until the layer is finished; what cannot be applied stays in the upper directory.
+//! * Nothing outside a layer's root is written, whatever symlinks appear in it meanwhile.
+//! * `*.overlay.*` attributes, device nodes and (unasked) set-id bits and capabilities never leave
+//!   the upper directory.
+//!
+//! # From upper state and original to change and conflict
+//!
+//! "Old" means ctime < [`Layer::base`], or explained by an earlier commit of the same layer.
+//!
+//! | upper | original now | change | conflict |
+//! |---|---|---|---|
+//! | whiteout | absent | none | |
+//! | whiteout | old | `Delete` | |
+//! | whiteout | changed since | `Delete` | `Changed` |
+//! | whiteout | directory, all below old | `Delete` with count | |
+//! | whiteout | directory, something below changed | `Delete` | `ChangedBelow` |
+//! | hidden by an opaque directory | as for whiteout | as for whiteout | as for whiteout |
+//! | any, no origin mark | absent | `Add` | |
+//! | file, origin mark | absent, its directory old | `Add` (renamed or linked) | |
+//! | file, origin mark | absent, its directory changed | `Add` | `Vanished`, unless the content is that of an original the session deleted |
+//! | directory, origin mark | absent | `Add` | `Vanished`; below it `ParentVanished` |
+//! | same type, content, mode, owner, attributes | present | none (copy-up only), even if changed since | |
+//! | same type and content | old | `Meta` | |
+//! | same type and content | changed since | `Meta` | `Changed` |
+//! | same type, other content | old | `Modify` | |
+//! | same type, other content | changed since | `Modify` | `Changed` |
+//! | other type | old (a directory: all below old) | `Replace` | |
+//! | other type | changed since | `Replace` | `Changed` or `ChangedBelow`; below a directory `ParentNotDirectory` |
+//! | directory | directory | none, or `Meta` as above; the walk goes on below | |
+//! | anything present before | below a directory that, like its parent, changed | as above | `DirectoryMaybeMoved` |
+//! | device, unknown overlay attribute | any | `Special` | never committed |
+//!
+//! A renamed directory keeps the old ctimes below it. Without a manifest the only trace is that both
+//! it and the directory that holds it changed, which also happens when someone just saves files in
+//! both; hence `DirectoryMaybeMoved` and [`ScanOptions::trust_directories`]. A manifest of (device,
+//! inode, size, mtime, ctime, mode) per object at session start would decide this case and `Vanished`
+//! exactly, and would notice file systems that store only whole seconds.
+//!
+//! The mode of a layer's root directory itself is not compared.
+
 #![forbid(unsafe_code)]
-mod apply; mod bytes; mod change; mod clock; mod commit; mod content; mod dir; mod discard; mod layer; mod record; mod scan; mod upper;
-pub use change::*; pub use clock::base_timestamp; pub use dir::{EntryKind, Snapshot}; pub use layer::*; pub use scan::{ScanError, ScanOptions, scan, scan_with};
-pub use commit::{CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Status, commit}; pub use discard::{DiscardError, discard, discard_all};
+
+mod apply;
+mod bytes;
+mod change;
+mod clock;
+mod commit;
+mod content;
+mod diff;
+mod dir;
+mod discard;
+mod layer;
+mod record;
+mod scan;
+mod upper;
+
+pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
+pub use clock::base_timestamp;
+pub use commit::{
+    CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Status, commit,
+};
+pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
+pub use dir::{EntryKind, Snapshot};
+pub use discard::{DiscardError, discard, discard_all};
+pub use layer::{FileId, Layer, Timestamp};
+pub use scan::{ScanError, ScanOptions, scan, scan_with};

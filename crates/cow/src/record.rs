@@ -70,7 +70,7 @@ impl Record {
             };
             match line {
                 Line::Touched { was } => {
-                    record.touched.entry(was.id).or_insert(was);
+                    record.touched.insert(was.id, was);
                 }
                 Line::Temp(temp) => record.unfinished.push(temp),
                 Line::Finished => record.unfinished.clear(),
@@ -94,7 +94,9 @@ impl Record {
 
     /// Whether a changed ctime of this object is explained by our own steps.
     pub(crate) fn explains(&self, now: &Snapshot) -> bool {
-        self.touched.get(&now.id).is_some_and(|was| was.same_object(now))
+        self.touched
+            .get(&now.id)
+            .is_some_and(|was| was.same_object(now))
     }
 
     /// Notes an object, verified as unchanged, before a step that changes its ctime.

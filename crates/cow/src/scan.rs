@@ -305,8 +305,12 @@ impl<'a> Walk<'a> {
             }),
         }];
         while let Some(frame) = stack.pop() {
-            let updir = self.upper.dir(&frame.rel).map_err(|e| self.error(&frame.rel, e))?;
-            let readable = open_private(&updir, b".", true).map_err(|e| self.error(&frame.rel, e))?;
+            let updir = self
+                .upper
+                .dir(&frame.rel)
+                .map_err(|e| self.error(&frame.rel, e))?;
+            let readable =
+                open_private(&updir, b".", true).map_err(|e| self.error(&frame.rel, e))?;
             let mut names = list_all(readable.as_fd()).map_err(|e| self.error(&frame.rel, e))?;
             names.sort_unstable();
             let (lodir, frame) = self.open_lower(frame);
@@ -322,7 +326,9 @@ impl<'a> Walk<'a> {
                     }
                     continue;
                 }
-                let upper = self.read_upper(&updir, name).map_err(|e| self.error(&rel, e))?;
+                let upper = self
+                    .read_upper(&updir, name)
+                    .map_err(|e| self.error(&rel, e))?;
                 if let Some(next) = self.examine(rel, upper, lower, lodir.as_ref(), &frame) {
                     stack.push(next);
                 }
@@ -446,7 +452,9 @@ impl<'a> Walk<'a> {
                 let fd = open_private(dir, name, is_dir)?;
                 let all = all_xattrs(fd.as_fd())?;
                 upper.origin = all.contains_key(b"user.overlay.origin".as_slice());
-                let opaque = all.get(b"user.overlay.opaque".as_slice()).map(Vec::as_slice);
+                let opaque = all
+                    .get(b"user.overlay.opaque".as_slice())
+                    .map(Vec::as_slice);
                 upper.opaque = opaque == Some(b"y");
                 // Made by tools, never by the kernel under `userxattr`: not ours to interpret.
                 upper.foreign = matches!(opaque, Some(v) if v != b"y")
@@ -490,7 +498,8 @@ impl<'a> Walk<'a> {
         change.exec_gained = new.kind == EntryKind::File && new.mode & 0o111 != 0;
 
         let is_dir = new.kind == EntryKind::Directory;
-        let special = upper.foreign || matches!(new.kind, EntryKind::CharDevice | EntryKind::BlockDevice);
+        let special =
+            upper.foreign || matches!(new.kind, EntryKind::CharDevice | EntryKind::BlockDevice);
         let mut differs = true;
         if special {
             change.kind = ChangeKind::Special;
@@ -614,12 +623,16 @@ impl<'a> Walk<'a> {
                 let Ok(fd) = open_in(dir, name, flags) else {
                     // Attributes of an unreadable directory count as the same; its mode is compared.
                     return match new.kind {
-                        EntryKind::Directory if attributes(new) == attributes(old) => Same::Everything,
+                        EntryKind::Directory if attributes(new) == attributes(old) => {
+                            Same::Everything
+                        }
                         EntryKind::Directory => Same::Content,
                         _ => Same::Nothing,
                     };
                 };
-                old_xattrs = all_xattrs(fd.as_fd()).map(|a| travelling(&a)).unwrap_or_default();
+                old_xattrs = all_xattrs(fd.as_fd())
+                    .map(|a| travelling(&a))
+                    .unwrap_or_default();
                 if new.kind == EntryKind::File {
                     change.binary |= looks_binary(fd.as_fd()).unwrap_or(false);
                     let same = new.size == old.size
@@ -647,6 +660,12 @@ impl<'a> Walk<'a> {
     /// Hard links among upper files: later names of a group become links of its first name.
     fn relate_links(&mut self) {
         let mut more = Vec::new();
+        let at: HashMap<PathBuf, usize> = self
+            .changes
+            .iter()
+            .enumerate()
+            .map(|(i, c)| (c.path.clone(), i))
+            .collect();
         for members in self.groups.values_mut() {
             members.sort_by(|a, b| a.rel.cmp(&b.rel));
             let Some((first, rest)) = members.split_first() else {
@@ -661,7 +680,8 @@ impl<'a> Walk<'a> {
                     continue; // the same inode before and after
                 }
                 let target = if member.emitted {
-                    self.changes.iter_mut().find(|c| c.path == member.change.path)
+                    at.get(&member.change.path)
+                        .and_then(|i| self.changes.get_mut(*i))
                 } else {
                     more.push(member.change.clone());
                     more.last_mut()
@@ -684,6 +704,7 @@ impl<'a> Walk<'a> {
             by_size.entry(*size).or_default().push(rel);
         }
         let mut used: BTreeSet<&[u8]> = BTreeSet::new();
+        let mut hashes: HashMap<&[u8], Option<String>> = HashMap::new();
         let mut dirs: HashMap<PathBuf, PathBuf> = HashMap::new();
         for change in &mut self.changes {
             if change.kind != ChangeKind::Add || change.entry != EntryKind::File {
@@ -696,9 +717,16 @@ impl<'a> Walk<'a> {
             // The same name elsewhere is the likelier source.
             let mut order: Vec<&[u8]> = candidates.clone();
             order.sort_by_key(|rel| (Some(split(rel).1) != name, *rel));
-            let found = order.into_iter().take(64).find(|rel| {
-                !used.contains(rel) && hash_at(&self.lower, rel).is_some_and(|h| Some(h) == change.content)
-            });
+            let found = order
+                .into_iter()
+                .filter(|r| !used.contains(r))
+                .take(64)
+                .find(|rel| {
+                    let hash = hashes
+                        .entry(rel)
+                        .or_insert_with(|| hash_at(&self.lower, rel));
+                    hash.is_some() && *hash == change.content
+                });
             if let Some(rel) = found {
                 used.insert(rel);
                 let from = absolute(&self.layer.root, rel);
@@ -707,10 +735,16 @@ impl<'a> Walk<'a> {
                     if pair.0.file_name() != pair.1.file_name() {
                         break;
                     }
-                    dirs.entry(a.to_path_buf()).or_insert_with(|| b.to_path_buf());
+                    dirs.entry(a.to_path_buf())
+                        .or_insert_with(|| b.to_path_buf());
                     pair = (a, b);
                 }
                 change.rename_from = Some(from);
+                // Its content came from a name that the session deleted: that explains the mark of a
+                // copy-up without an original.
+                if change.conflict == Some(Conflict::Vanished) {
+                    change.conflict = None;
+                }
             }
         }
         let gone: HashSet<PathBuf> = self
@@ -721,7 +755,10 @@ impl<'a> Walk<'a> {
             .collect();
         for change in &mut self.changes {
             if change.kind == ChangeKind::Add && change.entry == EntryKind::Directory {
-                change.rename_from = dirs.get(&change.path).filter(|d| gone.contains(*d)).cloned();
+                change.rename_from = dirs
+                    .get(&change.path)
+                    .filter(|d| gone.contains(*d))
+                    .cloned();
             }
         }
     }
@@ -736,7 +773,11 @@ enum Same {
 
 /// Mode and owner; a symlink's mode means nothing.
 fn attributes(s: &Snapshot) -> (u32, u32, u32) {
-    let mode = if s.kind == EntryKind::Symlink { 0 } else { s.mode };
+    let mode = if s.kind == EntryKind::Symlink {
+        0
+    } else {
+        s.mode
+    };
     (mode, s.uid, s.gid)
 }
 

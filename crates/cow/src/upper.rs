@@ -5,6 +5,7 @@
 //! removed from one, its hidden deletions that are to stay are therefore written out as whiteouts and
 //! the opaque marks go.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknodat, unlinkat};
@@ -33,7 +34,11 @@ pub(crate) fn remove_applied(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Er
         clear_opaque(upper, all)?;
     }
     for r in all.iter().filter(|r| r.gone) {
-        let is_dir = r.change.new.as_ref().is_some_and(|s| s.kind == EntryKind::Directory);
+        let is_dir = r
+            .change
+            .new
+            .as_ref()
+            .is_some_and(|s| s.kind == EntryKind::Directory);
         if !r.change.from_opaque && !is_dir {
             remove_entry(upper, r.rel)?;
         }
@@ -77,7 +82,13 @@ fn write_whiteout(upper: &Tree, rel: &[u8]) -> Result<(), Errno> {
         Err(e) => return Err(e),
     };
     let name = split(rel).1;
-    match mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
+    match mknodat(
+        &parent,
+        name,
+        FileType::CharacterDevice,
+        Mode::empty(),
+        makedev(0, 0),
+    ) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(e),
     }
@@ -96,7 +107,9 @@ fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
     dirs.sort_unstable();
     dirs.dedup();
     for dir in dirs {
-        let Some(found) = upper.stat(dir)? else { continue };
+        let Some(found) = upper.stat(dir)? else {
+            continue;
+        };
         if found.kind != EntryKind::Directory {
             continue;
         }
@@ -120,13 +133,18 @@ fn prune(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
     }
     dirs.sort_unstable();
     dirs.dedup();
+    let staying: HashSet<&[u8]> = all.iter().filter(|r| !r.gone).map(|r| r.rel).collect();
     for dir in dirs.iter().rev() {
         // A directory whose own change stays must stay.
-        if all.iter().any(|r| !r.gone && r.rel == dir.as_slice()) {
+        if staying.contains(dir.as_slice()) {
             continue;
         }
-        let Ok(parent) = upper.parent(dir) else { continue };
-        let Some(found) = stat_in(&parent, split(dir).1)? else { continue };
+        let Ok(parent) = upper.parent(dir) else {
+            continue;
+        };
+        let Some(found) = stat_in(&parent, split(dir).1)? else {
+            continue;
+        };
         if found.kind == EntryKind::Directory {
             match unlinkat(&parent, split(dir).1, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}

@@ -1,0 +1,469 @@
+//! Showing a change set: unified patches that `git apply` takes, and per-file line counts.
+//!
+//! Content is streamed file by file with a cap; what a patch cannot carry (binary or capped content,
+//! nodes, owners, conflicts) is said in `#` lines between the patches, which `git apply` skips. File
+//! content is written as it is: a caller that prints to a terminal escapes it.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use agentwall_action::escape_bytes;
+use rustix::fs::{OFlags, readlinkat};
+use serde::{Deserialize, Serialize};
+use similar::{Algorithm, ChangeTag, TextDiff};
+
+use crate::change::{Change, ChangeKind, ChangeSet};
+use crate::commit::{CommitError, relative};
+use crate::content::read_full;
+use crate::dir::{EntryKind, Snapshot, Tree, join, list, open_in, open_private, split, stat_in};
+use crate::layer::Layer;
+use crate::scan::{ScanError, open_root, open_upper};
+
+/// Limits of a diff.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiffOptions {
+    /// Larger files (bytes, on either side) are named but not shown.
+    pub max_file: u64,
+    /// Lines of context.
+    pub context: usize,
+    /// Time spent on finding a short diff of one file before a longer one will do.
+    pub per_file: Duration,
+}
+
+impl Default for DiffOptions {
+    fn default() -> Self {
+        DiffOptions {
+            max_file: 1 << 20,
+            context: 3,
+            per_file: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Line counts of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatLine {
+    /// Absolute path in the original tree.
+    #[serde(with = "crate::bytes::path")]
+    pub path: PathBuf,
+    /// What happens.
+    pub kind: ChangeKind,
+    /// Lines added; `None` when they were not counted (binary, too large, not a file).
+    pub insertions: Option<usize>,
+    /// Lines removed; `None` like `insertions`.
+    pub deletions: Option<usize>,
+    /// Binary content.
+    pub binary: bool,
+    /// Bytes before.
+    pub old_size: Option<u64>,
+    /// Bytes after.
+    pub new_size: Option<u64>,
+}
+
+/// Why a diff could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiffError {
+    /// A change does not belong to the layers that were given.
+    #[error(transparent)]
+    Foreign(#[from] CommitError),
+    /// A tree of a layer cannot be opened.
+    #[error(transparent)]
+    Tree(#[from] ScanError),
+    /// The output cannot be written.
+    #[error("cannot write the patch: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Writes the changes as one patch, deletions first; paths are relative to each layer's root.
+///
+/// # Errors
+/// A tree cannot be opened or `out` fails. A file that cannot be read is said so in a `#` line.
+pub fn write_patch(
+    out: &mut dyn Write,
+    layers: &[Layer],
+    set: &ChangeSet,
+    options: &DiffOptions,
+) -> Result<(), DiffError> {
+    for (index, layer) in layers.iter().enumerate() {
+        let trees = Trees::open(layer)?;
+        for change in set.in_review_order().filter(|c| c.layer == index) {
+            let rel = relative(layers, change)?;
+            if let Some(conflict) = &change.conflict {
+                note(out, &rel, &format!("conflict: {conflict}"))?;
+            }
+            one(out, &trees, change, &rel, options)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts added and removed lines per change, deletions first.
+///
+/// # Errors
+/// A tree cannot be opened.
+pub fn stat(
+    layers: &[Layer],
+    set: &ChangeSet,
+    options: &DiffOptions,
+) -> Result<Vec<StatLine>, DiffError> {
+    let mut lines = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let trees = Trees::open(layer)?;
+        for change in set.in_review_order().filter(|c| c.layer == index) {
+            let rel = relative(layers, change)?;
+            let (old, new) = sides(&trees, change, &rel, options.max_file);
+            let counts = match (&old, &new) {
+                (Side::Text(old), Side::Text(new)) => Some(count(old, new, options)),
+                _ => None,
+            };
+            let whole_dir = change.entry == EntryKind::Directory;
+            lines.push(StatLine {
+                path: change.path.clone(),
+                kind: change.kind,
+                insertions: counts.filter(|_| !whole_dir).map(|c| c.0),
+                deletions: counts.filter(|_| !whole_dir).map(|c| c.1),
+                binary: change.binary || matches!(old, Side::Binary) || matches!(new, Side::Binary),
+                old_size: change.old_size(),
+                new_size: change.new_size(),
+            });
+        }
+    }
+    Ok(lines)
+}
+
+struct Trees {
+    lower: Tree,
+    upper: Tree,
+}
+
+impl Trees {
+    fn open(layer: &Layer) -> Result<Trees, ScanError> {
+        Ok(Trees {
+            lower: open_root(layer)?,
+            upper: open_upper(layer)?,
+        })
+    }
+}
+
+/// One side of a comparison.
+enum Side {
+    /// Nothing there, or a text.
+    Text(Vec<u8>),
+    Binary,
+    TooLarge(u64),
+    Unreadable(rustix::io::Errno),
+    Other,
+}
+
+fn sides(trees: &Trees, change: &Change, rel: &[u8], max: u64) -> (Side, Side) {
+    let old = match &change.old {
+        Some(old) => read(&trees.lower, rel, old, max, false),
+        None => Side::Text(Vec::new()),
+    };
+    let new = match &change.new {
+        Some(new) => read(&trees.upper, rel, new, max, true),
+        None => Side::Text(Vec::new()),
+    };
+    (old, new)
+}
+
+fn read(tree: &Tree, rel: &[u8], stat: &Snapshot, max: u64, private: bool) -> Side {
+    let result = (|| {
+        let dir = tree.parent(rel)?;
+        let name = split(rel).1;
+        match stat.kind {
+            EntryKind::Symlink => Ok(Side::Text(readlinkat(dir, name, Vec::new())?.into_bytes())),
+            EntryKind::File if stat.size > max => Ok(Side::TooLarge(stat.size)),
+            EntryKind::File => {
+                let fd = if private {
+                    open_private(dir, name, false)?
+                } else {
+                    open_in(dir, name, OFlags::RDONLY)?
+                };
+                let mut buf = vec![0u8; usize::try_from(stat.size).unwrap_or(0)];
+                let n = read_full(fd.as_fd(), &mut buf, 0)?;
+                buf.truncate(n);
+                Ok(if buf.contains(&0) {
+                    Side::Binary
+                } else {
+                    Side::Text(buf)
+                })
+            }
+            _ => Ok(Side::Other),
+        }
+    })();
+    result.unwrap_or_else(Side::Unreadable)
+}
+
+fn one(
+    out: &mut dyn Write,
+    trees: &Trees,
+    change: &Change,
+    rel: &[u8],
+    options: &DiffOptions,
+) -> io::Result<()> {
+    match change.kind {
+        ChangeKind::Special => return note(out, rel, "special file, never committed"),
+        ChangeKind::Delete if change.entry == EntryKind::Directory => {
+            return deleted_tree(out, trees, rel, options);
+        }
+        ChangeKind::Replace => {
+            if let Some(old) = &change.old {
+                if old.kind == EntryKind::Directory {
+                    deleted_tree(out, trees, rel, options)?;
+                } else {
+                    let text = read(&trees.lower, rel, old, options.max_file, false);
+                    entry(
+                        out,
+                        rel,
+                        (Some(old), text),
+                        (None, Side::Text(Vec::new())),
+                        options,
+                    )?;
+                }
+            }
+            if let Some(new) = &change.new {
+                let text = read(&trees.upper, rel, new, options.max_file, true);
+                entry(
+                    out,
+                    rel,
+                    (None, Side::Text(Vec::new())),
+                    (Some(new), text),
+                    options,
+                )?;
+            }
+            return Ok(());
+        }
+        _ => {}
+    }
+    if !change.privileges.is_empty() {
+        note(out, rel, &format!("carries {:?}", change.privileges))?;
+    }
+    let (old, new) = sides(trees, change, rel, options.max_file);
+    let (old_stat, new_stat) = (change.old.as_ref(), change.new.as_ref());
+    entry(out, rel, (old_stat, old), (new_stat, new), options)
+}
+
+/// A deleted directory as the deletion of every file in it.
+fn deleted_tree(
+    out: &mut dyn Write,
+    trees: &Trees,
+    rel: &[u8],
+    options: &DiffOptions,
+) -> io::Result<()> {
+    note(
+        out,
+        rel,
+        "the directory is deleted with everything below it",
+    )?;
+    let mut stack = vec![rel.to_vec()];
+    while let Some(dir) = stack.pop() {
+        let fd = match trees.lower.dir(&dir) {
+            Ok(fd) => fd,
+            Err(e) => {
+                note(out, &dir, &format!("cannot be read: {e}"))?;
+                continue;
+            }
+        };
+        for name in list(fd.as_fd()).unwrap_or_default() {
+            let at = join(&dir, &name);
+            match stat_in(&fd, &name) {
+                Ok(Some(found)) if found.kind == EntryKind::Directory => stack.push(at),
+                Ok(Some(found)) => {
+                    let text = read(&trees.lower, &at, &found, options.max_file, false);
+                    let none = (None, Side::Text(Vec::new()));
+                    entry(out, &at, (Some(&found), text), none, options)?;
+                }
+                Ok(None) => {}
+                Err(e) => note(out, &at, &format!("cannot be read: {e}"))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One `diff --git` section, or a note where a patch cannot say it.
+fn entry(
+    out: &mut dyn Write,
+    rel: &[u8],
+    (old_stat, old): (Option<&Snapshot>, Side),
+    (new_stat, new): (Option<&Snapshot>, Side),
+    options: &DiffOptions,
+) -> io::Result<()> {
+    let old_mode = old_stat.and_then(git_mode);
+    let new_mode = new_stat.and_then(git_mode);
+    if (old_stat.is_some() && old_mode.is_none()) || (new_stat.is_some() && new_mode.is_none()) {
+        return node_note(out, rel, old_stat, new_stat);
+    }
+    let (old, new) = match (old, new) {
+        (Side::Text(old), Side::Text(new)) => (old, new),
+        (Side::Unreadable(e), _) | (_, Side::Unreadable(e)) => {
+            return note(out, rel, &format!("not shown: cannot be read: {e}"));
+        }
+        (Side::TooLarge(n), _) | (_, Side::TooLarge(n)) => {
+            let max = options.max_file;
+            return note(
+                out,
+                rel,
+                &format!("cut: {n} bytes, more than the {max} shown"),
+            );
+        }
+        _ => {
+            let size = |s: Option<&Snapshot>| s.map_or(0, |s| s.size);
+            let text = format!(
+                "binary, {} -> {} bytes, not in this patch",
+                size(old_stat),
+                size(new_stat)
+            );
+            return note(out, rel, &text);
+        }
+    };
+    let same_mode = old_mode == new_mode;
+    if old == new && old_stat.is_some() && new_stat.is_some() && same_mode {
+        return node_note(out, rel, old_stat, new_stat);
+    }
+    let (a, b) = (quoted(b"a/", rel), quoted(b"b/", rel));
+    out.write_all(b"diff --git ")?;
+    out.write_all(&a)?;
+    out.write_all(b" ")?;
+    out.write_all(&b)?;
+    out.write_all(b"\n")?;
+    match (old_mode, new_mode) {
+        (None, Some(m)) => writeln!(out, "new file mode {m}")?,
+        (Some(m), None) => writeln!(out, "deleted file mode {m}")?,
+        (Some(o), Some(n)) if o != n => writeln!(out, "old mode {o}\nnew mode {n}")?,
+        _ => {}
+    }
+    if old == new {
+        return Ok(());
+    }
+    for (sign, name, there) in [("---", a, old_mode), ("+++", b, new_mode)] {
+        write!(out, "{sign} ")?;
+        match there {
+            Some(_) => out.write_all(&name)?,
+            None => out.write_all(b"/dev/null")?,
+        }
+        // A name with a space needs the tab that ends it, as git writes it.
+        if there.is_some() && name.contains(&b' ') && !name.starts_with(b"\"") {
+            out.write_all(b"\t")?;
+        }
+        out.write_all(b"\n")?;
+    }
+    hunks(out, &old, &new, options)
+}
+
+/// Writes hunks by hand: lines end at `\n` only, as in git.
+fn hunks(out: &mut dyn Write, old: &[u8], new: &[u8], options: &DiffOptions) -> io::Result<()> {
+    let (old, new) = (lines(old), lines(new));
+    let diff = text_diff(&old, &new, options);
+    for group in diff.grouped_ops(options.context) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
+        let olds = first.old_range().start..last.old_range().end;
+        let news = first.new_range().start..last.new_range().end;
+        writeln!(out, "@@ -{} +{} @@", span(&olds), span(&news))?;
+        for op in &group {
+            for change in diff.iter_changes(op) {
+                let (sign, line): (&[u8], &[u8]) = match change.tag() {
+                    ChangeTag::Equal => (b" ", change.value()),
+                    ChangeTag::Delete => (b"-", change.value()),
+                    ChangeTag::Insert => (b"+", change.value()),
+                };
+                out.write_all(sign)?;
+                out.write_all(line)?;
+                if !line.ends_with(b"\n") {
+                    out.write_all(b"\n\\ No newline at end of file\n")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn span(range: &std::ops::Range<usize>) -> String {
+    match range.len() {
+        0 => format!("{},0", range.start),
+        1 => format!("{}", range.start + 1),
+        n => format!("{},{n}", range.start + 1),
+    }
+}
+
+fn lines(text: &[u8]) -> Vec<&[u8]> {
+    text.split_inclusive(|b| *b == b'\n').collect()
+}
+
+fn text_diff<'a>(
+    old: &'a [&'a [u8]],
+    new: &'a [&'a [u8]],
+    options: &DiffOptions,
+) -> TextDiff<'a, 'a, [u8]> {
+    TextDiff::configure()
+        .algorithm(Algorithm::Myers)
+        .deadline(Instant::now() + options.per_file)
+        .diff_slices(old, new)
+}
+
+fn count(old: &[u8], new: &[u8], options: &DiffOptions) -> (usize, usize) {
+    let (old, new) = (lines(old), lines(new));
+    let diff = text_diff(&old, &new, options);
+    let of = |tag| diff.iter_all_changes().filter(|c| c.tag() == tag).count();
+    (of(ChangeTag::Insert), of(ChangeTag::Delete))
+}
+
+/// The mode as git stores it; `None` for what git does not store.
+fn git_mode(s: &Snapshot) -> Option<&'static str> {
+    match s.kind {
+        EntryKind::File if s.mode & 0o111 != 0 => Some("100755"),
+        EntryKind::File => Some("100644"),
+        EntryKind::Symlink => Some("120000"),
+        _ => None,
+    }
+}
+
+/// What a patch cannot say: directories, nodes, and modes that git does not store.
+fn node_note(
+    out: &mut dyn Write,
+    rel: &[u8],
+    old: Option<&Snapshot>,
+    new: Option<&Snapshot>,
+) -> io::Result<()> {
+    let show = |s: Option<&Snapshot>| match s {
+        Some(s) => format!("{:?} mode {:04o} owner {}:{}", s.kind, s.mode, s.uid, s.gid),
+        None => "nothing".to_owned(),
+    };
+    note(out, rel, &format!("{} -> {}", show(old), show(new)))
+}
+
+fn note(out: &mut dyn Write, rel: &[u8], text: &str) -> io::Result<()> {
+    writeln!(out, "# {}: {}", escape_bytes(rel), text)
+}
+
+/// A name as git quotes it with `core.quotePath`: C style in double quotes if it holds control
+/// characters, quotes, backslashes or bytes above 0x7f.
+fn quoted(prefix: &[u8], rel: &[u8]) -> Vec<u8> {
+    let odd = |b: u8| b < 0x20 || b >= 0x7f || b == b'"' || b == b'\\';
+    let mut out = Vec::with_capacity(rel.len() + 4);
+    if !rel.iter().any(|b| odd(*b)) {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(rel);
+        return out;
+    }
+    out.push(b'"');
+    out.extend_from_slice(prefix);
+    for &b in rel {
+        match b {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b if odd(b) => out.extend_from_slice(format!("\\{b:03o}").as_bytes()),
+            b => out.push(b),
+        }
+    }
+    out.push(b'"');
+    out
+}
