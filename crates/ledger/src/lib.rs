@@ -30,6 +30,7 @@ mod store;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
+pub mod verify;
 mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -43,4 +44,5 @@ pub use note::{Note, NoteError, Signer, Verifier, VkeyError};
 pub use read::{ReadError, Reader};
 pub use store::FileError;
 pub use tlog_proof::{TlogProof, TlogProofError};
+pub use verify::{Report, VerifyError, VerifyOptions, verify};
 pub use writer::OpenError;

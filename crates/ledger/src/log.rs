@@ -24,7 +24,7 @@ use crate::{
     note::{Signer, Verifier},
     store::{Disk, FileError, RealDisk},
     tile::MAX_ENTRY,
-    writer::{CommitError, OpenError, Writer},
+    writer::{CommitError, OpenError, Step, Writer},
 };
 
 /// A queued entry is committed within this time.
@@ -80,8 +80,11 @@ struct Queue {
 struct Item {
     entries: Vec<Vec<u8>>,
     /// Where the waiting caller finds the result; `None` for [`Log::append_later`].
-    result: Option<Arc<Mutex<Option<Result<u64, AppendError>>>>>,
+    result: Option<Arc<Slot>>,
 }
+
+/// Empty until the commit is over.
+type Slot = Mutex<Option<Result<u64, AppendError>>>;
 
 /// Why an entry is not (known to be) in the log.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -306,29 +309,21 @@ impl Shared {
         result: Result<u64, CommitError>,
         since: Option<Instant>,
     ) {
-        let (mut at, make): (u64, Box<dyn Fn(u64) -> Result<u64, AppendError>>) = match result {
-            Ok(first) => (first, Box::new(Ok)),
-            Err(CommitError::NotDurable { first, error }) => (
-                first,
-                Box::new(move |index| {
-                    let error = error.clone();
-                    Err(AppendError::NotDurable { index, error })
-                }),
-            ),
-            Err(CommitError::Head { first, error }) => (
-                first,
-                Box::new(move |index| {
-                    let error = error.clone();
-                    Err(AppendError::Head { index, error })
-                }),
-            ),
+        let (mut at, wrong) = match result {
+            Ok(first) => (first, None),
+            Err(CommitError::Logged { first, step, error }) => (first, Some((step, error))),
             Err(CommitError::Open(error)) => {
                 let error = AppendError::NotLogged(Arc::new(error));
                 return self.take_back(queue, items, &error, since);
             }
         };
         for item in items {
-            let result = make(at);
+            let index = at;
+            let result = match wrong.clone() {
+                None => Ok(index),
+                Some((Step::Durable, error)) => Err(AppendError::NotDurable { index, error }),
+                Some((Step::Head, error)) => Err(AppendError::Head { index, error }),
+            };
             at += item.entries.len() as u64;
             match (item.result, result) {
                 (Some(slot), result) => *lock(&slot) = Some(result),

@@ -129,6 +129,9 @@ impl Disk for RealDisk {
     }
 }
 
+/// A bundle or tile to be written, and its content.
+pub(crate) type NewFile = (Tile, Vec<u8>);
+
 /// A commit that failed on the way.
 #[derive(Debug)]
 pub(crate) struct PublishError {
@@ -150,7 +153,7 @@ pub(crate) struct PublishError {
 pub(crate) fn publish(
     disk: &dyn Disk,
     dir: &Path,
-    files: &[(Tile, Vec<u8>)],
+    files: &[NewFile],
     checkpoint: &str,
 ) -> Result<(), PublishError> {
     let before = |operation, path: &Path| {

@@ -25,8 +25,8 @@ use crate::{
     proof,
     read::{TileFiles, first_changed},
     store::{
-        CHECKPOINT, CHECKPOINT_TEMPORARY, Disk, FileError, LOCK, publish, read_bundle, read_file,
-        read_hashes,
+        CHECKPOINT, CHECKPOINT_TEMPORARY, Disk, FileError, LOCK, NewFile, publish, read_bundle,
+        read_file, read_hashes,
     },
     tile::{Level, Tile, encode_hashes, push_entry},
     tree::Frontier,
@@ -65,11 +65,21 @@ pub enum OpenError {
 pub(crate) enum CommitError {
     /// Before anything was visible: the entries are not in the log.
     Open(OpenError),
-    /// After the checkpoint was replaced: entries are in the log from `first`, but a power loss may
-    /// undo that.
-    NotDurable { first: u64, error: FileError },
-    /// The entries are in the log from `first`; the head file could not be replaced.
-    Head { first: u64, error: FileError },
+    /// After the checkpoint was replaced: the entries are in the log from `first` on.
+    Logged {
+        first: u64,
+        step: Step,
+        error: FileError,
+    },
+}
+
+/// What failed after the entries were in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Making the new checkpoint durable.
+    Durable,
+    /// Replacing the head file.
+    Head,
 }
 
 /// What the newest checkpoint describes, as far as appending needs it.
@@ -177,8 +187,9 @@ impl Writer {
         // On an error the state stays unknown and is read again for the next commit.
         publish(&*self.disk, &self.dir, &files, &new.note).map_err(|e| {
             if e.visible {
-                CommitError::NotDurable {
+                CommitError::Logged {
                     first,
+                    step: Step::Durable,
                     error: e.error,
                 }
             } else {
@@ -188,8 +199,11 @@ impl Writer {
         let note = new.note.clone();
         self.remove_superseded(first, new.frontier.size());
         self.state = Some(new);
-        self.remember(&note)
-            .map_err(|error| CommitError::Head { first, error })?;
+        self.remember(&note).map_err(|error| CommitError::Logged {
+            first,
+            step: Step::Head,
+            error,
+        })?;
         Ok(first)
     }
 
@@ -387,7 +401,7 @@ fn extend(
     old: &State,
     entries: &[&[u8]],
     signer: &Signer,
-) -> Result<(Vec<(Tile, Vec<u8>)>, State), NoteError> {
+) -> Result<(Vec<NewFile>, State), NoteError> {
     let mut frontier = old.frontier.clone();
     let mut bundle = old.bundle.clone();
     let (mut bundles, mut tiles) = (Vec::new(), Vec::new());
