@@ -1,2 +1,61 @@
-//! Placeholder.
+//! The policy language of AgentWall: load, decide, explain, and placement queries.
+//!
+//! A policy is one or more YAML files that people can read aloud. [`load`] reads them strictly: every
+//! unknown key, bad glob, wrong type or ill-formed condition is a [`Diagnostic`] with line, column and
+//! a suggestion. The result, a [`Policy`], is immutable and pure: [`Policy::decide`] is a function of
+//! the policy and the [`Action`](agentwall_action::Action) alone, without clock, environment or file
+//! system, so that a recorded decision can be replayed.
+//!
+//! Enforcement points ask [`Policy::region`], [`Policy::anchors`], [`Policy::host_loopback`] and
+//! [`Policy::resolve_name`] where a rule can be placed; these answers are sound over-approximations
+//! of what `decide` would say, tested against it.
+//!
+//! Invariants: nothing here prints, reads the environment or touches the file system; input of any
+//! kind ends in an answer or an error, in bounded time; everything unknown fails closed.
+
 #![forbid(unsafe_code)]
+
+mod address;
+mod condition;
+mod diagnostic;
+mod digest;
+mod document;
+mod fields;
+mod glob;
+mod layers;
+mod load;
+mod network;
+mod nfa;
+mod pattern;
+mod policy;
+mod region;
+mod rule;
+mod schema;
+mod secret;
+mod templates;
+mod temporal;
+mod testrun;
+mod vars;
+mod yaml;
+
+pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
+pub use condition::{Expression, MAX_EXPRESSION};
+pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
+pub use document::{Enforcement, MAX_RULES};
+pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
+pub use load::{Source, load};
+pub use network::LoopbackPorts;
+pub use pattern::{EndpointPattern, HostPattern, LabelPattern, ResourcePattern, UnixPattern};
+pub use policy::{ExplainedRule, Explanation, Policy, RuleOutcome};
+pub use region::Region;
+pub use rule::{
+    DEFAULT_PRIORITY, ISOLATABLE, Layer, Location, Mismatch, PatternList, Rule, RuleEffect,
+    RuleTest,
+};
+pub use schema::schema;
+pub use secret::{secret_globs, secret_socket_globs};
+pub use templates::{Template, templates};
+pub use temporal::{Budget, Event, EventKind, Property, PropertyForm, Risk};
+pub use testrun::{TestFailure, TestReport};
+pub use vars::Variables;
+pub use yaml::{MAX_DEPTH, MAX_FILE, MAX_KEYS};

@@ -1,0 +1,456 @@
+//! Conditions: `when`, `unless` and `cost`, in the Common Expression Language.
+//!
+//! An expression is checked when the policy is loaded: it parses, it names only known facts, fields
+//! and functions, it is not plainly of another type than wanted, and it is bounded in length and
+//! nesting. At decision time it is a pure function of the action. Facts that a face does not know
+//! are absent, so that reading them is an error of evaluation, which the caller counts in the safe
+//! direction. Panics inside the interpreter become such errors, too.
+//!
+//! Bound names: `subject`, `action`, `resource` (texts, as shown to people); `auth.method`;
+//! `session.id`, `.name`, `.workspace`, `.interactive`; `args` (list for `process.exec`, mapping for
+//! calls, else absent); `labels` (list of texts); `risk` (0 to 100); `time` (seconds since 1970, UTC,
+//! absent when the face has no clock).
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+};
+
+use agentwall_action::Action;
+use cel::{
+    Context, Env, IdedExpr, Program, Value,
+    common::ast::{EntryExpr, Expr, LiteralValue, SourceInfo},
+};
+
+use crate::{diagnostic::did_you_mean, glob::GlobError};
+
+/// Longest expression, in bytes.
+pub const MAX_EXPRESSION: usize = 4096;
+/// Deepest nesting of brackets in an expression.
+const MAX_BRACKETS: usize = 24;
+/// Deepest nesting of `all`, `exists`, `map` and `filter`, which bounds the cost of an evaluation.
+const MAX_LOOPS: usize = 2;
+
+/// The facts an expression may read.
+pub(crate) const FACTS: &[&str] = &[
+    "subject", "action", "resource", "auth", "session", "args", "labels", "risk", "time",
+];
+const AUTH: &[&str] = &["method"];
+const SESSION: &[&str] = &["id", "name", "workspace", "interactive"];
+const TYPES: &[&str] = &[
+    "bool",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "type",
+];
+const FUNCTIONS: &[&str] = &[
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "bool",
+    "dyn",
+    "type",
+    "has",
+    "all",
+    "exists",
+    "exists_one",
+    "map",
+    "filter",
+];
+
+/// A checked expression.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    text: String,
+    program: Arc<Program>,
+    uses_args: bool,
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// What the expression's value is used as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Boolean,
+    Number,
+}
+
+impl Expression {
+    pub(crate) fn compile(text: &str, wanted: Wanted) -> Result<Self, GlobError> {
+        check_size(text)?;
+        let compiled = catch_unwind(AssertUnwindSafe(|| env().compile(text)));
+        let program = compiled
+            .map_err(|_| GlobError::new(0, "the expression cannot be parsed"))?
+            .map_err(|errors| {
+                let first = errors.errors.first();
+                let message = first.map_or("", |e| e.msg.as_str());
+                let column = first.map_or(0, |e| e.pos.1.max(1) as usize - 1);
+                let line = first.map_or(1, |e| e.pos.0.max(1) as usize);
+                let offset = offset_of(text, line, column);
+                GlobError::new(offset, format!("not a CEL expression: {message}"))
+            })?;
+        let mut check = Check {
+            text,
+            info: program.source_info(),
+            bound: Vec::new(),
+            loops: 0,
+            uses_args: false,
+        };
+        check.walk(program.expression())?;
+        let uses_args = check.uses_args;
+        check_type(program.expression(), wanted)?;
+        Ok(Expression {
+            text: text.to_owned(),
+            program: Arc::new(program),
+            uses_args,
+        })
+    }
+
+    /// The expression as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it reads `args`.
+    pub fn uses_args(&self) -> bool {
+        self.uses_args
+    }
+
+    /// The truth of the expression; the error says why there is none.
+    pub fn test(&self, action: &Action) -> Result<bool, String> {
+        match self.run(action)? {
+            Value::Bool(b) => Ok(b),
+            other => Err(format!("is not true or false but {}", other.type_of())),
+        }
+    }
+
+    /// The number the expression gives: finite and not negative.
+    pub fn number(&self, action: &Action) -> Result<f64, String> {
+        let number = match self.run(action)? {
+            Value::Int(i) => i as f64,
+            Value::UInt(u) => u as f64,
+            Value::Float(f) => f,
+            other => return Err(format!("is not a number but {}", other.type_of())),
+        };
+        if number.is_finite() && number >= 0.0 {
+            Ok(number)
+        } else {
+            Err(format!("is {number}, not a finite number from 0"))
+        }
+    }
+
+    fn run(&self, action: &Action) -> Result<Value, String> {
+        let run = AssertUnwindSafe(|| {
+            self.program
+                .execute(&context(action))
+                .map_err(|e| e.to_string())
+        });
+        catch_unwind(run).unwrap_or_else(|_| Err("the evaluation failed".into()))
+    }
+}
+
+fn env() -> &'static Arc<Env> {
+    static ENV: OnceLock<Arc<Env>> = OnceLock::new();
+    ENV.get_or_init(|| Arc::new(Env::stdlib()))
+}
+
+fn context(action: &Action) -> Context<'static, 'static> {
+    let facts = &action.facts;
+    let mut context = Context::with_env(Arc::clone(env()));
+    context.add_variable_from_value("subject", action.subject.as_str());
+    context.add_variable_from_value("action", action.verb.as_str());
+    context.add_variable_from_value("resource", action.resource.to_string());
+    let auth = HashMap::from([("method", Value::from(facts.auth.method.as_str()))]);
+    context.add_variable_from_value("auth", auth);
+    let session = HashMap::from([
+        ("id", Value::from(facts.session.id.as_str())),
+        ("name", Value::from(facts.session.name.as_str())),
+        ("workspace", Value::from(facts.session.workspace.as_str())),
+        ("interactive", Value::from(facts.session.interactive)),
+    ]);
+    context.add_variable_from_value("session", session);
+    if !facts.args.is_null() {
+        context.add_variable_from_value("args", value(&facts.args));
+    }
+    let labels: Vec<Value> = facts.labels.iter().map(|l| l.as_str().into()).collect();
+    context.add_variable_from_value("labels", Value::List(Arc::new(labels)));
+    context.add_variable_from_value("risk", i64::from(facts.risk));
+    if facts.time != 0 {
+        context.add_variable_from_value("time", facts.time);
+    }
+    context
+}
+
+fn value(json: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Value::Int(i),
+            (None, Some(u)) => Value::UInt(u),
+            (None, None) => n.as_f64().map_or(Value::Null, Value::Float),
+        },
+        Json::String(s) => s.as_str().into(),
+        Json::Array(items) => Value::List(Arc::new(items.iter().map(value).collect())),
+        Json::Object(map) => {
+            let map: HashMap<String, Value> =
+                map.iter().map(|(k, v)| (k.clone(), value(v))).collect();
+            map.into()
+        }
+    }
+}
+
+fn check_size(text: &str) -> Result<(), GlobError> {
+    if text.trim().is_empty() {
+        return Err(GlobError::new(0, "the expression is empty"));
+    }
+    if text.len() > MAX_EXPRESSION {
+        return Err(GlobError::new(
+            0,
+            format!(
+                "the expression has {} bytes, more than {MAX_EXPRESSION}",
+                text.len()
+            ),
+        ));
+    }
+    // Counts brackets inside texts, too: conservative, and free of a second lexer.
+    let (mut depth, mut run) = (0usize, 0usize);
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        run = match c {
+            '!' | '-' => run + 1,
+            c if c.is_whitespace() => run,
+            _ => 0,
+        };
+        if depth > MAX_BRACKETS || run > MAX_BRACKETS {
+            return Err(GlobError::new(
+                at,
+                format!("the expression nests more than {MAX_BRACKETS} deep"),
+            ));
+        }
+    }
+    // `a ? b : c ? d : …` nests without brackets.
+    if text.matches('?').count() > MAX_BRACKETS {
+        return Err(GlobError::new(0, "the expression has too many '?'"));
+    }
+    Ok(())
+}
+
+fn offset_of(text: &str, line: usize, column: usize) -> usize {
+    let start: usize = text
+        .split_inclusive('\n')
+        .take(line - 1)
+        .map(str::len)
+        .sum();
+    let rest = text.get(start..).unwrap_or_default();
+    let within = rest
+        .char_indices()
+        .nth(column)
+        .map_or(rest.len(), |(i, _)| i);
+    (start + within).min(text.len())
+}
+
+struct Check<'a> {
+    text: &'a str,
+    info: &'a SourceInfo,
+    bound: Vec<String>,
+    loops: usize,
+    uses_args: bool,
+}
+
+impl Check<'_> {
+    fn walk(&mut self, e: &IdedExpr) -> Result<(), GlobError> {
+        match &e.expr {
+            Expr::Unspecified | Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.ident(e, name),
+            Expr::Select(select) => {
+                if let Expr::Ident(base) = &select.operand.expr {
+                    self.field(e, base, &select.field)?;
+                }
+                self.walk(&select.operand)
+            }
+            Expr::Call(call) => {
+                let operator = call.func_name.starts_with(['_', '@', '!', '-']);
+                if !operator && !FUNCTIONS.contains(&call.func_name.as_str()) {
+                    return Err(self.unknown(e, "function", &call.func_name, FUNCTIONS));
+                }
+                call.target
+                    .iter()
+                    .map(AsRef::as_ref)
+                    .chain(&call.args)
+                    .try_for_each(|a| self.walk(a))
+            }
+            Expr::List(list) => list.elements.iter().try_for_each(|x| self.walk(x)),
+            Expr::Map(map) => map.entries.iter().try_for_each(|x| self.entry(&x.expr)),
+            Expr::Struct(s) => Err(self.unknown(e, "type", &s.type_name, &[])),
+            Expr::Comprehension(c) => {
+                self.walk(&c.iter_range)?;
+                self.walk(&c.accu_init)?;
+                if self.loops >= MAX_LOOPS {
+                    return Err(GlobError::new(
+                        self.offset(e),
+                        format!("loops nest more than {MAX_LOOPS} deep"),
+                    ));
+                }
+                let before = self.bound.len();
+                self.bound.push(c.iter_var.clone());
+                self.bound.push(c.accu_var.clone());
+                self.bound.extend(c.iter_var2.clone());
+                self.loops += 1;
+                let inside = [&c.loop_cond, &c.loop_step, &c.result]
+                    .into_iter()
+                    .try_for_each(|x| self.walk(x));
+                self.loops -= 1;
+                self.bound.truncate(before);
+                inside
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &EntryExpr) -> Result<(), GlobError> {
+        match entry {
+            EntryExpr::StructField(f) => self.walk(&f.value),
+            EntryExpr::MapEntry(m) => {
+                self.walk(&m.key)?;
+                self.walk(&m.value)
+            }
+        }
+    }
+
+    fn is_bound(&self, name: &str) -> bool {
+        name.starts_with('@') || self.bound.iter().any(|b| b == name)
+    }
+
+    fn ident(&mut self, e: &IdedExpr, name: &str) -> Result<(), GlobError> {
+        if self.is_bound(name) || TYPES.contains(&name) {
+            return Ok(());
+        }
+        self.uses_args |= name == "args";
+        if FACTS.contains(&name) {
+            Ok(())
+        } else {
+            Err(self.unknown(e, "fact", name, FACTS))
+        }
+    }
+
+    fn field(&self, e: &IdedExpr, base: &str, field: &str) -> Result<(), GlobError> {
+        let fields = match base {
+            _ if self.is_bound(base) => return Ok(()),
+            "auth" => AUTH,
+            "session" => SESSION,
+            _ => return Ok(()),
+        };
+        if fields.contains(&field) {
+            return Ok(());
+        }
+        Err(self.unknown(e, &format!("field of {base}"), field, fields))
+    }
+
+    fn unknown(&self, e: &IdedExpr, what: &str, name: &str, known: &[&str]) -> GlobError {
+        // The node's own offset may be that of an operator: the name itself is what to point at.
+        let from = self.offset(e);
+        let offset = self
+            .text
+            .get(from..)
+            .and_then(|t| t.find(name))
+            .map(|i| from + i);
+        let offset = offset.or_else(|| self.text.find(name)).unwrap_or(from);
+        let mut error = GlobError::new(offset, format!("unknown {what} '{name}'"));
+        error.suggestion = did_you_mean(name, known);
+        error
+    }
+
+    fn offset(&self, e: &IdedExpr) -> usize {
+        let chars = self
+            .info
+            .offset_for(e.id)
+            .map_or(0, |(start, _)| start as usize);
+        self.text.char_indices().nth(chars).map_or(0, |(i, _)| i)
+    }
+}
+
+/// Refuses what is plainly of another type than wanted. What depends on facts is left to evaluation.
+fn check_type(e: &IdedExpr, wanted: Wanted) -> Result<(), GlobError> {
+    const ARITHMETIC: &[&str] = &[
+        "_+_", "_-_", "_*_", "_/_", "_%_", "-_", "size", "int", "uint", "double",
+    ];
+    const TEXT: &[&str] = &["string", "bytes", "type"];
+    const LOGIC: &[&str] = &[
+        "_==_",
+        "_!=_",
+        "_<_",
+        "_<=_",
+        "_>_",
+        "_>=_",
+        "_&&_",
+        "_||_",
+        "!_",
+        "@in",
+        "_in_",
+        "contains",
+        "startsWith",
+        "endsWith",
+        "matches",
+    ];
+    let found = match &e.expr {
+        Expr::Literal(LiteralValue::Boolean(_)) => "true or false",
+        Expr::Literal(LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_)) => {
+            "a number"
+        }
+        Expr::Literal(_) => "text",
+        Expr::Call(call) if LOGIC.contains(&call.func_name.as_str()) => "true or false",
+        Expr::Call(call) if ARITHMETIC.contains(&call.func_name.as_str()) => "a number",
+        Expr::Call(call) if TEXT.contains(&call.func_name.as_str()) => "text",
+        Expr::List(_) | Expr::Map(_) => "a list or mapping",
+        Expr::Ident(name) => match name.as_str() {
+            "risk" | "time" => "a number",
+            "subject" | "action" | "resource" => "text",
+            "auth" | "session" | "labels" => "a list or mapping",
+            _ => return Ok(()),
+        },
+        Expr::Select(s) if !s.test => match (&s.operand.expr, s.field.as_str()) {
+            (Expr::Ident(base), "interactive") if base == "session" => "true or false",
+            (Expr::Ident(base), _) if base == "auth" || base == "session" => "text",
+            _ => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    let expected = match wanted {
+        Wanted::Boolean => "true or false",
+        Wanted::Number => "a number",
+    };
+    if found == expected {
+        return Ok(());
+    }
+    Err(GlobError::new(
+        0,
+        format!("the expression must be {expected}, found {found}"),
+    ))
+}
+
+#[cfg(test)]
+#[path = "condition_tests.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+//! The digest of a policy: SHA-256 of a canonical JSON form.
+//!
+//! Two policies with the same digest decide alike, explain alike and give the same hints. Rules are
+//! in the order they are looked at, which is a total order of priority and id, so the order in the
+//! file does not count. Patterns are taken with variables expanded: the same file for another
+//! workspace is another policy.
+
+use agentwall_action::Hint;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    glob::Glob,
+    pattern::{HostPattern, ResourcePattern, UnixPattern},
+    policy::Policy,
+    rule::{PatternList, Rule},
+    temporal::{Budget, Event, EventKind, Property, PropertyForm},
+};
+
+pub(crate) fn digest(policy: &Policy) -> String {
+    let hash = Sha256::digest(canonical(policy).to_string().as_bytes());
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn canonical(policy: &Policy) -> Value {
+    let layers: Vec<Value> = policy
+        .layers
+        .iter()
+        .map(|l| {
+            json!({
+                "layer": l.layer,
+                "default": l.default,
+                "rules": l.rules.iter().map(rule).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let mut budgets: Vec<Value> = policy.budgets.iter().map(budget).collect();
+    budgets.sort_by_key(ToString::to_string);
+    let mut properties: Vec<Value> = policy.properties.iter().map(property).collect();
+    properties.sort_by_key(ToString::to_string);
+    json!({
+        "agentwall": 1,
+        "require": policy.require,
+        "layers": layers,
+        "budgets": budgets,
+        "risk": policy.risk,
+        "properties": properties,
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    let hint: &Hint = &rule.hint;
+    json!({
+        "id": rule.id,
+        "priority": rule.priority,
+        "subject": list(&rule.subject, glob),
+        "verbs": rule.verbs,
+        "resource": list(&rule.resource, pattern),
+        "effect": rule.effect.as_str(),
+        "when": rule.when.as_ref().map(|e| e.as_str()),
+        "unless": rule.unless.as_ref().map(|e| e.as_str()),
+        "reason": rule.reason,
+        "hint": hint,
+    })
+}
+
+fn budget(budget: &Budget) -> Value {
+    json!({
+        "subject": list(&budget.subject, glob),
+        "verbs": budget.verbs,
+        "resource": list(&budget.resource, pattern),
+        "cost": budget.cost.as_ref().map(|e| e.as_str()),
+        "minute": budget.minute,
+        "hour": budget.hour,
+        "day": budget.day,
+    })
+}
+
+fn property(property: &Property) -> Value {
+    let form = match &property.form {
+        PropertyForm::Never(events) => {
+            json!({"never": events.iter().map(event).collect::<Vec<_>>()})
+        }
+        PropertyForm::Before { first, then } => {
+            json!({"first": event(first), "then": event(then)})
+        }
+    };
+    json!({"id": property.id, "form": form})
+}
+
+fn event(event: &Event) -> Value {
+    let kind = match &event.kind {
+        EventKind::Action(verbs) => json!(verbs),
+        EventKind::Approval => json!("approve"),
+    };
+    json!({"kind": kind, "not": event.negated, "resource": pattern(&event.resource)})
+}
+
+fn list<P>(list: &PatternList<P>, one: impl Fn(&P) -> Value) -> Value {
+    let sorted = |members: &[P]| {
+        let mut values: Vec<Value> = members.iter().map(&one).collect();
+        values.sort_by_key(ToString::to_string);
+        values
+    };
+    json!({"any_of": sorted(&list.positive), "none_of": sorted(&list.negative)})
+}
+
+fn glob(glob: &Glob) -> Value {
+    json!(glob.as_str())
+}
+
+fn pattern(pattern: &ResourcePattern) -> Value {
+    use ResourcePattern as P;
+    match pattern {
+        P::Any => json!("*"),
+        P::Path(g) => json!({"path": g.as_str()}),
+        P::Endpoint(e) => {
+            let host = match &e.host {
+                HostPattern::Any => json!("*"),
+                HostPattern::Name(g) => json!({"name": g.as_str()}),
+                HostPattern::Addresses(a) => json!({"cidr": a.to_string()}),
+            };
+            json!({"protocol": e.protocol, "host": host, "ports": [e.ports.start(), e.ports.end()]})
+        }
+        P::Addresses(a) => json!({"cidr": a.to_string()}),
+        P::Unix(UnixPattern::Any) => json!({"unix": "*"}),
+        P::Unix(UnixPattern::Path(g) | UnixPattern::Abstract(g)) => json!({"unix": g.as_str()}),
+        P::Host(g) => json!({"dns": g.as_str()}),
+        P::Label(l) => {
+            let places = l.paths.iter().chain(l.sockets.iter());
+            json!({"label": l.name, "places": places.map(glob).collect::<Vec<_>>()})
+        }
+        P::Named(g) => json!({"name": g.as_str()}),
+    }
+}
