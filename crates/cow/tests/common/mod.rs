@@ -1,0 +1,217 @@
+//! A session by hand: an original tree, a real overlay over it in a user namespace, and what the
+//! crate makes of it afterwards. A machine that cannot mount the overlay fails the test.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agentwall_cow::{
+    Change, ChangeSet, CommitOptions, CommitReport, Disposition, Layer, ScanOptions, Status,
+    base_timestamp, commit, scan, scan_with,
+};
+use tempfile::TempDir;
+
+pub struct Session {
+    pub tmp: TempDir,
+    pub layer: Layer,
+}
+
+/// Runs a shell script in a folder and fails the test if it fails.
+pub fn sh(dir: &Path, script: &str) {
+    let status = Command::new("sh")
+        .arg("-ec")
+        .arg(script)
+        .current_dir(dir)
+        .status()
+        .unwrap();
+    assert!(status.success(), "script failed: {script}");
+}
+
+/// Runs a script as root of a new user and mount namespace.
+pub fn in_namespace(dir: &Path, script: &str) -> String {
+    let out = Command::new("unshare")
+        .args(["-Urm", "--map-root-user", "sh", "-ec", script])
+        .current_dir(dir)
+        .output()
+        .expect("unshare is installed");
+    assert!(
+        out.status.success(),
+        "this test needs user namespaces and overlayfs: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+impl Session {
+    /// An original tree made by `setup`, and a session that begins after it.
+    pub fn new(setup: &str) -> Session {
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["root", "upper", "work", "merged", "locks"] {
+            std::fs::create_dir(tmp.path().join(dir)).unwrap();
+        }
+        let root = std::fs::canonicalize(tmp.path().join("root")).unwrap();
+        sh(&root, setup);
+        let base = base_timestamp(tmp.path(), None).unwrap();
+        let layer = Layer::begin(
+            root,
+            tmp.path().join("upper"),
+            tmp.path().join("work"),
+            base,
+        )
+        .unwrap();
+        Session { tmp, layer }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.layer.root
+    }
+
+    pub fn upper(&self) -> &Path {
+        &self.layer.upper
+    }
+
+    /// The agent works: `script` runs inside the mounted overlay.
+    pub fn agent(&self, script: &str) -> String {
+        let mount = "mount -t overlay overlay \
+             -o lowerdir=root,upperdir=upper,workdir=work,userxattr merged";
+        let script = format!("{mount}\ncd merged\n{script}\ncd ..\numount merged\n");
+        in_namespace(self.tmp.path(), &script)
+    }
+
+    /// Someone else works on the original.
+    pub fn user(&self, script: &str) {
+        sh(self.root(), script);
+    }
+
+    pub fn scan(&self) -> ChangeSet {
+        scan(std::slice::from_ref(&self.layer)).unwrap()
+    }
+
+    pub fn scan_trusting(&self) -> ChangeSet {
+        let mut options = ScanOptions::default();
+        options.trust_directories = true;
+        scan_with(std::slice::from_ref(&self.layer), options).unwrap()
+    }
+
+    pub fn commit(&self, set: &ChangeSet) -> CommitReport {
+        self.commit_with(set, |_| Disposition::Commit)
+    }
+
+    pub fn commit_with(
+        &self,
+        set: &ChangeSet,
+        decide: impl FnMut(&Change) -> Disposition,
+    ) -> CommitReport {
+        let options = CommitOptions::new(self.tmp.path().join("locks"));
+        commit(std::slice::from_ref(&self.layer), set, decide, &options).unwrap()
+    }
+
+    /// Scans and commits everything; every change must pass and nothing may be left over.
+    pub fn commit_all(&self) -> CommitReport {
+        let set = self.scan();
+        let report = self.commit(&set);
+        assert!(report.is_complete(), "{report:#?}");
+        assert!(
+            report.warnings.is_empty() && report.kept.is_empty(),
+            "{report:#?}"
+        );
+        let again = self.scan();
+        assert!(again.is_empty(), "left over: {again:#?}");
+        self.no_litter();
+        report
+    }
+
+    /// No temporary name in the original tree, no trash.
+    pub fn no_litter(&self) {
+        for path in tree(self.root()).keys() {
+            assert!(
+                !path.to_string_lossy().contains(".agentwall-"),
+                "litter: {path:?}"
+            );
+        }
+        assert!(!self.tmp.path().join("upper.trash").exists());
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.root().join(name)).unwrap()
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.root().join(name)).is_ok()
+    }
+}
+
+/// `kind path[!conflict]` per change, for comparing with what a test expects.
+pub fn summary(set: &ChangeSet, root: &Path) -> Vec<String> {
+    set.changes
+        .iter()
+        .map(|c| {
+            let path = c.path.strip_prefix(root).unwrap().display();
+            let conflict = c.conflict.as_ref().map(|c| {
+                let json = serde_json::to_value(c).unwrap();
+                format!(" !{}", json["reason"].as_str().unwrap())
+            });
+            format!("{:?} {path}{}", c.kind, conflict.unwrap_or_default())
+        })
+        .collect()
+}
+
+pub fn status<'a>(report: &'a CommitReport, name: &str) -> &'a Status {
+    let found = report.outcomes.iter().find(|o| o.path.ends_with(name));
+    &found
+        .unwrap_or_else(|| panic!("no outcome for {name}: {report:#?}"))
+        .status
+}
+
+/// Everything below a folder: type, mode, content or target.
+pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut out = BTreeMap::new();
+    let mut stack = vec![root.to_path_buf()];
+    while let Some(dir) = stack.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let kind = meta.file_type();
+            let text = if kind.is_symlink() {
+                format!("link {:?}", std::fs::read_link(&path).unwrap())
+            } else if kind.is_dir() {
+                stack.push(path.clone());
+                format!("dir {:o}", meta.mode() & 0o7777)
+            } else if kind.is_file() {
+                let bytes = std::fs::read(&path).unwrap();
+                let shown = if bytes.len() < 200 {
+                    bytes.escape_ascii().to_string()
+                } else {
+                    let sum = bytes.iter().fold(7u64, |h, b| {
+                        h.wrapping_mul(1_099_511_628_211) ^ u64::from(*b)
+                    });
+                    format!("{} bytes {sum:x}", bytes.len())
+                };
+                format!("file {:o} {shown}", meta.mode() & 0o7777)
+            } else {
+                format!("node {} {:o}", kind.is_fifo(), meta.mode() & 0o7777)
+            };
+            out.insert(path.strip_prefix(root).unwrap().to_path_buf(), text);
+        }
+    }
+    out
+}
+
+/// Groups of names that are one inode, sorted.
+pub fn link_groups(root: &Path) -> Vec<Vec<String>> {
+    let mut groups: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for path in tree(root).keys() {
+        let meta = std::fs::symlink_metadata(root.join(path)).unwrap();
+        if meta.is_file() && meta.nlink() > 1 {
+            let name = path.as_os_str().as_bytes().escape_ascii().to_string();
+            groups.entry(meta.ino()).or_default().push(name);
+        }
+    }
+    let mut out: Vec<_> = groups.into_values().filter(|g| g.len() > 1).collect();
+    out.iter_mut().for_each(|g| g.sort());
+    out.sort();
+    out
+}
