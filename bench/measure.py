@@ -1,0 +1,90 @@
+"""Measuring: interleaved runs, medians, noise; one row of bench/results.json.
+
+A ratio is the quotient of two medians; its spread is the median absolute deviation (MAD) of the
+ratios of the interleaved pairs, so that it says how far one comparison is from another in this run.
+"""
+
+import os
+import random
+import statistics
+import subprocess
+
+
+class Probe:
+    """One probe process (probe.c), native or behind a wall; `ask` gives nanoseconds."""
+
+    def __init__(self, command, cwd, env=None):
+        self.process = subprocess.Popen(command, cwd=cwd, env=env, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
+        self.ask("ready")
+
+    def ask(self, request):
+        try:
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline().strip()
+        except BrokenPipeError:
+            answer = ""
+        if not answer.isdigit():
+            if answer.startswith("error "):
+                number = int(answer.split()[1])
+                raise Unmeasured(f"{request!r}: {os.strerror(number)}")
+            self.process.kill()
+            raise Unmeasured(f"{request!r}: {answer!r}: {self.process.stderr.read()[-600:]}")
+        return int(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Unmeasured(Exception):
+    """The thing could not be done at all; the row is then an error, never a number."""
+
+
+def interleave(functions, runs, warm=1):
+    """Calls every function `runs` times in turns, in a random order per turn; each returns a
+    number. Gives one list of numbers per function."""
+    out = [[] for _ in functions]
+    for turn in range(runs + warm):
+        order = list(range(len(functions)))
+        random.shuffle(order)
+        for index in order:
+            value = functions[index]()
+            if turn >= warm:
+                out[index].append(value)
+    return out
+
+
+def mad(values):
+    """The median absolute deviation."""
+    middle = statistics.median(values)
+    return statistics.median(abs(v - middle) for v in values)
+
+
+def ratio_row(name, unit, scale, wall, native, limit, method, at_least=False):
+    """A row whose target is on the ratio wall / baseline; `scale` turns numbers into the unit."""
+    value, base = statistics.median(wall) * scale, statistics.median(native) * scale
+    ratio = value / base
+    return row(name, value, unit, base, ratio,
+               f"ratio {'>=' if at_least else '<='} {limit}",
+               ratio >= limit if at_least else ratio <= limit,
+               len(wall), mad([w / n for w, n in zip(wall, native)]), method)
+
+
+def extra_row(name, unit, scale, wall, native, limit, method):
+    """A row whose target is on the difference wall - baseline."""
+    value, base = statistics.median(wall) * scale, statistics.median(native) * scale
+    return row(name, value - base, unit, base, value / base, f"extra <= {limit} {unit}",
+               value - base <= limit, len(wall),
+               mad([(w - n) * scale for w, n in zip(wall, native)]), method)
+
+
+def row(name, value, unit, baseline, ratio, target, ok, runs, spread, method):
+    return {"name": name, "value": round(value, 4), "unit": unit, "baseline": round(baseline, 4),
+            "ratio": round(ratio, 4), "target": target, "ok": ok, "runs": runs,
+            "spread": round(spread, 4), "method": method}

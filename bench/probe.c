@@ -1,0 +1,133 @@
+/* One process that measures on request: started once natively and once behind the wall, it is asked
+ * in turn, so that noise of the machine falls on both alike and no start-up cost is in the numbers.
+ *
+ * A request is a line on stdin, the answer the elapsed nanoseconds (or `error N`, an errno) on stdout:
+ *   open PATH N    N times open, read up to 4 KiB, close
+ *   write PATH N   N times open for writing and close
+ *   stat PATH N    N times stat
+ *   spawn N        N times posix_spawn of /bin/true and wait
+ *   recv ADDR PORT BYTES   connect and read BYTES
+ *   sh COMMAND     run a shell command; its status must be 0
+ *   ready          answers 0
+ * With the argument `serve BYTES` it listens on a loopback port, prints it, and sends BYTES of zeros
+ * to every client.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+static char block[1 << 17];
+
+static long long now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int opens(const char *path, long n, int flags) {
+    char text[4096];
+    while (n-- > 0) {
+        int fd = open(path, flags | O_CLOEXEC);
+        if (fd < 0) return errno;
+        if (flags == O_RDONLY && read(fd, text, sizeof text) < 0) return errno;
+        close(fd);
+    }
+    return 0;
+}
+
+static int stats(const char *path, long n) {
+    struct stat s;
+    while (n-- > 0) if (stat(path, &s) != 0) return errno;
+    return 0;
+}
+
+static int spawns(long n) {
+    char *argv[] = {"/bin/true", NULL};
+    while (n-- > 0) {
+        pid_t pid;
+        int status, e = posix_spawn(&pid, argv[0], NULL, NULL, argv, environ);
+        if (e) return e;
+        if (waitpid(pid, &status, 0) < 0 || status != 0) return ECHILD;
+    }
+    return 0;
+}
+
+static int receive(const char *address, int port, long long bytes) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, address, &to.sin_addr);
+    int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s < 0 || connect(s, (struct sockaddr *)&to, sizeof to) != 0) return errno;
+    while (bytes > 0) {
+        ssize_t n = read(s, block, sizeof block);
+        if (n < 0) return errno;
+        if (n == 0) return EPIPE;
+        bytes -= n;
+    }
+    close(s);
+    return 0;
+}
+
+static int serve(long long bytes) {
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t size = sizeof at;
+    inet_pton(AF_INET, "127.0.0.1", &at.sin_addr);
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    if (s < 0 || bind(s, (struct sockaddr *)&at, sizeof at) || listen(s, 8) ||
+        getsockname(s, (struct sockaddr *)&at, &size)) return 1;
+    printf("%d\n", ntohs(at.sin_port));
+    fflush(stdout);
+    for (;;) {
+        int c = accept(s, NULL, NULL);
+        if (c < 0) return 1;
+        if (fork() == 0) {
+            long long left = bytes;
+            while (left > 0) {
+                size_t want = left < (long long)sizeof block ? (size_t)left : sizeof block;
+                ssize_t n = send(c, block, want, MSG_NOSIGNAL);
+                if (n <= 0) _exit(1);
+                left -= n;
+            }
+            _exit(0);
+        }
+        close(c);
+        while (waitpid(-1, NULL, WNOHANG) > 0) {}
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "serve") == 0) return serve(atoll(argv[2]));
+    char *line = NULL, word[4096], host[64];
+    size_t room = 0;
+    long n;
+    long long bytes;
+    int port;
+    while (getline(&line, &room, stdin) > 0) {
+        int e = 0;
+        long long start = now();
+        line[strcspn(line, "\n")] = 0;
+        if (sscanf(line, "open %4095s %ld", word, &n) == 2) e = opens(word, n, O_RDONLY);
+        else if (sscanf(line, "write %4095s %ld", word, &n) == 2) e = opens(word, n, O_WRONLY);
+        else if (sscanf(line, "stat %4095s %ld", word, &n) == 2) e = stats(word, n);
+        else if (sscanf(line, "spawn %ld", &n) == 1) e = spawns(n);
+        else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)
+            e = receive(host, port, bytes);
+        else if (strncmp(line, "sh ", 3) == 0) e = system(line + 3) == 0 ? 0 : ECANCELED;
+        else if (strcmp(line, "ready") == 0) start = now();
+        else e = EINVAL;
+        if (e) printf("error %d\n", e);
+        else printf("%lld\n", now() - start);
+        fflush(stdout);
+    }
+    return 0;
+}
