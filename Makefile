@@ -38,8 +38,7 @@ lint: ## formatting and clippy, warnings denied
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 audit: ## licences, bans, sources and security advisories of the dependencies (needs the internet)
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check
+	@scripts/deny check
 
 clean: ## remove everything that was built; installed agents stay in .cache
 	cargo clean
