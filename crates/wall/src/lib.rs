@@ -1,1 +1,36 @@
-//! Placeholder.
+//! The rootless enforcement point: what stands between an agent and this host without any
+//! privilege beyond an ordinary user's.
+//!
+//! ```text
+//! plan     policy + host mounts → what each tree is inside (pure)
+//! launch   namespaces, the three processes, the handshake
+//! mounts   executes the plan: the sound bound on files
+//! seccomp  the filter: which calls are decided outside the kernel
+//! notify   the protocol by which they arrive
+//! resolve  what a path means to the caller
+//! broker   Action → engine → Decision → errno, descriptor or "continue"
+//! init     first process inside: restrictions on, canaries out, agent started
+//! wire     broker ⇄ supervisor
+//! ```
+//!
+//! The supervisor side (ledger, approvals, network) is the caller's.
+
+#![warn(unsafe_op_in_unsafe_fn)]
+
+mod broker;
+mod canary;
+mod init;
+mod landlock_floor;
+mod launch;
+mod mounts;
+mod notify;
+pub mod plan;
+mod resolve;
+mod seccomp;
+mod sys;
+pub mod wire;
+
+pub use broker::{TRAIL_PATH, TrailEntry};
+pub use canary::{Canaries, CanaryResult};
+pub use launch::{LaunchError, Report, Spec, Wall, launch};
+pub use mounts::{LayerPaths, create_layers};

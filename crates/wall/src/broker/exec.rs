@@ -1,0 +1,358 @@
+//! execve and execveat.
+//!
+//! Starting a program cannot be done on behalf of the caller, so the call continues in the kernel,
+//! and three things make that exact:
+//! 1. mounts (`noexec`) and Landlock bound which files the kernel would start at all;
+//! 2. the decision is made on the resolved binary, for a script on the script and on each
+//!    interpreter, and on the arguments as they were read;
+//! 3. a worker traces the caller across the call and, when the new image is complete but before
+//!    its first instruction, compares binary and arguments with what was decided. A thread that
+//!    rewrote the memory meanwhile gets a killed process, not a different program.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+
+use agentwall_action::{Action, Decision, Effect, ObjectKind, Verb};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+
+use super::{Broker, binding_of, kind_of};
+use crate::{notify::Call, resolve::Object, sys, wire::Binding};
+
+/// Arguments past this are not read; such a call is refused when a condition looks at arguments,
+/// else decided without them (`MAX_ARG_STRINGS` would be 2^31).
+const ARGUMENT_LIMIT: usize = 65_536;
+const ARGUMENT_BYTES: usize = 4 << 20;
+/// The kernel follows at most this many interpreters (`fs/exec.c`).
+const INTERPRETER_LIMIT: usize = 5;
+/// `BINPRM_BUF_SIZE`: how much of a script's first line the kernel looks at.
+const SCRIPT_LINE: usize = 256;
+
+/// What the kernel is about to start.
+#[derive(Debug)]
+struct Plan {
+    /// The file named in the call, then each interpreter.
+    chain: Vec<Object>,
+    /// Device and inode of the image that will run: the last of the chain.
+    image: Binding,
+    /// The arguments as the caller gave them.
+    arguments: Vec<Vec<u8>>,
+    /// For a script, the interpreter that will run, as its `#!` line names it.
+    interpreter: Option<Vec<u8>>,
+    /// The path of the loader the image asks for, if it is there but unreachable or missing.
+    missing_loader: Option<PathBuf>,
+}
+
+pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
+    let a = call.data.args;
+    let (dirfd, path, argv, flags) = if i64::from(call.data.nr) == libc::SYS_execve {
+        (libc::AT_FDCWD, a[0], a[1], 0)
+    } else {
+        (a[0] as i32, a[1], a[2], a[4] as i32)
+    };
+    let Some(path) = broker.string(&call, path) else { return };
+    let plan = match plan(broker, &call, dirfd, &path, argv, flags) {
+        Ok(plan) => plan,
+        Err(e) => return broker.unresolved(&call, &e),
+    };
+    let actions = plan.chain.iter().map(|object| action(broker, object, &plan)).collect();
+    let decided = broker.engine.decide_all(actions);
+    let own = plan.chain.len() == 1
+        && (plan.chain[0].path == OsStr::new("/dev/agentwall/bin/agentwall")
+            || broker.is_own_binary(&plan.image));
+    let decided = match decided {
+        // The wall's own tool explains refusals; it is a face of the wall, not of the policy.
+        Some((action, decision)) if own && decision.rule.is_none() => {
+            Some((action, Decision { effect: Effect::Allow, ..decision }))
+        }
+        other => other,
+    };
+    let Some((action, decision)) = decided else {
+        return broker.listener.fail(&call, libc::EACCES);
+    };
+    match decision.effect {
+        Effect::Allow | Effect::Isolate => start(broker, call, plan, action, decision),
+        Effect::Ask => broker.later(move |broker| {
+            let answer = broker.ask(&call, &action, decision, plan.image.clone());
+            if answer.effect.proceeds() {
+                run(broker, &call, &plan, &action, &answer);
+            } else {
+                broker.refuse(&call, action, answer, Binding::default(), false);
+            }
+        }),
+        _ => broker.refuse(&call, action, decision, plan.image, true),
+    }
+}
+
+fn start(broker: &Arc<Broker>, call: Call, plan: Plan, action: Action, decision: Decision) {
+    if let Some(loader) = &plan.missing_loader {
+        // The kernel would answer ENOENT, which names the program and not what is missing.
+        let decision = missing_loader(decision, loader);
+        let mut action = action;
+        action.verb = Verb::FileExec;
+        action.resource = agentwall_action::Resource::path(loader);
+        return broker.refuse(&call, action, decision, plan.image, true);
+    }
+    broker.later(move |broker| {
+        run(broker, &call, &plan, &action, &decision);
+        broker.record(&call, action, decision, plan.image, "exec-check");
+    });
+}
+
+fn missing_loader(decision: Decision, loader: &std::path::Path) -> Decision {
+    let text = format!(
+        "the program needs its loader {0}, which the policy does not show; add a rule with \
+         'action: [file.read, file.exec]' and a 'resource' that covers {0} and the libraries",
+        loader.display()
+    );
+    Decision {
+        effect: Effect::Deny,
+        rule: None,
+        reason: text,
+        hint: agentwall_action::Hint {
+            next: Some("add-rule".into()),
+            with: Some(format!("file.exec {}", loader.display())),
+            text: None,
+        },
+        ..decision
+    }
+}
+
+fn action(broker: &Broker, object: &Object, plan: &Plan) -> Action {
+    let mut action = broker.path_action(Verb::ProcessExec, &object.path, kind_of(object));
+    action.facts.args = plan
+        .arguments
+        .iter()
+        .map(|a| serde_json::Value::String(String::from_utf8_lossy(a).into_owned()))
+        .collect();
+    action
+}
+
+fn plan(
+    broker: &Broker,
+    call: &Call,
+    dirfd: i32,
+    path: &[u8],
+    argv: u64,
+    flags: i32,
+) -> io::Result<Plan> {
+    let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+    let object = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
+        broker.resolver.base(call.pid, dirfd).and_then(|fd| broker.resolver.adopt(fd))?
+    } else {
+        broker.resolver.existing(call.pid, dirfd, path, follow)?
+    };
+    if object.file_type() != FileType::RegularFile {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    let arguments = arguments(call, argv)?;
+    let mut chain = vec![object];
+    let mut outermost = None;
+    let mut missing = None;
+    loop {
+        let head = head(broker, &chain[chain.len() - 1]);
+        if let Some(line) = head.strip_prefix(b"#!") {
+            let Some(interpreter) = shebang(line) else {
+                return Err(io::Error::from_raw_os_error(libc::ENOEXEC));
+            };
+            if chain.len() > INTERPRETER_LIMIT {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let next =
+                broker.resolver.existing(call.pid, libc::AT_FDCWD, &interpreter, true)?;
+            outermost = Some(interpreter);
+            chain.push(next);
+            continue;
+        }
+        if head.starts_with(b"\x7fELF")
+            && let Some(loader) = elf_interpreter(broker, &chain[chain.len() - 1])
+            && broker.resolver.existing(call.pid, libc::AT_FDCWD, &loader, true).is_err()
+        {
+            missing = Some(PathBuf::from(OsStr::from_bytes(&loader)));
+        }
+        break;
+    }
+    let image = binding_of(&chain[chain.len() - 1].stat);
+    Ok(Plan { chain, image, arguments, interpreter: outermost, missing_loader: missing })
+}
+
+/// The first bytes of a file, empty if they cannot be read: the kernel can start a program that
+/// its user cannot read.
+fn head(broker: &Broker, object: &Object) -> Vec<u8> {
+    let mut buf = vec![0; SCRIPT_LINE];
+    let n = broker
+        .reopen(object.fd.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)
+        .and_then(|fd| Ok(rustix::io::pread(&fd, &mut buf, 0)?))
+        .unwrap_or(0);
+    buf.truncate(n);
+    buf
+}
+
+/// The interpreter of a `#!` line (execve(2), "Interpreter scripts").
+fn shebang(line: &[u8]) -> Option<Vec<u8>> {
+    let end = line.iter().position(|b| *b == b'\n').unwrap_or(line.len());
+    let line = line[..end].trim_ascii();
+    let word = line.split(|b| matches!(b, b' ' | b'\t')).next()?;
+    (!word.is_empty()).then(|| word.to_vec())
+}
+
+/// `PT_INTERP` of a 64-bit little-endian ELF file (elf(5)).
+fn elf_interpreter(broker: &Broker, object: &Object) -> Option<Vec<u8>> {
+    let fd: OwnedFd = broker.reopen(object.fd.as_fd(), OFlags::RDONLY).ok()?;
+    let mut header = [0u8; 64];
+    if rustix::io::pread(&fd, &mut header, 0).ok()? < 64 || header[4] != 2 {
+        return None;
+    }
+    let word = |b: &[u8]| b.try_into().map(u64::from_le_bytes).ok();
+    let short = |b: &[u8]| b.try_into().map(u16::from_le_bytes).ok();
+    let table = word(&header[32..40])?;
+    let (size, count) = (short(&header[54..56])?, short(&header[56..58])?);
+    if size != 56 || count > 64 {
+        return None;
+    }
+    let mut entries = vec![0u8; usize::from(size) * usize::from(count)];
+    let n = rustix::io::pread(&fd, &mut entries, table).ok()?;
+    entries[..n].chunks_exact(56).find_map(|entry| {
+        const PT_INTERP: [u8; 4] = 3u32.to_le_bytes();
+        if entry[..4] != PT_INTERP {
+            return None;
+        }
+        let (offset, length) = (word(&entry[8..16])?, word(&entry[32..40])?);
+        let mut text = vec![0u8; usize::try_from(length).ok().filter(|l| *l <= 4096)?];
+        let n = rustix::io::pread(&fd, &mut text, offset).ok()?;
+        text.truncate(n);
+        let end = text.iter().position(|b| *b == 0)?;
+        text.truncate(end);
+        Some(text)
+    })
+}
+
+fn arguments(call: &Call, argv: u64) -> io::Result<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    if argv == 0 {
+        return Ok(out);
+    }
+    let mut total = 0;
+    let mut at = argv;
+    let mut chunk = [0u8; 256];
+    'read: loop {
+        let want = (4096 - (at as usize & 4095)).min(chunk.len());
+        // A pointer that straddles a page is read in one piece of eight bytes.
+        let want = if want < 8 { 8 } else { want & !7 };
+        let n = sys::read_memory(call.pid, at, &mut chunk[..want])?;
+        if n < 8 {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        for word in chunk[..n & !7].chunks_exact(8) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(word);
+            let pointer = u64::from_ne_bytes(bytes);
+            if pointer == 0 {
+                break 'read;
+            }
+            let text = sys::read_string(call.pid, pointer, ARGUMENT_BYTES)?;
+            total += text.len();
+            out.push(text);
+            if out.len() > ARGUMENT_LIMIT || total > ARGUMENT_BYTES {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+        }
+        at += (n & !7) as u64;
+    }
+    Ok(out)
+}
+
+/// Lets the call continue and checks the image that comes out of it.
+fn run(broker: &Broker, call: &Call, plan: &Plan, action: &Action, decision: &Decision) {
+    let tid = call.pid;
+    if let Err(e) = sys::trace_exec(tid) {
+        // Somebody in the agent's tree traces this process already (a debugger), or it is gone.
+        let traced = e.raw_os_error() == Some(libc::EPERM);
+        let tracing = broker.path_action(
+            Verb::ProcessTrace,
+            &plan.chain[0].path,
+            ObjectKind::File,
+        );
+        let permitted = broker.engine.decide(&tracing);
+        if traced && permitted.effect == Effect::Allow && permitted.rule.is_some() {
+            return broker.listener.proceed(call);
+        }
+        let refusal = Decision {
+            effect: Effect::Deny,
+            rule: permitted.rule,
+            reason: "a traced process cannot start programs: the wall could not check the image; \
+                     allow process.trace to debug inside the wall"
+                .into(),
+            hint: agentwall_action::Hint {
+                next: Some("add-rule".into()),
+                with: Some("process.trace".into()),
+                text: None,
+            },
+            ..decision.clone()
+        };
+        return broker.refuse(call, action.clone(), refusal, plan.image.clone(), true);
+    }
+    broker.listener.proceed(call);
+    let verdict = sys::await_exec(|pid| image_matches(broker, pid, plan));
+    if verdict == sys::ExecOutcome::Killed {
+        let decision = Decision {
+            effect: Effect::Deny,
+            rule: decision.rule.clone(),
+            reason: "the program or its arguments changed between decision and start; killed"
+                .into(),
+            ..decision.clone()
+        };
+        broker.record(call, action.clone(), decision, plan.image.clone(), "exec-check");
+    }
+}
+
+fn image_matches(broker: &Broker, pid: u32, plan: &Plan) -> bool {
+    let open = |name: &str, flags| {
+        openat(&broker.resolver.host_proc, format!("{pid}/{name}"), flags, Mode::empty())
+    };
+    let Ok(exe) = open("exe", OFlags::PATH | OFlags::CLOEXEC) else { return false };
+    let Ok(stat) = fstat(&exe) else { return false };
+    if binding_of(&stat) != plan.image {
+        return false;
+    }
+    let Ok(cmdline) = open("cmdline", OFlags::RDONLY | OFlags::CLOEXEC) else { return false };
+    let mut actual = Vec::new();
+    if io::Read::read_to_end(&mut std::fs::File::from(cmdline), &mut actual).is_err() {
+        return false;
+    }
+    let joined = |arguments: &[Vec<u8>]| -> Vec<u8> {
+        arguments.iter().flat_map(|a| a.iter().copied().chain([0])).collect()
+    };
+    match &plan.interpreter {
+        // The kernel turns an empty argument list into one empty argument.
+        None => {
+            actual == joined(&plan.arguments) || (plan.arguments.is_empty() && actual == [0])
+        }
+        // A script's own arguments are the caller's, to the byte; what stands before them (the
+        // interpreter, its argument, the script) comes from files, not from the caller's memory.
+        Some(interpreter) => {
+            let own = plan.arguments.get(1..).unwrap_or(&[]);
+            actual.ends_with(&joined(own)) && actual.starts_with(interpreter)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreter_lines() {
+        let line = |t: &str| shebang(t.as_bytes());
+        assert_eq!(line("/bin/sh\nrest").as_deref(), Some(&b"/bin/sh"[..]));
+        assert_eq!(line(" /usr/bin/env  python3 -u \n").as_deref(), Some(&b"/usr/bin/env"[..]));
+        assert_eq!(line(" \n"), None);
+    }
+}

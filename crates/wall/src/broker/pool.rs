@@ -1,0 +1,73 @@
+//! Worker threads for what may block: questions to a person, connections, FIFOs, program starts.
+//!
+//! Grows to [`LIMIT`] threads; past that, jobs queue. An idle worker is reused.
+
+use std::sync::{
+    Arc, Condvar, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+const LIMIT: usize = 256;
+
+#[derive(Default)]
+struct Shared {
+    jobs: Mutex<std::collections::VecDeque<Job>>,
+    ready: Condvar,
+    idle: AtomicUsize,
+    threads: AtomicUsize,
+}
+
+/// A growing pool.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.shared.threads).finish()
+    }
+}
+
+impl Pool {
+    pub(super) fn new() -> Pool {
+        Pool { shared: Arc::default() }
+    }
+
+    pub(super) fn run(&self, job: Job) {
+        let mut jobs = self.shared.jobs.lock().unwrap_or_else(|e| e.into_inner());
+        jobs.push_back(job);
+        let waiting = jobs.len();
+        drop(jobs);
+        let idle = self.shared.idle.load(Ordering::SeqCst);
+        if idle < waiting && self.shared.threads.load(Ordering::SeqCst) < LIMIT {
+            self.shared.threads.fetch_add(1, Ordering::SeqCst);
+            let shared = Arc::clone(&self.shared);
+            let spawned = std::thread::Builder::new()
+                .stack_size(256 * 1024)
+                .spawn(move || work(&shared));
+            if spawned.is_err() {
+                self.shared.threads.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.shared.ready.notify_one();
+    }
+}
+
+fn work(shared: &Shared) {
+    loop {
+        let job = {
+            let mut jobs = shared.jobs.lock().unwrap_or_else(|e| e.into_inner());
+            shared.idle.fetch_add(1, Ordering::SeqCst);
+            while jobs.is_empty() {
+                jobs = shared.ready.wait(jobs).unwrap_or_else(|e| e.into_inner());
+            }
+            shared.idle.fetch_sub(1, Ordering::SeqCst);
+            jobs.pop_front()
+        };
+        if let Some(job) = job {
+            job();
+        }
+    }
+}

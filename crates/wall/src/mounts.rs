@@ -1,0 +1,528 @@
+//! Executes a [`FileView`]: builds the agent's root from detached mounts.
+//!
+//! Runs inside the new user and mount namespaces, with the host's tree still in place. Sources are
+//! cloned with `open_tree(2)` from exact, symlink-free lookups and attached with `move_mount(2)` to
+//! exact, symlink-free lookups below the new root, so that nobody who swaps a directory for a
+//! symlink meanwhile can redirect a mount. The root and everything in it is created in memory:
+//! the host gets no ghost files.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+
+use crate::{
+    plan::{FileView, Node, NodeKind, Writes},
+    sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY},
+};
+
+/// One overlay: where it is, and where its writable part lies on the host.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct LayerPaths {
+    /// The isolated tree.
+    pub root: PathBuf,
+    /// Upper directory.
+    pub upper: PathBuf,
+    /// Work directory.
+    pub work: PathBuf,
+}
+
+/// A tree the broker writes to while the agent's own mount of it is read-only.
+#[derive(Debug)]
+pub struct BrokerView {
+    /// Where the agent sees it.
+    pub root: PathBuf,
+    /// A detached, writable mount of the same tree.
+    pub mount: OwnedFd,
+}
+
+/// The new root, built but not yet entered.
+#[derive(Debug)]
+pub struct Built {
+    /// The root directory's mount.
+    pub root: OwnedFd,
+    /// Writable views for the broker.
+    pub broker_views: Vec<BrokerView>,
+    /// Every hidden path that hides something, with the rule that did.
+    pub masks: Vec<(PathBuf, Option<String>)>,
+    /// The wall's own folder (`/dev/agentwall`), writable; the agent's mount of it is not.
+    pub own: OwnedFd,
+    /// Skeleton mounts to be made read-only once all mount points exist.
+    skeletons: Vec<OwnedFd>,
+}
+
+/// Which step failed on which path.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {path}: {source}")]
+pub struct MountError {
+    /// What was attempted.
+    pub step: &'static str,
+    /// On which path of the view.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+fn at<'p>(step: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> MountError + 'p {
+    move |source| MountError { step, path: path.to_owned(), source }
+}
+
+const BASE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
+struct Builder<'a> {
+    host: OwnedFd,
+    root: OwnedFd,
+    layers: &'a [LayerPaths],
+    built_views: Vec<BrokerView>,
+    masks: Vec<(PathBuf, Option<String>)>,
+    skeletons: Vec<OwnedFd>,
+    /// An empty, unreadable-for-write file in memory, bound over hidden files.
+    empty_file: OwnedFd,
+}
+
+/// Builds the root on top of `stage`, an empty host directory of ours. `/proc` is left to the
+/// first process of the new process namespace, `/dev` is built here.
+pub fn build(
+    view: &FileView,
+    layers: &[LayerPaths],
+    stage: &Path,
+    extra: &Extra<'_>,
+) -> Result<Built, MountError> {
+    sys::make_mounts_private().map_err(at("make mounts private below", Path::new("/")))?;
+    let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .map_err(at("open", Path::new("/")))?;
+    let root = tmpfs(c"0755", false).map_err(at("make a memory file system for", Path::new("/")))?;
+    let stage_fd = open_exact(host.as_fd(), stage).map_err(at("open", stage))?;
+    sys::attach(root.as_fd(), stage_fd.as_fd()).map_err(at("attach", stage))?;
+
+    let empty = tmpfs(c"0755", false).map_err(at("make a memory file system for", stage))?;
+    openat(&empty, "empty", OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
+        .map_err(io::Error::from)
+        .map_err(at("create the empty file for", stage))?;
+    let empty_file = sys::open_path_exact(empty.as_fd(), c"empty", 0)
+        .map_err(at("open the empty file for", stage))?;
+    sys::mount_setattr(empty.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC, 0, false)
+        .map_err(at("make read-only", stage))?;
+    // Cloning needs an attached mount (before Linux 6.15): a folder of the new root holds it
+    // while the view is built.
+    let mut builder = Builder {
+        host,
+        root,
+        layers,
+        built_views: Vec::new(),
+        masks: Vec::new(),
+        skeletons: Vec::new(),
+        empty_file,
+    };
+    builder.make_dir(Path::new("/.agentwall"))?;
+    let hook = open_exact(builder.root.as_fd(), Path::new("/.agentwall"))
+        .map_err(at("open", Path::new("/.agentwall")))?;
+    sys::attach(empty.as_fd(), hook.as_fd()).map_err(at("attach", Path::new("/.agentwall")))?;
+
+    for (link, target) in &view.root_links {
+        symlinkat(target, &builder.root, relative(link))
+            .map_err(io::Error::from)
+            .map_err(at("re-create the link", link))?;
+    }
+    // The state of the nearest enclosing node, to skip mounts that would change nothing.
+    let mut stack: Vec<&Node> = Vec::new();
+    for node in &view.nodes {
+        while stack.last().is_some_and(|top| !node.path.starts_with(&top.path)) {
+            stack.pop();
+        }
+        let parent = stack.last().copied();
+        builder.place(node, parent)?;
+        stack.push(node);
+    }
+    for dir in ["/proc", "/sys"] {
+        builder.make_dir(Path::new(dir))?;
+    }
+    let own = builder.devices(extra)?;
+
+    rustix::mount::unmount(stage.join(".agentwall"), rustix::mount::UnmountFlags::DETACH)
+        .and_then(|()| {
+            rustix::fs::unlinkat(&builder.root, ".agentwall", rustix::fs::AtFlags::REMOVEDIR)
+        })
+        .map_err(io::Error::from)
+        .map_err(at("remove the scaffold", Path::new("/.agentwall")))?;
+
+    let built = Built {
+        root: builder.root,
+        broker_views: builder.built_views,
+        masks: builder.masks,
+        own,
+        skeletons: builder.skeletons,
+    };
+    Ok(built)
+}
+
+/// What the wall itself puts into `/dev`.
+#[derive(Debug)]
+pub struct Extra<'a> {
+    /// Host device nodes (canonical paths below `/dev`) that the policy lets the agent open.
+    pub devices: &'a [PathBuf],
+    /// The `agentwall` binary, bound at `/dev/agentwall/bin/agentwall` and at its own path.
+    pub binary: &'a Path,
+}
+
+impl Built {
+    /// Makes the in-memory directories read-only. Call after the last mount point was made.
+    pub fn seal(&self) -> Result<(), MountError> {
+        for skeleton in self.skeletons.iter().chain([&self.root]) {
+            sys::mount_setattr(skeleton.as_fd(), MOUNT_ATTR_RDONLY, 0, false)
+                .map_err(at("make read-only", Path::new("/")))?;
+        }
+        Ok(())
+    }
+}
+
+/// A memory file system; small unless it is for the agent's own use.
+fn tmpfs(mode: &std::ffi::CStr, roomy: bool) -> io::Result<OwnedFd> {
+    let size = if roomy { c"50%" } else { c"16m" };
+    sys::new_mount(
+        c"tmpfs",
+        &[(c"source", Some(c"agentwall")), (c"mode", Some(mode)), (c"size", Some(size))],
+        BASE,
+    )
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+fn open_exact(dir: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let path = relative(path);
+    if path.as_os_str().is_empty() {
+        return sys::open_path_exact(dir, c".", 0);
+    }
+    sys::open_path_exact(dir, &sys::c_path(path)?, libc::O_NOFOLLOW)
+}
+
+impl Builder<'_> {
+    fn make_dir(&self, path: &Path) -> Result<(), MountError> {
+        let mut built = PathBuf::new();
+        for part in relative(path).components() {
+            built.push(part);
+            match mkdirat(&self.root, &built, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                // An intermediate folder of a read-only host tree exists already.
+                Err(rustix::io::Errno::ROFS) if self.exists(&built) => {}
+                Err(e) => return Err(at("make the folder", path)(e.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        rustix::fs::statat(&self.root, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    fn make_mount_point(&self, path: &Path, kind: NodeKind) -> Result<OwnedFd, MountError> {
+        if let Ok(fd) = open_exact(self.root.as_fd(), path) {
+            return Ok(fd);
+        }
+        match kind {
+            NodeKind::Directory => self.make_dir(path)?,
+            NodeKind::File => {
+                if let Some(parent) = path.parent() {
+                    self.make_dir(parent)?;
+                }
+                openat(
+                    &self.root,
+                    relative(path),
+                    OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::from_raw_mode(0o444),
+                )
+                .map_err(io::Error::from)
+                .map_err(at("make the mount point", path))?;
+            }
+        }
+        open_exact(self.root.as_fd(), path).map_err(at("open the mount point", path))
+    }
+
+    fn place(&mut self, node: &Node, parent: Option<&Node>) -> Result<(), MountError> {
+        let placement = &node.placement;
+        if node.path == Path::new("/") {
+            return Ok(()); // always the in-memory root; its entries are nodes of their own
+        }
+        let parent_is_root = parent.is_none_or(|p| p.path == Path::new("/"));
+        let covered = parent.is_some_and(|p| {
+            !parent_is_root
+                && p.placement == *placement
+                && !(node.is_mount && p.placement.writes == Writes::Isolated)
+        });
+        if covered {
+            return Ok(());
+        }
+        if placement.hidden {
+            if parent.is_some_and(|p| p.placement.hidden) || parent_is_root {
+                // Already absent. Show the folder itself when it is a mount or in the root, so
+                // that paths below can be built; an empty listing tells nothing.
+                if node.kind == NodeKind::Directory && parent_is_root {
+                    self.make_dir(&node.path)?;
+                }
+            } else {
+                self.mask(node)?;
+            }
+            self.masks.push((node.path.clone(), node.rule.clone()));
+            return Ok(());
+        }
+        let source = match open_exact(self.host.as_fd(), &node.path) {
+            Ok(source) => source,
+            // Unreachable for this user outside, so unreachable inside.
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            Err(e) => return Err(at("open", &node.path)(e)),
+        };
+        let mount = match placement.writes {
+            Writes::Isolated => self.overlay(&node.path)?,
+            _ => sys::clone_tree(source.as_fd(), true).map_err(at("clone", &node.path))?,
+        };
+        let mut set = BASE;
+        if placement.noexec {
+            set |= MOUNT_ATTR_NOEXEC;
+        }
+        if placement.writes == Writes::None {
+            set |= MOUNT_ATTR_RDONLY;
+        }
+        sys::mount_setattr(mount.as_fd(), set, 0, true)
+            .map_err(at("set attributes of", &node.path))?;
+        let target = self.make_mount_point(&node.path, node.kind)?;
+        sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", &node.path))?;
+        if placement.brokered {
+            // Only now: kernels before 6.15 clone attached mounts only.
+            let writable = sys::clone_tree(mount.as_fd(), true)
+                .map_err(at("clone the writable view of", &node.path))?;
+            self.built_views.push(BrokerView { root: node.path.clone(), mount: writable });
+            sys::mount_setattr(mount.as_fd(), MOUNT_ATTR_RDONLY, 0, true)
+                .map_err(at("make read-only", &node.path))?;
+        }
+        Ok(())
+    }
+
+    fn mask(&mut self, node: &Node) -> Result<(), MountError> {
+        let target = match open_exact(self.root.as_fd(), &node.path) {
+            Ok(target) => target,
+            // Not there in the view either: nothing to hide.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EACCES)) => {
+                return Ok(());
+            }
+            Err(e) => return Err(at("open", &node.path)(e)),
+        };
+        let cover = match node.kind {
+            NodeKind::Directory => {
+                let cover = tmpfs(c"0755", false).map_err(at("hide", &node.path))?;
+                sys::mount_setattr(cover.as_fd(), MOUNT_ATTR_NOEXEC, 0, false)
+                    .map_err(at("hide", &node.path))?;
+                cover
+            }
+            NodeKind::File => {
+                sys::clone_tree(self.empty_file.as_fd(), false).map_err(at("hide", &node.path))?
+            }
+        };
+        sys::attach(cover.as_fd(), target.as_fd()).map_err(at("hide", &node.path))?;
+        if node.kind == NodeKind::Directory {
+            self.skeletons.push(cover);
+        }
+        Ok(())
+    }
+
+    fn overlay(&self, root: &Path) -> Result<OwnedFd, MountError> {
+        let layer = self
+            .layers
+            .iter()
+            .find(|l| l.root == root)
+            .ok_or_else(|| at("find the copy layer of", root)(io::ErrorKind::NotFound.into()))?;
+        let text = |path: &Path| {
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+                at("name the copy layer of", root)(io::ErrorKind::InvalidInput.into())
+            })
+        };
+        let (lower, upper, work) = (text(root)?, text(&layer.upper)?, text(&layer.work)?);
+        // lowerdir+ (Linux 6.8) takes one path verbatim; before, a colon or backslash in the
+        // name has to be escaped.
+        let result = sys::new_mount(
+            c"overlay",
+            &[
+                (c"source", Some(c"agentwall")),
+                (c"lowerdir+", Some(&lower)),
+                (c"upperdir", Some(&upper)),
+                (c"workdir", Some(&work)),
+                (c"userxattr", None),
+            ],
+            BASE,
+        )
+        .or_else(|_| {
+            let escaped = escape_colons(root);
+            sys::new_mount(
+                c"overlay",
+                &[
+                    (c"source", Some(c"agentwall")),
+                    (c"lowerdir", Some(&escaped)),
+                    (c"upperdir", Some(&upper)),
+                    (c"workdir", Some(&work)),
+                    (c"userxattr", None),
+                ],
+                BASE,
+            )
+        });
+        result.map_err(at("put a copy layer over", root))
+    }
+
+    /// `/dev`: memory, with the harmless host devices bound in, a private `pts` and `shm`.
+    fn devices(&mut self, extra: &Extra<'_>) -> Result<OwnedFd, MountError> {
+        let dev = Path::new("/dev");
+        self.make_dir(dev)?;
+        let mount = tmpfs(c"0755", false).map_err(at("make a memory file system for", dev))?;
+        let target = open_exact(self.root.as_fd(), dev).map_err(at("open", dev))?;
+        sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", dev))?;
+        for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+            self.bind_device(&dev.join(name))?;
+        }
+        for path in extra.devices {
+            self.bind_device(path)?;
+        }
+        for (name, to) in [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("ptmx", "pts/ptmx"),
+        ] {
+            symlinkat(to, &self.root, relative(&dev.join(name)))
+                .map_err(io::Error::from)
+                .map_err(at("link", &dev.join(name)))?;
+        }
+        let shm = dev.join("shm");
+        self.make_dir(&shm)?;
+        let memory = tmpfs(c"1777", true).map_err(at("make a memory file system for", &shm))?;
+        self.attach_at(&memory, &shm)?;
+        let pts = dev.join("pts");
+        self.make_dir(&pts)?;
+        let terminals = sys::new_mount(
+            c"devpts",
+            &[
+                (c"newinstance", None),
+                (c"ptmxmode", Some(c"0666")),
+                (c"mode", Some(c"0600")),
+            ],
+            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+        )
+        .map_err(at("make terminals at", &pts))?;
+        self.attach_at(&terminals, &pts)?;
+
+        let own = dev.join("agentwall");
+        self.make_dir(&own.join("bin"))?;
+        let binary = own.join("bin/agentwall");
+        let source = open_exact(self.host.as_fd(), extra.binary)
+            .map_err(at("open", extra.binary))?;
+        let tool = sys::clone_tree(source.as_fd(), false).map_err(at("clone", extra.binary))?;
+        sys::mount_setattr(tool.as_fd(), BASE | MOUNT_ATTR_RDONLY, 0, false)
+            .map_err(at("make read-only", extra.binary))?;
+        let target = self.make_mount_point(&binary, NodeKind::File)?;
+        sys::attach(tool.as_fd(), target.as_fd()).map_err(at("attach", &binary))?;
+        // At its own path too, where the view has room for it.
+        if let Ok(target) = self.make_mount_point(extra.binary, NodeKind::File) {
+            let tool =
+                sys::clone_tree(source.as_fd(), false).map_err(at("clone", extra.binary))?;
+            sys::mount_setattr(tool.as_fd(), BASE | MOUNT_ATTR_RDONLY, 0, false)
+                .map_err(at("make read-only", extra.binary))?;
+            sys::attach(tool.as_fd(), target.as_fd()).map_err(at("attach", extra.binary))?;
+        }
+        let writable = sys::clone_tree(mount.as_fd(), false).map_err(at("clone", dev))?;
+        let folder = sys::open_path_exact(writable.as_fd(), c"agentwall", 0)
+            .map_err(at("open", &own))?;
+        self.skeletons.push(mount);
+        Ok(folder)
+    }
+
+    fn attach_at(&self, mount: &OwnedFd, path: &Path) -> Result<(), MountError> {
+        let target = open_exact(self.root.as_fd(), path).map_err(at("open", path))?;
+        sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", path))
+    }
+
+    fn bind_device(&self, path: &Path) -> Result<(), MountError> {
+        let Ok(source) = open_exact(self.host.as_fd(), path) else { return Ok(()) };
+        let mount = sys::clone_tree(source.as_fd(), false).map_err(at("clone", path))?;
+        // The one place where device nodes stay usable.
+        sys::mount_setattr(mount.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false)
+            .map_err(at("set attributes of", path))?;
+        let target = self.make_mount_point(path, NodeKind::File)?;
+        sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", path))
+    }
+}
+
+/// Overlay's `lowerdir=` separates layers by colons; backslash escapes.
+fn escape_colons(path: &Path) -> CString {
+    let mut out = Vec::new();
+    for b in path.as_os_str().as_bytes() {
+        if matches!(b, b':' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*b);
+    }
+    CString::new(out).unwrap_or_default()
+}
+
+/// Creates upper and work directories for each isolated node below `dir`, numbered in order.
+pub fn create_layers(view: &FileView, dir: &Path) -> io::Result<Vec<LayerPaths>> {
+    let mut layers = Vec::new();
+    let isolated = view.nodes.iter().filter(|n| n.placement.writes == Writes::Isolated);
+    for (index, node) in isolated.enumerate() {
+        let base = dir.join(index.to_string());
+        let layer = LayerPaths {
+            root: node.path.clone(),
+            upper: base.join("upper"),
+            work: base.join("work"),
+        };
+        fs::create_dir_all(&layer.upper)?;
+        fs::create_dir_all(&layer.work)?;
+        // The upper's own mode shows through as the mode of the tree's root.
+        let meta = fs::metadata(&node.path)?;
+        fs::set_permissions(&layer.upper, meta.permissions())?;
+        layers.push(layer);
+    }
+    Ok(layers)
+}
+
+/// Mounts a fresh procfs for the calling process's process namespace on `root`/proc, with the
+/// parts that reach the host's kernel settings read-only or hidden.
+pub fn mount_proc(root: BorrowedFd<'_>) -> Result<(), MountError> {
+    let path = Path::new("/proc");
+    let proc = sys::new_mount(
+        c"proc",
+        &[],
+        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+    )
+    .map_err(at("mount", path))?;
+    let target = open_exact(root, path).map_err(at("open", path))?;
+    sys::attach(proc.as_fd(), target.as_fd()).map_err(at("attach", path))?;
+    let proc_dir = open_exact(root, path).map_err(at("open", path))?;
+    for name in ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "tty", "driver"] {
+        let Ok(inner) = open_exact(proc_dir.as_fd(), Path::new(name)) else { continue };
+        let clone = sys::clone_tree(inner.as_fd(), false).map_err(at("clone", path))?;
+        sys::mount_setattr(clone.as_fd(), MOUNT_ATTR_RDONLY, 0, false)
+            .map_err(at("make read-only", path))?;
+        sys::attach(clone.as_fd(), inner.as_fd()).map_err(at("attach", path))?;
+    }
+    Ok(())
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_directory_names_are_escaped() {
+        assert_eq!(escape_colons(Path::new("/a:b\\c")).as_bytes(), b"/a\\:b\\\\c");
+    }
+}

@@ -1,0 +1,534 @@
+//! From a policy to a file view: what each host tree becomes inside the wall.
+//!
+//! The mounts are the *sound bound*: for every path the kernel alone permits at most what the
+//! policy could permit there. Where the policy is finer than a tree (a glob inside it, `ask`, a
+//! monitor), the agent's mount is the stricter one and the broker opens the rest on its behalf
+//! through a second, writable view of the same tree. So the broker's answers refine, and losing a
+//! race against the notification can never yield more than the mounts give.
+//!
+//! A plan is data: computed from the policy's region queries and the host's mount table, executed
+//! by `mounts`, shown by `policy explain --enforcement`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb};
+use agentwall_policy::{Policy, Region};
+
+/// How writes under a node are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Not at all.
+    None,
+    /// To the original.
+    Direct,
+    /// To an overlay's upper layer.
+    Isolated,
+}
+
+/// What a tree (up to the next node below it) is inside the wall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Nothing of it is there: an empty folder or file instead.
+    pub hidden: bool,
+    /// Where writes go.
+    pub writes: Writes,
+    /// The agent's own mount is read-only; writes go through the broker, which asks the engine.
+    pub brokered: bool,
+    /// Mounted `noexec`: neither execve(2) nor a loader's mmap(2) gets code from it.
+    pub noexec: bool,
+    /// Landlock lets programs be started from it.
+    pub startable: bool,
+}
+
+impl Placement {
+    const HIDDEN: Placement = Placement {
+        hidden: true,
+        writes: Writes::None,
+        brokered: false,
+        noexec: true,
+        startable: false,
+    };
+}
+
+/// What a node is on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A directory.
+    Directory,
+    /// Anything else that can be a mount point: file, socket, FIFO, device.
+    File,
+}
+
+/// One path that needs a decision of its own.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Canonical host path.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: NodeKind,
+    /// The root of a host mount.
+    pub is_mount: bool,
+    /// What becomes of it.
+    pub placement: Placement,
+    /// The rule behind `hidden`, if one decided for the whole tree.
+    pub rule: Option<String>,
+}
+
+/// The whole view.
+#[derive(Debug, Clone, Default)]
+pub struct FileView {
+    /// Nodes by path, parents first.
+    pub nodes: Vec<Node>,
+    /// Symlinks in `/`, re-created in the new root.
+    pub root_links: Vec<(PathBuf, PathBuf)>,
+    /// Reading opens must be trapped.
+    pub trap_reads: bool,
+    /// Some node is brokered.
+    pub brokered: bool,
+    /// Single files from which programs may be started inside a tree that is not startable whole.
+    pub startable_files: Vec<PathBuf>,
+    /// What is placed more strictly than written, or not exactly; for the user.
+    pub notes: Vec<String>,
+}
+
+/// What the planner looks at.
+#[derive(Debug)]
+pub struct PlanInput<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// For whom.
+    pub subject: &'a Subject,
+    /// The session's facts.
+    pub facts: &'a Facts,
+    /// The wall's own folders: hidden under any policy.
+    pub protected: &'a [PathBuf],
+    /// Paths the kernel's or the wall's own constructions replace (`/proc`, `/dev`, `/sys`).
+    pub replaced: &'a [&'a str],
+    /// Mount points of the host, see [`host_mounts`].
+    pub mounts: &'a [PathBuf],
+}
+
+/// The view could not be planned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The host's file system could not be read where the plan needs it.
+    #[error("cannot look at {path}: {source}")]
+    Host {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The trees the wall builds itself; the host's are never shown.
+pub const REPLACED: &[&str] = &["/proc", "/dev"];
+
+const FILE_CHANGES: [Verb; 5] =
+    [Verb::FileWrite, Verb::FileCreate, Verb::FileDelete, Verb::FileRename, Verb::FileChmod];
+
+/// At most this many directory entries are looked at to turn a glob into single files.
+const ENUMERATION_LIMIT: usize = 20_000;
+
+/// Reads the mount points of this process's mount namespace from `/proc/self/mountinfo` (proc(5)).
+pub fn host_mounts() -> io::Result<Vec<PathBuf>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    let mut mounts: BTreeSet<PathBuf> = BTreeSet::new();
+    for line in text.split(|b| *b == b'\n') {
+        if let Some(field) = line.split(|b| *b == b' ').nth(4) {
+            mounts.insert(unescape_octal(field));
+        }
+    }
+    Ok(mounts.into_iter().collect())
+}
+
+/// mountinfo escapes space, tab, newline and backslash as `\ooo`.
+fn unescape_octal(field: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&b, tail)) = rest.split_first() {
+        if b == b'\\' && tail.len() >= 3 && tail[..3].iter().all(|d| (b'0'..=b'7').contains(d)) {
+            let value = tail[..3].iter().fold(0u32, |n, d| n * 8 + u32::from(d - b'0'));
+            out.push(value as u8);
+            rest = &tail[3..];
+        } else {
+            out.push(b);
+            rest = tail;
+        }
+    }
+    std::ffi::OsString::from_vec(out).into()
+}
+
+/// Computes the view.
+pub fn plan(input: &PlanInput<'_>) -> Result<FileView, PlanError> {
+    Planner::new(input).run()
+}
+
+struct Planner<'a> {
+    input: &'a PlanInput<'a>,
+    /// Every path that gets a node: is it a directory, is it a mount.
+    paths: BTreeMap<PathBuf, (NodeKind, bool)>,
+    view: FileView,
+}
+
+impl<'a> Planner<'a> {
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        Planner { input, paths: BTreeMap::new(), view: FileView::default() }
+    }
+
+    fn replaced(&self, path: &Path) -> bool {
+        self.input.replaced.iter().any(|r| path.starts_with(r))
+    }
+
+    fn run(mut self) -> Result<FileView, PlanError> {
+        self.collect()?;
+        self.split_isolated_trees()?;
+        let paths: Vec<_> = self.paths.iter().map(|(p, k)| (p.clone(), *k)).collect();
+        for (path, (kind, is_mount)) in paths {
+            let node = self.place(path, kind, is_mount)?;
+            self.view.nodes.push(node);
+        }
+        // Where reading is decided per name, names must not change unseen either.
+        if self.view.trap_reads {
+            for node in &mut self.view.nodes {
+                node.placement.brokered |= node.placement.writes != Writes::None;
+            }
+        }
+        self.view.brokered = self.view.nodes.iter().any(|n| n.placement.brokered);
+        // Enumeration may have added nodes out of order.
+        self.view.nodes.sort_by(|a, b| a.path.cmp(&b.path));
+        self.view.nodes.dedup_by(|a, b| a.path == b.path);
+        Ok(self.view)
+    }
+
+    fn add(&mut self, path: &Path, is_mount: bool) {
+        if self.replaced(path) {
+            return;
+        }
+        // Symlinks are not objects; the policy's patterns are canonicalised before they get here.
+        let Ok(meta) = fs::symlink_metadata(path) else { return };
+        if meta.is_symlink() {
+            return;
+        }
+        let kind = if meta.is_dir() { NodeKind::Directory } else { NodeKind::File };
+        let entry = self.paths.entry(path.to_owned()).or_insert((kind, false));
+        entry.1 |= is_mount;
+    }
+
+    fn collect(&mut self) -> Result<(), PlanError> {
+        self.paths.insert("/".into(), (NodeKind::Directory, true));
+        for entry in read_dir(Path::new("/"))? {
+            if let Ok(target) = fs::read_link(&entry) {
+                self.view.root_links.push((entry, target));
+            } else {
+                self.add(&entry, false);
+            }
+        }
+        for mount in self.input.mounts.iter().filter(|m| m.as_path() != Path::new("/")) {
+            self.add(mount, true);
+        }
+        for anchor in self.input.policy.anchors() {
+            self.add(&anchor, false);
+        }
+        for path in self.input.protected {
+            self.add(path, false);
+        }
+        Ok(())
+    }
+
+    fn below(&self, dir: &Path) -> Vec<PathBuf> {
+        self.paths
+            .range(dir.to_owned()..)
+            .skip(1)
+            .take_while(|(p, _)| p.starts_with(dir))
+            .map(|(p, _)| p.clone())
+            .collect()
+    }
+
+    fn region(&self, verb: Verb, dir: &Path, except: &[PathBuf]) -> Region {
+        self.input.policy.region(self.input.subject, verb, dir, except, self.input.facts)
+    }
+
+    /// Whether some rule about `verb` has a condition, whose outcome may change over time.
+    fn conditional(&self, verb: Verb) -> bool {
+        self.input.policy.rules().any(|r| r.verbs.contains(&verb) && r.is_conditional())
+    }
+
+    /// Overlayfs in a user namespace refuses a lower tree with other mounts inside it (their
+    /// mounts are locked), so such a tree becomes one overlay per child.
+    fn split_isolated_trees(&mut self) -> Result<(), PlanError> {
+        let mut work: Vec<PathBuf> = self.paths.keys().cloned().collect();
+        while let Some(dir) = work.pop() {
+            let Some(&(NodeKind::Directory, _)) = self.paths.get(&dir) else { continue };
+            let has_mounts =
+                self.input.mounts.iter().any(|m| m != &dir && m.starts_with(&dir));
+            if !has_mounts || dir == Path::new("/") {
+                continue;
+            }
+            let except = self.below(&dir);
+            if !self.region(Verb::FileWrite, &dir, &except).effects.contains(&Effect::Isolate) {
+                continue;
+            }
+            self.view.notes.push(format!(
+                "{}: holds other mounts, so each folder in it gets a copy layer of its own and \
+                 files directly in it are read-only",
+                dir.display()
+            ));
+            for entry in read_dir(&dir)? {
+                if !self.paths.contains_key(&entry) && entry.is_dir() && !entry.is_symlink() {
+                    self.add(&entry, false);
+                    work.push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        path: PathBuf,
+        kind: NodeKind,
+        is_mount: bool,
+    ) -> Result<Node, PlanError> {
+        let hidden = |rule: &str| Node {
+            path: path.clone(),
+            kind,
+            is_mount,
+            placement: Placement::HIDDEN,
+            rule: Some(rule.to_owned()),
+        };
+        if self.input.protected.iter().any(|p| path.starts_with(p)) {
+            return Ok(hidden("agentwall:self"));
+        }
+        let except = self.below(&path);
+        let read = self.region(Verb::FileRead, &path, &except);
+        let changes: Vec<Region> =
+            FILE_CHANGES.iter().map(|v| self.region(*v, &path, &except)).collect();
+        let start = self.region(Verb::ProcessExec, &path, &except);
+        let map = self.region(Verb::FileExec, &path, &except);
+
+        let denied = |r: &Region| r.uniform && !r.monitored && only(r, Effect::Deny);
+        let change_effects: BTreeSet<Effect> =
+            changes.iter().flat_map(|r| r.effects.iter().copied()).collect();
+        let no_change = changes.iter().all(&denied);
+        let no_exec = denied(&start) && denied(&map);
+        if denied(&read) && no_change && no_exec {
+            return Ok(Node {
+                path,
+                kind,
+                is_mount,
+                placement: Placement::HIDDEN,
+                rule: read.rule,
+            });
+        }
+
+        // A process.exec rule that denies a whole node by name (not by default) also keeps a
+        // loader from mapping it.
+        let noexec = no_exec || (denied(&start) && start.rule.is_some());
+        let mut startable = !denied(&start);
+
+        let (writes, brokered) = if no_change {
+            (Writes::None, false)
+        } else {
+            let writes = if change_effects.contains(&Effect::Isolate) {
+                Writes::Isolated
+            } else {
+                Writes::Direct
+            };
+            let whole = change_effects.len() == 1
+                && changes.iter().all(|r| r.uniform && !r.monitored)
+                && (change_effects.contains(&Effect::Allow)
+                    || change_effects.contains(&Effect::Isolate));
+            (writes, !whole)
+        };
+        if writes == Writes::Isolated && change_effects.contains(&Effect::Allow) {
+            self.view.notes.push(format!(
+                "{}: some rules allow and some isolate writes in one tree; all of it is isolated",
+                path.display()
+            ));
+        }
+        // An overlay cannot be made of a tree with mounts in it, nor of a single file.
+        let (writes, brokered) = if writes == Writes::Isolated
+            && (kind == NodeKind::File
+                || path == Path::new("/")
+                || self.input.mounts.iter().any(|m| m != &path && m.starts_with(&path)))
+        {
+            if kind == NodeKind::File {
+                self.view.notes.push(format!(
+                    "{}: a single file cannot be isolated; it is read-only (isolate its folder)",
+                    path.display()
+                ));
+            }
+            (Writes::None, false)
+        } else {
+            (writes, brokered)
+        };
+
+        let agent_can_create = writes != Writes::None;
+        if !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds())) {
+            self.refine_reads(&path, kind, &read, agent_can_create, &except);
+        }
+        if !agent_can_create && startable && !start.uniform {
+            startable = !self.enumerate_programs(&path, &except);
+        }
+        Ok(Node {
+            path,
+            kind,
+            is_mount,
+            placement: Placement { hidden: false, writes, brokered, noexec, startable },
+            rule: None,
+        })
+    }
+
+    /// Reading is not uniform here. In a tree the agent cannot add to, the few files that are
+    /// denied are found now and hidden one by one; otherwise every open is trapped.
+    fn refine_reads(
+        &mut self,
+        path: &Path,
+        kind: NodeKind,
+        read: &Region,
+        agent_can_create: bool,
+        except: &[PathBuf],
+    ) {
+        let only_denies = read.effects.iter().all(|e| e.proceeds() || *e == Effect::Deny)
+            && read.effects.iter().any(|e| e.proceeds());
+        if agent_can_create || read.monitored || self.conditional(Verb::FileRead) || !only_denies {
+            self.view.trap_reads = true;
+            return;
+        }
+        if kind == NodeKind::File {
+            self.view.trap_reads = true;
+            return;
+        }
+        let mut found = Vec::new();
+        let complete = walk(path, except, &mut |entry, is_dir| {
+            let resource =
+                if is_dir { Resource::directory(entry) } else { Resource::path(entry) };
+            let action = Action {
+                subject: self.input.subject.clone(),
+                verb: Verb::FileRead,
+                resource,
+                facts: self.input.facts.clone(),
+            };
+            let decision = self.input.policy.decide(&action);
+            if !decision.effect.proceeds() && !is_dir {
+                found.push((entry.to_owned(), decision.rule));
+            }
+            found.len() <= 512
+        });
+        if !complete {
+            self.view.trap_reads = true;
+            return;
+        }
+        for (path, rule) in found {
+            let is_socket = fs::symlink_metadata(&path)
+                .is_ok_and(|m| m.file_type().is_socket() || m.is_symlink());
+            if is_socket {
+                continue;
+            }
+            self.view.nodes.push(Node {
+                path,
+                kind: NodeKind::File,
+                is_mount: false,
+                placement: Placement::HIDDEN,
+                rule,
+            });
+        }
+    }
+
+    /// Programs in a tree that the agent cannot change, when only some may be started: list them
+    /// for Landlock. Returns whether the list is complete.
+    fn enumerate_programs(&mut self, path: &Path, except: &[PathBuf]) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let mut files = Vec::new();
+        let complete = walk(path, except, &mut |entry, is_dir| {
+            if !is_dir
+                && fs::symlink_metadata(entry)
+                    .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+            {
+                let mut action = Action::new(
+                    self.input.subject.clone(),
+                    Verb::ProcessExec,
+                    Resource::path(entry),
+                );
+                action.facts = self.input.facts.clone();
+                let decision = self.input.policy.decide(&action);
+                if decision.effect != Effect::Deny || !decision.errors.is_empty() {
+                    files.push(entry.to_owned());
+                }
+            }
+            true
+        });
+        if complete {
+            self.view.startable_files.extend(files);
+        } else {
+            self.view.notes.push(format!(
+                "{}: too many files to list the startable ones; starting is decided on the path \
+                 the agent passes, with a race (see THREAT_MODEL)",
+                path.display()
+            ));
+        }
+        complete
+    }
+}
+
+fn only(region: &Region, effect: Effect) -> bool {
+    region.effects.len() == 1 && region.effects.contains(&effect)
+}
+
+fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, PlanError> {
+    let host = |source| PlanError::Host { path: dir.to_owned(), source };
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir).map_err(host)? {
+        entries.push(entry.map_err(host)?.path());
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+/// Visits what lies below `dir` but not at or below `except`. Returns whether all of it was seen:
+/// unreadable folders count as seen (what we cannot list, the agent, with our user id, cannot
+/// reach), too many entries or a visitor that says `false` do not.
+fn walk(dir: &Path, except: &[PathBuf], visit: &mut dyn FnMut(&Path, bool) -> bool) -> bool {
+    let mut stack = vec![dir.to_owned()];
+    let mut budget = ENUMERATION_LIMIT;
+    while let Some(dir) = stack.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            if budget == 0 {
+                return false;
+            }
+            budget -= 1;
+            let path = entry.path();
+            if except.contains(&path) {
+                continue;
+            }
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            if !visit(&path, is_dir) {
+                return false;
+            }
+            if is_dir {
+                stack.push(path);
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        assert_eq!(unescape_octal(b"/a\\040b\\134c"), PathBuf::from("/a b\\c"));
+        assert_eq!(unescape_octal(b"/plain\\"), PathBuf::from("/plain\\"));
+    }
+}
