@@ -7,9 +7,9 @@ use std::path::Path;
 
 use agentwall_action::escape_bytes;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, chownat, fchmod,
-    fchown, fstat, fsync, futimens, linkat, mkdirat, mknodat, openat, readlinkat, renameat_with,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps, Uid,
+    chownat, fchmod, fchown, fstat, fsync, futimens, linkat, mkdirat, mknodat, openat, readlinkat,
+    renameat_with, statx, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -364,6 +364,9 @@ impl<'a> LayerCommit<'a> {
         old: Option<Snapshot>,
     ) -> Step<()> {
         let temp = self.temp_name();
+        self.record
+            .building(rel, &temp)
+            .map_err(io_at("write the commit record"))?;
         if let Err(stop) = self.build(change, parent, rel, &temp) {
             let _ = remove_built(parent, &temp, None);
             return Err(stop);
@@ -725,16 +728,28 @@ impl<'a> LayerCommit<'a> {
                 continue;
             }
             let temp_rel = join(dir, temp.name.as_bytes());
+            if temp.new.is_none() && temp.old.is_none() {
+                // Cut off while it was built. The record's tail may be lost in a power failure, so
+                // what lies here could be an original after all: only an object born since that
+                // commit began is ours.
+                let born = born(&parent, &temp.name);
+                if born.is_some() && born >= self.record.began {
+                    let _ = remove_built(&parent, &temp.name, Some(found.id));
+                } else {
+                    report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
+                }
+                continue;
+            }
             let Some(old) = temp.old.filter(|old| old.id == found.id) else {
                 report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
                 continue;
             };
-            if temp.new.is_some() && self.is_verified(&parent, &temp_rel, &old) {
-                // The swap was complete: what lies here is the reviewed original.
+            if self.is_verified(&parent, &temp_rel, &old) {
+                // The swap or the deletion was complete: this is the reviewed original.
                 self.store(&parent, temp_rel, &temp.name, old, &temp.rel);
                 continue;
             }
-            // A deletion, or a swap of an original that someone else was changing: undo it.
+            // Someone else was changing the original that was swapped or moved aside: undo it.
             let flags = if temp.new.is_some() {
                 RenameFlags::EXCHANGE
             } else {
@@ -962,6 +977,16 @@ fn times(t: Timestamp) -> Timestamps {
         last_access: t,
         last_modification: t,
     }
+}
+
+/// When an object was made, where the file system knows.
+fn born(dir: &OwnedFd, name: &str) -> Option<Timestamp> {
+    let found = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+    let known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+    known.then_some(Timestamp {
+        sec: found.stx_btime.tv_sec,
+        nsec: found.stx_btime.tv_nsec,
+    })
 }
 
 /// Removes a temporary object of ours, which is a file, a link or an empty directory; given its

@@ -445,7 +445,7 @@ fn note(out: &mut dyn Write, rel: &[u8], text: &str) -> io::Result<()> {
 /// A name as git quotes it with `core.quotePath`: C style in double quotes if it holds control
 /// characters, quotes, backslashes or bytes above 0x7f.
 fn quoted(prefix: &[u8], rel: &[u8]) -> Vec<u8> {
-    let odd = |b: u8| b < 0x20 || b >= 0x7f || b == b'"' || b == b'\\';
+    let odd = |b: u8| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\';
     let mut out = Vec::with_capacity(rel.len() + 4);
     if !rel.iter().any(|b| odd(*b)) {
         out.extend_from_slice(prefix);

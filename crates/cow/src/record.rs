@@ -13,14 +13,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::base_timestamp;
 use crate::dir::{EntryKind, Snapshot};
-use crate::layer::{FileId, Layer};
+use crate::layer::{FileId, Layer, Timestamp};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 enum Line {
     /// An object as it was verified before we changed its change time.
     Touched { was: Snapshot },
+    /// A commit begins; the moment is on the file system's clock.
+    Began { at: Timestamp },
+    /// A new object is about to be built under a temporary name.
+    Building(Temp),
     /// A temporary name is about to hold our new object and then the original.
     Temp(Temp),
     /// The layer's commit ended; no temporary name is in use.
@@ -35,9 +40,10 @@ pub(crate) struct Temp {
     pub rel: Vec<u8>,
     /// The temporary name, in the same directory.
     pub name: String,
-    /// Inode of our new object; `None` for a deletion.
+    /// Inode of our new object; `None` for a deletion and while it is being built.
     pub new: Option<FileId>,
-    /// The original that is to leave, as it was verified.
+    /// The original that is to leave, as it was verified; without it and without `new`, the object
+    /// was still being built.
     pub old: Option<Snapshot>,
 }
 
@@ -47,6 +53,8 @@ pub(crate) struct Record {
     touched: HashMap<FileId, Snapshot>,
     /// Temporary names of a commit that did not finish.
     pub unfinished: Vec<Temp>,
+    /// When that commit began.
+    pub began: Option<Timestamp>,
     file: Option<File>,
 }
 
@@ -56,6 +64,7 @@ impl Record {
         let mut record = Record {
             touched: HashMap::new(),
             unfinished: Vec::new(),
+            began: None,
             file: None,
         };
         let text = match std::fs::read(layer.record_path()) {
@@ -72,15 +81,28 @@ impl Record {
                 Line::Touched { was } => {
                     record.touched.insert(was.id, was);
                 }
-                Line::Temp(temp) => record.unfinished.push(temp),
-                Line::Finished => record.unfinished.clear(),
+                Line::Began { at } => {
+                    // The earliest of several commits that were cut off.
+                    record.began.get_or_insert(at);
+                }
+                Line::Building(temp) => record.unfinished.push(temp),
+                Line::Temp(temp) => {
+                    record.unfinished.retain(|t| t.name != temp.name);
+                    record.unfinished.push(temp);
+                }
+                Line::Finished => {
+                    record.unfinished.clear();
+                    record.began = None;
+                }
             }
         }
         Ok(record)
     }
 
-    /// Opens the record for appending.
+    /// Opens the record for appending: a commit begins.
     pub(crate) fn open(&mut self, layer: &Layer) -> io::Result<()> {
+        let folder = layer.upper.parent().unwrap_or(&layer.upper);
+        let at = base_timestamp(folder, None)?;
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -89,7 +111,7 @@ impl Record {
         // Ends a line torn by a crash.
         file.write_all(b"\n")?;
         self.file = Some(file);
-        Ok(())
+        self.append(&Line::Began { at })
     }
 
     /// Whether a changed ctime of this object is explained by our own steps.
@@ -117,7 +139,17 @@ impl Record {
         Ok(())
     }
 
-    /// Notes a temporary name before it is used.
+    /// Notes a temporary name before something is built under it.
+    pub(crate) fn building(&mut self, rel: &[u8], name: &str) -> io::Result<()> {
+        self.append(&Line::Building(Temp {
+            rel: rel.to_vec(),
+            name: name.to_owned(),
+            new: None,
+            old: None,
+        }))
+    }
+
+    /// Notes a temporary name before it trades places with an original.
     pub(crate) fn temp(&mut self, temp: Temp) -> io::Result<()> {
         self.append(&Line::Temp(temp))
     }

@@ -1,5 +1,7 @@
 //! The commit protocol: what it preserves, holds, refuses, and survives.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::{Session, in_namespace, sh, status, summary};
 

@@ -1,5 +1,7 @@
 //! Patches: real `git apply` takes them and arrives at the committed tree.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::{Session, sh};
 

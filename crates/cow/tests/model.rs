@@ -4,6 +4,8 @@
 //! in an overlay (`rename(2)` answers EXDEV), which separates links. The original tree has none, so
 //! every group of the result was made in the session.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::{Session, link_groups, sh, tree};
 

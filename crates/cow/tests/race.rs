@@ -1,5 +1,7 @@
 //! Someone works on the original tree while a commit runs.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::{Session, sh};
 

@@ -1,6 +1,8 @@
 //! Each row of the table in the crate documentation, on real overlays, with what the user may have
 //! done to the original meanwhile.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::{Session, status, summary};
 

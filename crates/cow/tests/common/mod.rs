@@ -1,6 +1,6 @@
 //! A session by hand: an original tree, a real overlay over it in a user namespace, and what the
 //! crate makes of it afterwards. A machine that cannot mount the overlay fails the test.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -39,8 +39,9 @@ pub fn in_namespace(dir: &Path, script: &str) -> String {
         .expect("unshare is installed");
     assert!(
         out.status.success(),
-        "this test needs user namespaces and overlayfs: {}",
-        String::from_utf8_lossy(&out.stderr)
+        "this test needs user namespaces and overlayfs: {} {}",
+        String::from_utf8_lossy(&out.stderr),
+        String::from_utf8_lossy(&out.stdout)
     );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
@@ -91,8 +92,9 @@ impl Session {
     }
 
     pub fn scan_trusting(&self) -> ChangeSet {
-        let mut options = ScanOptions::default();
-        options.trust_directories = true;
+        let options = ScanOptions {
+            trust_directories: true,
+        };
         scan_with(std::slice::from_ref(&self.layer), options).unwrap()
     }
 
@@ -181,7 +183,7 @@ pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
                 stack.push(path.clone());
                 format!("dir {:o}", meta.mode() & 0o7777)
             } else if kind.is_file() {
-                let bytes = std::fs::read(&path).unwrap();
+                let bytes = std::fs::read(&path).unwrap_or_else(|e| e.to_string().into_bytes());
                 let shown = if bytes.len() < 200 {
                     bytes.escape_ascii().to_string()
                 } else {
