@@ -46,3 +46,6 @@ pub use store::FileError;
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use verify::{Report, VerifyError, VerifyOptions, verify};
 pub use writer::OpenError;
+
+#[cfg(test)]
+mod fault_tests;

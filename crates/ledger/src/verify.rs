@@ -161,7 +161,8 @@ pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, VerifyError
     let log = &found.checkpoint;
     if let Some(path) = &options.head {
         check_head_size(path, found.known.as_deref(), &bytes, options, log)?;
-    } else if let Some(file) = found.unfinished.first() {
+    }
+    if let (None, Some(file)) = (&found.known, found.unfinished.first()) {
         return Err(VerifyError::Beyond {
             file: file.clone(),
             size: log.size,
@@ -315,6 +316,8 @@ fn check_head_size(
             }
             Ok(())
         }
+        // A kill between the first checkpoint and the first head leaves this behind.
+        None if log.size == 0 => Ok(()),
         None => Err(HeadError::Missing {
             path: path.to_owned(),
         }
