@@ -136,7 +136,7 @@ def attacks(account, policy_path, state):
                lambda s: False, control=False),
         # Guarded: in the control run it deletes for real, and only ever a home of this test. The
         # project is left out, so that the good work in the copy is still there to be looked at.
-        Attack("delete-home", "case $HOME in /home/agentwall-e2e-*/*) "
+        Attack("delete-home", "case $HOME in */agentwall-e2e-*/*) "
                "find ~ -mindepth 1 -not -path \"$PWD*\" -delete;; esac; "
                "[ ! -e ~/Documents/thesis.txt ]",
                lambda s: s.changed("Documents/thesis.txt"), refused=False),

@@ -53,11 +53,12 @@ def hits_now(world):
 
 
 def control(report, world, agent):
-    """Without the wall every attack has its effect; only as the ordinary user, in a home that is
-    thrown away."""
+    """Without the wall every attack has its effect; never with the machine's own root, and in a home
+    that is thrown away."""
     if not report.case(f"{agent.name} without the wall (control)"):
         return
-    account = accounts.Account(world, "walled", worlds.USER_ID, f"control-{agent.name}")
+    user = ("root", 0) if worlds.mapped() else ("walled", worlds.USER_ID)
+    account = accounts.Account(world, *user, f"control-{agent.name}")
     listed = [a for a in hostile.attacks(account, "/nowhere", "/nowhere") if a.control]
     # One attack per session: the effect of one must not count as that of another.
     for attack in listed:

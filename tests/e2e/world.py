@@ -1,7 +1,7 @@
 """The world of the end-to-end tests: a machine of its own, made from namespaces.
 
-As root the runner starts itself again in new network, mount, pid and ipc namespaces. There the
-"internet" is the loopback device: the metadata address, an internal server, an unlisted host and an
+The runner starts itself again in new network, mount, pid and ipc namespaces; an ordinary user also in
+a user namespace of their own, where they are root and no second user exists. There the "internet" is the loopback device: the metadata address, an internal server, an unlisted host and an
 allowed one are real addresses with real listeners that count every hit, and a name server answers
 and records every question. So "nothing was sent" is observed at the destination, not believed from
 an exit status; nothing leaves the machine, and an attack that did succeed could not hurt it.
@@ -30,9 +30,16 @@ def enter(script, arguments):
     """Starts the runner again inside its own world, unless this already is the inside."""
     if os.environ.get(MARK):
         return
-    os.environ[MARK] = str(os.getpid())  # inside, the process numbers start again from 1
-    os.execvp("unshare", ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork",
+    # Inside, process numbers start again from 1; the outer one names the base folder.
+    os.environ[MARK] = f"{os.getpid()}{'' if os.getuid() == 0 else '-mapped'}"
+    mapped = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    os.execvp("unshare", ["unshare", *mapped, "--net", "--mount", "--pid", "--ipc", "--fork",
                           "--mount-proc", "--kill-child", script, *arguments])
+
+
+def mapped():
+    """Whether this world was made by an ordinary user, so that root is only root inside it."""
+    return os.environ.get(MARK, "").endswith("-mapped")
 
 
 class World:
@@ -40,7 +47,8 @@ class World:
 
     def __init__(self, root, binary):
         self.root, self.binary = root, binary
-        self.base = f"/home/agentwall-e2e-{os.environ[MARK]}"
+        homes = "/home" if not mapped() else os.path.expanduser("~")
+        self.base = f"{homes}/agentwall-e2e-{os.environ[MARK]}"
         self.stage = f"{self.base}/stage"
         self.hits, self.questions, self.datagrams = [], [], []
         self._servers = []
