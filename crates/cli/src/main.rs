@@ -1,2 +1,90 @@
-//! The `agentwall` binary.
-fn main() {}
+//! The `agentwall` binary: parse, call, render.
+//!
+//! Thin on purpose: what decides, contains, records and commits lives in the libraries. Errors go
+//! to standard error as `agentwall: what happened; what to do next`; exit statuses are those that
+//! `agentwall --help` documents.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cmd;
+mod control;
+mod doctor;
+mod output;
+mod policies;
+mod run;
+mod selftest;
+mod session;
+mod state;
+mod why;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use output::{FAILED, USAGE, UsageError, WALL_FAILED};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let failed = match cli.command {
+        Command::Run(_) | Command::Claude(_) | Command::Codex(_) => WALL_FAILED,
+        _ => FAILED,
+    };
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        // Whoever read our output has had enough.
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("{error:#}"));
+            let usage = error.downcast_ref::<UsageError>().is_some();
+            ExitCode::from(if usage && failed == FAILED { USAGE } else { failed })
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Claude(args) => cmd::word::main(args::Agent::ClaudeCode, args),
+        Command::Codex(args) => cmd::word::main(args::Agent::Codex, args),
+        Command::Init(args) => cmd::init::main(args),
+        Command::Sessions(args) => cmd::sessions::main(args),
+        Command::Diff(args) => cmd::diff::main(args),
+        Command::Commit(args) => cmd::commit::main(args),
+        Command::Discard(args) => cmd::discard::main(args),
+        Command::Pending(args) => cmd::approvals::pending(args),
+        Command::Approve(args) => cmd::approvals::approve(args),
+        Command::Reject(args) => cmd::approvals::reject(args),
+        Command::Ledger(command) => cmd::ledger::main(command),
+        Command::Policy(command) => cmd::policy::main(command),
+        Command::Why(args) => why::main(args),
+        Command::Doctor(args) => doctor::main(args),
+        Command::Selftest(args) => selftest::main(args),
+        Command::Completions(args) => cmd::manual::completions(args),
+        Command::Man(args) => cmd::manual::man(args),
+    }
+}
+
+/// Help and version are answers, everything else is wrong usage. For the forms that pass on an
+/// agent's status, wrong usage is the wall's failure: 2 could be the agent's.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Standard error may be closed; there is nobody to tell then.
+    let _ = error.print();
+    let word = std::env::args_os().nth(1);
+    let runs = word.is_some_and(|w| w == "run" || w == "claude" || w == "codex");
+    match (error.use_stderr(), runs) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(WALL_FAILED),
+        (true, false) => ExitCode::from(USAGE),
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,556 @@
+//! The command line: every command, option and example. Help, shell completions and the man page
+//! all come from here.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use agentwall_engine::Scope;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+const EXIT_CODES: &str = "\
+Exit status:
+  run, claude, codex   the agent's own status; 128+N when signal N ended it;
+                       125 the wall itself failed (nothing was run unprotected),
+                       126 the command cannot be started, 127 it was not found
+  other commands       0 done, 1 failed or a defect was found, 2 wrong usage,
+                       3 conflicts: some changes could not be committed";
+
+/// An agent firewall: runs an AI agent under a policy, on a copy, with a ledger.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentwall",
+    version,
+    about = "An agent firewall: runs an AI agent under a policy, on a copy, with a ledger",
+    long_about = "AgentWall runs a program, usually an AI coding agent, behind a wall. A policy decides \
+                  every file, command and connection before it happens. Writes to the workspace land on a \
+                  copy that you review and commit or discard. Questions that the policy asks reach you in \
+                  another terminal, and a signed ledger proves what was decided.",
+    after_help = "Examples:\n  agentwall claude                 Claude Code under its starter policy\n  \
+                  agentwall run -- make test       any command under your policy\n  \
+                  agentwall diff --patch           what the last session changed here\n  \
+                  agentwall commit                 carry it to the originals",
+    after_long_help = concat_exit(),
+    max_term_width = 100,
+    infer_subcommands = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command behind the wall
+    Run(RunArgs),
+    /// Run Claude Code behind the wall, under its own policy
+    Claude(WordArgs),
+    /// Run Codex behind the wall, under its own policy
+    Codex(WordArgs),
+    /// Write a starter policy
+    Init(InitArgs),
+    /// List sessions
+    Sessions(SessionsArgs),
+    /// Show what a session changed
+    Diff(DiffArgs),
+    /// Carry a session's changes to the originals
+    Commit(CommitArgs),
+    /// Drop a session's changes
+    Discard(DiscardArgs),
+    /// Show the questions that wait for an answer
+    Pending(PendingArgs),
+    /// Approve an action that waits
+    Approve(ApproveArgs),
+    /// Reject an action that waits
+    Reject(RejectArgs),
+    /// Show and verify the ledger
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Check, test and explain policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Tell why an action was refused (works inside the wall, too)
+    Why(WhyArgs),
+    /// Tell what this host offers and what to do about what it lacks
+    Doctor(DoctorArgs),
+    /// Try the wall: what must fail inside has to fail
+    Selftest(SelftestArgs),
+    /// Print a shell completion script
+    Completions(CompletionsArgs),
+    /// Print the manual, or write its pages to a folder
+    Man(ManArgs),
+}
+
+/// `agentwall run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall run -- make test\n  \
+    agentwall run --policy strict.yaml --keep -- npm install\n  \
+    agentwall run --name builder --ask-timeout 10m -- ./agent.sh\n\n\
+    Without --policy the policy is ~/.config/agentwall/policy.yaml, else the newest one that \
+    'agentwall init' wrote there; the workspace's agentwall.yaml and /etc/agentwall/policy.yaml, \
+    where they exist, tighten it.\n\n\
+    Exit status: the command's own; 128+N when signal N ended it; 125 the wall itself failed, \
+    126 the command cannot be started, 127 it was not found.")]
+pub struct RunArgs {
+    /// Use exactly this policy file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The folder the agent works in [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// The agent's name, the subject agent:NAME of rules [default: the command's name]
+    #[arg(long, value_name = "NAME", value_parser = agent_name)]
+    pub name: Option<String>,
+    /// What becomes of the changes.
+    #[command(flatten)]
+    pub ending: Ending,
+    /// How long a question waits before it is denied, for example 90, 90s, 10m
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
+    pub ask_timeout: Duration,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true,
+          value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+    /// The user policy of a one-word form; layers still tighten it.
+    #[arg(skip)]
+    pub user_policy: Option<PathBuf>,
+}
+
+/// What becomes of a session's changes when it ends.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[group(id = "ending", multiple = false)]
+pub struct Ending {
+    /// Ask at the end what becomes of the changes (the default on a terminal)
+    #[arg(long)]
+    pub review: bool,
+    /// Commit at the end what the policy lets pass
+    #[arg(long)]
+    pub commit: bool,
+    /// Keep the changes for a later commit (the default without a terminal)
+    #[arg(long)]
+    pub keep: bool,
+    /// Drop the changes at the end
+    #[arg(long)]
+    pub discard: bool,
+}
+
+/// `agentwall claude`, `agentwall codex`.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_flag = true, after_help = "Example:\n  agentwall claude -p 'fix the tests'\n\n\
+    On first use the starter policy is written to ~/.config/agentwall; edit it there. All arguments \
+    go to the agent. For the wall's own options use \
+    'agentwall run --policy ~/.config/agentwall/claude-code.yaml -- claude'.")]
+pub struct WordArgs {
+    /// Arguments of the agent
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub args: Vec<OsString>,
+}
+
+/// An agent there is a starter policy for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Agent {
+    /// Claude Code
+    ClaudeCode,
+    /// Codex
+    Codex,
+    /// Any other program
+    Generic,
+}
+
+impl Agent {
+    /// The template's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Agent::ClaudeCode => "claude-code",
+            Agent::Codex => "codex",
+            Agent::Generic => "generic",
+        }
+    }
+}
+
+/// `agentwall init`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall init\n  agentwall init --agent codex --stdout | less")]
+pub struct InitArgs {
+    /// The agent [default: the one found on this host]
+    #[arg(long, value_enum)]
+    pub agent: Option<Agent>,
+    /// Overwrite a policy that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Print the policy, write nothing
+    #[arg(long, conflicts_with_all = ["force", "dir"])]
+    pub stdout: bool,
+    /// Write it to this folder [default: ~/.config/agentwall]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+/// `agentwall sessions`.
+#[derive(Debug, Clone, Args)]
+pub struct SessionsArgs {
+    /// All sessions [default: those of this workspace, or all when it has none]
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which session and which paths.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Selection {
+    /// Session: id, unique prefix or name [default: the newest of this workspace]
+    #[arg(value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Only these files and folders (after --)
+    #[arg(last = true, value_name = "PATHS", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `agentwall diff`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall diff\n  agentwall diff --patch -- src\n  \
+    agentwall diff k3f9 --patch | git apply --check")]
+pub struct DiffArgs {
+    /// Which session and which paths.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Line counts per file (the default on a terminal is --stat)
+    #[arg(long)]
+    pub stat: bool,
+    /// The changes as a patch that 'git apply' takes
+    #[arg(long, short = 'p')]
+    pub patch: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["stat", "patch"])]
+    pub json: bool,
+}
+
+/// `agentwall commit`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall commit\n  agentwall commit k3f9 -- src/lib.rs\n\n\
+    The policy decides every change (action file.commit): allow commits it, deny never does, ask \
+    holds it until you name it after -- or give --held. A file that changed underneath since the \
+    session began is a conflict: nothing is overwritten, nothing is lost, the exit status is 3.")]
+pub struct CommitArgs {
+    /// Which session and which paths.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Also what the policy asks about
+    #[arg(long)]
+    pub held: bool,
+    /// Do not ask for confirmation
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Show what would be committed, change nothing
+    #[arg(long)]
+    pub stat: bool,
+    /// Show it as a patch, change nothing
+    #[arg(long, short = 'p')]
+    pub patch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall discard`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall discard\n  agentwall discard k3f9 -y -- target")]
+pub struct DiscardArgs {
+    /// Which session and which paths.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Do not ask for confirmation
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Show what would be dropped, change nothing
+    #[arg(long)]
+    pub stat: bool,
+    /// Show it as a patch, change nothing
+    #[arg(long, short = 'p')]
+    pub patch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall pending`.
+#[derive(Debug, Clone, Args)]
+pub struct PendingArgs {
+    /// Print JSON; with --watch one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Stay and show new questions as they come
+    #[arg(long, short = 'w')]
+    pub watch: bool,
+}
+
+/// `agentwall approve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall approve k3f9-1\n  agentwall approve k3f9-1 --for session\n  \
+    agentwall approve k3f9-2 --for 'tcp://*.crates.io:443'")]
+pub struct ApproveArgs {
+    /// The question, from 'agentwall pending'
+    pub id: String,
+    /// How far it reaches: once, session (this action on this object), or a resource pattern
+    #[arg(long = "for", value_name = "SCOPE", default_value = "once", value_parser = scope)]
+    pub scope: Scope,
+}
+
+/// `agentwall reject`.
+#[derive(Debug, Clone, Args)]
+pub struct RejectArgs {
+    /// The question, from 'agentwall pending'
+    pub id: String,
+    /// Why, for the agent to read
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `agentwall ledger …`.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Show entries
+    Show(LedgerShowArgs),
+    /// Check every byte of the log against its signed checkpoint
+    Verify(LedgerVerifyArgs),
+    /// Print the log's public key (a C2SP vkey)
+    Key,
+}
+
+/// `agentwall ledger show`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall ledger show --last 20\n  \
+    agentwall ledger show --session k3f9 --effect deny")]
+pub struct LedgerShowArgs {
+    /// Print JSON, one entry a line
+    #[arg(long)]
+    pub json: bool,
+    /// Only entries of this session (id, prefix, or name)
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Only entries of this type, for example decision, exec, connect, commit
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Only decisions with this effect
+    #[arg(long, value_name = "EFFECT")]
+    pub effect: Option<String>,
+    /// Only decisions by this rule
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only the last N that match
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Stay and show new entries as they come
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+}
+
+/// `agentwall ledger verify`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall ledger verify\n  \
+    agentwall ledger verify /backup/ledger --key 'agentwall.local/…+1a2b3c4d+…'")]
+pub struct LedgerVerifyArgs {
+    /// The log's folder [default: this user's log]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+    /// The public key, as text or in a file [default: this user's own key]
+    #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy …`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Load policy files and tell everything that is wrong with them
+    Check(PolicyFilesArgs),
+    /// Run the tests that rules carry
+    Test(PolicyFilesArgs),
+    /// Tell what happens to an action, and which rules said so
+    Explain(PolicyExplainArgs),
+    /// Print the JSON Schema of policy files, for editors
+    Schema,
+    /// List the starter policies
+    Templates,
+}
+
+/// `agentwall policy check`, `agentwall policy test`.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyFilesArgs {
+    /// Policy files; each is checked by itself
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy explain`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
+    agentwall policy explain net.connect tcp://example.com:443\n  \
+    agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'")]
+pub struct PolicyExplainArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The action, for example file.read
+    pub action: String,
+    /// The object: a path, tcp://host:port, dns:name, unix:/path
+    pub resource: String,
+    /// Who acts
+    #[arg(long, value_name = "SUBJECT", default_value = "agent:agent")]
+    pub subject: String,
+    /// The arguments, as a JSON list or object
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall why`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall why --last\n  agentwall why file.read ~/.ssh/id_ed25519")]
+pub struct WhyArgs {
+    /// The newest refusal (the default without ACTION)
+    #[arg(long, conflicts_with = "action")]
+    pub last: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The newest refusal of this action
+    #[arg(requires = "resource")]
+    pub action: Option<String>,
+    /// on this object
+    pub resource: Option<String>,
+}
+
+/// `agentwall doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall selftest`.
+#[derive(Debug, Clone, Args)]
+pub struct SelftestArgs {
+    /// Under this policy [default: the strictest that a program can start under]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall completions`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  agentwall completions bash > ~/.local/share/bash-completion/completions/agentwall")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `agentwall man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write one page per command to this folder [default: print the main page]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+fn concat_exit() -> &'static str {
+    EXIT_CODES
+}
+
+/// `once`, `session`, or else a pattern.
+fn scope(text: &str) -> Result<Scope, String> {
+    match text {
+        "" => Err("expected once, session or a resource pattern".into()),
+        "once" => Ok(Scope::Once),
+        "session" => Ok(Scope::Session),
+        pattern => Ok(Scope::Pattern(pattern.to_owned())),
+    }
+}
+
+/// Seconds, or a number with `ms`, `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1000,
+        "ms" => 1,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a time such as 90, 90s, 10m or 1h".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "expected a time such as 90, 90s, 10m or 1h")?;
+    match number.checked_mul(unit) {
+        Some(ms) if ms <= 7 * 24 * 3_600_000 => Ok(Duration::from_millis(ms)),
+        _ => Err("the longest time is 168h".into()),
+    }
+}
+
+/// A name that is safe in a subject and on a terminal.
+fn agent_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        return Err("expected 1 to 64 letters, digits, '-', '_' or '.'".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_is_taken_with_and_without_dashes() {
+        for line in [
+            vec!["agentwall", "run", "--keep", "--", "ls", "--color", "-x"],
+            vec!["agentwall", "run", "--keep", "ls", "--color", "-x"],
+        ] {
+            let Command::Run(run) = Cli::parse_from(line).command else { panic!() };
+            assert_eq!(run.command, ["ls", "--color", "-x"]);
+            assert!(run.ending.keep && run.ask_timeout == Duration::from_secs(300));
+        }
+        let Command::Claude(word) =
+            Cli::parse_from(["agentwall", "claude", "-p", "x", "--help"]).command
+        else {
+            panic!()
+        };
+        assert_eq!(word.args, ["-p", "x", "--help"]);
+        assert!(Cli::try_parse_from(["agentwall", "run", "--keep", "--commit", "--", "ls"]).is_err());
+        assert!(Cli::try_parse_from(["agentwall", "run"]).is_err());
+    }
+
+    #[test]
+    fn times_and_names() {
+        for (text, ms) in [("4", 4000), ("4s", 4000), ("250ms", 250), ("10m", 600_000)] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(ms));
+        }
+        for text in ["", "s", "-1", "1d", "999999999999999h", "1.5s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(agent_name("a\nb").is_err() && agent_name("").is_err());
+        assert!(agent_name("claude-code").is_ok());
+    }
+}

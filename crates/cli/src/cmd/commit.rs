@@ -1,0 +1,3 @@
+//! Commands.
+/// Runs the command.
+pub fn main(_: crate::args::CommitArgs) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not built yet") }

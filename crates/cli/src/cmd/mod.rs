@@ -1,0 +1,12 @@
+//! The commands, one module each (`run`, `why`, `doctor` and `selftest` are modules of their own).
+
+pub mod approvals;
+pub mod commit;
+pub mod diff;
+pub mod discard;
+pub mod init;
+pub mod ledger;
+pub mod manual;
+pub mod policy;
+pub mod sessions;
+pub mod word;

@@ -1,0 +1,224 @@
+//! The approval channel: how `pending`, `approve` and `reject` in another terminal talk to the
+//! supervisor of a running session.
+//!
+//! A Unix socket in the session's private folder, one JSON object a line in each direction, one
+//! answer per request. The folder is out of the agent's sight and belongs to the user alone, so who
+//! can connect is the user. Requests and answers have a size limit; a peer that stays silent is
+//! given up.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    time::Duration,
+};
+
+use agentwall_action::{Action, Decision, escape_text};
+use agentwall_engine::Scope;
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    session::Session,
+    state::{State, shown},
+};
+
+/// Longest line in bytes.
+pub const MAX_LINE: u64 = 16 << 20;
+
+/// How long a peer may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a person's command asks of a supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Which questions wait?
+    Pending,
+    /// Let it happen.
+    Approve {
+        /// The question.
+        id: String,
+        /// How far the answer reaches.
+        scope: Scope,
+    },
+    /// It shall not happen.
+    Reject {
+        /// The question.
+        id: String,
+        /// For the agent to read.
+        reason: Option<String>,
+    },
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// The questions that wait, the oldest first.
+    Pending(Vec<PendingAsk>),
+    /// It is done.
+    Done {
+        /// What was done, for a person.
+        text: String,
+    },
+    /// It was not done.
+    Error {
+        /// Why, and the next step.
+        text: String,
+    },
+}
+
+/// A question that waits for a person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingAsk {
+    /// `<session suffix>-<n>`.
+    pub id: String,
+    /// The session's id.
+    pub session: String,
+    /// The agent's name.
+    pub name: String,
+    /// What would be done.
+    pub action: Action,
+    /// Why it is asked.
+    pub decision: Decision,
+    /// The program that would do it, escaped.
+    pub exe: String,
+    /// Its process id on the host.
+    pub pid: u32,
+    /// When it was asked, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When it is denied for want of an answer, milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Digest of what exactly an approval is bound to, lower-case hex.
+    pub digest: String,
+}
+
+/// The session's socket, to be listened on by its supervisor. A left-over socket is replaced: the
+/// caller holds the session's lock.
+pub fn listen(session: &Session) -> Result<UnixListener> {
+    let path = session.socket_path();
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot replace {}", shown(&path)));
+        }
+        _ => {}
+    }
+    let (_dir, short) = short_path(session)?;
+    UnixListener::bind(&short).with_context(|| format!("cannot make the socket {}", shown(&path)))
+}
+
+/// Asks the supervisor of a session.
+pub fn call(session: &Session, request: &Request) -> Result<Response> {
+    let gone = || {
+        format!(
+            "session {} does not answer; it may just have ended ('agentwall sessions' tells)",
+            session.id()
+        )
+    };
+    let (_dir, short) = short_path(session)?;
+    let mut stream = UnixStream::connect(&short).with_context(gone)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write_line(&mut stream, request).with_context(gone)?;
+    read_line(&mut BufReader::new(stream)).with_context(gone)?.ok_or_else(|| anyhow!(gone()))
+}
+
+/// Writes one message.
+pub fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(())
+}
+
+/// Reads one message; `None` when the peer has closed.
+pub fn read_line<T: DeserializeOwned>(stream: &mut BufReader<UnixStream>) -> Result<Option<T>> {
+    let mut line = Vec::new();
+    stream.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if !line.ends_with(b"\n") {
+        bail!("a message was cut off or is longer than {MAX_LINE} bytes");
+    }
+    serde_json::from_slice(&line).context("a message is not of the form expected").map(Some)
+}
+
+/// All sessions that run now, the newest first.
+pub fn running(state: &State) -> Result<Vec<Session>> {
+    let (sessions, _) = Session::list(state)?;
+    Ok(sessions.into_iter().filter(Session::is_running).collect())
+}
+
+/// The running session that asked question `id`.
+pub fn session_of(state: &State, id: &str) -> Result<Session> {
+    let waiting = "'agentwall pending' lists the questions that wait";
+    let Some((suffix, number)) = id.rsplit_once('-') else {
+        bail!("'{}' is not the id of a question, such as k3f9-1; {waiting}", escape_text(id));
+    };
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        bail!("'{}' is not the id of a question, such as k3f9-1; {waiting}", escape_text(id));
+    }
+    // A person may paste the whole session id in front.
+    let suffix = suffix.rsplit('-').next().unwrap_or(suffix);
+    match Session::by_suffix(state, suffix)? {
+        Some(session) if session.is_running() => Ok(session),
+        Some(session) => bail!("session {} has ended; its questions were denied", session.id()),
+        None => bail!("no session asked a question '{}'; {waiting}", escape_text(id)),
+    }
+}
+
+/// A path to the socket that fits into a socket address (108 bytes, unix(7)) however long the state
+/// folder's path is; valid as long as the folder stays open.
+fn short_path(session: &Session) -> Result<(File, PathBuf)> {
+    let dir = File::open(session.dir())
+        .with_context(|| format!("cannot open {}", shown(session.dir())))?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd()));
+    Ok((dir, short))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::NewSession;
+    use std::path::Path;
+
+    #[test]
+    fn asks_and_answers_in_a_folder_with_a_long_name() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = State::open_at(&tmp.path().join("x".repeat(200))).unwrap();
+        let new = NewSession { name: "a".into(), workspace: "/w".into(), command: vec![] };
+        let session = Session::create(&state, new).unwrap();
+        let id = format!("{}-1", session.suffix());
+        let ended = session_of(&state, &id).unwrap_err().to_string();
+        assert!(ended.contains("has ended"), "{ended}");
+        assert!(call(&session, &Request::Pending).is_err());
+        let _lock = session.hold_lock().unwrap();
+        assert_eq!(session_of(&state, &id).unwrap().id(), session.id());
+        for wrong in ["", "x", "k3f9-", "k3f9-a", "\x1b[2J-1"] {
+            let error = session_of(&state, wrong).unwrap_err().to_string();
+            assert!(error.contains("agentwall pending") && !error.contains('\x1b'), "{error}");
+        }
+        let listener = listen(&session).unwrap();
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let request: Request = read_line(&mut reader).unwrap().unwrap();
+            let mut stream = stream;
+            write_line(&mut stream, &Response::Done { text: "ok".into() }).unwrap();
+            request
+        });
+        let request = Request::Approve { id, scope: Scope::Pattern("/w/**".into()) };
+        let answer = call(&session, &request).unwrap();
+        assert_eq!(answer, Response::Done { text: "ok".into() });
+        assert_eq!(server.join().unwrap(), request);
+        // A second supervisor's socket replaces a left-over one.
+        listen(&session).unwrap();
+        assert!(Path::new(&session.socket_path()).exists());
+    }
+}

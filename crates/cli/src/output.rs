@@ -1,0 +1,180 @@
+//! What reaches the terminal: colour only where a person looks, tables, and no text that an agent
+//! chose without escaping. Results go to standard output, everything else to standard error.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
+
+use agentwall_action::escape_bytes;
+use anyhow::Result;
+
+/// Exit status: done.
+pub const OK: u8 = 0;
+/// Exit status: failed, or a defect was found.
+pub const FAILED: u8 = 1;
+/// Exit status: wrong usage.
+pub const USAGE: u8 = 2;
+/// Exit status: some changes could not be committed.
+pub const CONFLICTS: u8 = 3;
+/// Exit status: the wall itself failed.
+pub const WALL_FAILED: u8 = 125;
+
+/// An error that the person's command line is to blame for; exit status 2.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// A colour or weight, by its SGR number (ECMA-48).
+#[derive(Debug, Clone, Copy)]
+pub enum Style {
+    /// Refused, conflicting, lost.
+    Red,
+    /// Done.
+    Green,
+    /// Waiting.
+    Yellow,
+    /// Less important.
+    Dim,
+    /// More important.
+    Bold,
+}
+
+/// Whether standard output shows colours.
+pub fn colours() -> bool {
+    io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// The text in a style, if standard output shows colours. The text is escaped already.
+pub fn paint(style: Style, text: &str) -> String {
+    if !colours() {
+        return text.to_owned();
+    }
+    let code = match style {
+        Style::Red => 31,
+        Style::Green => 32,
+        Style::Yellow => 33,
+        Style::Dim => 2,
+        Style::Bold => 1,
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// Writes text to standard output.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a JSON value to standard output, indented.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Writes a JSON value as one line.
+pub fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// A message for the person, on standard error.
+pub fn note(text: &str) {
+    // Standard error may be closed; there is nobody to tell then.
+    let _ = writeln!(io::stderr(), "agentwall: {text}");
+}
+
+/// Columns of text, aligned; the last one is not padded. Cells are escaped already.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(|c| visible(c)).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (n, cell) in row.iter().enumerate() {
+            line.push_str(cell);
+            if n + 1 < row.len() {
+                line.extend(std::iter::repeat_n(' ', widths[n] - visible(cell) + 2));
+            }
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Characters that are seen: escape sequences of [`paint`] are not.
+fn visible(text: &str) -> usize {
+    let mut count = 0;
+    let mut inside = false;
+    for c in text.chars() {
+        match c {
+            '\x1b' => inside = true,
+            'm' if inside => inside = false,
+            _ if inside => {}
+            _ => count += 1,
+        }
+    }
+    count
+}
+
+/// A path below a folder by its relative name, else whole; escaped.
+pub fn path_below(path: &Path, folder: &Path) -> String {
+    let short = path.strip_prefix(folder).ok().filter(|p| !p.as_os_str().is_empty());
+    escape_bytes(short.unwrap_or(path).as_os_str().as_bytes())
+}
+
+/// How long ago, in the largest fitting unit.
+pub fn ago(ms: u64) -> String {
+    let seconds = crate::state::now_ms().saturating_sub(ms) / 1000;
+    format!("{} ago", span(seconds))
+}
+
+/// Seconds in the largest fitting unit.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `1 change`, `2 changes`.
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align_whatever_is_painted() {
+        let rows = [
+            vec!["\x1b[31mab\x1b[0m".into(), "x".into()],
+            vec!["abcd".into(), "y".into()],
+        ];
+        assert_eq!(table(&rows), "\x1b[31mab\x1b[0m    x\nabcd  y\n");
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(7300), "2 h");
+    }
+}

@@ -1,0 +1,260 @@
+//! Questions to a person: held here, shown by `agentwall pending`, answered over a socket in the
+//! session's folder, which the agent cannot see.
+//!
+//! A question is bound to the exact object (path and inode, or destination), the arguments and the
+//! policy digest; its digest is what the ledger records, and an answer is used once.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use agentwall_action::{Decision, Effect, Hint};
+use agentwall_engine::{Grant, Scope};
+use agentwall_ledger::{Record, entry::Approval, hash::sha256_hex};
+use agentwall_wall::wire::Event;
+
+use super::{Supervisor, lock};
+use crate::control::{PendingAsk, Request, Response};
+
+type Reply = Box<dyn FnOnce(Decision) + Send>;
+
+struct Open {
+    event: Event,
+    digest: String,
+    since: SystemTime,
+    deadline: Instant,
+    expires: SystemTime,
+    reply: Reply,
+}
+
+/// The open questions of a session.
+pub struct Asks {
+    prefix: String,
+    timeout: Duration,
+    next: AtomicU64,
+    open: Mutex<BTreeMap<String, Open>>,
+}
+
+/// How many questions may wait at once: a flood must not bury the one that matters.
+const MAX_OPEN: usize = 64;
+
+impl Asks {
+    pub(super) fn new(session: &str, timeout: Duration) -> Asks {
+        let prefix = session.rsplit('-').next().unwrap_or(session).to_owned();
+        Asks { prefix, timeout, next: AtomicU64::new(1), open: Mutex::default() }
+    }
+
+    /// Puts a question, unless a standing answer covers it by now; `reply` gets the decision.
+    pub(super) fn ask(
+        &self,
+        supervisor: &Arc<Supervisor>,
+        event: Event,
+        reply: impl FnOnce(Decision) + Send + 'static,
+    ) {
+        let now = supervisor.engine.decide(&event.action);
+        if now.effect != Effect::Ask {
+            supervisor.record(Event { decision: now.clone(), ..event });
+            return reply(now);
+        }
+        // Serialising values that came from JSON cannot fail.
+        let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
+            .unwrap_or_default();
+        let digest = sha256_hex(&bound);
+        let id = format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+        let mut open = lock(&self.open);
+        if open.len() >= MAX_OPEN {
+            drop(open);
+            let decision = refusal(&event.decision, "too many questions wait already");
+            supervisor.record(Event { decision: decision.clone(), ..event });
+            return reply(decision);
+        }
+        supervisor.record(event.clone());
+        let now = SystemTime::now();
+        eprintln_notice(&id, &event);
+        open.insert(
+            id.clone(),
+            Open {
+                event,
+                digest,
+                since: now,
+                deadline: Instant::now() + self.timeout,
+                expires: now + self.timeout,
+                reply: Box::new(reply),
+            },
+        );
+        drop(open);
+        let me = Arc::clone(supervisor);
+        let timeout = self.timeout;
+        std::thread::spawn(move || {
+            std::thread::sleep(timeout);
+            me.asks.expire(&me, &id);
+        });
+    }
+
+    fn expire(&self, supervisor: &Supervisor, id: &str) {
+        let Some(open) = lock(&self.open).remove(id) else { return };
+        debug_assert!(open.deadline <= Instant::now());
+        self.close(supervisor, id, open, "timeout", Scope::Once, |d| {
+            refusal(d, "nobody answered in time")
+        });
+    }
+
+    fn close(
+        &self,
+        supervisor: &Supervisor,
+        id: &str,
+        open: Open,
+        verdict: &str,
+        scope: Scope,
+        decide: impl FnOnce(&Decision) -> Decision,
+    ) {
+        let decision = decide(&open.event.decision);
+        let approval = Approval {
+            ask: id.to_owned(),
+            verdict: verdict.to_owned(),
+            scope: match &scope {
+                Scope::Once => "once".into(),
+                Scope::Session => "session".into(),
+                Scope::Pattern(_) => "pattern".into(),
+            },
+            pattern: match scope {
+                Scope::Pattern(p) => Some(p),
+                _ => None,
+            },
+            by: format!("uid:{}", rustix::process::getuid().as_raw()),
+            binding: open.digest,
+        };
+        // An approval is durable before the action goes on.
+        let decision = match supervisor.seal(Record::Approval(approval)) {
+            Ok(()) => decision,
+            Err(e) => refusal(&decision, &format!("the answer could not be recorded: {e}")),
+        };
+        (open.reply)(decision);
+    }
+
+    fn pending(&self, supervisor: &Supervisor) -> Vec<PendingAsk> {
+        let ms = |t: SystemTime| {
+            t.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+        };
+        lock(&self.open)
+            .iter()
+            .map(|(id, open)| PendingAsk {
+                id: id.clone(),
+                session: supervisor.session.clone(),
+                name: supervisor.engine.facts().session.name.clone(),
+                action: open.event.action.clone(),
+                decision: open.event.decision.clone(),
+                exe: open.event.actor.exe.clone(),
+                pid: open.event.actor.pid,
+                since_ms: ms(open.since),
+                expires_ms: ms(open.expires),
+                digest: open.digest.clone(),
+            })
+            .collect()
+    }
+
+    fn approve(&self, supervisor: &Supervisor, id: &str, scope: Scope) -> Response {
+        let Some(open) = lock(&self.open).remove(id) else { return unknown(id) };
+        if scope != Scope::Once {
+            match Grant::new(&open.event.action, &open.event.decision, scope.clone()) {
+                Ok(grant) => supervisor.engine.grant(grant),
+                Err(e) => {
+                    lock(&self.open).insert(id.to_owned(), open);
+                    return Response::Error { text: e.to_string() };
+                }
+            }
+        }
+        let text = format!("approved for {scope}: {}", open.event.action.resource);
+        self.close(supervisor, id, open, "approve", scope, |decision| Decision {
+            effect: Effect::Allow,
+            reason: format!("approved: {}", decision.reason),
+            ..decision.clone()
+        });
+        Response::Done { text }
+    }
+
+    fn reject(&self, supervisor: &Supervisor, id: &str, reason: Option<String>) -> Response {
+        let Some(open) = lock(&self.open).remove(id) else { return unknown(id) };
+        let text = format!("rejected: {}", open.event.action.resource);
+        self.close(supervisor, id, open, "reject", Scope::Once, |decision| {
+            refusal(decision, reason.as_deref().unwrap_or("a person said no"))
+        });
+        Response::Done { text }
+    }
+}
+
+fn unknown(id: &str) -> Response {
+    Response::Error {
+        text: format!(
+            "no question {} is open (answered, expired or mistyped); `agentwall pending` lists \
+             the open ones",
+            agentwall_action::escape_text(id)
+        ),
+    }
+}
+
+fn refusal(decision: &Decision, why: &str) -> Decision {
+    Decision {
+        effect: Effect::Deny,
+        reason: if decision.reason.is_empty() {
+            why.to_owned()
+        } else {
+            format!("{why} ({})", decision.reason)
+        },
+        hint: Hint { next: Some("ask-user".into()), ..decision.hint.clone() },
+        ..decision.clone()
+    }
+}
+
+/// A line on the terminal that started the wall, unless the agent is using that terminal.
+fn eprintln_notice(id: &str, event: &Event) {
+    use std::io::IsTerminal;
+    if !std::io::stdin().is_terminal() {
+        eprintln!(
+            "agentwall: waiting for you: {} {} (agentwall approve {id} | agentwall reject {id})",
+            event.action.verb, event.action.resource
+        );
+    }
+}
+
+/// Serves the approval socket of a session until the process ends.
+pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let supervisor = Arc::clone(&supervisor);
+            std::thread::spawn(move || converse(&supervisor, stream));
+        }
+    });
+}
+
+fn converse(supervisor: &Supervisor, stream: UnixStream) {
+    let own = rustix::process::getuid();
+    let trusted = rustix::net::sockopt::socket_peercred(&stream)
+        .is_ok_and(|peer| peer.uid == own || peer.uid.is_root());
+    if !trusted {
+        return;
+    }
+    let Ok(mut out) = stream.try_clone() else { return };
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let response = match serde_json::from_str(&line) {
+            Ok(Request::Pending) => {
+                Response::Pending { asks: supervisor.asks.pending(supervisor) }
+            }
+            Ok(Request::Approve { id, scope }) => supervisor.asks.approve(supervisor, &id, scope),
+            Ok(Request::Reject { id, reason }) => supervisor.asks.reject(supervisor, &id, reason),
+            Err(e) => Response::Error { text: format!("not a request: {e}") },
+        };
+        let Ok(mut line) = serde_json::to_vec(&response) else { return };
+        line.push(b'\n');
+        if out.write_all(&line).is_err() {
+            return;
+        }
+    }
+}

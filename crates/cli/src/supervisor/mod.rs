@@ -1,0 +1,234 @@
+//! The supervisor: the host's side of one running wall.
+//!
+//! It owns what the agent must never reach: the ledger and its key, the questions to a person, the
+//! way out to the network. The broker reports what it did and asks what it cannot know; this side
+//! answers, records, and ends the session when the ledger cannot be written any more.
+
+mod asks;
+mod gate;
+mod terminal;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use agentwall_action::{Decision, Effect, Verb};
+use agentwall_egress::Egress;
+use agentwall_engine::Engine;
+use agentwall_ledger::{
+    AppendError, Entry, Log, Record,
+    entry::{Connect, DecisionRecord, Exec},
+};
+use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
+
+pub use asks::{Asks, serve_control};
+pub use gate::SupervisorGate;
+pub use terminal::TerminalRelay;
+
+/// How the agent ended.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The agent's exit status as a shell reports it: its own, or 128 + signal.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Plain allows per verb.
+    pub allowed: BTreeMap<String, u64>,
+    /// Recorded decisions per effect.
+    pub decisions: BTreeMap<String, u64>,
+}
+
+/// Shared by all of the supervisor's threads.
+pub struct Supervisor {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) session: String,
+    log: Arc<Log>,
+    seq: AtomicU64,
+    decisions: Mutex<BTreeMap<String, u64>>,
+    out: Mutex<UnixStream>,
+    pub(crate) asks: Asks,
+    pub(crate) egress: OnceLock<Egress>,
+    failed: AtomicBool,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor for a standing wall.
+    pub fn new(
+        engine: Arc<Engine>,
+        session: String,
+        log: Arc<Log>,
+        first_seq: u64,
+        socket: UnixStream,
+        ask_timeout: Duration,
+    ) -> Arc<Supervisor> {
+        Arc::new(Supervisor {
+            engine,
+            asks: Asks::new(&session, ask_timeout),
+            session,
+            log,
+            seq: AtomicU64::new(first_seq),
+            decisions: Mutex::default(),
+            out: Mutex::new(socket),
+            egress: OnceLock::new(),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Appends a record that must be durable before anything goes on.
+    pub fn seal(&self, record: Record) -> Result<(), AppendError> {
+        self.log.append(&self.entry(record)).map(drop)
+    }
+
+    fn entry(&self, record: Record) -> Vec<u8> {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        Entry::now(&self.session, seq, record).to_bytes()
+    }
+
+    /// Appends a record of something that has happened; durable within a bounded moment. If the
+    /// ledger cannot take it, the session ends: an agent without a ledger is not to run.
+    pub fn note(&self, record: Record) {
+        if let Err(e) = self.log.append_later(&self.entry(record))
+            && !self.failed.swap(true, Ordering::SeqCst)
+        {
+            eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
+            self.send(&ToBroker::Signal(libc_sigkill()));
+        }
+    }
+
+    /// Whether the session was ended because of the ledger.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Sends to the broker; a broker that is gone needs nothing any more.
+    pub fn send(&self, message: &ToBroker) {
+        if let Ok(mut line) = serde_json::to_vec(message) {
+            line.push(b'\n');
+            let _ = lock(&self.out).write_all(&line);
+        }
+    }
+
+    /// Lets the agent read a refusal that the broker has not seen, and records it.
+    pub(crate) fn refuse_elsewhere(&self, event: Event) {
+        self.send(&ToBroker::Note(Box::new(event.clone())));
+        self.record(event);
+    }
+
+    /// Writes an event to the ledger in the form its verb has.
+    pub fn record(&self, event: Event) {
+        *lock(&self.decisions).entry(event.decision.effect.to_string()).or_default() += 1;
+        let exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
+        let mut decision =
+            DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
+        decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
+        decision.exe = exe;
+        self.note(match event.action.verb {
+            Verb::ProcessExec => {
+                let argv: Vec<String> = event
+                    .action
+                    .facts
+                    .args
+                    .as_array()
+                    .map(|a| a.iter().filter_map(|v| v.as_str()).map(str::to_owned).collect())
+                    .unwrap_or_default();
+                let mut exec = Exec::new(decision, &argv);
+                exec.device = Some(event.binding.device);
+                exec.inode = Some(event.binding.inode);
+                Record::Exec(exec)
+            }
+            Verb::NetConnect => {
+                let mut connect =
+                    Connect::new(&event.action, &event.decision, &event.enforced_by);
+                connect.decision = decision;
+                Record::Connect(connect)
+            }
+            _ => Record::Decision(decision),
+        });
+    }
+
+    /// Serves the broker until the agent has ended or the broker is gone.
+    pub fn serve(
+        self: &Arc<Self>,
+        socket: UnixStream,
+        mut stopped: impl FnMut(),
+    ) -> Result<Ending, String> {
+        for line in BufReader::new(socket).lines() {
+            let line = line.map_err(|e| format!("lost the wall's broker: {e}"))?;
+            let message: ToSupervisor = serde_json::from_str(&line)
+                .map_err(|e| format!("the wall's broker sent something unreadable: {e}"))?;
+            match message {
+                ToSupervisor::Event(event) => self.record(event),
+                ToSupervisor::Question(number, request) => self.answer(number, request),
+                ToSupervisor::Stopped => stopped(),
+                ToSupervisor::Ended { status, counts } => {
+                    let exited = status & 0x7f == 0;
+                    let (code, signal) = if exited {
+                        ((status >> 8) & 0xff, None)
+                    } else {
+                        (128 + (status & 0x7f), Some(status & 0x7f))
+                    };
+                    return Ok(Ending {
+                        code,
+                        signal,
+                        allowed: counts.into_iter().map(|(v, n)| (v.to_string(), n)).collect(),
+                        decisions: lock(&self.decisions).clone(),
+                    });
+                }
+            }
+        }
+        Err("the wall's broker ended before the agent".into())
+    }
+
+    fn answer(self: &Arc<Self>, number: u64, request: Request) {
+        match request {
+            Request::Ask(event) => {
+                let me = Arc::clone(self);
+                self.asks.ask(self, event, move |decision| {
+                    me.send(&ToBroker::Answer(number, decision));
+                });
+            }
+            Request::Connect { address, actor } => {
+                let me = Arc::clone(self);
+                gate::decide_connect(self, address, actor, move |decision| {
+                    me.send(&ToBroker::Answer(number, decision));
+                });
+            }
+        }
+    }
+}
+
+/// SIGKILL by number: this crate has no use for a libc otherwise.
+const fn libc_sigkill() -> i32 {
+    9
+}
+
+/// An allow that no rule stands behind: what happens inside the agent's own network.
+pub(crate) fn inside(engine: &Engine) -> Decision {
+    Decision {
+        effect: Effect::Allow,
+        rule: None,
+        reason: "inside the agent's own network".into(),
+        hint: Default::default(),
+        monitors: Vec::new(),
+        errors: Vec::new(),
+        policy: engine.policy().digest().to_owned(),
+    }
+}
+
+/// Each critical section here is one insert, remove or write: data stays whole after a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
