@@ -46,6 +46,10 @@
 //! inode, size, mtime, ctime, mode) per object at session start would decide this case and `Vanished`
 //! exactly, and would notice file systems that store only whole seconds.
 //!
+//! An agent is root of its user namespace and can make directories that their owner cannot enter. An
+//! ordinary caller therefore runs this crate as root of such a namespace too, or gets
+//! [`ScanError::Entry`]; files without read permission are no obstacle.
+//!
 //! The mode of a layer's root directory itself is not compared.
 
 #![forbid(unsafe_code)]

@@ -51,7 +51,10 @@ pub enum ScanError {
         source: std::io::Error,
     },
     /// Something in the upper directory cannot be read.
-    #[error("cannot read the session's copy of {path:?}: {source}")]
+    #[error(
+        "cannot read the session's copy of {path:?}: {source}; if permission is denied, run as root \
+         of a user namespace that maps the owner"
+    )]
     Entry {
         /// The path in the original tree it stands for.
         path: PathBuf,

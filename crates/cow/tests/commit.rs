@@ -365,10 +365,11 @@ fn a_full_disk_loses_nothing() {
 fn child_full_disk() {
     let dir =
         std::path::PathBuf::from(std::env::var_os("AGENTWALL_CHILD").expect("run by child()"));
-    std::fs::write(dir.join("root/keep"), vec![b'k'; 600_000]).unwrap();
+    std::fs::write(dir.join("root/keep"), vec![b'k'; 300_000]).unwrap();
+    std::fs::write(dir.join("root/fill"), vec![b'f'; 500_000]).unwrap();
     std::fs::write(dir.join("root/gone"), "gone").unwrap();
     let (dir, layer, options) = child_session();
-    std::fs::write(dir.join("upper/keep"), vec![b'n'; 900_000]).unwrap();
+    std::fs::write(dir.join("upper/keep"), vec![b'n'; 600_000]).unwrap();
     sh(&dir, "mknod upper/gone c 0 0");
     let layers = std::slice::from_ref(&layer);
     let set = agentwall_cow::scan(layers).unwrap();
@@ -383,18 +384,18 @@ fn child_full_disk() {
     );
     assert_eq!(
         std::fs::read(dir.join("root/keep")).unwrap(),
-        vec![b'k'; 600_000]
+        vec![b'k'; 300_000]
     );
     assert_eq!(
         std::fs::metadata(dir.join("upper/keep")).unwrap().len(),
-        900_000
+        600_000
     );
     assert_eq!(
         std::fs::read_dir(dir.join("root")).unwrap().count(),
-        2,
+        3,
         "no litter"
     );
-    sh(&dir, "mount -o remount,size=8M root");
+    std::fs::remove_file(dir.join("root/fill")).unwrap();
     let set = agentwall_cow::scan(layers).unwrap();
     let report = commit(layers, &set, |_| Disposition::Commit, &options).unwrap();
     assert!(
@@ -403,7 +404,7 @@ fn child_full_disk() {
     );
     assert_eq!(
         std::fs::read(dir.join("root/keep")).unwrap(),
-        vec![b'n'; 900_000]
+        vec![b'n'; 600_000]
     );
     // The trash folder is on another file system here, so the original rested in the tree.
     assert_eq!(std::fs::read_dir(dir.join("root")).unwrap().count(), 1);
@@ -423,7 +424,7 @@ fn child_read_only() {
     let (dir, layer, options) = child_session();
     sh(
         &dir,
-        "echo b >upper/a; echo n >upper/n; mknod upper/d c 0 0; mount -o remount,ro root",
+        "echo b >upper/a; echo n >upper/n; mknod upper/d c 0 0; mount -o remount,bind,ro root",
     );
     let layers = std::slice::from_ref(&layer);
     let set = agentwall_cow::scan(layers).unwrap();
@@ -438,7 +439,7 @@ fn child_read_only() {
         );
     }
     assert_eq!(std::fs::read_to_string(dir.join("root/a")).unwrap(), "a\n");
-    sh(&dir, "mount -o remount,rw root");
+    sh(&dir, "mount -o remount,bind,rw root");
     let set = agentwall_cow::scan(layers).unwrap();
     assert!(
         commit(layers, &set, |_| Disposition::Commit, &options)

@@ -15,7 +15,7 @@ use agentwall_cow::{CommitOptions, Disposition, Layer, commit, scan};
 #[test]
 fn a_killed_commit_is_whole_and_is_completed() {
     let mut cut_off = 0;
-    for round in 0..40u64 {
+    for round in 0..24u64 {
         let s = Session::new(
             "mkdir -p d gone/sub o; for i in $(seq 30); do echo old $i >d/$i; echo g >gone/sub/$i
              echo o >o/$i; done; echo f >becomes-dir; chmod 600 d/1",
@@ -59,7 +59,7 @@ fn a_killed_commit_is_whole_and_is_completed() {
         while !started.exists() {
             std::thread::sleep(Duration::from_micros(100));
         }
-        std::thread::sleep(Duration::from_micros(700 * round));
+        std::thread::sleep(Duration::from_micros(1100 * round));
         child.kill().unwrap();
         cut_off += usize::from(!child.wait().unwrap().success());
 
@@ -84,7 +84,7 @@ fn a_killed_commit_is_whole_and_is_completed() {
         assert!(s.scan().is_empty());
         s.no_litter();
     }
-    assert!(cut_off >= 10, "only {cut_off} commits were cut off");
+    assert!(cut_off >= 6, "only {cut_off} commits were cut off");
 }
 
 #[test]
