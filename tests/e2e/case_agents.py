@@ -152,7 +152,7 @@ def check_commit(report, wall, account):
         return
     for path in ("src/farewell.rs", "src/lib.rs", "obsolete.txt"):
         report.check(f"the diff lists {path}", path in diff, diff[-800:])
-    result = wall.call("commit")
+    result = wall.call("commit", "--yes")
     said = result.stdout + result.stderr
     home = account.home
     lib = accounts.read(f"{home}/project/src/lib.rs") or b""

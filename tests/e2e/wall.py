@@ -83,7 +83,7 @@ def extra_rules(account, port):
         {"id": "e2e-allowed-host", "priority": 1, "action": "net.connect",
          "resource": "tcp://allowed.test:80", "effect": "allow"},
         {"id": "e2e-allowed-name", "priority": 1, "action": "dns.resolve",
-         "resource": "allowed.test", "effect": "allow"},
+         "resource": "dns:allowed.test", "effect": "allow"},
         {"id": "e2e-programs", "priority": 1, "action": ["file.read", "file.exec", "process.exec"],
          "resource": [stage, f"{stage}/**"], "effect": "allow"},
     ]
