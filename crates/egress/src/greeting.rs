@@ -185,7 +185,8 @@ fn http(bytes: &[u8]) -> Greeting {
     let mut words = line
         .split(|b| matches!(b, b' ' | b'\t'))
         .filter(|w| !w.is_empty());
-    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.last())
+    let (Some(method), Some(target), Some(version)) =
+        (words.next(), words.next(), words.next_back())
     else {
         return Greeting::Other;
     };

@@ -16,7 +16,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use socket2::SockRef;
 
-use crate::netns::{self, HostLoopback, INSIDE_MARK, NetPlan, NetnsError};
+use crate::netns::{self, HostLoopback, INSIDE_MARK, LOOPBACK_CONGESTION, NetPlan, NetnsError};
 
 /// Ports to try: above the default ephemeral range (32768-60999).
 const PORTS: std::ops::Range<u16> = 61_000..65_400;
@@ -93,6 +93,8 @@ impl Listeners {
         };
         let listening = |sockets: Vec<OwnedFd>| {
             for socket in &sockets {
+                // Inherited by what is accepted; without it things work, only slower.
+                let _ = sockopt::set_tcp_congestion(socket, LOOPBACK_CONGESTION);
                 listen(socket, BACKLOG).map_err(step("listen"))?;
             }
             Ok::<_, ListenersError>(sockets.into_iter().map(TcpListener::from).collect())

@@ -26,11 +26,15 @@ use crate::{
     Connection, Origin, Outcome, Target, Verdict,
     addresses::{Kind, kind},
     egress::{Place, Shared, ThreadBody},
+    netns::LOOPBACK_CONGESTION,
     relay::relay,
 };
 
 /// The gate's evaluation runs on these threads too; the memory is touched only when used.
 const STACK: usize = 1024 * 1024;
+
+/// Bytes. On loopback a larger window only moves data out of the processor's caches.
+const LOOPBACK_BUFFER: usize = 1_000_000;
 
 /// The thread body that accepts captured connections.
 pub(crate) fn accept_loop(
@@ -167,6 +171,7 @@ impl<'a> Captured<'a> {
         let outcome = match self.reach(&target, &client, &mut totals) {
             Ok(upstream) => {
                 set_relayed(&client);
+                let _ = sockopt::set_socket_recv_buffer_size(&client, LOOPBACK_BUFFER);
                 let host = Some(target.host.as_deref());
                 let ended = relay(client, &upstream, &self.shared.stop_fd, host);
                 (totals.up, totals.down) = (ended.up, ended.down);
@@ -243,6 +248,10 @@ impl<'a> Captured<'a> {
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        if to.ip().is_loopback() {
+            let _ = sockopt::set_tcp_congestion(&socket, LOOPBACK_CONGESTION);
+            let _ = sockopt::set_socket_recv_buffer_size(&socket, LOOPBACK_BUFFER);
+        }
         let deadline = Instant::now() + self.shared.config.dial_timeout;
         establish(&socket, to, deadline, &self.shared.stop_fd, client)?;
         set_relayed(&socket);

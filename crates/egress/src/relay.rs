@@ -32,6 +32,9 @@ const BUFFER: usize = 64 * 1024;
 const SPLICE_FROM: u64 = 256 * 1024;
 const PIPE: usize = 1024 * 1024;
 const CHUNK: usize = 1024 * 1024;
+/// More than this waits in the sockets, not in the pipe: what is in flight should fit in the caches
+/// of the processor, or the two ends copy at half the speed.
+const HELD: usize = 512 * 1024;
 /// How long a greeting may stay unclear before it counts as another protocol.
 const UNDECIDED: Duration = Duration::from_millis(300);
 /// How long a TLS or HTTP greeting may stay incomplete.
@@ -265,7 +268,7 @@ impl Flow {
     fn wants_input(&self) -> bool {
         !self.eof
             && match &self.pipe {
-                Some(pipe) => !pipe.full,
+                Some(pipe) => !pipe.full && pipe.held < HELD,
                 None => self.filled.is_empty(),
             }
     }

@@ -346,3 +346,52 @@ fn host_name(name: &Name) -> Option<String> {
     text.make_ascii_lowercase();
     valid(&text).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(name: &[u8], kind: u16) -> Vec<u8> {
+        let mut packet = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        packet.extend(name);
+        packet.extend(kind.to_be_bytes());
+        packet.extend([0, 1]);
+        packet
+    }
+
+    #[test]
+    fn names_are_read_strictly() {
+        let asked = |name: &[u8]| match Question::read(&query(name, 1)).unwrap().asked {
+            Asked::Name(name) => Some(name),
+            _ => None,
+        };
+        assert_eq!(asked(b"\x01A\x02bC\0").as_deref(), Some("a.bc"));
+        // A dot or a zero inside a label would be another name in text.
+        assert_eq!(asked(b"\x03a.b\x01c\0"), None);
+        assert_eq!(asked(b"\x03a\0b\0"), None);
+        assert_eq!(asked(b"\x03\xc3\xa4x\0"), None);
+        assert_eq!(asked(b"\0"), None);
+        assert_eq!(asked(b"\x03127\x010\x010\x011\0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Question::read(&bytes);
+        }
+
+        #[test]
+        fn never_panics_near_a_question(at in 0usize..40, value: u8, kind: u16) {
+            let mut packet = query(b"\x03www\x07example\x03org\0", kind);
+            let at = at % packet.len();
+            packet[at] = value;
+            if let Ok(question) = Question::read(&packet) {
+                let answer = question.render(&Answer::Blocked("no".into()));
+                prop_assert!(!answer.is_empty() && answer.len() <= 512);
+                prop_assert_eq!(&answer[..2], &packet[..2]);
+            }
+        }
+    }
+}

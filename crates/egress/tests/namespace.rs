@@ -1,6 +1,8 @@
 //! The captured network, end to end, in real namespaces of an ordinary user. Each test runs in two
 //! processes; see `support`.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{
@@ -45,8 +47,7 @@ fn an_allowed_name_reaches_its_server_by_both_families() {
                 assert_eq!(ended[0].dest.host.as_deref(), Some("a.allowed.test"));
                 assert_eq!(*wall.gate.names.lock().unwrap(), ["a.allowed.test"]);
                 let target = wall
-                    .egress
-                    .target_of(ended[0].origin.original.ip(), four)
+                    .with(|e| e.target_of(ended[0].origin.original.ip(), four))
                     .unwrap();
                 assert_eq!(target.host.as_deref(), Some("a.allowed.test"));
             });
@@ -563,20 +564,24 @@ fn a_ticket_replaces_one_question() {
             |wall| {
                 let real: IpAddr = "127.0.0.1".parse().unwrap();
                 let original = "203.0.113.7:80".parse().unwrap();
-                wall.egress.admit(
-                    original,
-                    Ticket {
-                        addresses: vec![real],
-                    },
-                );
+                wall.with(|e| {
+                    e.admit(
+                        original,
+                        Ticket {
+                            addresses: vec![real],
+                        },
+                    )
+                });
                 let port_seven = SocketAddr::new("203.0.113.7".parse().unwrap(), port);
-                wall.egress.admit(
-                    port_seven,
-                    Ticket {
-                        addresses: vec![real],
-                    },
-                );
-                let plain = wall.egress.target_of(original.ip(), 80);
+                wall.with(|e| {
+                    e.admit(
+                        port_seven,
+                        Ticket {
+                            addresses: vec![real],
+                        },
+                    )
+                });
+                let plain = wall.with(|e| e.target_of(original.ip(), 80));
                 assert_eq!(
                     plain,
                     Some(Target {
@@ -585,7 +590,7 @@ fn a_ticket_replaces_one_question() {
                     })
                 );
                 assert_eq!(
-                    wall.egress.target_of("198.18.9.9".parse().unwrap(), 80),
+                    wall.with(|e| e.target_of("198.18.9.9".parse().unwrap(), 80)),
                     None
                 );
             },
@@ -612,7 +617,7 @@ fn too_many_connections_are_refused_and_the_rest_live() {
         return scenario.run(|wall| {
             wall.ended(9);
             let start = Instant::now();
-            while wall.egress.connections() > 0 {
+            while wall.with(agentwall_egress::Egress::connections) > 0 {
                 assert!(start.elapsed() < Duration::from_secs(5));
             }
         });
@@ -626,6 +631,54 @@ fn too_many_connections_are_refused_and_the_rest_live() {
     for stream in open {
         assert_eq!(exchange(stream, b"y"), b"y.");
     }
+}
+
+#[test]
+fn the_end_of_the_session_closes_everything() {
+    let Some(agent) = agent() else {
+        let (tell, told) = std::sync::mpsc::channel();
+        let port = serve("127.0.0.1", move |mut s| {
+            s.write_all(b"x").unwrap();
+            tell.send(s.read(&mut [0]).map_err(|e| e.kind())).unwrap();
+        });
+        return Scenario::new("the_end_of_the_session_closes_everything")
+            .reach("x.allowed.test", "127.0.0.1", port)
+            .run_with(
+                |wall| {
+                    let egress = wall.egress.clone();
+                    std::thread::spawn(move || {
+                        let start = Instant::now();
+                        while start.elapsed() < Duration::from_secs(20) {
+                            let mut egress = egress.lock().unwrap();
+                            if egress.as_ref().is_some_and(|e| e.connections() > 0) {
+                                std::thread::sleep(Duration::from_millis(200));
+                                drop(egress.take());
+                                return;
+                            }
+                            drop(egress);
+                            std::thread::sleep(Duration::from_millis(5));
+                        }
+                    });
+                },
+                |wall| {
+                    assert_eq!(wall.outcomes(1), [Outcome::ShutDown]);
+                    assert_eq!(told.recv().unwrap(), Err(ErrorKind::ConnectionReset));
+                },
+            );
+    };
+    let mut stream = agent.connect("x.allowed.test", agent.facts[0]);
+    let to = stream.peer_addr().unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    assert_eq!(
+        stream.read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let late = TcpStream::connect(to).unwrap_err();
+    assert_eq!(
+        late.kind(),
+        ErrorKind::ConnectionRefused,
+        "nobody listens any more"
+    );
 }
 
 #[test]

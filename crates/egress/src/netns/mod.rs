@@ -176,6 +176,10 @@ pub fn loopback_up() -> Result<(), NetnsError> {
     })
 }
 
+/// Nothing is lost on loopback, so an algorithm that paces (bbr, a common default) only burns timers
+/// there. Every kernel has this one.
+pub(crate) const LOOPBACK_CONGESTION: &str = "reno";
+
 /// The index of `lo`, the first interface of every namespace (`LOOPBACK_IFINDEX`).
 const LO: i32 = 1;
 const IFF_UP: i32 = 1;
@@ -211,13 +215,15 @@ fn address(m: &mut Messages, ip: IpAddr) -> u32 {
     seq
 }
 
-/// `ip route add local default dev lo src OWN` in table `local`, scope host.
+/// `ip route add local default dev lo src OWN congctl reno` in table `local`, scope host.
 fn local_route(m: &mut Messages, own: IpAddr) -> u32 {
     let (family, bytes) = octets(own);
     let header = [family, 0, 0, 0, 255, 3, 254, 2, 0, 0, 0, 0];
     let seq = m.begin(RTM_NEWROUTE, CREATE | EXCL | ACK, &header);
     m.attribute(4, &LO.to_ne_bytes());
     m.attribute(7, &bytes);
+    // RTA_METRICS, RTAX_CC_ALGO.
+    m.nest(8, |m| m.text(16, LOOPBACK_CONGESTION));
     m.end();
     seq
 }
@@ -277,7 +283,13 @@ mod tests {
 
     #[test]
     fn ranges_merge() {
-        let ports = HostLoopback::ports([90..=95, 80..=80, 81..=89, 200..=100, 300..=300]);
+        let ports = HostLoopback::ports([
+            90..=95,
+            80..=80,
+            81..=89,
+            RangeInclusive::new(200, 100),
+            300..=300,
+        ]);
         assert_eq!(ports.ranges(), &[80..=95, 300..=300]);
         assert_eq!(HostLoopback::ports([1..=9, 5..=65535]), HostLoopback::all());
     }

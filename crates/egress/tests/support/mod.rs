@@ -70,11 +70,15 @@ impl Gate for TestGate {
 
 /// What the wall's side can look at while and after the agent acts.
 pub struct Wall {
-    pub egress: Egress,
+    pub egress: Arc<Mutex<Option<Egress>>>,
     pub gate: Arc<TestGate>,
 }
 
 impl Wall {
+    pub fn with<T>(&self, look: impl FnOnce(&Egress) -> T) -> T {
+        look(self.egress.lock().unwrap().as_ref().unwrap())
+    }
+
     /// Waits until so many connections have ended, and gives their records.
     pub fn ended(&self, count: usize) -> Vec<Connection> {
         let start = Instant::now();
@@ -191,7 +195,10 @@ impl Scenario {
         });
         config.max_connections = self.max_connections;
         let egress = Egress::start(listeners, gate.clone(), config).unwrap();
-        let wall = Wall { egress, gate };
+        let wall = Wall {
+            egress: Arc::new(Mutex::new(Some(egress))),
+            gate,
+        };
         before(&wall);
         ours.write_all(b"!").unwrap();
 
