@@ -117,6 +117,12 @@ pub enum AppendError {
         /// What failed.
         error: FileError,
     },
+    /// All entries are in the log and durable; the head file may be older after a power loss.
+    #[error("the newest checkpoint could not be remembered for good: {error}")]
+    HeadNotDurable {
+        /// What failed.
+        error: FileError,
+    },
     /// The background thread cannot be started.
     #[error("the thread that commits queued entries cannot be started: {0}")]
     Thread(Arc<std::io::Error>),
@@ -377,7 +383,7 @@ impl Shared {
         let mut writer = lock(&self.writer);
         writer
             .flush_head()
-            .map_err(|error| AppendError::Head { index: 0, error })
+            .map_err(|error| AppendError::HeadNotDurable { error })
     }
 
     /// The background thread: commits what nobody waits for, in time.
@@ -400,7 +406,7 @@ impl Shared {
                     failed = (!queue.items.is_empty() && queue.error.is_some()).then(Instant::now);
                     drop(queue);
                     if let Err(error) = lock(&self.writer).flush_head() {
-                        self.lock_queue().error = Some(AppendError::Head { index: 0, error });
+                        self.lock_queue().error = Some(AppendError::HeadNotDurable { error });
                     }
                     self.lock_queue()
                 }
