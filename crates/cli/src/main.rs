@@ -7,15 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod changes;
 mod cmd;
 mod control;
 mod doctor;
 mod output;
 mod policies;
+mod prepare;
+mod review;
 mod run;
 mod selftest;
 mod session;
 mod state;
+mod supervisor;
 mod why;
 
 use std::{io, process::ExitCode};

@@ -1,9 +1,296 @@
-//! `agentwall run`.
-use std::process::ExitCode;
+//! `agentwall run`: from a policy and a command to an agent behind the wall, and what happens to
+//! its changes afterwards.
 
-use crate::args::RunArgs;
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use agentwall_action::{Effect, Resource, Verb, escape_bytes};
+use agentwall_cow::{Layer, base_timestamp};
+use agentwall_egress::{Egress, EgressConfig};
+use agentwall_engine::Engine;
+use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
+use agentwall_wall::{LayerPaths, Report, Spec, Wall, create_layers, launch, wire::ToBroker};
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    args::RunArgs,
+    control,
+    output::WALL_FAILED,
+    policies,
+    prepare::{self, Prepared},
+    session::{NewSession, Session},
+    state::{self, State, shown},
+    supervisor::{
+        Ending, Supervisor, SupervisorGate, TerminalRelay, opening, serve_control,
+        standard_terminals,
+    },
+};
 
 /// Runs a command behind the wall.
-pub fn run(_args: RunArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn run(args: RunArgs) -> Result<ExitCode> {
+    if state::inside_wall() {
+        bail!("this is inside a wall already; start agents from outside");
+    }
+    let here = std::env::current_dir().context("cannot tell the current folder")?;
+    let workspace = policies::workspace(args.workspace.as_deref())?;
+    let sources = match &args.user_policy {
+        Some(file) => policies::sources_with_user(file, &workspace)?,
+        None => policies::policy_sources(args.policy.as_deref(), &workspace)?,
+    };
+    let state = State::open()?;
+    let name = args.name.clone().unwrap_or_else(|| {
+        let program = args.command.first().and_then(|c| Path::new(c).file_name());
+        program.map_or_else(|| "agent".into(), |n| n.to_string_lossy().into_owned())
+    });
+    let mut session = Session::create(
+        &state,
+        NewSession {
+            name: name.clone(),
+            workspace: workspace.clone(),
+            command: args.command.iter().map(|c| escape_bytes(c.as_bytes())).collect(),
+        },
+    )?;
+    let prepared =
+        prepare::prepare(&state, sources, &name, &workspace, session.id()).and_then(|prepared| {
+            let policy = prepared.engine.policy();
+            session.keep_policy(&prepared.sources, &prepared.variables, &policy)?;
+            Ok(prepared)
+        });
+    let ending = match prepared {
+        Ok(prepared) => conduct(&args, &state, &mut session, prepared, here),
+        Err(e) => Err(Failure { error: e, started: false }),
+    };
+    match ending {
+        Ok(ending) => finish(&args, &state, session, &ending),
+        Err(Failure { error, started }) => {
+            // Nothing of the agent ran: nothing is worth keeping.
+            if !started {
+                let _ = session.remove();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A run that failed, and whether the agent had started by then.
+struct Failure {
+    error: anyhow::Error,
+    started: bool,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure { error: error.into(), started: false }
+    }
+}
+
+fn conduct(
+    args: &RunArgs,
+    state: &State,
+    session: &mut Session,
+    prepared: Prepared,
+    here: PathBuf,
+) -> Result<Ending, Failure> {
+    let held = session.hold_lock()?;
+    let (wall, log, base, paths) = stand(args, state, session, &prepared, here)?;
+    let Wall { broker, socket, listeners, terminal: controller, report } = wall;
+    let log: Arc<Log> = Arc::new(log);
+    session.record.layers = paths
+        .iter()
+        .map(|l| Layer::begin(&l.root, &l.upper, &l.work, base))
+        .collect::<Result<_, _>>()
+        .context("cannot look at an isolated folder")?;
+    session.save()?;
+    let engine = &prepared.engine;
+    let count = open_ledger(session, &log, args, &prepared, &report)?;
+
+    let line = socket.try_clone().context("cannot share the line to the broker")?;
+    let supervisor = Supervisor::new(
+        Arc::clone(engine),
+        session.id().to_owned(),
+        Arc::clone(&log),
+        count,
+        line,
+        args.ask_timeout,
+    );
+    let gate = Arc::new(SupervisorGate(Arc::downgrade(&supervisor)));
+    let egress = Egress::start(listeners, gate, EgressConfig::default())?;
+    let _ = supervisor.egress.set(egress);
+    serve_control(Arc::clone(&supervisor), control::listen(session)?);
+    let relay =
+        TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
+    supervisor.send(&ToBroker::Go);
+
+    let reading = socket.try_clone().context("cannot share the line to the broker")?;
+    let served = supervisor.serve(reading, || relay.stopped(&supervisor));
+    relay.finish();
+    // The mounts are gone when the broker is; only then may the layers be read.
+    let _ = socket.shutdown(std::net::Shutdown::Both);
+    wait_for(broker);
+    let _ = std::fs::remove_file(session.socket_path());
+    let _ = std::fs::remove_dir(stage(session));
+    let started = |error: anyhow::Error| Failure { error, started: true };
+    let end = match &served {
+        Ok(ending) => SessionEnd {
+            exit: ending.signal.is_none().then_some(ending.code),
+            signal: ending.signal,
+            allowed: ending.allowed.clone(),
+            decisions: ending.decisions.clone(),
+        },
+        Err(_) => SessionEnd::default(),
+    };
+    let recorded = supervisor.seal(Record::SessionEnd(end));
+    session.record.ended_ms = Some(state::now_ms());
+    session.record.exit = served.as_ref().ok().map(|e| e.code);
+    session.save().map_err(started)?;
+    drop(held);
+    if supervisor.has_failed() {
+        return Err(started(anyhow::anyhow!(
+            "the session was ended because the ledger could not be written; the changes are kept \
+             in session {}",
+            session.id()
+        )));
+    }
+    recorded.context("the session's end could not be recorded").map_err(started)?;
+    served.map_err(|e| {
+        started(anyhow::anyhow!("{e}; the changes are kept in session {}", session.id()))
+    })
+}
+
+type Standing = (Wall, Log, agentwall_cow::Timestamp, Vec<LayerPaths>);
+
+/// Builds the wall; the ledger is opened while the broker works.
+fn stand(
+    args: &RunArgs,
+    state: &State,
+    session: &Session,
+    prepared: &Prepared,
+    here: PathBuf,
+) -> Result<Standing> {
+    let Prepared { engine, view, .. } = prepared;
+    let paths = create_layers(view, &session.layers_dir())
+        .with_context(|| format!("cannot make copy layers in {}", shown(session.dir())))?;
+    check_layers(&paths)?;
+    let stage = stage(session);
+    std::fs::create_dir(&stage).with_context(|| format!("cannot make {}", shown(&stage)))?;
+    let binary = std::env::current_exe()
+        .and_then(|p| p.canonicalize())
+        .context("cannot find this program's own file")?;
+    let workspace = &session.record.workspace;
+    let directory = match here.canonicalize() {
+        Ok(here) if here.starts_with(workspace) => here,
+        _ => workspace.clone(),
+    };
+    let spec = Spec {
+        canaries: prepare::canaries(engine, view),
+        host_loopback: prepare::host_loopback(&engine.policy().host_loopback()),
+        no_trace: denies_tracing(engine),
+        engine: Arc::clone(engine),
+        view: view.clone(),
+        layers: paths.clone(),
+        stage,
+        devices: devices(engine),
+        binary,
+        command: args.command.clone(),
+        environment: environment(session.id()),
+        directory,
+        terminal: standard_terminals(),
+    };
+    let (wall, (log, base)) =
+        launch(spec, || (state.open_log(), base_timestamp(session.dir(), None)))?;
+    let base = base.context("cannot read the file clock in the state folder")?;
+    Ok((wall, log?, base, paths))
+}
+
+fn stage(session: &Session) -> PathBuf {
+    session.dir().join("stage")
+}
+
+/// Records how the session begins; returns how many entries that took.
+fn open_ledger(
+    session: &Session,
+    log: &Log,
+    args: &RunArgs,
+    prepared: &Prepared,
+    report: &Report,
+) -> Result<u64> {
+    let records = opening::records(&args.command, prepared, report);
+    let count = records.len() as u64;
+    let entries: Vec<Vec<u8>> = (0u64..)
+        .zip(records)
+        .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes())
+        .collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    log.append_batch(&slices).context("the session's start could not be recorded")?;
+    Ok(count)
+}
+
+fn wait_for(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// Overlayfs refuses an upper directory below its own lower tree.
+fn check_layers(paths: &[LayerPaths]) -> Result<()> {
+    match paths.iter().find(|layer| layer.upper.starts_with(&layer.root)) {
+        Some(layer) => bail!(
+            "the state folder lies inside {}, which the policy isolates; set AGENTWALL_STATE to a \
+             folder outside of it",
+            shown(&layer.root)
+        ),
+        None => Ok(()),
+    }
+}
+
+/// What the agent inherits: everything but the wall's own variables.
+fn environment(session: &str) -> Vec<(OsString, OsString)> {
+    let mut variables: Vec<_> = std::env::vars_os()
+        .filter(|(k, _)| k != "PATH" && !k.as_bytes().starts_with(b"AGENTWALL_"))
+        .collect();
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    path.push(":/dev/agentwall/bin");
+    variables.push(("PATH".into(), path));
+    variables.push(("AGENTWALL_SESSION".into(), session.into()));
+    variables
+}
+
+/// Host devices that the policy lets the agent open by a literal name.
+fn devices(engine: &Engine) -> Vec<PathBuf> {
+    let anchors = engine.policy().anchors().into_iter();
+    anchors
+        .filter(|p| p.starts_with("/dev") && !p.is_dir())
+        .filter(|p| {
+            let action = engine.action(Verb::DeviceOpen, Resource::path(p));
+            engine.decide(&action).effect == Effect::Allow
+        })
+        .collect()
+}
+
+/// Whether a rule forbids tracing even inside the agent's own process tree.
+fn denies_tracing(engine: &Engine) -> bool {
+    let action = engine.action(Verb::ProcessTrace, Resource::path("/proc"));
+    let decision = engine.decide(&action);
+    decision.effect == Effect::Deny && decision.rule.is_some()
+}
+
+/// Review, commit, keep or discard.
+fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> Result<ExitCode> {
+    let code = u8::try_from(ending.code).unwrap_or(u8::MAX);
+    if let Err(e) = end_of_run(state, session, args) {
+        crate::output::note(&format!("{e:#}"));
+        if code == 0 {
+            return Ok(ExitCode::from(WALL_FAILED));
+        }
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn end_of_run(_state: &State, _session: Session, _args: &RunArgs) -> Result<()> {
+    Ok(())
 }

@@ -143,6 +143,15 @@ impl Glob {
             .any(|nfa| nfa.matches(text, directory))
     }
 
+    /// Adds alternatives: other spellings of the same objects.
+    pub(crate) fn extend(&mut self, more: Vec<Nfa>) {
+        for nfa in more {
+            if !self.alternatives.contains(&nfa) {
+                self.alternatives.push(nfa);
+            }
+        }
+    }
+
     /// The expanded alternatives.
     pub(crate) fn alternatives(&self) -> &[Nfa] {
         &self.alternatives

@@ -28,6 +28,7 @@ mod network;
 mod nfa;
 mod pattern;
 mod policy;
+mod real_paths;
 mod region;
 mod rule;
 mod schema;

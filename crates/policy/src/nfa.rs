@@ -101,6 +101,16 @@ impl Nfa {
         &self.literal
     }
 
+    /// The same line with the first `replaced` bytes of the literal prefix exchanged for `with`.
+    pub(crate) fn rebased(&self, replaced: usize, with: &[u8]) -> Nfa {
+        let front = with.iter().map(|b| Step::Byte(ByteSet::single(*b)));
+        Nfa::new(
+            front
+                .chain(self.steps[replaced..].iter().copied())
+                .collect(),
+        )
+    }
+
     /// The steps after [`Nfa::literal`].
     pub(crate) fn rest(&self) -> &[Step] {
         &self.steps[self.literal.len()..]

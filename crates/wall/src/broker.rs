@@ -134,8 +134,17 @@ impl Broker {
         self.muted.store(false, Ordering::Release);
     }
 
+    fn is_muted(&self) -> bool {
+        self.muted.load(Ordering::Acquire)
+    }
+
+    /// Waits a moment for what the workers still have to report, once no agent process is left.
+    pub fn settle(&self) {
+        self.pool.settle(std::time::Duration::from_millis(300));
+    }
+
     fn report(&self, event: Event) {
-        if !self.muted.load(Ordering::Acquire) {
+        if !self.is_muted() {
             // A supervisor that is gone takes the broker with it.
             let _ = self.line.send(&ToSupervisor::Event(event));
         }
@@ -373,7 +382,7 @@ impl Broker {
         let event =
             Event { action, decision, actor, binding, enforced_by: "broker".to_owned() };
         // Readable before the caller can look for it; the ledger comes after the answer.
-        if !self.muted.load(Ordering::Acquire) {
+        if !self.is_muted() {
             self.trail.note(&event);
         }
         self.listener.fail(call, REFUSED);

@@ -147,8 +147,12 @@ fn fork(flags: i32) -> io::Result<libc::pid_t> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid as libc::pid_t) }
 }
 
-/// Builds the wall. Must be called before the process has started any thread.
-pub fn launch(spec: Spec) -> Result<Wall, LaunchError> {
+/// Builds the wall. Must be called before the process has started any thread. `meanwhile` runs here
+/// while the broker builds; it may start threads.
+pub fn launch<T>(
+    spec: Spec,
+    meanwhile: impl FnOnce() -> T,
+) -> Result<(Wall, T), LaunchError> {
     let (ours, theirs) = UnixStream::pair().map_err(LaunchError::Broker)?;
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -168,6 +172,7 @@ pub fn launch(spec: Spec) -> Result<Wall, LaunchError> {
     drop(theirs);
     map_ids(pid).map_err(LaunchError::Mapping)?;
     sys::send_fds(&ours, b"m", &[]).map_err(LaunchError::Broker)?;
+    let meanwhile = meanwhile();
     let mut buf = vec![0u8; 256 * 1024];
     let (n, mut fds) = sys::recv_fds(&ours, &mut buf).map_err(LaunchError::Broker)?;
     if n == 0 {
@@ -185,7 +190,7 @@ pub fn launch(spec: Spec) -> Result<Wall, LaunchError> {
     let terminal = if fds.is_empty() { None } else { terminal_of(&mut fds) };
     let listeners =
         Listeners::from_owned_fds(fds).map_err(|e| LaunchError::Setup(e.to_string()))?;
-    Ok(Wall { broker: pid as u32, socket: ours, listeners, terminal, report })
+    Ok((Wall { broker: pid as u32, socket: ours, listeners, terminal, report }, meanwhile))
 }
 
 /// The controlling end of a terminal, if one is among the descriptors.
@@ -383,6 +388,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
             Some((b't', _)) => drop(line.send(&ToSupervisor::Stopped)),
             Some((b'e', rest)) => {
                 let status = rest.try_into().map(i32::from_ne_bytes).unwrap_or(0x7d00);
+                broker.settle();
                 let counts = spec.engine.plain_counts();
                 drop(line.send(&ToSupervisor::Ended { status, counts }));
                 // The supervisor closes the line when it has read everything.

@@ -245,7 +245,7 @@ fn converse(supervisor: &Supervisor, stream: UnixStream) {
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let response = match serde_json::from_str(&line) {
             Ok(Request::Pending) => {
-                Response::Pending { asks: supervisor.asks.pending(supervisor) }
+                Response::Pending(supervisor.asks.pending(supervisor))
             }
             Ok(Request::Approve { id, scope }) => supervisor.asks.approve(supervisor, &id, scope),
             Ok(Request::Reject { id, reason }) => supervisor.asks.reject(supervisor, &id, reason),

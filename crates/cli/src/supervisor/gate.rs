@@ -7,7 +7,6 @@ use std::{
 
 use agentwall_action::{Action, Decision, Effect, Endpoint, Protocol, Resource, Verb};
 use agentwall_egress::{Connection, Gate, Origin, Outcome, Target, Ticket, Verdict};
-use agentwall_policy::LoopbackPorts;
 use agentwall_wall::wire::{Actor, Binding, Event};
 
 use super::{Supervisor, inside};
@@ -173,15 +172,5 @@ impl Gate for SupervisorGate {
             engine.action(Verb::NetConnect, Resource::Endpoint(connection.dest.clone()));
         let decision = Decision { effect: Effect::Deny, reason, ..inside(engine) };
         supervisor.refuse_elsewhere(event(action, decision, Actor::default()));
-    }
-}
-
-/// The policy's host loopback ports in the form the capture takes.
-pub fn host_loopback(ports: &LoopbackPorts) -> agentwall_egress::HostLoopback {
-    match ports {
-        LoopbackPorts::All => agentwall_egress::HostLoopback::all(),
-        LoopbackPorts::Ports(ranges) => {
-            agentwall_egress::HostLoopback::ports(ranges.iter().cloned())
-        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod asks;
 mod gate;
+pub mod opening;
 mod terminal;
 
 use std::{
@@ -30,7 +31,7 @@ use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
 pub use asks::{Asks, serve_control};
 pub use gate::SupervisorGate;
-pub use terminal::TerminalRelay;
+pub use terminal::{TerminalRelay, standard_terminals};
 
 /// How the agent ended.
 #[derive(Debug, Clone)]
@@ -104,7 +105,7 @@ impl Supervisor {
             && !self.failed.swap(true, Ordering::SeqCst)
         {
             eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
-            self.send(&ToBroker::Signal(libc_sigkill()));
+            self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
         }
     }
 
@@ -208,11 +209,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// SIGKILL by number: this crate has no use for a libc otherwise.
-const fn libc_sigkill() -> i32 {
-    9
 }
 
 /// An allow that no rule stands behind: what happens inside the agent's own network.

@@ -35,6 +35,20 @@ impl Pool {
         Pool { shared: Arc::default() }
     }
 
+    /// Waits until every worker is idle and no job is queued, or until `patience` is over: a
+    /// worker that asks a person has no end of its own.
+    pub(super) fn settle(&self, patience: std::time::Duration) {
+        let deadline = std::time::Instant::now() + patience;
+        while std::time::Instant::now() < deadline {
+            let queued = self.shared.jobs.lock().unwrap_or_else(|e| e.into_inner()).len();
+            let threads = self.shared.threads.load(Ordering::SeqCst);
+            if queued == 0 && self.shared.idle.load(Ordering::SeqCst) == threads {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     pub(super) fn run(&self, job: Job) {
         let mut jobs = self.shared.jobs.lock().unwrap_or_else(|e| e.into_inner());
         jobs.push_back(job);

@@ -1,0 +1,163 @@
+//! What is decided before a process is started: the policy in the form the wall enforces, the plan
+//! of the file view, and whether this host can keep what the policy asks for.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use agentwall_action::{Effect, Endpoint, Facts, Protocol, Resource, Subject, Verb};
+use agentwall_egress::HostLoopback;
+use agentwall_engine::Engine;
+use agentwall_policy::{Enforcement, LoopbackPorts, Policy, Source, Variables};
+use agentwall_wall::{
+    Canaries, TRAIL_PATH,
+    plan::{self, FileView, NodeKind, PlanInput, REPLACED, Writes},
+};
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    policies,
+    state::{self, State},
+    supervisor::standard_terminals,
+};
+
+/// A policy ready to be enforced.
+pub struct Prepared {
+    /// Decides.
+    pub engine: Arc<Engine>,
+    /// The file view it asks for.
+    pub view: FileView,
+    /// What it was loaded from.
+    pub sources: Vec<Source>,
+    /// With which values.
+    pub variables: Variables,
+}
+
+/// Patterns in the form the wall needs: they name objects, whichever way the host spells them.
+pub fn on_this_host(policy: Policy) -> Policy {
+    policy.with_real_paths(&|path: &Path| path.canonicalize().ok())
+}
+
+/// Loads the policy and plans the wall.
+pub fn prepare(
+    state: &State,
+    sources: Vec<Source>,
+    name: &str,
+    workspace: &Path,
+    session: &str,
+) -> Result<Prepared> {
+    let variables = policies::variables(Some(state), workspace)?;
+    let policy = Arc::new(on_this_host(policies::load(&sources, &variables)?));
+    let mut facts = Facts::default();
+    session.clone_into(&mut facts.session.id);
+    name.clone_into(&mut facts.session.name);
+    facts.session.workspace = workspace.to_string_lossy().into_owned();
+    facts.session.interactive = standard_terminals()[0];
+    let subject = Subject::agent(name);
+    let mut protected = vec![state.root().to_owned()];
+    protected.extend(state::policy_dir().ok().and_then(|d| d.canonicalize().ok()));
+    let mounts = plan::host_mounts().context("cannot read the mount table")?;
+    let view = plan::plan(&PlanInput {
+        policy: &policy,
+        subject: &subject,
+        facts: &facts,
+        protected: &protected,
+        replaced: REPLACED,
+        mounts: &mounts,
+    })?;
+    check_requirement(&policy)?;
+    Ok(Prepared { engine: Arc::new(Engine::new(policy, subject, facts)), view, sources, variables })
+}
+
+/// Parts of the language that this backend does not enforce. A policy that has them must say that
+/// it accepts that (`require: {enforcement: none}` or `audit`), or it is refused.
+fn check_requirement(policy: &Policy) -> Result<()> {
+    let mut missing = Vec::new();
+    let on_wall = |verb: &Verb| {
+        !matches!(
+            verb,
+            Verb::ToolCall
+                | Verb::ApiCall
+                | Verb::HttpRequest
+                | Verb::AgentMessage
+                | Verb::CredentialUse
+        )
+    };
+    for property in policy.properties() {
+        missing.push(format!("property '{}' (temporal properties)", property.id));
+    }
+    if policy.budgets().iter().any(|b| b.verbs.iter().any(on_wall)) {
+        missing.push("budgets on actions of the wall".to_owned());
+    }
+    if missing.is_empty() || matches!(policy.require(), Enforcement::Audit | Enforcement::None) {
+        return Ok(());
+    }
+    bail!(
+        "this version cannot enforce all that the policy asks for: {}; remove it, or accept that \
+         with 'require: {{ enforcement: none }}'",
+        missing.join(", ")
+    )
+}
+
+/// The policy's host loopback ports in the form the capture takes.
+pub fn host_loopback(ports: &LoopbackPorts) -> HostLoopback {
+    match ports {
+        LoopbackPorts::All => HostLoopback::all(),
+        LoopbackPorts::Ports(ranges) => HostLoopback::ports(ranges.iter().cloned()),
+    }
+}
+
+/// How many hidden paths the canaries try.
+const READ_CANARIES: usize = 4;
+
+/// Attempts that this policy refuses, one or a few per class.
+pub fn canaries(engine: &Engine, view: &FileView) -> Canaries {
+    let mut canaries = Canaries::default();
+    for node in view.nodes.iter().filter(|n| n.placement.hidden) {
+        // A hidden folder may hold visible ones; only leaves must look empty.
+        let below = |n: &&plan::Node| n.path != node.path && n.path.starts_with(&node.path);
+        let leaf = !view.nodes.iter().filter(below).any(|n| !n.placement.hidden);
+        if leaf && has_content(node) && canaries.reads.len() < READ_CANARIES {
+            canaries.reads.push(node.path.clone());
+        }
+    }
+    let read_only = view.nodes.iter().find(|n| {
+        !n.placement.hidden
+            && n.placement.writes == Writes::None
+            && n.kind == NodeKind::Directory
+            && n.path != Path::new("/")
+    });
+    canaries.writes.extend(read_only.map(|n| n.path.join(".agentwall-canary")));
+    canaries.writes.push("/dev/agentwall/canary".into());
+    let metadata_service = Ipv4Addr::new(169, 254, 169, 254);
+    // TEST-NET-1 (RFC 5737): never routed.
+    let nowhere = Ipv4Addr::new(192, 0, 2, 1);
+    canaries.connects.extend(
+        [metadata_service, nowhere]
+            .into_iter()
+            .map(|ip| SocketAddr::from((ip, 80)))
+            .find(|address| denies_connecting(engine, *address)),
+    );
+    // A file on the wall's own noexec mount, which no policy makes startable.
+    canaries.starts.push(TRAIL_PATH.into());
+    canaries
+}
+
+fn denies_connecting(engine: &Engine, to: SocketAddr) -> bool {
+    let resource = Resource::Endpoint(Endpoint {
+        protocol: Protocol::Tcp,
+        host: None,
+        ip: Some(to.ip()),
+        port: to.port(),
+    });
+    engine.decide(&engine.action(Verb::NetConnect, resource)).effect == Effect::Deny
+}
+
+fn has_content(node: &plan::Node) -> bool {
+    match node.kind {
+        NodeKind::Directory => std::fs::read_dir(&node.path).is_ok_and(|mut d| d.next().is_some()),
+        NodeKind::File => std::fs::metadata(&node.path).is_ok_and(|m| m.len() > 0),
+    }
+}

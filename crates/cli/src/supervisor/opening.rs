@@ -1,0 +1,61 @@
+//! The first entries of a session: policy, start, self-test, what is hidden.
+
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _};
+
+use agentwall_action::escape_bytes;
+use agentwall_ledger::{
+    Record,
+    entry::{Canary, Mask, PolicyRecord, PolicySource, Selftest, SessionStart, User},
+    hash::sha256_hex,
+};
+use agentwall_wall::Report;
+
+use crate::prepare::Prepared;
+
+/// The records, in order.
+pub fn records(command: &[OsString], prepared: &Prepared, report: &Report) -> Vec<Record> {
+    let engine = &prepared.engine;
+    let digest = engine.policy().digest().to_owned();
+    let session = &engine.facts().session;
+    let landlock = if report.landlock { "on" } else { "absent" };
+    let sources = prepared.sources.iter().map(|s| PolicySource {
+        name: escape_bytes(s.name.as_bytes()),
+        sha256: sha256_hex(&s.text),
+    });
+    let canaries = report.canaries.iter().map(|c| Canary {
+        name: format!("{} {}", c.class, c.target),
+        result: c.detail.clone(),
+        ok: c.held,
+    });
+    let mut records = vec![
+        Record::Policy(PolicyRecord {
+            digest: digest.clone(),
+            sources: sources.collect(),
+            ..PolicyRecord::default()
+        }),
+        Record::SessionStart(SessionStart {
+            name: session.name.clone(),
+            command: command.iter().map(|c| escape_bytes(c.as_bytes())).collect(),
+            workspace: escape_bytes(session.workspace.as_bytes()),
+            policy: digest,
+            enforcement: BTreeMap::from([
+                ("backend".to_owned(), "rootless".to_owned()),
+                ("landlock".to_owned(), landlock.to_owned()),
+            ]),
+            user: User {
+                uid: rustix::process::getuid().as_raw(),
+                name: std::env::var("USER").unwrap_or_default(),
+            },
+            ..SessionStart::default()
+        }),
+        Record::Selftest(Selftest {
+            ok: report.canaries.iter().all(|c| c.held),
+            canaries: canaries.collect(),
+            ..Selftest::default()
+        }),
+    ];
+    records.extend(report.masks.iter().map(|(path, rule)| {
+        Record::Mask(Mask { path: escape_bytes(path.as_os_str().as_bytes()), rule: rule.clone() })
+    }));
+    records
+}
