@@ -57,6 +57,15 @@ fn an_allowed_name_reaches_its_server_by_both_families() {
         exchange(agent.connect("a.allowed.test", agent.facts[0]), b"hello"),
         b"hello."
     );
+    // The C library agrees, with AI_ADDRCONFIG, which wants an address besides loopback.
+    let out = std::process::Command::new("getent")
+        .args(["ahostsv4", "a.allowed.test"])
+        .output();
+    let out = String::from_utf8(out.unwrap().stdout).unwrap();
+    assert!(
+        out.starts_with(&agent.v4("a.allowed.test").to_string()),
+        "{out}"
+    );
     let v6 = agent.v6("a.ALLOWED.test");
     assert!(v6.is_ipv6());
     let stream = TcpStream::connect((v6, agent.facts[1])).unwrap();
