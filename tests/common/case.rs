@@ -34,6 +34,8 @@ pub enum Native {
     Works,
     /// It works for the superuser only: why.
     RootOnly(&'static str),
+    /// It depends on the host: on what.
+    Maybe(&'static str),
     /// It cannot work here: why.
     Cannot(&'static str),
     /// It would harm the host: why.
@@ -124,14 +126,22 @@ impl Case {
     }
 
     /// The attack and what must hold after it (that the host is unchanged is always checked).
-    pub fn attack(mut self, script: impl Into<String>, blocked: impl IntoIterator<Item = Check>) -> Self {
+    pub fn attack(
+        mut self,
+        script: impl Into<String>,
+        blocked: impl IntoIterator<Item = Check>,
+    ) -> Self {
         self.attack = script.into();
         self.blocked.extend(blocked);
         self
     }
 
     /// The neighbour and what must hold after it.
-    pub fn neighbour(mut self, script: impl Into<String>, allowed: impl IntoIterator<Item = Check>) -> Self {
+    pub fn neighbour(
+        mut self,
+        script: impl Into<String>,
+        allowed: impl IntoIterator<Item = Check>,
+    ) -> Self {
         self.neighbour = script.into();
         self.allowed.extend(allowed);
         self
@@ -222,13 +232,19 @@ impl Outcome {
 }
 
 fn section(text: &str, mark: &str) -> Section {
-    let Some(start) = text.find(&format!("{mark}\n")) else { return Section::default() };
+    let Some(start) = text.find(&format!("{mark}\n")) else {
+        return Section::default();
+    };
     let rest = &text[start + mark.len() + 1..];
     let end = rest.find(STATUS);
     let status = end.and_then(|e| rest[e + STATUS.len()..].lines().next()?.trim().parse().ok());
     let body = rest.split("\n@@").next().unwrap_or(rest);
     let body = if body.starts_with("@@") { "" } else { body };
-    Section { ran: true, text: body.to_owned(), status }
+    Section {
+        ran: true,
+        text: body.to_owned(),
+        status,
+    }
 }
 
 impl Check {
@@ -236,35 +252,57 @@ impl Check {
     pub fn judge(&self, world: &World, whole: &Outcome, part: &Section) -> Result<(), String> {
         let need = |ok: bool, why: String| if ok { Ok(()) } else { Err(why) };
         match self {
-            Check::NoSecret => need(!whole.all().contains(&world.secret), "the secret was read".into()),
+            Check::NoSecret => need(
+                !whole.all().contains(&world.secret),
+                "the secret was read".into(),
+            ),
             Check::NoEffect => {
                 let line = part.text.lines().find(|l| l.contains("EFFECT"));
-                need(line.is_none(), format!("effect: {}", line.unwrap_or_default()))
+                need(
+                    line.is_none(),
+                    format!("effect: {}", line.unwrap_or_default()),
+                )
             }
             Check::NoTraffic => match world.foreign_traffic() {
                 None => Ok(()),
                 Some(what) => Err(format!("traffic outside: {what}")),
             },
-            Check::NoEcho => need(world.echoes() == world.echoes_before, "an ICMP echo was answered outside".into()),
+            Check::NoEcho => need(
+                world.echoes() == world.echoes_before,
+                "an ICMP echo was answered outside".into(),
+            ),
             Check::Says(t) => {
                 let t = world.fill(t);
-                need(part.text.contains(&t), format!("expected '{t}', found '{}'", brief(&part.text)))
+                need(
+                    part.text.contains(&t),
+                    format!("expected '{t}', found '{}'", brief(&part.text)),
+                )
             }
             Check::Silent(t) => {
                 let t = world.fill(t);
-                need(!part.text.contains(&t), format!("'{t}' was said: '{}'", brief(&part.text)))
+                need(
+                    !part.text.contains(&t),
+                    format!("'{t}' was said: '{}'", brief(&part.text)),
+                )
             }
             Check::Heard(t) => {
                 let t = world.fill(t);
-                need(world.heard(&t), format!("no server heard '{t}'; the section said '{}'", brief(&part.text)))
+                need(
+                    world.heard(&t),
+                    format!(
+                        "no server heard '{t}'; the section said '{}'",
+                        brief(&part.text)
+                    ),
+                )
             }
             Check::Unheard(t) => {
                 let t = world.fill(t);
                 need(!world.heard(&t), format!("a server outside heard '{t}'"))
             }
-            Check::Succeeds => {
-                need(part.status == Some(0), format!("status {:?}: '{}'", part.status, brief(&part.text)))
-            }
+            Check::Succeeds => need(
+                part.status == Some(0),
+                format!("status {:?}: '{}'", part.status, brief(&part.text)),
+            ),
             Check::Host(f) => f(world, whole),
         }
     }
@@ -272,7 +310,11 @@ impl Check {
 
 /// One line, at most 300 characters, safe on a terminal.
 pub fn brief(text: &str) -> String {
-    let mut s: String = text.trim().chars().map(|c| if c.is_control() { '|' } else { c }).collect();
+    let mut s: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { '|' } else { c })
+        .collect();
     if s.chars().count() > 300 {
         s = s.chars().take(300).collect::<String>() + "…";
     }

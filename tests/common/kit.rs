@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// Compiles every C file of `attacks` into `to`: dynamic under its own name, static with `-static`
@@ -18,21 +18,37 @@ pub fn compile(attacks: &Path, to: &Path) -> Result<(), String> {
     sources.sort();
     let mut running = Vec::new();
     for source in &sources {
-        let stem = source.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = source
+            .file_stem()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let builds: &[(&str, &[&str])] = match stem.as_str() {
             "evil" => &[(".so", &["-shared", "-fPIC"])],
             _ => &[("", &[]), ("-static", &["-static"])],
         };
         for (suffix, flags) in builds {
             let mut gcc = Command::new("gcc");
-            gcc.args(["-O1", "-w", "-pthread"]).args(*flags).arg("-o").arg(to.join(format!("{stem}{suffix}")));
-            let child = gcc.arg(source).arg("-ldl").spawn().map_err(|e| format!("gcc: {e}"))?;
+            gcc.args(["-O1", "-w", "-pthread"])
+                .args(*flags)
+                .arg("-o")
+                .arg(to.join(format!("{stem}{suffix}")));
+            let child = gcc
+                .arg(source)
+                .arg("-ldl")
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|e| format!("gcc: {e}"))?;
             running.push((source, child));
         }
     }
-    for (source, mut child) in running {
-        if !child.wait().is_ok_and(|s| s.success()) {
-            return Err(format!("gcc could not compile {}", source.display()));
+    for (source, child) in running {
+        let out = child.wait_with_output().map_err(|e| format!("gcc: {e}"))?;
+        if !out.status.success() {
+            let text = String::from_utf8_lossy(&out.stderr).into_owned();
+            return Err(format!(
+                "gcc could not compile {}: {text}",
+                source.display()
+            ));
         }
     }
     std::fs::write(to.join("magic"), "AWMAGIC\n").map_err(|e| e.to_string())?;

@@ -43,11 +43,12 @@ pub struct Options {
     pub binary: PathBuf,
 }
 
-const HELP: &str = "usage: [FILTER…] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--verbose]
+const HELP: &str =
+    "usage: [FILTER…] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--verbose]
   FILTER      only cases whose name contains it
   --list      names, with the source of each idea
   --user      as whom (default both; only `user` when not started as root)
-  --jobs      cases at a time (default: number of processors)
+  --jobs      cases at a time (default: three per processor)
   --no-wall   run the attacks without the wall: each must work, or say why it cannot on this host
   --verbose   print the output of every case and keep its folder
 The binary under test is $AGENTWALL_BIN, else target/release/agentwall.";
@@ -56,12 +57,16 @@ impl Options {
     /// Reads the command line; `Err` is the text to print, with the exit code.
     pub fn parse(args: impl Iterator<Item = String>) -> Result<Self, (String, i32)> {
         let root = am_root();
-        let both = if root { vec![Who::Root, Who::User] } else { vec![Who::User] };
+        let both = if root {
+            vec![Who::Root, Who::User]
+        } else {
+            vec![Who::User]
+        };
         let mut o = Options {
             filters: Vec::new(),
             list: false,
             who: both.clone(),
-            jobs: std::thread::available_parallelism().map_or(2, usize::from),
+            jobs: 3 * std::thread::available_parallelism().map_or(2, usize::from), // they mostly wait
             no_wall: false,
             verbose: false,
             binary: binary(),
@@ -74,7 +79,10 @@ impl Options {
                 _ => (arg, None),
             };
             let mut value = |what: &str| {
-                inline.clone().or_else(|| args.next()).ok_or_else(|| wrong(format!("{what} needs a value")))
+                inline
+                    .clone()
+                    .or_else(|| args.next())
+                    .ok_or_else(|| wrong(format!("{what} needs a value")))
             };
             match key.as_str() {
                 "--help" | "-h" => return Err((HELP.to_owned(), 0)),
@@ -83,15 +91,25 @@ impl Options {
                 "--verbose" | "-v" | "--nocapture" => o.verbose = true,
                 "--jobs" | "-j" => {
                     let v = value("--jobs")?;
-                    o.jobs = v.parse().map_err(|_| wrong(format!("--jobs: not a number: {v}")))?;
+                    o.jobs = v
+                        .parse()
+                        .map_err(|_| wrong(format!("--jobs: not a number: {v}")))?;
                 }
                 "--user" => {
                     o.who = match value("--user")?.as_str() {
                         "root" if root => vec![Who::Root],
-                        "root" => return Err(wrong("--user root: the suite was not started as root".into())),
+                        "root" => {
+                            return Err(wrong(
+                                "--user root: the suite was not started as root".into(),
+                            ));
+                        }
                         "user" => vec![Who::User],
                         "both" => both.clone(),
-                        v => return Err(wrong(format!("--user: expected root, user or both, found '{v}'"))),
+                        v => {
+                            return Err(wrong(format!(
+                                "--user: expected root, user or both, found '{v}'"
+                            )));
+                        }
                     }
                 }
                 k if k.starts_with("--") => return Err(wrong(format!("unknown option {k}"))),
@@ -115,7 +133,12 @@ pub fn am_root() -> bool {
 
 fn binary() -> PathBuf {
     std::env::var_os("AGENTWALL_BIN").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/agentwall")),
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/release/agentwall"
+            ))
+        },
         PathBuf::from,
     )
 }

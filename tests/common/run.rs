@@ -24,10 +24,28 @@ use crate::{
 const INSIDE: &str = "AGENTWALL_TEST_NAMESPACE";
 /// Addresses of every internal range, and two public ones, on `lo` of the suite's namespace.
 pub const ADDRESSES: &[&str] = &[
-    "1.2.3.4/32", "1.2.3.5/32", "10.0.0.1/32", "172.16.0.1/32", "192.168.0.1/32", "100.64.0.1/32", "100.100.100.200/32",
-    "169.254.169.254/32", "169.254.170.2/32", "198.18.0.1/32", "192.0.0.192/32", "240.0.0.1/32", "2606:4700::1111/128",
-    "fd00::1/128", "fd00:ec2::254/128", "fec0::1/128", "64:ff9b::a00:1/128", "64:ff9b:1::a00:1/128", "2002:a00:1::1/128",
-    "2001:0:0:1::f5ff:fffe/128", "::10.0.0.1/128", "fe80::1234/64",
+    "1.2.3.4/32",
+    "1.2.3.5/32",
+    "10.0.0.1/32",
+    "172.16.0.1/32",
+    "192.168.0.1/32",
+    "100.64.0.1/32",
+    "100.100.100.200/32",
+    "169.254.169.254/32",
+    "169.254.170.2/32",
+    "198.18.0.1/32",
+    "192.0.0.192/32",
+    "240.0.0.1/32",
+    "2606:4700::1111/128",
+    "fd00::1/128",
+    "fd00:ec2::254/128",
+    "fec0::1/128",
+    "64:ff9b::a00:1/128",
+    "64:ff9b:1::a00:1/128",
+    "2002:a00:1::1/128",
+    "2001:0:0:1::f5ff:fffe/128",
+    "::10.0.0.1/128",
+    "fe80::1234/64",
 ];
 
 /// Runs a suite; the exit code.
@@ -39,7 +57,10 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
             return code;
         }
     };
-    let all: Vec<Case> = cases().into_iter().filter(|c| options.wants(&c.name)).collect();
+    let all: Vec<Case> = cases()
+        .into_iter()
+        .filter(|c| options.wants(&c.name))
+        .collect();
     if options.list {
         for c in &all {
             println!("{}  ({})", c.name, c.source);
@@ -48,7 +69,10 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
         return 0;
     }
     if !options.no_wall && !options.binary.is_file() {
-        println!("{} does not exist: build it with `cargo build --release`, or set AGENTWALL_BIN", options.binary.display());
+        println!(
+            "{} does not exist: build it with `cargo build --release`, or set AGENTWALL_BIN",
+            options.binary.display()
+        );
         return 2;
     }
     if am_root() && std::env::var_os(INSIDE).is_none() {
@@ -71,17 +95,31 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
 
 /// Starts the suite again in a mount and network namespace of its own.
 fn enter_namespaces() -> i32 {
-    let mut set_up = String::from("set -e; ip link set lo up; sysctl -qw net.ipv4.ping_group_range='0 2147483647'\n");
+    let mut set_up = String::from(
+        "set -e; ip link set lo up; sysctl -qw net.ipv4.ping_group_range='0 2147483647'\n",
+    );
     for a in ADDRESSES {
         let nodad = if a.contains(':') { " nodad" } else { "" };
         set_up += &format!("ip addr add {a} dev lo{nodad} || true\n");
     }
     let resolv = std::env::temp_dir().join(format!("agentwall-resolv-{}", std::process::id()));
-    set_up += &format!("echo 'nameserver 127.0.0.77' > {0}; mount --bind {0} /etc/resolv.conf; rm {0}\n", resolv.display());
+    set_up += &format!(
+        "echo 'nameserver 127.0.0.1' > {0}; mount --bind {0} /etc/resolv.conf; rm {0}\n",
+        resolv.display()
+    );
     set_up += "exec \"$@\"\n";
     let exe = std::env::current_exe().unwrap_or_default();
     let err = Command::new("unshare")
-        .args(["--mount", "--net", "--propagation", "private", "sh", "-c", &set_up, "sh"])
+        .args([
+            "--mount",
+            "--net",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &set_up,
+            "sh",
+        ])
         .arg(exe)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
@@ -97,18 +135,30 @@ pub fn ordinary_user() -> Result<Option<(u32, u32)>, String> {
     }
     let find = || {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let line = passwd.lines().find(|l| l.starts_with(&format!("{USER}:")))?.to_owned();
+        let line = passwd
+            .lines()
+            .find(|l| l.starts_with(&format!("{USER}:")))?
+            .to_owned();
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
     if find().is_none() {
-        let made = Command::new("useradd").args(["--create-home", "--shell", "/bin/bash", USER]).status();
+        let made = Command::new("useradd")
+            .args(["--create-home", "--shell", "/bin/bash", USER])
+            .status();
         made.map_err(|e| format!("useradd: {e}"))?;
     }
-    find().map(Some).ok_or_else(|| format!("the user {USER} could not be made"))
+    find()
+        .map(Some)
+        .ok_or_else(|| format!("the user {USER} could not be made"))
 }
 
-fn prepare(suite: &str, attacks: Option<&Path>, options: &Options) -> Result<(Shared, Servers), String> {
+/// Makes the folder, compiles the attack programs, starts the shared servers.
+pub fn prepare(
+    suite: &str,
+    attacks: Option<&Path>,
+    options: &Options,
+) -> Result<(Shared, Servers), String> {
     let root = PathBuf::from(format!("/var/tmp/agentwall-{suite}-{}", std::process::id()));
     let say = |e: std::io::Error| format!("{}: {e}", root.display());
     fs::create_dir_all(&root).map_err(say)?;
@@ -133,7 +183,14 @@ fn prepare(suite: &str, attacks: Option<&Path>, options: &Options) -> Result<(Sh
         servers.udp(443).map_err(|e| format!("port 443: {e}"))?;
         servers.dns().map_err(|e| format!("port 53: {e}"))?;
     }
-    let shared = Shared { root, kit: kit_dir, wall, log, user: ordinary_user()?, private_net };
+    let shared = Shared {
+        root,
+        kit: kit_dir,
+        wall,
+        log,
+        user: ordinary_user()?,
+        private_net,
+    };
     Ok((shared, servers))
 }
 
@@ -149,7 +206,10 @@ fn run_all(cases: &[Case], options: &Options, shared: &Shared) -> i32 {
         for _ in 0..options.jobs {
             s.spawn(|| {
                 loop {
-                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let next = jobs
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .pop_front();
                     let Some((case, who)) = next else { break };
                     let run = catch_unwind(AssertUnwindSafe(|| one(case, who, options, shared)))
                         .unwrap_or_else(|_| Run::Failed("the harness itself panicked".into()));
@@ -170,9 +230,13 @@ fn run_all(cases: &[Case], options: &Options, shared: &Shared) -> i32 {
     report(&results, begin.elapsed())
 }
 
-fn report(results: &[(String, Run)], took: Duration) -> i32 {
+/// Prints what is open, what failed, and the closing line; the exit code.
+pub fn report(results: &[(String, Run)], took: Duration) -> i32 {
     let count = |f: fn(&Run) -> bool| results.iter().filter(|(_, r)| f(r)).count();
-    let open: Vec<_> = results.iter().filter(|(_, r)| matches!(r, Run::Open(_))).collect();
+    let open: Vec<_> = results
+        .iter()
+        .filter(|(_, r)| matches!(r, Run::Open(_)))
+        .collect();
     println!();
     if open.is_empty() {
         println!("Not closed: nothing that these cases show.");
@@ -194,7 +258,10 @@ fn report(results: &[(String, Run)], took: Duration) -> i32 {
         }
     }
     println!("{:.1} s", took.as_secs_f64());
-    let (passed, skipped) = (count(|r| *r == Run::Passed), count(|r| matches!(r, Run::Skipped(_))));
+    let (passed, skipped) = (
+        count(|r| *r == Run::Passed),
+        count(|r| matches!(r, Run::Skipped(_))),
+    );
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     i32::from(failed > 0)
 }
@@ -224,7 +291,10 @@ fn with_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Resul
     let argv = world.session_argv(case, &script, true);
     let mut problems = Vec::new();
     let outcome = thread::scope(|s| {
-        let beside = case.beside.map(|actor| { let world = &world; s.spawn(move || actor(world)) });
+        let beside = case.beside.map(|actor| {
+            let world = &world;
+            s.spawn(move || actor(world))
+        });
         let outcome = world.session(&argv, Duration::from_secs(case.limit));
         match beside.map(thread::ScopedJoinHandle::join) {
             Some(Ok(Err(why))) => problems.push(why),
@@ -244,7 +314,11 @@ fn with_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Resul
             brief(&outcome.all())
         ));
     }
-    problems.extend(judge(&world, &outcome, &case.blocked, true).into_iter().map(|p| format!("not blocked: {p}")));
+    problems.extend(
+        judge(&world, &outcome, &case.blocked, true)
+            .into_iter()
+            .map(|p| format!("not blocked: {p}")),
+    );
     problems.extend(universal(&world, case));
     let after = judge(&world, &outcome, &case.allowed, false);
     problems.extend(after.into_iter().map(|p| format!("neighbour: {p}")));
@@ -256,14 +330,23 @@ fn with_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Resul
     if !options.verbose {
         world.clean();
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join("; "))
+    }
 }
 
 /// What must hold after every session with the wall.
 fn universal(world: &World, case: &Case) -> Vec<String> {
     let mut out = world.leftovers(Duration::from_secs(3));
     if !case.changes_host {
-        out.extend(world.changes().into_iter().map(|c| format!("the host changed: {c}")));
+        out.extend(
+            world
+                .changes()
+                .into_iter()
+                .map(|c| format!("the host changed: {c}")),
+        );
     }
     if !world.victim_alive() {
         out.push("the process outside is dead".into());
@@ -272,22 +355,38 @@ fn universal(world: &World, case: &Case) -> Vec<String> {
 }
 
 fn judge(world: &World, outcome: &Outcome, checks: &[Check], attack: bool) -> Vec<String> {
-    let part = if attack { &outcome.attack } else { &outcome.neighbour };
-    checks.iter().filter_map(|c| c.judge(world, outcome, part).err()).collect()
+    let part = if attack {
+        &outcome.attack
+    } else {
+        &outcome.neighbour
+    };
+    checks
+        .iter()
+        .filter_map(|c| c.judge(world, outcome, part).err())
+        .collect()
 }
 
 /// The attack alone must have its effect, and the neighbour alone must work.
 fn without_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Run {
     match case.native {
-        Native::Works => {}
+        Native::Works | Native::Maybe(_) => {}
         Native::RootOnly(_) if who == Who::Root => {}
-        Native::RootOnly(why) | Native::Cannot(why) => return Run::Skipped(format!("cannot work natively: {why}")),
+        Native::RootOnly(why) | Native::Cannot(why) => {
+            return Run::Skipped(format!("cannot work natively: {why}"));
+        }
         Native::Unsafe(why) => return Run::Skipped(format!("not tried natively: {why}")),
     }
+    let maybe = match case.native {
+        Native::Maybe(why) => Some(why),
+        _ => None,
+    };
     let play = |attack: bool| -> Result<Vec<String>, String> {
         let world = World::new(shared, case, who)?;
         let script = world.script_of(case, attack, !attack);
-        let outcome = world.session(&world.session_argv(case, &script, false), Duration::from_secs(case.limit))?;
+        let outcome = world.session(
+            &world.session_argv(case, &script, false),
+            Duration::from_secs(case.limit),
+        )?;
         show(case, &outcome, options);
         let checks = if attack { &case.blocked } else { &case.allowed };
         let mut found = judge(&world, &outcome, checks, attack);
@@ -305,12 +404,18 @@ fn without_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Ru
             world.clean();
         }
         if attack && found.is_empty() {
-            return Err(format!("the attack has no effect even without the wall: {}", brief(&outcome.all())));
+            return Err(format!(
+                "the attack has no effect even without the wall: {}",
+                brief(&outcome.all())
+            ));
         }
         Ok(found)
     };
     match play(true) {
-        Err(why) => Run::Failed(why),
+        Err(found) => match maybe {
+            Some(why) => Run::Skipped(format!("has no effect natively on this host: {why}")),
+            None => Run::Failed(found),
+        },
         Ok(_) if case.neighbour.contains("{wall}") => Run::Passed,
         Ok(_) => match play(false) {
             Ok(found) if found.is_empty() => Run::Passed,
@@ -323,11 +428,19 @@ fn without_wall(case: &Case, who: Who, options: &Options, shared: &Shared) -> Ru
 fn show(case: &Case, outcome: &Outcome, options: &Options) {
     if options.verbose {
         let indent = |t: &str| t.lines().map(|l| format!("    {l}\n")).collect::<String>();
-        println!("--- {} (status {})\n{}{}", case.name, outcome.status, indent(&outcome.stdout), indent(&outcome.stderr));
+        println!(
+            "--- {} (status {})\n{}{}",
+            case.name,
+            outcome.status,
+            indent(&outcome.stdout),
+            indent(&outcome.stderr)
+        );
     }
 }
 
 /// Kept for cases that start programs of their own.
 pub fn silent(cmd: &mut Command) -> &mut Command {
-    cmd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    cmd.stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
 }

@@ -41,7 +41,11 @@ impl Log {
     }
 
     fn add(&self, what: &'static str, port: u16, payload: &[u8]) {
-        self.lock().push(Seen { what, port, payload: String::from_utf8_lossy(payload).into_owned() });
+        self.lock().push(Seen {
+            what,
+            port,
+            payload: String::from_utf8_lossy(payload).into_owned(),
+        });
     }
 
     /// What a server made by a case saw.
@@ -73,7 +77,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 impl Servers {
     /// None yet.
     pub fn new(log: &Log) -> Self {
-        Servers { log: log.clone(), stop: Arc::default() }
+        Servers {
+            log: log.clone(),
+            stop: Arc::default(),
+        }
     }
 
     fn spawn(&self, mut step: impl FnMut(&Log) -> bool + Send + 'static) {
@@ -93,7 +100,9 @@ impl Servers {
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         self.spawn(move |log| {
-            let Ok((mut s, _)) = listener.accept() else { return false };
+            let Ok((mut s, _)) = listener.accept() else {
+                return false;
+            };
             let log = log.clone();
             thread::spawn(move || {
                 let mut buf = [0; 2048];
@@ -115,7 +124,9 @@ impl Servers {
         let port = socket.local_addr()?.port();
         self.spawn(move |log| {
             let mut buf = [0; 2048];
-            let Ok((n, from)) = socket.recv_from(&mut buf) else { return false };
+            let Ok((n, from)) = socket.recv_from(&mut buf) else {
+                return false;
+            };
             log.add("udp", port, &buf[..n]);
             let _ = socket.send_to(b"HELLO", from);
             true
@@ -130,7 +141,9 @@ impl Servers {
         socket.set_nonblocking(true)?;
         self.spawn(move |log| {
             let mut buf = [0; 1500];
-            let Ok((n, from)) = socket.recv_from(&mut buf) else { return false };
+            let Ok((n, from)) = socket.recv_from(&mut buf) else {
+                return false;
+            };
             let query = &buf[..n];
             let (name, end) = dns_name(query);
             log.add("dns", 53, name.as_bytes());
@@ -145,13 +158,19 @@ impl Servers {
     /// Listening Unix sockets: an abstract one, and stream and datagram ones in `dir`.
     pub fn unix(&self, dir: &Path, abstract_name: &str) -> std::io::Result<()> {
         let named = SocketAddr::from_abstract_name(abstract_name.as_bytes())?;
-        let abstract_dgram = SocketAddr::from_abstract_name(format!("{abstract_name}-dgram").as_bytes())?;
+        let abstract_dgram =
+            SocketAddr::from_abstract_name(format!("{abstract_name}-dgram").as_bytes())?;
         let stream = dir.join("stream.sock");
-        let listeners = [UnixListener::bind_addr(&named)?, UnixListener::bind(&stream)?];
+        let listeners = [
+            UnixListener::bind_addr(&named)?,
+            UnixListener::bind(&stream)?,
+        ];
         for listener in listeners {
             listener.set_nonblocking(true)?;
             self.spawn(move |log| {
-                let Ok((mut s, _)) = listener.accept() else { return false };
+                let Ok((mut s, _)) = listener.accept() else {
+                    return false;
+                };
                 let mut buf = [0; 512];
                 let _ = s.set_nonblocking(false);
                 let _ = s.set_read_timeout(Some(Duration::from_millis(300)));
@@ -161,7 +180,10 @@ impl Servers {
                 true
             });
         }
-        let sockets = [UnixDatagram::bind(dir.join("dgram.sock"))?, UnixDatagram::bind_addr(&abstract_dgram)?];
+        let sockets = [
+            UnixDatagram::bind(dir.join("dgram.sock"))?,
+            UnixDatagram::bind_addr(&abstract_dgram)?,
+        ];
         for socket in sockets {
             socket.set_nonblocking(true)?;
             self.spawn(move |log| {
@@ -175,7 +197,10 @@ impl Servers {
             });
         }
         for name in ["stream.sock", "dgram.sock"] {
-            fs::set_permissions(dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+            fs::set_permissions(
+                dir.join(name),
+                std::os::unix::fs::PermissionsExt::from_mode(0o777),
+            )?;
         }
         Ok(())
     }
@@ -206,11 +231,26 @@ fn dns_answer(query: &[u8], name: &str, end: usize) -> Option<Vec<u8>> {
     let a = question.get(question.len() - 4..)? == [0, 1, 0, 1];
     let known = name.ends_with(".agentwall.test");
     let mut out = query.get(..2)?.to_vec();
-    out.extend([0x81, if known { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(a && known), 0, 0, 0, 0]);
+    out.extend([
+        0x81,
+        if known { 0x80 } else { 0x83 },
+        0,
+        1,
+        0,
+        u8::from(a && known),
+        0,
+        0,
+        0,
+        0,
+    ]);
     out.extend(question);
     if a && known {
         out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4]);
-        out.extend(if name.starts_with("rebind") { [10, 0, 0, 1] } else { PUBLIC });
+        out.extend(if name.starts_with("rebind") {
+            [10, 0, 0, 1]
+        } else {
+            PUBLIC
+        });
     }
     Some(out)
 }

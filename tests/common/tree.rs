@@ -39,7 +39,9 @@ impl Tree {
         for (path, was) in &self.0 {
             match after.0.get(path) {
                 None => out.push(format!("gone: {}", path.display())),
-                Some(is) if is != was => out.push(format!("changed: {} ({was} -> {is})", path.display())),
+                Some(is) if is != was => {
+                    out.push(format!("changed: {} ({was} -> {is})", path.display()))
+                }
                 Some(_) => {}
             }
         }
@@ -51,18 +53,32 @@ impl Tree {
 }
 
 fn walk(root: &Path, dir: &Path, depth: Depth, tree: &mut Tree) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         let kind = meta.file_type();
         let mut state = if kind.is_dir() {
             format!("dir {:o}", meta.mode() & 0o7777)
         } else if kind.is_symlink() {
-            format!("link to {}", fs::read_link(&path).unwrap_or_default().display())
+            format!(
+                "link to {}",
+                fs::read_link(&path).unwrap_or_default().display()
+            )
         } else if kind.is_file() {
-            let hash = fs::read(&path).map(|b| Sha256::digest(&b)).unwrap_or_default();
-            format!("file {:o} {} bytes {:02x?}", meta.mode() & 0o7777, meta.size(), &hash[..6])
+            let hash = fs::read(&path)
+                .map(|b| Sha256::digest(&b))
+                .unwrap_or_default();
+            format!(
+                "file {:o} {} bytes {:02x?}",
+                meta.mode() & 0o7777,
+                meta.size(),
+                &hash[..6]
+            )
         } else if kind.is_socket() {
             "socket".to_owned()
         } else {
@@ -71,10 +87,16 @@ fn walk(root: &Path, dir: &Path, depth: Depth, tree: &mut Tree) {
         if depth == Depth::Exact {
             state += &format!(" owner {}:{}", meta.uid(), meta.gid());
             if !kind.is_dir() {
-                state += &format!(" inode {} changed {}.{}", meta.ino(), meta.ctime(), meta.ctime_nsec());
+                state += &format!(
+                    " inode {} changed {}.{}",
+                    meta.ino(),
+                    meta.ctime(),
+                    meta.ctime_nsec()
+                );
             }
         }
-        tree.0.insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), state);
+        tree.0
+            .insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), state);
         if kind.is_dir() {
             walk(root, &path, depth, tree);
         }

@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     fs,
     io::{Read, Write},
-    os::unix::{fs::chown, process::{CommandExt, ExitStatusExt}},
+    os::unix::{
+        fs::chown,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -77,7 +80,9 @@ impl Drop for Child2 {
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 fn unique() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
     let seed = format!("{now} {n} {}", std::process::id());
     let digest = <sha2::Sha256 as sha2::Digest>::digest(seed.as_bytes());
@@ -110,8 +115,26 @@ impl World {
     /// Makes the world of a case.
     pub fn new(shared: &Shared, case: &Case, who: Who) -> Result<Self, String> {
         let token = format!("tok{}", unique());
-        let name: String = case.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-        let dir = shared.root.join(format!("{name}-{}-{}", who.as_str(), &token[3..9]));
+        let name: String = case
+            .name
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c } else { '-' })
+            .collect();
+        // Short: a Unix socket's path has 107 bytes.
+        let tail: String = name
+            .chars()
+            .rev()
+            .take(30)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect();
+        let dir = shared.root.join(format!(
+            "{}-{}-{}",
+            &token[3..9],
+            who.as_str(),
+            tail.trim_start_matches('-')
+        ));
         let servers = Servers::new(&shared.log);
         let say = |e: std::io::Error| format!("canary server: {e}");
         let port = servers.tcp(0).map_err(say)?;
@@ -130,10 +153,18 @@ impl World {
             token,
             _servers: servers,
         };
-        world.fill_folders().map_err(|e| format!("{}: {e}", world.dir.display()))?;
-        let policy = case.policy.clone().unwrap_or_else(|| BASE.replace("{rules}", case.rules.trim_end()));
+        world
+            .fill_folders()
+            .map_err(|e| format!("{}: {e}", world.dir.display()))?;
+        let policy = case
+            .policy
+            .clone()
+            .unwrap_or_else(|| BASE.replace("{rules}", case.rules.trim_end()));
         world.put("policy.yaml", &world.fill(&policy));
-        world._servers.unix(&world.path("pub"), &world.token).map_err(say)?;
+        world
+            ._servers
+            .unix(&world.path("pub"), &world.token)
+            .map_err(say)?;
         if let Some(setup) = case.setup {
             setup(&world)?;
         }
@@ -169,12 +200,26 @@ impl World {
         for (name, text) in texts {
             self.put(name, text);
         }
-        for d in ["out/canary.txt.empty", "work/readme.txt.empty", "work/spare", "state", "run", "out/bin", "out/lib"] {
+        for d in [
+            "out/canary.txt.empty",
+            "work/readme.txt.empty",
+            "work/spare",
+            "state",
+            "run",
+            "out/bin",
+            "out/lib",
+        ] {
             fs::create_dir_all(self.path(d))?;
         }
-        fs::copy(self.shared.kit.join("canary"), self.path("out/bin/canary"))?;
-        fs::copy(self.shared.kit.join("canary-static"), self.path("out/bin/canary-static"))?;
-        fs::copy(self.shared.kit.join("evil.so"), self.path("out/lib/evil.so"))?;
+        for (from, to) in [
+            ("canary", "out/bin"),
+            ("canary-static", "out/bin"),
+            ("evil.so", "out/lib"),
+        ] {
+            if self.shared.kit.exists() {
+                fs::copy(self.shared.kit.join(from), self.path(to).join(from))?;
+            }
+        }
         self.script("out/bin/script", "#!/bin/sh\necho EFFECT script ran\n");
         for private in ["home/.ssh", "run", "state"] {
             self.mode(private, 0o700);
@@ -212,7 +257,9 @@ impl World {
 
     /// Reads a file of the world; empty when it cannot be read.
     pub fn read(&self, name: &str) -> String {
-        fs::read(self.path(name)).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+        fs::read(self.path(name))
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
+            .unwrap_or_default()
     }
 
     /// Gives a file to the user of the case.
@@ -223,7 +270,9 @@ impl World {
     }
 
     fn own_all(&self) -> std::io::Result<()> {
-        let (Who::User, Some((uid, gid))) = (self.who, self.shared.user) else { return Ok(()) };
+        let (Who::User, Some((uid, gid))) = (self.who, self.shared.user) else {
+            return Ok(());
+        };
         chown(&self.dir, Some(uid), Some(gid))?;
         for name in Tree::of(&self.dir, Depth::Content).0.keys() {
             std::os::unix::fs::lchown(self.dir.join(name), Some(uid), Some(gid))?;
@@ -241,11 +290,20 @@ impl World {
         let victim = self.victim.as_ref().map_or(0, |v| v.0.0.id()).to_string();
         let addr = self.victim.as_ref().map_or("0", |v| v.1.as_str());
         for (name, value) in [
-            ("policy", self.path("policy.yaml").to_string_lossy().as_ref()),
-            ("key", self.path("home/.ssh/id_ed25519").to_string_lossy().as_ref()),
+            (
+                "policy",
+                self.path("policy.yaml").to_string_lossy().as_ref(),
+            ),
+            (
+                "key",
+                self.path("home/.ssh/id_ed25519").to_string_lossy().as_ref(),
+            ),
             ("kit", self.shared.kit.to_string_lossy().as_ref()),
             ("wall", self.shared.wall.to_string_lossy().as_ref()),
-            ("bin", self.shared.root.join("bin").to_string_lossy().as_ref()),
+            (
+                "bin",
+                self.shared.root.join("bin").to_string_lossy().as_ref(),
+            ),
             ("token", self.token.as_str()),
             ("port", self.port.to_string().as_str()),
             ("open", self.open.to_string().as_str()),
@@ -266,10 +324,16 @@ impl World {
     fn start_victim(&mut self) -> Result<(), String> {
         let input = fs::File::open(self.path("home/.ssh/id_ed25519")).map_err(|e| e.to_string())?;
         let mut cmd = self.as_user(self.shared.kit.join("proc"));
-        cmd.env_remove("AGENTWALL_CASE").arg("victim").stdin(input).stdout(Stdio::piped());
+        cmd.env_remove("AGENTWALL_CASE")
+            .arg("victim")
+            .stdin(input)
+            .stdout(Stdio::piped());
         let mut child = cmd.spawn().map_err(|e| format!("victim: {e}"))?;
         let mut text = [0; 64];
-        let n = child.stdout.as_mut().map_or(0, |o| o.read(&mut text).unwrap_or(0));
+        let n = child
+            .stdout
+            .as_mut()
+            .map_or(0, |o| o.read(&mut text).unwrap_or(0));
         let addr = String::from_utf8_lossy(&text[..n]).trim().to_owned();
         self.victim = Some((Child2(child), addr));
         Ok(())
@@ -280,14 +344,24 @@ impl World {
         let mut cmd = match (self.who, self.shared.user, crate::options::am_root()) {
             (Who::User, Some((uid, gid)), true) => {
                 let mut cmd = Command::new("/usr/bin/setpriv");
-                cmd.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups").arg(program);
+                cmd.arg(format!("--reuid={uid}"))
+                    .arg(format!("--regid={gid}"))
+                    .arg("--clear-groups")
+                    .arg(program);
                 cmd
             }
             _ => Command::new(program),
         };
-        let user = if self.who == Who::Root { "root" } else { crate::options::USER };
+        let user = if self.who == Who::Root {
+            "root"
+        } else {
+            crate::options::USER
+        };
         cmd.env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
             .env("HOME", self.path("home"))
             .env("AGENTWALL_STATE", self.path("state"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
@@ -303,10 +377,14 @@ impl World {
     /// Runs the wall's command line on the host: (status, output, errors).
     pub fn wall(&self, args: &[&str]) -> (i32, String, String) {
         let mut cmd = self.as_user(&self.shared.wall);
-        cmd.args(args).env_remove("AGENTWALL_CASE").stdin(Stdio::null());
+        cmd.args(args)
+            .env_remove("AGENTWALL_CASE")
+            .stdin(Stdio::null());
         match cmd.output() {
             Ok(o) => (
-                o.status.code().unwrap_or_else(|| 128 + o.status.signal().unwrap_or(0)),
+                o.status
+                    .code()
+                    .unwrap_or_else(|| 128 + o.status.signal().unwrap_or(0)),
                 String::from_utf8_lossy(&o.stdout).into_owned(),
                 String::from_utf8_lossy(&o.stderr).into_owned(),
             ),
@@ -317,7 +395,10 @@ impl World {
     /// The session's script: both sections, each marked.
     pub fn script_of(&self, case: &Case, attack: bool, neighbour: bool) -> String {
         let part = |mark: &str, body: &str| {
-            format!("echo; echo '{mark}'\n(\n{}\n) 2>&1 </dev/null\nstatus=$?\necho; echo \"{STATUS}$status\"\n", self.fill(body))
+            format!(
+                "echo; echo '{mark}'\n(\n{}\n) 2>&1 </dev/null\nstatus=$?\necho; echo \"{STATUS}$status\"\n",
+                self.fill(body)
+            )
         };
         let mut parts = Vec::new();
         if attack {
@@ -330,14 +411,27 @@ impl World {
             parts.reverse();
         }
         let scratch = self.scratch();
-        format!("mkdir -p {}\ncd {}\n{}true\n", scratch.display(), self.path("work").display(), parts.concat())
+        format!(
+            "mkdir -p {}\ncd {}\n{}true\n",
+            scratch.display(),
+            self.path("work").display(),
+            parts.concat()
+        )
     }
 
     /// The command line of a session with the wall, or of the same script without it.
     pub fn session_argv(&self, case: &Case, script: &str, wall: bool) -> Vec<OsString> {
-        let mut argv: Vec<OsString> = self.fill(&case.wrapper).split_whitespace().map(OsString::from).collect();
+        let mut argv: Vec<OsString> = self
+            .fill(&case.wrapper)
+            .split_whitespace()
+            .map(OsString::from)
+            .collect();
         if wall {
-            argv.push(case.binary.map_or_else(|| self.shared.wall.clone(), |b| self.path(b)).into());
+            argv.push(
+                case.binary
+                    .map_or_else(|| self.shared.wall.clone(), |b| self.path(b))
+                    .into(),
+            );
             argv.push("run".into());
             argv.push("--policy".into());
             argv.push(self.path("policy.yaml").into());
@@ -353,8 +447,14 @@ impl World {
     pub fn session(&self, argv: &[OsString], limit: Duration) -> Result<Outcome, String> {
         let (program, args) = argv.split_first().ok_or("empty command")?;
         let mut cmd = self.as_user(program);
-        cmd.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = cmd.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
+        cmd.args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = cmd
+            .spawn()
+            .map_err(|e| format!("{}: {e}", program.display()))?;
         self.running.store(child.id(), Ordering::SeqCst);
         let out = child.stdout.take().map(collect);
         let err = child.stderr.take().map(collect);
@@ -372,11 +472,16 @@ impl World {
             }
         };
         self.running.store(0, Ordering::SeqCst);
-        let text = |t: Option<Collected>| t.map(|t| t.finish(Duration::from_millis(1500))).unwrap_or_default();
+        let text = |t: Option<Collected>| {
+            t.map(|t| t.finish(Duration::from_millis(1500)))
+                .unwrap_or_default()
+        };
         Ok(Outcome {
             stdout: text(out),
             stderr: text(err),
-            status: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            status: status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             timed_out,
             ..Outcome::default()
         }
@@ -386,7 +491,8 @@ impl World {
     /// The state of everything on the host that the case could have changed.
     pub fn look(&self) -> Tree {
         let mut all = Tree::of(&self.dir, Depth::Exact);
-        all.0.retain(|p, _| !(p.starts_with("state") || p.starts_with("run")));
+        all.0
+            .retain(|p, _| !(p.starts_with("state") || p.starts_with("run")));
         all
     }
 
@@ -399,8 +505,10 @@ impl World {
     pub fn survivors(&self) -> Vec<u32> {
         let me = std::process::id();
         let marked = |pid: u32, file: &str| {
-            fs::read(format!("/proc/{pid}/{file}"))
-                .is_ok_and(|b| b.windows(self.token.len()).any(|w| w == self.token.as_bytes()))
+            fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|b| {
+                b.windows(self.token.len())
+                    .any(|w| w == self.token.as_bytes())
+            })
         };
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         pids.filter_map(|e| e.file_name().to_str()?.parse().ok())
@@ -423,7 +531,10 @@ impl World {
                 };
                 let named = left.iter().map(name).collect();
                 for pid in left {
-                    let _ = Command::new("/bin/kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+                    let _ = Command::new("/bin/kill")
+                        .args(["-9", &pid.to_string()])
+                        .stderr(Stdio::null())
+                        .status();
                 }
                 return named;
             }
@@ -437,31 +548,54 @@ impl World {
         let seen = self.shared.log.find(|s| {
             s.port == self.port || (s.port != self.open && s.payload.contains(&self.token))
         });
-        seen.first().map(|s| format!("{} port {}: {}", s.what, s.port, crate::case::brief(&s.payload)))
+        seen.first().map(|s| {
+            format!(
+                "{} port {}: {}",
+                s.what,
+                s.port,
+                crate::case::brief(&s.payload)
+            )
+        })
     }
 
     /// Whether any server heard a text.
     pub fn heard(&self, text: &str) -> bool {
-        !self.shared.log.find(|s| s.payload.contains(text)).is_empty()
+        !self
+            .shared
+            .log
+            .find(|s| s.payload.contains(text))
+            .is_empty()
     }
 
     /// ICMP echo requests that the kernel outside has received.
     pub fn echoes(&self) -> u64 {
         let v4 = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
         let mut lines = v4.lines().filter(|l| l.starts_with("Icmp:"));
-        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let (names, values) = (
+            lines.next().unwrap_or_default(),
+            lines.next().unwrap_or_default(),
+        );
         let at = names.split_whitespace().position(|n| n == "InEchos");
-        let four = at.and_then(|i| values.split_whitespace().nth(i)?.parse::<u64>().ok()).unwrap_or(0);
+        let four = at
+            .and_then(|i| values.split_whitespace().nth(i)?.parse::<u64>().ok())
+            .unwrap_or(0);
         let v6 = fs::read_to_string("/proc/net/snmp6").unwrap_or_default();
         let line = v6.lines().find(|l| l.starts_with("Icmp6InEchos "));
-        four + line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0)
+        four + line
+            .and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .unwrap_or(0)
     }
 
     /// Whether the victim is alive.
     pub fn victim_alive(&self) -> bool {
         self.victim.as_ref().is_none_or(|v| {
-            fs::read_to_string(format!("/proc/{}/stat", v.0.0.id()))
-                .is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+            fs::read_to_string(format!("/proc/{}/stat", v.0.0.id())).is_ok_and(|s| {
+                !s.rsplit(')')
+                    .next()
+                    .unwrap_or("")
+                    .trim_start()
+                    .starts_with('Z')
+            })
         })
     }
 
@@ -477,14 +611,21 @@ impl World {
             last = out + &err;
             thread::sleep(Duration::from_millis(100));
         }
-        Err(format!("'agentwall pending' never showed '{needle}': {}", crate::case::brief(&last)))
+        Err(format!(
+            "'agentwall pending' never showed '{needle}': {}",
+            crate::case::brief(&last)
+        ))
     }
 
     /// Removes the world's folders.
     pub fn clean(&self) {
         let _ = fs::remove_dir_all(self.scratch());
         for dir in [&self.dir, &self.scratch()] {
-            let _ = Command::new("/bin/rm").arg("-rf").arg(dir).stderr(Stdio::null()).status();
+            let _ = Command::new("/bin/rm")
+                .arg("-rf")
+                .arg(dir)
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
@@ -519,6 +660,9 @@ impl Collected {
         while !self.thread.is_finished() && Instant::now() < end {
             thread::sleep(Duration::from_millis(2));
         }
-        self.text.lock().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default()
+        self.text
+            .lock()
+            .map(|t| String::from_utf8_lossy(&t).into_owned())
+            .unwrap_or_default()
     }
 }

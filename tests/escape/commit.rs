@@ -19,13 +19,17 @@ const GOOD: &str = "echo GOOD > {work}/good.txt; cat {work}/good.txt";
 
 /// All cases of this theme.
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, source, attack: &str, after: fn(&World, &Outcome) -> Result<(), String>| {
-        Case::new(format!("commit/{name}"), source)
-            .attack(attack, [])
-            .neighbour(GOOD, [says("GOOD")])
-            .native(NO_COMMIT)
-            .with(|c| { c.after = Some(after); c.changes_host = true })
-    };
+    let case =
+        |name: &str, source, attack: &str, after: fn(&World, &Outcome) -> Result<(), String>| {
+            Case::new(format!("commit/{name}"), source)
+                .attack(attack, [])
+                .neighbour(GOOD, [says("GOOD")])
+                .native(NO_COMMIT)
+                .with(|c| {
+                    c.after = Some(after);
+                    c.changes_host = true
+                })
+        };
     vec![
         case("symlink-planted", "srt symlink-boundary, try #symlinks", "rm -rf {work}/sub; ln -s {out} {work}/sub; ln -s {out}/canary.txt {work}/readme2.txt; rm {work}/readme.txt; ln -s {out}/canary.txt {work}/readme.txt", planted),
         case("folder-swapped-on-host", "symlink race between session and commit", "echo EVIL > {work}/sub/evil.txt; echo EVIL > {work}/sub/file.txt; mkdir {work}/sub/deep; echo EVIL > {work}/sub/deep/evil.txt", swapped),
@@ -78,18 +82,27 @@ fn commit(w: &World) -> (i32, String) {
 
 /// The neighbour's file must be on the host after the commit.
 fn good_arrived(w: &World, said: &str) -> Result<(), String> {
-    ensure(w.read("work/good.txt") == "GOOD\n", format!("the good change did not arrive: {}", brief(said)))
+    ensure(
+        w.read("work/good.txt") == "GOOD\n",
+        format!("the good change did not arrive: {}", brief(said)),
+    )
 }
 
 fn outside_untouched(w: &World) -> Result<(), String> {
-    let bad = w.changes().into_iter().find(|c| c.contains("out/") || c.contains("home/") || c.contains("pub/"));
+    let bad = w
+        .changes()
+        .into_iter()
+        .find(|c| c.contains("out/") || c.contains("home/") || c.contains("pub/"));
     bad.map_or(Ok(()), |b| Err(format!("outside the workspace: {b}")))
 }
 
 fn planted(w: &World, _: &Outcome) -> Result<(), String> {
     let (_, said) = commit(w);
     outside_untouched(w)?;
-    ensure(w.read("out/canary.txt") == "ORIGINAL\n", "written through the planted link")?;
+    ensure(
+        w.read("out/canary.txt") == "ORIGINAL\n",
+        "written through the planted link",
+    )?;
     good_arrived(w, &said)
 }
 
@@ -99,10 +112,16 @@ fn swapped(w: &World, _: &Outcome) -> Result<(), String> {
     symlink(w.path("out"), w.path("work/sub")).map_err(err)?;
     let (_, said) = commit(w);
     outside_untouched(w)?;
-    ensure(!w.path("out/evil.txt").exists() && !w.path("out/deep").exists(), "the commit followed a link out of the workspace")?;
+    ensure(
+        !w.path("out/evil.txt").exists() && !w.path("out/deep").exists(),
+        "the commit followed a link out of the workspace",
+    )?;
     // The rest arrives, or everything waits in the layer: nothing is lost.
     let (_, diff, _) = w.wall(&["diff", "--stat"]);
-    ensure(w.read("work/good.txt") == "GOOD\n" || diff.contains("good.txt"), format!("the good change is lost: {}", brief(&said)))
+    ensure(
+        w.read("work/good.txt") == "GOOD\n" || diff.contains("good.txt"),
+        format!("the good change is lost: {}", brief(&said)),
+    )
 }
 
 fn file_swapped(w: &World, _: &Outcome) -> Result<(), String> {
@@ -113,24 +132,41 @@ fn file_swapped(w: &World, _: &Outcome) -> Result<(), String> {
     }
     commit(w);
     outside_untouched(w)?;
-    ensure(w.read("out/canary.txt") == "ORIGINAL\n", "the commit followed a link out of the workspace")
+    ensure(
+        w.read("out/canary.txt") == "ORIGINAL\n",
+        "the commit followed a link out of the workspace",
+    )
 }
 
 fn conflict(w: &World, _: &Outcome) -> Result<(), String> {
     w.put("work/readme.txt", "PERSON\n");
     w.put("work/sub/file.txt", "PERSON\n");
     let (status, said) = commit(w);
-    ensure(w.read("work/readme.txt") == "PERSON\n", "the person's change was overwritten")?;
-    ensure(w.read("work/sub/file.txt") == "PERSON\n", "the person's change was deleted")?;
-    ensure(status != 0, "a commit with conflicts must not end with status 0")?;
-    ensure(said.contains("readme.txt"), format!("the conflict is not named: {}", brief(&said)))?;
+    ensure(
+        w.read("work/readme.txt") == "PERSON\n",
+        "the person's change was overwritten",
+    )?;
+    ensure(
+        w.read("work/sub/file.txt") == "PERSON\n",
+        "the person's change was deleted",
+    )?;
+    ensure(
+        status != 0,
+        "a commit with conflicts must not end with status 0",
+    )?;
+    ensure(
+        said.contains("readme.txt"),
+        format!("the conflict is not named: {}", brief(&said)),
+    )?;
     let (_, diff, _) = w.wall(&["diff", "--patch"]);
     ensure(diff.contains("AGENT"), "the agent's change is lost")
 }
 
 fn special(path: &Path, found: &mut Vec<String>) {
     for e in fs::read_dir(path).into_iter().flatten().flatten() {
-        let Ok(m) = fs::symlink_metadata(e.path()) else { continue };
+        let Ok(m) = fs::symlink_metadata(e.path()) else {
+            continue;
+        };
         let t = m.file_type();
         if t.is_char_device() || t.is_block_device() || (t.is_file() && m.mode() & 0o6000 != 0) {
             found.push(e.path().display().to_string());
@@ -145,9 +181,15 @@ fn nothing_special(w: &World) -> Result<(), String> {
     let (_, said) = commit(w);
     let mut found = Vec::new();
     special(&w.path("work"), &mut found);
-    ensure(found.is_empty(), format!("on the host: {}", found.join(", ")))?;
+    ensure(
+        found.is_empty(),
+        format!("on the host: {}", found.join(", ")),
+    )?;
     let (_, diff, _) = w.wall(&["diff", "--stat"]);
-    ensure(w.read("work/good.txt") == "GOOD\n" || diff.contains("good.txt"), format!("the good change is lost: {}", brief(&said)))
+    ensure(
+        w.read("work/good.txt") == "GOOD\n" || diff.contains("good.txt"),
+        format!("the good change is lost: {}", brief(&said)),
+    )
 }
 
 fn no_special(w: &World, _: &Outcome) -> Result<(), String> {
@@ -160,8 +202,15 @@ fn no_setuid(w: &World, _: &Outcome) -> Result<(), String> {
 
 fn not_deleted(w: &World, _: &Outcome) -> Result<(), String> {
     let (_, said) = commit(w);
-    for (f, text) in [("work/readme.txt", "WORKSPACE-OK\n"), ("work/sub/file.txt", "SUB-OK\n"), ("work/app/env.txt", "PLAIN-OK\n")] {
-        ensure(w.read(f) == text, format!("{f} was lost by a forged mark: {}", brief(&said)))?;
+    for (f, text) in [
+        ("work/readme.txt", "WORKSPACE-OK\n"),
+        ("work/sub/file.txt", "SUB-OK\n"),
+        ("work/app/env.txt", "PLAIN-OK\n"),
+    ] {
+        ensure(
+            w.read(f) == text,
+            format!("{f} was lost by a forged mark: {}", brief(&said)),
+        )?;
     }
     outside_untouched(w)?;
     good_arrived(w, &said)
@@ -170,20 +219,46 @@ fn not_deleted(w: &World, _: &Outcome) -> Result<(), String> {
 fn linked(w: &World, _: &Outcome) -> Result<(), String> {
     let (_, said) = commit(w);
     outside_untouched(w)?;
-    ensure(w.read("work/good-link") == "PLAIN-OK\nEVIL\n", format!("the linked file did not arrive: {}", brief(&said)))
+    ensure(
+        w.read("work/good-link") == "PLAIN-OK\nEVIL\n",
+        format!("the linked file did not arrive: {}", brief(&said)),
+    )
 }
 
 fn odd_names(w: &World, _: &Outcome) -> Result<(), String> {
-    for args in [&["diff"][..], &["diff", "--stat"], &["diff", "--json"], &["diff", "--patch"]] {
+    for args in [
+        &["diff"][..],
+        &["diff", "--stat"],
+        &["diff", "--json"],
+        &["diff", "--patch"],
+    ] {
         let (status, out, err) = w.wall(args);
-        ensure(status == 0 || status == 1, format!("{args:?}: status {status}: {}", brief(&err)))?;
-        let bad = out.chars().find(|c| (c.is_control() && !matches!(c, '\n' | '\t')) || *c == '\u{202e}');
-        ensure(bad.is_none(), format!("{args:?}: a raw {bad:?} reaches the terminal"))?;
-        ensure(out.contains("odd-"), format!("{args:?}: the files are not shown: {}", brief(&out)))?;
+        ensure(
+            status == 0 || status == 1,
+            format!("{args:?}: status {status}: {}", brief(&err)),
+        )?;
+        let bad = out
+            .chars()
+            .find(|c| (c.is_control() && !matches!(c, '\n' | '\t')) || *c == '\u{202e}');
+        ensure(
+            bad.is_none(),
+            format!("{args:?}: a raw {bad:?} reaches the terminal"),
+        )?;
+        ensure(
+            out.contains("odd-"),
+            format!("{args:?}: the files are not shown: {}", brief(&out)),
+        )?;
     }
     let (_, said) = commit(w);
-    let there = Tree::of(&w.path("work"), Depth::Content).0.keys().filter(|k| k.to_string_lossy().contains("odd-")).count();
-    ensure(there == 7, format!("{there} of 7 odd names arrived: {}", brief(&said)))
+    let there = Tree::of(&w.path("work"), Depth::Content)
+        .0
+        .keys()
+        .filter(|k| k.to_string_lossy().contains("odd-"))
+        .count();
+    ensure(
+        there == 7,
+        format!("{there} of 7 odd names arrived: {}", brief(&said)),
+    )
 }
 
 fn long_path(w: &World, _: &Outcome) -> Result<(), String> {
@@ -196,11 +271,20 @@ fn long_path(w: &World, _: &Outcome) -> Result<(), String> {
 
 fn twice(w: &World, _: &Outcome) -> Result<(), String> {
     let (first, said) = commit(w);
-    ensure(first == 0, format!("commit: status {first}: {}", brief(&said)))?;
-    ensure(w.read("work/readme.txt") == "CHANGED\n", "the change did not arrive")?;
+    ensure(
+        first == 0,
+        format!("commit: status {first}: {}", brief(&said)),
+    )?;
+    ensure(
+        w.read("work/readme.txt") == "CHANGED\n",
+        "the change did not arrive",
+    )?;
     w.put("work/readme.txt", "PERSON\n");
     let (_, said) = commit(w);
-    ensure(w.read("work/readme.txt") == "PERSON\n", "a second commit overwrote a later change")?;
+    ensure(
+        w.read("work/readme.txt") == "PERSON\n",
+        "a second commit overwrote a later change",
+    )?;
     ensure(!said.trim().is_empty(), "a second commit says nothing")
 }
 
@@ -208,29 +292,55 @@ fn discarded(w: &World, _: &Outcome) -> Result<(), String> {
     let (status, out, err) = w.wall(&["discard"]);
     ensure(status == 0, format!("discard: status {status}: {out}{err}"))?;
     commit(w);
-    ensure(w.changes().is_empty(), format!("after a discard: {}", w.changes().join(", ")))
+    ensure(
+        w.changes().is_empty(),
+        format!("after a discard: {}", w.changes().join(", ")),
+    )
 }
 
 fn named_only(w: &World, _: &Outcome) -> Result<(), String> {
     let (status, out, err) = w.wall(&["commit", "--", "good.txt"]);
-    ensure(status == 0, format!("commit -- good.txt: status {status}: {out}{err}"))?;
+    ensure(
+        status == 0,
+        format!("commit -- good.txt: status {status}: {out}{err}"),
+    )?;
     good_arrived(w, &out)?;
-    ensure(w.read("work/readme.txt") == "WORKSPACE-OK\n" && w.read("work/sub/file.txt") == "SUB-OK\n", "more than the named path was committed")
+    ensure(
+        w.read("work/readme.txt") == "WORKSPACE-OK\n" && w.read("work/sub/file.txt") == "SUB-OK\n",
+        "more than the named path was committed",
+    )
 }
 
 fn path_outside(w: &World, _: &Outcome) -> Result<(), String> {
     let outside = w.fill("{out}/canary.txt");
-    for path in ["../out/canary.txt", outside.as_str(), "sub/../../out/canary.txt", "/etc/passwd"] {
+    for path in [
+        "../out/canary.txt",
+        outside.as_str(),
+        "sub/../../out/canary.txt",
+        "/etc/passwd",
+    ] {
         w.wall(&["commit", "--", path]);
     }
     outside_untouched(w)?;
-    ensure(w.read("work/readme.txt") == "WORKSPACE-OK\n", "a path that was not named was committed")
+    ensure(
+        w.read("work/readme.txt") == "WORKSPACE-OK\n",
+        "a path that was not named was committed",
+    )
 }
 
 fn hooks(w: &World, _: &Outcome) -> Result<(), String> {
     let (_, said) = commit(w);
-    for f in [".git/hooks/pre-commit", ".envrc", ".vscode/tasks.json", "conftest.py", "g2/.git/hooks/pre-commit"] {
-        ensure(!w.path("work").join(f).exists(), format!("{f} is on the host"))?;
+    for f in [
+        ".git/hooks/pre-commit",
+        ".envrc",
+        ".vscode/tasks.json",
+        "conftest.py",
+        "g2/.git/hooks/pre-commit",
+    ] {
+        ensure(
+            !w.path("work").join(f).exists(),
+            format!("{f} is on the host"),
+        )?;
     }
     good_arrived(w, &said)
 }
@@ -243,5 +353,8 @@ fn bare_home(w: &World) -> Result<(), String> {
 }
 
 fn home_there(w: &World, _: &Outcome) -> Result<(), String> {
-    ensure(w.read("home/notes.txt") == "HOME-OK\n" && w.read("work/readme.txt") == "WORKSPACE-OK\n", "files are gone")
+    ensure(
+        w.read("home/notes.txt") == "HOME-OK\n" && w.read("work/readme.txt") == "WORKSPACE-OK\n",
+        "files are gone",
+    )
 }

@@ -35,7 +35,9 @@ const ROUTES: &[(&str, Native)] = &[
 /// Roads whose permitted use is not asked for: the neighbour takes the plain one.
 fn neighbour_route(route: &str) -> &str {
     match route {
-        "memfd" | "memfd-proc" | "tmpfile" | "bind" | "int80" | "x32" | "hardlink" | "rename" => "execve",
+        "memfd" | "memfd-proc" | "tmpfile" | "bind" | "int80" | "x32" | "hardlink" | "rename" => {
+            "execve"
+        }
         r => r,
     }
 }
@@ -45,26 +47,53 @@ pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (route, native) in ROUTES {
         let n = neighbour_route(route);
-        let expected = if n.ends_with("-exec") { "EFFECT mapped" } else { "SAID" };
+        let expected = if n.ends_with("-exec") {
+            "EFFECT mapped"
+        } else {
+            "SAID"
+        };
         all.push(
-            Case::new(format!("exec/unlisted/{route}"), "peers: loader, memfd, fexecve and alias roads that no suite covers well")
-                .attack(format!("{{kit}}/runner {route} {{out}}/bin/canary {{scratch}}"), [NoEffect])
-                .neighbour(format!("{{kit}}/runner {n} {{kit}}/say {{scratch}}"), [says(expected)])
-                .native(*native),
+            Case::new(
+                format!("exec/unlisted/{route}"),
+                "peers: loader, memfd, fexecve and alias roads that no suite covers well",
+            )
+            .attack(
+                format!("{{kit}}/runner {route} {{out}}/bin/canary {{scratch}}"),
+                [NoEffect],
+            )
+            .neighbour(
+                format!("{{kit}}/runner {n} {{kit}}/say {{scratch}}"),
+                [says(expected)],
+            )
+            .native(*native),
         );
-        if matches!(*route, "map-exec" | "mprotect-exec" | "x32" | "rename" | "tmpfile") {
+        if matches!(
+            *route,
+            "map-exec" | "mprotect-exec" | "x32" | "rename" | "tmpfile"
+        ) {
             continue;
         }
         // Denied by name inside a tree whose programs are permitted.
         all.push(
-            Case::new(format!("exec/denied-inside-allowed/{route}"), "deny inside allow")
-                .rules(DENY_CANARY)
-                .attack(format!("{{kit}}/runner {route} {{kit}}/canary {{scratch}}"), [NoEffect])
-                .neighbour(format!("{{kit}}/runner {n} {{kit}}/say {{scratch}}"), [says("SAID")])
-                .native(match route {
-                    &"hardlink" => Native::RootOnly("the kit belongs to the superuser (protected hard links)"),
-                    _ => *native,
-                }),
+            Case::new(
+                format!("exec/denied-inside-allowed/{route}"),
+                "deny inside allow",
+            )
+            .rules(DENY_CANARY)
+            .attack(
+                format!("{{kit}}/runner {route} {{kit}}/canary {{scratch}}"),
+                [NoEffect],
+            )
+            .neighbour(
+                format!("{{kit}}/runner {n} {{kit}}/say {{scratch}}"),
+                [says("SAID")],
+            )
+            .native(match route {
+                &"hardlink" => {
+                    Native::RootOnly("the kit belongs to the superuser (protected hard links)")
+                }
+                _ => *native,
+            }),
         );
     }
     all.extend(more());
@@ -75,7 +104,9 @@ const DENY_CANARY: &str = "  - { id: no-canary, priority: 30, action: [process.e
 
 fn more() -> Vec<Case> {
     let simple = |name: &str, source, attack: &str, neighbour: &str, ok: &str| {
-        Case::new(format!("exec/{name}"), source).attack(attack, [NoEffect]).neighbour(neighbour, [says(ok)])
+        Case::new(format!("exec/{name}"), source)
+            .attack(attack, [NoEffect])
+            .neighbour(neighbour, [says(ok)])
     };
     vec![
         simple(
@@ -121,7 +152,7 @@ fn more() -> Vec<Case> {
             .with(|c| c.attack = c.attack.replace("{{}}", "{}")),
         simple("preload", "LD_PRELOAD of a library from a denied place", "LD_PRELOAD={out}/lib/evil.so {kit}/say", "LD_PRELOAD={kit}/evil.so {kit}/say", "library loaded"),
         simple("audit-library", "LD_AUDIT", "LD_AUDIT={out}/lib/evil.so {kit}/say", "{kit}/say", "SAID"),
-        simple("library-path", "LD_LIBRARY_PATH", "mkdir -p {scratch}/l; cp {out}/lib/evil.so {scratch}/l/libc.so.6; LD_LIBRARY_PATH={scratch}/l {kit}/say", "LD_LIBRARY_PATH={scratch}/empty {kit}/say", "SAID"),
+        simple("library-path", "LD_LIBRARY_PATH", "LD_LIBRARY_PATH={out}/lib LD_PRELOAD=evil.so {kit}/say; cp {out}/lib/evil.so {scratch}/; LD_LIBRARY_PATH={scratch} LD_PRELOAD=evil.so {kit}/say", "LD_LIBRARY_PATH={scratch}/empty {kit}/say", "SAID"),
         simple("dlopen", "a library mapped by a permitted program", "{kit}/runner dlopen {out}/lib/evil.so", "{kit}/runner dlopen {kit}/evil.so", "library loaded"),
         simple("ctypes", "a library mapped by an interpreter", "python3 -c 'import ctypes; ctypes.CDLL(\"{out}/lib/evil.so\")'", "python3 -c 'import ctypes; ctypes.CDLL(\"libm.so.6\"); print(\"libm-ok\")'", "libm-ok"),
         simple("python-extension", "a library copied to a writable place", "cp {out}/lib/evil.so {scratch}/e.so; python3 -c 'import ctypes; ctypes.CDLL(\"{scratch}/e.so\")'", "python3 -c 'import _ctypes; print(\"extension-ok\")'", "extension-ok"),
@@ -159,6 +190,7 @@ fn hello(w: &World) -> Result<(), String> {
     let draft = path.with_extension(&w.token);
     let err = |e: std::io::Error| format!("{}: {e}", path.display());
     std::fs::write(&draft, "#!/bin/sh\necho hello-ok\n").map_err(err)?;
-    std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(err)?;
+    std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .map_err(err)?;
     std::fs::rename(&draft, &path).map_err(err)
 }

@@ -24,7 +24,10 @@ const READS: &[(&str, Native)] = &[
     ("proc-root", Native::Works),
     ("proc-thread-root", Native::Works),
     ("proc-nested", Native::Works),
-    ("proc-1-root", Native::RootOnly("/proc/1/root belongs to the superuser")),
+    (
+        "proc-1-root",
+        Native::Maybe("/proc/1/root needs CAP_SYS_PTRACE over process 1"),
+    ),
     ("proc-cwd", Native::Works),
     ("dotdot", Native::Works),
     ("long", Native::Works),
@@ -59,9 +62,16 @@ const READS: &[(&str, Native)] = &[
 /// Roads that the wall may close whole; the neighbour then takes the plain one.
 fn neighbour_route(route: &str) -> &str {
     match route {
-        "uring" | "handle" | "handle-root" | "int80" | "x32" | "proc-1-root" | "openat2-in-root" | "rdwr" => "open",
+        "uring" | "handle" | "handle-root" | "int80" | "x32" | "proc-1-root"
+        | "openat2-in-root" | "rdwr" => "open",
         "rename" | "rename-parent" | "hardlink" | "hardlink-fd" => "symlink",
-        r if r.starts_with("bind") || r.starts_with("open-tree") || r.contains("overlay") || r.contains("mount") => "open",
+        r if r.starts_with("bind")
+            || r.starts_with("open-tree")
+            || r.contains("overlay")
+            || r.contains("mount") =>
+        {
+            "open"
+        }
         "chroot" | "pivot-root" | "fresh-proc" => "open",
         r => r,
     }
@@ -86,7 +96,10 @@ const WRITES: &[(&str, Native)] = &[
     ("through-symlink", Native::Works),
     ("through-dangling", Native::Works),
     ("proc-root", Native::Works),
-    ("proc-1-root", Native::RootOnly("/proc/1/root belongs to the superuser")),
+    (
+        "proc-1-root",
+        Native::Maybe("/proc/1/root needs CAP_SYS_PTRACE over process 1"),
+    ),
     ("unlink", Native::Works),
     ("rmdir", Native::Works),
     ("mkdir", Native::Works),
@@ -137,23 +150,38 @@ fn write_neighbour(route: &str) -> &str {
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (route, native) in READS {
-        let allowed = format!("{{kit}}/reader {} {{work}}/readme.txt {{scratch}}", neighbour_route(route));
+        let allowed = format!(
+            "{{kit}}/reader {} {{work}}/readme.txt {{scratch}}",
+            neighbour_route(route)
+        );
         all.push(
             Case::new(format!("files/read-masked/{route}"), ALIAS)
-                .attack(format!("{{kit}}/reader {route} {{key}} {{scratch}}"), [NoSecret])
+                .attack(
+                    format!("{{kit}}/reader {route} {{key}} {{scratch}}"),
+                    [NoSecret],
+                )
                 .neighbour(allowed, [says("WORKSPACE-OK")])
                 .native(*native),
         );
     }
     for (route, native) in WRITES {
         all.push(
-            Case::new(format!("files/write-outside/{route}"), "sandlock seccomp_enforce, ActPlane expF_completeness")
-                .attack(format!("{{kit}}/writer {route} {{out}}/canary.txt {{scratch}}"), [])
-                .neighbour(
-                    format!("{{kit}}/writer {0} {{work}}/readme.txt {{work}}/spare", write_neighbour(route)),
-                    [says(format!("done {}", write_neighbour(route)))],
-                )
-                .native(*native),
+            Case::new(
+                format!("files/write-outside/{route}"),
+                "sandlock seccomp_enforce, ActPlane expF_completeness",
+            )
+            .attack(
+                format!("{{kit}}/writer {route} {{out}}/canary.txt {{scratch}}"),
+                [],
+            )
+            .neighbour(
+                format!(
+                    "{{kit}}/writer {0} {{work}}/readme.txt {{work}}/spare",
+                    write_neighbour(route)
+                ),
+                [says(format!("done {}", write_neighbour(route)))],
+            )
+            .native(*native),
         );
     }
     all.extend(masked_more());
@@ -219,14 +247,14 @@ fn masked_more() -> Vec<Case> {
         Case::new("files/read-raw-disk", "Aegis-BPF redteam_altread (raw block device)")
             .attack("d=$(findmnt -no SOURCE -T /var/tmp); {kit}/priv disk $d {scratch} $((0x$(stat -c %t $d)*256+0x$(stat -c %T $d)))", [NoEffect])
             .neighbour("{kit}/reader open /dev/null && echo null-ok", [says("null-ok")])
-            .native(Native::RootOnly("mknod of a block device needs CAP_MKNOD")),
+            .native(Native::Maybe("needs CAP_MKNOD and a device control group that permits it")),
         Case::new("files/read-memory-devices", "/dev/mem, /proc/kcore, /dev/sda")
             .attack(
                 "for f in /dev/mem /dev/kmem /dev/port /proc/kcore /dev/vda /dev/sda /dev/nvme0n1 /dev/kmsg /dev/fuse /dev/kvm; do {kit}/priv open-read $f; done",
                 [NoEffect],
             )
             .neighbour("head -c 4 /dev/urandom | wc -c", [says("4")])
-            .native(Native::RootOnly("device nodes belong to the superuser")),
+            .native(Native::Maybe("which device nodes there are, and who may open them")),
     ]
 }
 
@@ -240,7 +268,8 @@ fn with_fd(w: &agentwall_tests::World) -> Result<(), String> {
         // Written under another name first: cases run side by side.
         let draft = path.with_extension(&w.token);
         std::fs::write(&draft, text).map_err(err)?;
-        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(err)?;
+        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(err)?;
         std::fs::rename(&draft, &path).map_err(err)?;
     }
     Ok(())
@@ -253,21 +282,58 @@ const GLOB_RULES: &str = r#"  - { id: no-env, priority: 30, action: "file.*", re
 fn globs() -> Vec<Case> {
     let mut all = Vec::new();
     for (route, native) in READS {
-        if matches!(*route, "handle-root" | "x32" | "fresh-proc" | "umount" | "move-mount") {
+        if matches!(
+            *route,
+            "handle-root" | "x32" | "fresh-proc" | "umount" | "move-mount"
+        ) {
             continue; // nothing about them depends on the rule being a glob
         }
-        let scratch = if matches!(*route, "hardlink" | "hardlink-fd" | "rename" | "rename-parent") { "{work}/spare" } else { "{scratch}" };
-        let file = if *route == "copy-range" { "{work}/app/secret-1.txt" } else { "{work}/app/.env" };
+        let scratch = if matches!(
+            *route,
+            "hardlink" | "hardlink-fd" | "rename" | "rename-parent"
+        ) {
+            "{work}/spare"
+        } else {
+            "{scratch}"
+        };
+        let file = if *route == "copy-range" {
+            "{work}/app/secret-1.txt"
+        } else {
+            "{work}/app/.env"
+        };
         all.push(
-            Case::new(format!("files/glob-inside-isolated/{route}"), "nono #408 #128: deny inside allow; sandlock deny_openat2_does_not_bypass")
-                .rules(GLOB_RULES)
-                .attack(format!("{{kit}}/reader {route} {file} {scratch}"), [NoSecret])
-                .neighbour(format!("{{kit}}/reader {} {{work}}/app/env.txt {scratch}", neighbour_route(route)), [says("PLAIN-OK")])
-                .native(*native),
+            Case::new(
+                format!("files/glob-inside-isolated/{route}"),
+                "nono #408 #128: deny inside allow; sandlock deny_openat2_does_not_bypass",
+            )
+            .rules(GLOB_RULES)
+            .attack(
+                format!("{{kit}}/reader {route} {file} {scratch}"),
+                [NoSecret],
+            )
+            .neighbour(
+                format!(
+                    "{{kit}}/reader {} {{work}}/app/env.txt {scratch}",
+                    neighbour_route(route)
+                ),
+                [says("PLAIN-OK")],
+            )
+            .native(*native),
         );
     }
     // Changing, moving or removing the denied name in the copy; then reading through what came of it.
-    for route in ["write", "truncate", "unlink", "rename-away", "exchange", "link-here", "chmod", "setxattr", "utimes", "uring-unlink"] {
+    for route in [
+        "write",
+        "truncate",
+        "unlink",
+        "rename-away",
+        "exchange",
+        "link-here",
+        "chmod",
+        "setxattr",
+        "utimes",
+        "uring-unlink",
+    ] {
         all.push(
             Case::new(format!("files/glob-inside-isolated/change-{route}"), "rules that mounts cannot express")
                 .rules(GLOB_RULES)
@@ -298,24 +364,54 @@ fn globs() -> Vec<Case> {
 
 fn races() -> Vec<Case> {
     let mut all = Vec::new();
-    for route in ["pointer-open", "pointer-openat2", "link-open", "link-openat2"] {
+    for route in [
+        "pointer-open",
+        "pointer-openat2",
+        "link-open",
+        "link-openat2",
+    ] {
         all.push(
-            Case::new(format!("files/race/{route}-masked"), "nono security model, sandlock #27 #28: pointer swapped after the check")
-                .attack(format!("{{kit}}/race {route} {{work}}/readme.txt {{key}} 3 {{scratch}}"), [NoSecret])
-                .neighbour("{kit}/reader open {work}/readme.txt", [says("WORKSPACE-OK")]),
+            Case::new(
+                format!("files/race/{route}-masked"),
+                "nono security model, sandlock #27 #28: pointer swapped after the check",
+            )
+            .attack(
+                format!("{{kit}}/race {route} {{work}}/readme.txt {{key}} 3 {{scratch}}"),
+                [NoSecret],
+            )
+            .neighbour(
+                "{kit}/reader open {work}/readme.txt",
+                [says("WORKSPACE-OK")],
+            ),
         );
         all.push(
-            Case::new(format!("files/race/{route}-glob"), "nono security model, sandlock #27 #28: pointer swapped after the check")
-                .rules(GLOB_RULES)
-                .attack(format!("{{kit}}/race {route} {{work}}/app/env.txt {{work}}/app/.env 3 {{work}}/spare"), [NoSecret])
-                .neighbour("{kit}/reader open {work}/app/env.txt", [says("PLAIN-OK")]),
+            Case::new(
+                format!("files/race/{route}-glob"),
+                "nono security model, sandlock #27 #28: pointer swapped after the check",
+            )
+            .rules(GLOB_RULES)
+            .attack(
+                format!(
+                    "{{kit}}/race {route} {{work}}/app/env.txt {{work}}/app/.env 3 {{work}}/spare"
+                ),
+                [NoSecret],
+            )
+            .neighbour("{kit}/reader open {work}/app/env.txt", [says("PLAIN-OK")]),
         );
     }
     for route in ["pointer-write", "link-write", "link-openat2-write"] {
         all.push(
-            Case::new(format!("files/race/{route}-outside"), "agentsh audit: unlink and rename races")
-                .attack(format!("{{kit}}/race {route} {{work}}/readme.txt {{out}}/canary.txt 3 {{scratch}}"), [])
-                .neighbour("{kit}/writer write {work}/readme.txt", [says("done")]),
+            Case::new(
+                format!("files/race/{route}-outside"),
+                "agentsh audit: unlink and rename races",
+            )
+            .attack(
+                format!(
+                    "{{kit}}/race {route} {{work}}/readme.txt {{out}}/canary.txt 3 {{scratch}}"
+                ),
+                [],
+            )
+            .neighbour("{kit}/writer write {work}/readme.txt", [says("done")]),
         );
     }
     all

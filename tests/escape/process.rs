@@ -18,10 +18,13 @@ pub fn cases() -> Vec<Case> {
 
 fn victims() -> Vec<Case> {
     let case = |name: &str, attack: &str, own: &str| {
-        Case::new(format!("process/outside/{name}"), "peers: pidfd_getfd, process_vm_readv, signals out of the session")
-            .attack(format!("{{kit}}/proc {attack}"), [NoSecret, NoEffect])
-            .neighbour(format!("{{kit}}/proc {own}"), [says(format!("done {own}"))])
-            .with(|c| c.victim = true)
+        Case::new(
+            format!("process/outside/{name}"),
+            "peers: pidfd_getfd, process_vm_readv, signals out of the session",
+        )
+        .attack(format!("{{kit}}/proc {attack}"), [NoSecret, NoEffect])
+        .neighbour(format!("{{kit}}/proc {own}"), [says(format!("done {own}"))])
+        .with(|c| c.victim = true)
     };
     vec![
         case("kill", "kill {victim}", "self-kill"),
@@ -64,8 +67,14 @@ fn victims() -> Vec<Case> {
 /// A process outside with a secret in its environment.
 fn secret_environment(w: &World) -> Result<(), String> {
     let mut cmd = w.as_user("/bin/sleep");
-    cmd.arg("45").env("TOKEN_OF_THE_HOST", &w.secret).env_remove("AGENTWALL_CASE").env_remove("AGENTWALL_STATE");
-    agentwall_tests::run::silent(&mut cmd).spawn().map(drop).map_err(|e| e.to_string())
+    cmd.arg("45")
+        .env("TOKEN_OF_THE_HOST", &w.secret)
+        .env_remove("AGENTWALL_CASE")
+        .env_remove("AGENTWALL_STATE");
+    agentwall_tests::run::silent(&mut cmd)
+        .spawn()
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 fn privileged() -> Vec<Case> {
@@ -73,34 +82,80 @@ fn privileged() -> Vec<Case> {
     let list: &[(&str, &str, Native)] = &[
         ("core-pattern", "{kit}/priv core-pattern", admin),
         ("sysctl", "{kit}/priv sysctl", admin),
-        ("sysfs", "{kit}/priv uevent-helper", admin),
-        ("sysrq", "{kit}/priv open-write /proc/sysrq-trigger", Native::Cannot("this kernel has no SysRq")),
-        ("kernel-log", "{kit}/priv open-write /dev/kmsg; {kit}/priv syslog", admin),
-        ("module", "{kit}/priv module; {kit}/priv module-fd; {kit}/priv module-del", admin),
+        (
+            "sysfs",
+            "{kit}/priv uevent-helper",
+            Native::Maybe("which settings /sys has"),
+        ),
+        (
+            "sysrq",
+            "{kit}/priv open-write /proc/sysrq-trigger",
+            Native::Cannot("this kernel has no SysRq"),
+        ),
+        (
+            "kernel-log",
+            "{kit}/priv open-write /dev/kmsg; {kit}/priv syslog",
+            admin,
+        ),
+        (
+            "module",
+            "{kit}/priv module; {kit}/priv module-fd; {kit}/priv module-del",
+            Native::Maybe("whether the kernel has modules"),
+        ),
         ("bpf-program", "{kit}/priv bpf-prog", admin),
         ("bpf-map", "{kit}/priv bpf-map", admin),
         ("perf", "{kit}/priv perf", admin),
         ("userfaultfd", "{kit}/priv userfaultfd", admin),
-        ("kexec", "{kit}/priv kexec; {kit}/priv kexec-file", Native::Cannot("this kernel has no kexec")),
+        (
+            "kexec",
+            "{kit}/priv kexec; {kit}/priv kexec-file",
+            Native::Cannot("this kernel has no kexec"),
+        ),
         ("reboot", "{kit}/priv reboot", admin),
         ("swap", "{kit}/priv swapon; {kit}/priv swapoff", admin),
         ("clock", "{kit}/priv clock", admin),
-        ("ports", "{kit}/priv ioperm; {kit}/priv iopl", admin),
+        (
+            "ports",
+            "{kit}/priv ioperm; {kit}/priv iopl",
+            Native::Maybe("whether the kernel has port permissions"),
+        ),
         ("accounting", "{kit}/priv acct", admin),
-        ("quota", "{kit}/priv quota", Native::Cannot("this kernel has no quotas")),
-        ("mount-namespace", "{kit}/priv setns; nsenter -t 1 -m true && echo EFFECT", admin),
+        (
+            "quota",
+            "{kit}/priv quota",
+            Native::Cannot("this kernel has no quotas"),
+        ),
+        (
+            "mount-namespace",
+            "{kit}/priv setns; nsenter -t 1 -m true && echo EFFECT",
+            admin,
+        ),
         ("capabilities", "{kit}/priv caps", Native::Works),
         ("new-privileges", "{kit}/priv nnp", Native::Works),
-        ("set-user-id-program", "su root -c 'echo EFFECT' </dev/null; [ -e /usr/bin/passwd ] && unshare -r true; cat /etc/shadow | head -1 | sed 's/^root/EFFECT root/'", Native::RootOnly("/etc/shadow belongs to the superuser")),
-        ("block-devices", "for d in /dev/vda /dev/sda /dev/loop0 /dev/loop-control /dev/mapper/control; do {kit}/priv open-write $d; done", admin),
+        (
+            "set-user-id-program",
+            "su root -c 'echo EFFECT' </dev/null; [ -e /usr/bin/passwd ] && unshare -r true; cat /etc/shadow | head -1 | sed 's/^root/EFFECT root/'",
+            Native::RootOnly("/etc/shadow belongs to the superuser"),
+        ),
+        (
+            "block-devices",
+            "for d in /dev/vda /dev/sda /dev/loop0 /dev/loop-control /dev/mapper/control; do {kit}/priv open-write $d; done",
+            admin,
+        ),
     ];
     let mut all: Vec<Case> = list
         .iter()
         .map(|(name, attack, native)| {
-            Case::new(format!("process/privileged/{name}"), "container escape lists (SandboxEscapeBench, OpenShell)")
-                .attack(*attack, [NoEffect])
-                .neighbour("cat /proc/sys/kernel/ostype; {kit}/proc self-kill", [says("Linux"), says("done self-kill")])
-                .native(*native)
+            Case::new(
+                format!("process/privileged/{name}"),
+                "container escape lists (SandboxEscapeBench, OpenShell)",
+            )
+            .attack(*attack, [NoEffect])
+            .neighbour(
+                "cat /proc/sys/kernel/ostype; {kit}/proc self-kill",
+                [says("Linux"), says("done self-kill")],
+            )
+            .native(*native)
         })
         .collect();
     all.push(
@@ -113,7 +168,10 @@ fn privileged() -> Vec<Case> {
     );
     all.push(
         Case::new("process/privileged/host-name", "the host's name")
-            .attack("{kit}/priv hostname; unshare -Uru {kit}/priv hostname; hostname agentwall-evil", [Check::Host(host_name)])
+            .attack(
+                "{kit}/priv hostname; unshare -Uru {kit}/priv hostname; hostname agentwall-evil",
+                [Check::Host(host_name)],
+            )
             .neighbour("hostname || cat /proc/sys/kernel/hostname", [Succeeds])
             .native(Native::Unsafe("it would rename the host")),
     );
@@ -128,7 +186,11 @@ fn privileged() -> Vec<Case> {
 
 fn host_name(_: &World, _: &Outcome) -> Result<(), String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.contains("agentwall-evil") { Err("the host was renamed".into()) } else { Ok(()) }
+    if name.contains("agentwall-evil") {
+        Err("the host was renamed".into())
+    } else {
+        Ok(())
+    }
 }
 
 fn ends() -> Vec<Case> {
@@ -143,7 +205,7 @@ fn ends() -> Vec<Case> {
             .attack("{kit}/proc swarm {token}", [])
             .neighbour("{kit}/proc self-kill", [says("done self-kill")]),
         Case::new("process/ends/stopped", "stopped processes do not notice signals")
-            .attack("sh -c 'kill -STOP $$' & sh -c 'trap \"\" TERM; sleep 60' >/dev/null 2>&1 & sleep 0.2; echo started", [])
+            .attack("sh -c 'trap \"\" HUP TERM; kill -STOP $$; sleep 60' >/dev/null 2>&1 & sh -c 'trap \"\" HUP TERM; sleep 60' >/dev/null 2>&1 & sleep 0.2; echo started", [])
             .neighbour("sleep 0.01 & wait $!; echo waited", [says("waited")]),
         Case::new("process/ends/own-namespace", "a process in a pid namespace of its own")
             .attack("(setsid unshare -Urpf sh -c 'trap \"\" TERM HUP; sleep 60' >/dev/null 2>&1 &); sleep 0.3; echo started", [])
@@ -166,7 +228,9 @@ fn signal_supervisor(w: &World, signal: &str) -> Result<(), String> {
     // The session is under way when a process with the daemon's command line exists.
     for _ in 0..200 {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        if w.survivors().iter().any(|p| std::fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c.trim() == "proc")) {
+        if w.survivors().iter().any(|p| {
+            std::fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c.trim() == "proc")
+        }) {
             break;
         }
     }
@@ -175,7 +239,10 @@ fn signal_supervisor(w: &World, signal: &str) -> Result<(), String> {
     }
     let mut kill = std::process::Command::new("/bin/kill");
     kill.args([signal, &pid().to_string()]);
-    agentwall_tests::run::silent(&mut kill).status().map(drop).map_err(|e| e.to_string())
+    agentwall_tests::run::silent(&mut kill)
+        .status()
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 fn kill_supervisor(w: &World) -> Result<(), String> {
@@ -218,25 +285,36 @@ fn install(w: &World, name: &str, text: &str) -> Result<(), String> {
     if !path.exists() {
         let draft = path.with_extension(&w.token);
         std::fs::write(&draft, text).map_err(err)?;
-        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(err)?;
+        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(err)?;
         std::fs::rename(&draft, &path).map_err(err)?;
     }
     Ok(())
 }
 
 fn with_key(w: &World) -> Result<(), String> {
-    install(w, "with-key", "#!/bin/sh\nsecret=$(cat \"$1\"); proc=$2; name=$3; shift 3\nexec \"$proc\" key-keep \"$name\" \"$secret\" \"$@\"\n")
+    install(
+        w,
+        "with-key",
+        "#!/bin/sh\nsecret=$(cat \"$1\"); proc=$2; name=$3; shift 3\nexec \"$proc\" key-keep \"$name\" \"$secret\" \"$@\"\n",
+    )
 }
 
 fn drop_key(w: &World, _: &Outcome) -> Result<(), String> {
     let mut cmd = w.as_user(w.shared.kit.join("proc"));
     cmd.args(["key-drop", &format!("agentwall-{}", w.token)]);
-    agentwall_tests::run::silent(&mut cmd).status().map(drop).map_err(|e| e.to_string())
+    agentwall_tests::run::silent(&mut cmd)
+        .status()
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 fn key_clean(w: &World, _: &Outcome) -> Result<(), String> {
     let mut cmd = w.as_user(w.shared.kit.join("proc"));
-    let out = cmd.args(["key-read", &format!("agentwall-{}", w.token)]).output().map_err(|e| e.to_string())?;
+    let out = cmd
+        .args(["key-read", &format!("agentwall-{}", w.token)])
+        .output()
+        .map_err(|e| e.to_string())?;
     drop_key(w, &Outcome::default())?;
     if String::from_utf8_lossy(&out.stdout).contains("POISON") {
         return Err("a key was put into the person's keyring".into());
@@ -249,11 +327,11 @@ fn on_terminal(w: &World) -> Result<(), String> {
     install(
         w,
         "on-terminal",
-        "#!/usr/bin/python3\nimport os, pty, select, sys, tty\n\
+        "#!/usr/bin/python3\nimport os, pty, select, sys, termios, tty\n\
          pid, fd = pty.fork()\n\
          if pid == 0:\n\
          \x20   child = os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:])\n\
-         \x20   tty.setraw(0)\n\
+         \x20   tty.setraw(0, termios.TCSANOW)\n\
          \x20   if select.select([0], [], [], 0.5)[0]:\n\
          \x20       print('TYPED', os.read(0, 100), flush=True)\n\
          \x20   os._exit(0)\n\
@@ -266,5 +344,9 @@ fn on_terminal(w: &World) -> Result<(), String> {
 }
 
 fn nothing_typed(_: &World, o: &Outcome) -> Result<(), String> {
-    if o.all().contains("TYPED") { Err("something was typed into the person's terminal".into()) } else { Ok(()) }
+    if o.all().contains("TYPED") {
+        Err("something was typed into the person's terminal".into())
+    } else {
+        Ok(())
+    }
 }

@@ -32,11 +32,31 @@ fn plant(w: &World) -> Result<(), String> {
 
 fn state() -> Vec<Case> {
     let reach = |name: &str, policy: &str, attack: &str| {
-        let case = Case::new(format!("wall/state/{name}"), "leash GHSA-9x85-c42x-79cx; agentsh audit: control plane reachable from inside")
-            .attack(attack, [NoSecret, Check::Host(state_unread), Check::Host(state_intact)])
-            .neighbour("cat {work}/readme.txt; {kit}/writer append {work}/sub/file.txt", [says("WORKSPACE-OK")])
-            .with(|c| c.setup = Some(plant));
-        if policy.is_empty() { case } else { case.with(|c| { c.policy = Some(policy.to_owned()); c.neighbour = "cat {work}/readme.txt".into() }) }
+        let case = Case::new(
+            format!("wall/state/{name}"),
+            "leash GHSA-9x85-c42x-79cx; agentsh audit: control plane reachable from inside",
+        )
+        .attack(
+            attack,
+            [
+                NoSecret,
+                Check::Host(state_unread),
+                Check::Host(state_intact),
+            ],
+        )
+        .neighbour(
+            "cat {work}/readme.txt; {kit}/writer append {work}/sub/file.txt",
+            [says("WORKSPACE-OK")],
+        )
+        .with(|c| c.setup = Some(plant));
+        if policy.is_empty() {
+            case
+        } else {
+            case.with(|c| {
+                c.policy = Some(policy.to_owned());
+                c.neighbour = "cat {work}/readme.txt".into()
+            })
+        }
     };
     let read = "find {state}; cat {state}/*; grep -r . {state}; tar cf - -C {state} . | cat; {kit}/reader o-path {state}/canary; {kit}/reader bind-dir {state}/canary {scratch}; {kit}/reader proc-root {state}/canary; {kit}/reader uring {state}/canary; {kit}/reader umount {state}/canary";
     let write = "echo EVIL > {state}/canary; rm -rf {state}/*; mv {state} {state}.away; touch {state}/new; {kit}/writer rename-over {state}/canary {scratch}; chmod -R 777 {state}";
@@ -79,12 +99,15 @@ fn state() -> Vec<Case> {
 
 fn commands() -> Vec<Case> {
     let case = |name: &str, attack: &str, checks: Vec<Check>| {
-        Case::new(format!("wall/commands/{name}"), "agentsh AGENTSH_SERVER; claude-code escapes offered to the model")
-            .rules(OWN_BINARY)
-            .rules(NO_ENV)
-            .attack(attack, checks)
-            .neighbour("cat {work}/app/.env; {wall} why --last", [says("no-env")])
-            .native(NO_WALL)
+        Case::new(
+            format!("wall/commands/{name}"),
+            "agentsh AGENTSH_SERVER; claude-code escapes offered to the model",
+        )
+        .rules(OWN_BINARY)
+        .rules(NO_ENV)
+        .attack(attack, checks)
+        .neighbour("cat {work}/app/.env; {wall} why --last", [says("no-env")])
+        .native(NO_WALL)
     };
     vec![
         case("commit-from-inside", "echo EVIL > {work}/readme.txt; {wall} commit; {wall} commit --all; cd {work} && {wall} commit -- readme.txt", vec![]),
@@ -95,9 +118,13 @@ fn commands() -> Vec<Case> {
 }
 
 fn questions() -> Vec<Case> {
-    let put = |n: &str, t: &str| format!("echo {t} > {{work}}/{n}; echo status $?; cat {{work}}/{n}");
+    let put =
+        |n: &str, t: &str| format!("echo {t} > {{work}}/{n}; echo status $?; cat {{work}}/{n}");
     let case = |name: &str, source| {
-        Case::new(format!("wall/questions/{name}"), source).rules(OWN_BINARY).rules(ASK).native(NO_WALL)
+        Case::new(format!("wall/questions/{name}"), source)
+            .rules(OWN_BINARY)
+            .rules(ASK)
+            .native(NO_WALL)
     };
     vec![
         case("approve-from-inside", "the agent presses the button itself")
@@ -140,7 +167,11 @@ fn ids(json: &str) -> Vec<String> {
     let mut out = Vec::new();
     for part in json.split("\"id\"").skip(1) {
         let value = part.trim_start().trim_start_matches(':').trim_start();
-        let id: String = value.trim_start_matches('"').chars().take_while(|c| !matches!(c, '"' | ',' | '}' | '\n')).collect();
+        let id: String = value
+            .trim_start_matches('"')
+            .chars()
+            .take_while(|c| !matches!(c, '"' | ',' | '}' | '\n'))
+            .collect();
         out.push(id.trim().to_owned());
     }
     out
@@ -150,7 +181,13 @@ fn answer(w: &World, verb: &str, needle: &str) -> Result<(), String> {
     let json = w.wait_pending(needle)?;
     let id = ids(&json).pop().ok_or_else(|| format!("no id in {json}"))?;
     let (status, out, err) = w.wall(&[verb, &id]);
-    if status == 0 { Ok(()) } else { Err(format!("agentwall {verb} {id}: status {status}: {out}{err}")) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(format!(
+            "agentwall {verb} {id}: status {status}: {out}{err}"
+        ))
+    }
 }
 
 fn reject_then_approve(w: &World) -> Result<(), String> {
@@ -178,10 +215,16 @@ fn escaped_then_reject(w: &World) -> Result<(), String> {
     let json = w.wait_pending("asked-")?;
     let (_, text, _) = w.wall(&["pending"]);
     for shown in [&json, &text] {
-        if let Some(bad) = shown.chars().find(|c| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
+        if let Some(bad) = shown.chars().find(|c| {
+            (c.is_control() && *c != '\n')
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        }) {
             return Err(format!("a raw {bad:?} reaches the person's terminal"));
         }
-        if shown.lines().any(|l| l.trim_start().starts_with("APPROVED")) {
+        if shown
+            .lines()
+            .any(|l| l.trim_start().starts_with("APPROVED"))
+        {
             return Err("a file name makes a line of its own".into());
         }
     }
@@ -215,7 +258,11 @@ fn state_unread(w: &World, o: &Outcome) -> Result<(), String> {
             leaked.push(path.display().to_string());
         }
     });
-    if leaked.is_empty() { Ok(()) } else { Err(format!("state was read: {}", leaked.join(", "))) }
+    if leaked.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("state was read: {}", leaked.join(", ")))
+    }
 }
 
 fn state_intact(w: &World, _: &Outcome) -> Result<(), String> {
@@ -241,7 +288,15 @@ fn each_file(dir: &Path, f: &mut impl FnMut(&Path, &[u8])) {
 
 fn nothing_planted(w: &World, _: &Outcome) -> Result<(), String> {
     let run = w.path("run/agentwall/control");
-    for path in ["/run/agentwall/control", "/var/lib/agentwall/control", "/etc/agentwall/control"].iter().map(Path::new).chain([run.as_path()]) {
+    for path in [
+        "/run/agentwall/control",
+        "/var/lib/agentwall/control",
+        "/etc/agentwall/control",
+    ]
+    .iter()
+    .map(Path::new)
+    .chain([run.as_path()])
+    {
         if fs::read_to_string(path).is_ok_and(|t| t.contains("EVIL")) {
             return Err(format!("planted: {}", path.display()));
         }
@@ -253,7 +308,9 @@ fn own_binary(w: &World) -> Result<(), String> {
     let to = w.path("home/bin/agentwall");
     fs::create_dir_all(w.path("home/bin")).map_err(|e| e.to_string())?;
     if w.shared.wall.exists() {
-        fs::copy(&w.shared.wall, &to).map(drop).map_err(|e| e.to_string())
+        fs::copy(&w.shared.wall, &to)
+            .map(drop)
+            .map_err(|e| e.to_string())
     } else {
         w.script("home/bin/agentwall", "#!/bin/sh\n");
         Ok(())
@@ -262,5 +319,11 @@ fn own_binary(w: &World) -> Result<(), String> {
 
 fn ledger_holds(w: &World, _: &Outcome) -> Result<(), String> {
     let (status, out, err) = w.wall(&["ledger", "verify"]);
-    if status == 0 { Ok(()) } else { Err(format!("agentwall ledger verify: status {status}: {out}{err}")) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(format!(
+            "agentwall ledger verify: status {status}: {out}{err}"
+        ))
+    }
 }

@@ -25,6 +25,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+// Keeps the compiler from dropping a store that another thread is meant to see.
+#define BARRIER __asm__ volatile("" ::: "memory")
+
 static int __attribute__((unused)) effect(const char *what) {
     printf("EFFECT %s\n", what);
     fflush(stdout);

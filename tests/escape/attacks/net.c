@@ -45,7 +45,9 @@ static volatile int stop;
 static void *swapper(void *x) {
     while (!stop) {
         race_now = race_bad;
+        BARRIER;
         race_now = race_good;
+        BARRIER;
     }
     return x;
 }

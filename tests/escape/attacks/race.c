@@ -10,7 +10,9 @@ static volatile int stop;
 static void *swap_pointer(void *x) {
     while (!stop) {
         strcpy(name, bad);
+        BARRIER;
         strcpy(name, good);
+        BARRIER;
     }
     return x;
 }

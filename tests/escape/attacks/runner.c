@@ -34,7 +34,9 @@ static volatile int stop;
 static void *swapper(void *x) {
     while (!stop) {
         strcpy(swapped, bad);
+        BARRIER;
         strcpy(swapped, good);
+        BARRIER;
     }
     return x;
 }
@@ -184,8 +186,8 @@ int main(int c, char **v) {
         strcpy(swapped, good);
         pthread_create(&t, 0, swapper, 0);
         for (int i = 0; i < 1500; i++) {
-            pid_t k = (pid_t)syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0);
-            if (k == 0) { syscall(SYS_execve, swapped, args, environ); syscall(SYS_exit, 7); }
+            pid_t k = vfork();
+            if (k == 0) { execve(swapped, args, environ); _exit(7); }
             int st;
             if (k > 0) waitpid(k, &st, 0);
         }
