@@ -136,13 +136,20 @@ pub struct Ending {
 
 /// `agentwall claude`, `agentwall codex`.
 #[derive(Debug, Clone, Args)]
-#[command(disable_help_flag = true, after_help = "Example:\n  agentwall claude -p 'fix the tests'\n\n\
+#[command(
+    disable_help_flag = true,
+    after_help = "Example:\n  agentwall claude -p 'fix the tests'\n\n\
     On first use the starter policy is written to ~/.config/agentwall; edit it there. All arguments \
     go to the agent. For the wall's own options use \
-    'agentwall run --policy ~/.config/agentwall/claude-code.yaml -- claude'.")]
+    'agentwall run --policy ~/.config/agentwall/claude-code.yaml -- claude'."
+)]
 pub struct WordArgs {
     /// Arguments of the agent
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub args: Vec<OsString>,
 }
 
@@ -170,7 +177,9 @@ impl Agent {
 
 /// `agentwall init`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall init\n  agentwall init --agent codex --stdout | less")]
+#[command(
+    after_help = "Examples:\n  agentwall init\n  agentwall init --agent codex --stdout | less"
+)]
 pub struct InitArgs {
     /// The agent [default: the one found on this host]
     #[arg(long, value_enum)]
@@ -210,13 +219,15 @@ pub struct Selection {
 
 /// `agentwall diff`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall diff\n  agentwall diff --patch -- src\n  \
-    agentwall diff k3f9 --patch | git apply --check")]
+#[command(
+    after_help = "Examples:\n  agentwall diff\n  agentwall diff --patch -- src\n  \
+    agentwall diff k3f9 --patch | git apply --check"
+)]
 pub struct DiffArgs {
     /// Which session and which paths.
     #[command(flatten)]
     pub selection: Selection,
-    /// Line counts per file (the default on a terminal is --stat)
+    /// Line counts per file (the default)
     #[arg(long)]
     pub stat: bool,
     /// The changes as a patch that 'git apply' takes
@@ -229,10 +240,12 @@ pub struct DiffArgs {
 
 /// `agentwall commit`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall commit\n  agentwall commit k3f9 -- src/lib.rs\n\n\
+#[command(
+    after_help = "Examples:\n  agentwall commit\n  agentwall commit k3f9 -- src/lib.rs\n\n\
     The policy decides every change (action file.commit): allow commits it, deny never does, ask \
     holds it until you name it after -- or give --held. A file that changed underneath since the \
-    session began is a conflict: nothing is overwritten, nothing is lost, the exit status is 3.")]
+    session began is a conflict: nothing is overwritten, nothing is lost, the exit status is 3."
+)]
 pub struct CommitArgs {
     /// Which session and which paths.
     #[command(flatten)]
@@ -240,6 +253,9 @@ pub struct CommitArgs {
     /// Also what the policy asks about
     #[arg(long)]
     pub held: bool,
+    /// No folder of the original was moved since the session began (see a conflict that says so)
+    #[arg(long)]
+    pub trust_directories: bool,
     /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     pub yes: bool,
@@ -288,8 +304,10 @@ pub struct PendingArgs {
 
 /// `agentwall approve`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall approve k3f9-1\n  agentwall approve k3f9-1 --for session\n  \
-    agentwall approve k3f9-2 --for 'tcp://*.crates.io:443'")]
+#[command(
+    after_help = "Examples:\n  agentwall approve k3f9-1\n  agentwall approve k3f9-1 --for session\n  \
+    agentwall approve k3f9-2 --for 'tcp://*.crates.io:443'"
+)]
 pub struct ApproveArgs {
     /// The question, from 'agentwall pending'
     pub id: String,
@@ -394,9 +412,11 @@ pub struct PolicyFilesArgs {
 
 /// `agentwall policy explain`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
+#[command(
+    after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
     agentwall policy explain net.connect tcp://example.com:443\n  \
-    agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'")]
+    agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'"
+)]
 pub struct PolicyExplainArgs {
     /// The policy [default: what 'agentwall run' would use here]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -421,7 +441,9 @@ pub struct PolicyExplainArgs {
 
 /// `agentwall why`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall why --last\n  agentwall why file.read ~/.ssh/id_ed25519")]
+#[command(
+    after_help = "Examples:\n  agentwall why --last\n  agentwall why file.read ~/.ssh/id_ed25519"
+)]
 pub struct WhyArgs {
     /// The newest refusal (the default without ACTION)
     #[arg(long, conflicts_with = "action")]
@@ -457,7 +479,9 @@ pub struct SelftestArgs {
 
 /// `agentwall completions`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  agentwall completions bash > ~/.local/share/bash-completion/completions/agentwall")]
+#[command(
+    after_help = "Example:\n  agentwall completions bash > ~/.local/share/bash-completion/completions/agentwall"
+)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
@@ -496,7 +520,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err("expected a time such as 90, 90s, 10m or 1h".into()),
     };
-    let number: u64 = digits.parse().map_err(|_| "expected a time such as 90, 90s, 10m or 1h")?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "expected a time such as 90, 90s, 10m or 1h")?;
     match number.checked_mul(unit) {
         Some(ms) if ms <= 7 * 24 * 3_600_000 => Ok(Duration::from_millis(ms)),
         _ => Err("the longest time is 168h".into()),
@@ -528,7 +554,9 @@ mod tests {
             vec!["agentwall", "run", "--keep", "--", "ls", "--color", "-x"],
             vec!["agentwall", "run", "--keep", "ls", "--color", "-x"],
         ] {
-            let Command::Run(run) = Cli::parse_from(line).command else { panic!() };
+            let Command::Run(run) = Cli::parse_from(line).command else {
+                panic!()
+            };
             assert_eq!(run.command, ["ls", "--color", "-x"]);
             assert!(run.ending.keep && run.ask_timeout == Duration::from_secs(300));
         }
@@ -538,7 +566,9 @@ mod tests {
             panic!()
         };
         assert_eq!(word.args, ["-p", "x", "--help"]);
-        assert!(Cli::try_parse_from(["agentwall", "run", "--keep", "--commit", "--", "ls"]).is_err());
+        assert!(
+            Cli::try_parse_from(["agentwall", "run", "--keep", "--commit", "--", "ls"]).is_err()
+        );
         assert!(Cli::try_parse_from(["agentwall", "run"]).is_err());
     }
 

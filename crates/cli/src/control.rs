@@ -125,7 +125,9 @@ pub fn call(session: &Session, request: &Request) -> Result<Response> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write_line(&mut stream, request).with_context(gone)?;
-    read_line(&mut BufReader::new(stream)).with_context(gone)?.ok_or_else(|| anyhow!(gone()))
+    read_line(&mut BufReader::new(stream))
+        .with_context(gone)?
+        .ok_or_else(|| anyhow!(gone()))
 }
 
 /// Writes one message.
@@ -139,14 +141,19 @@ pub fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> Result<(
 /// Reads one message; `None` when the peer has closed.
 pub fn read_line<T: DeserializeOwned>(stream: &mut BufReader<UnixStream>) -> Result<Option<T>> {
     let mut line = Vec::new();
-    stream.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+    stream
+        .by_ref()
+        .take(MAX_LINE)
+        .read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Ok(None);
     }
     if !line.ends_with(b"\n") {
         bail!("a message was cut off or is longer than {MAX_LINE} bytes");
     }
-    serde_json::from_slice(&line).context("a message is not of the form expected").map(Some)
+    serde_json::from_slice(&line)
+        .context("a message is not of the form expected")
+        .map(Some)
 }
 
 /// All sessions that run now, the newest first.
@@ -159,17 +166,29 @@ pub fn running(state: &State) -> Result<Vec<Session>> {
 pub fn session_of(state: &State, id: &str) -> Result<Session> {
     let waiting = "'agentwall pending' lists the questions that wait";
     let Some((suffix, number)) = id.rsplit_once('-') else {
-        bail!("'{}' is not the id of a question, such as k3f9-1; {waiting}", escape_text(id));
+        bail!(
+            "'{}' is not the id of a question, such as k3f9-1; {waiting}",
+            escape_text(id)
+        );
     };
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
-        bail!("'{}' is not the id of a question, such as k3f9-1; {waiting}", escape_text(id));
+        bail!(
+            "'{}' is not the id of a question, such as k3f9-1; {waiting}",
+            escape_text(id)
+        );
     }
     // A person may paste the whole session id in front.
     let suffix = suffix.rsplit('-').next().unwrap_or(suffix);
     match Session::by_suffix(state, suffix)? {
         Some(session) if session.is_running() => Ok(session),
-        Some(session) => bail!("session {} has ended; its questions were denied", session.id()),
-        None => bail!("no session asked a question '{}'; {waiting}", escape_text(id)),
+        Some(session) => bail!(
+            "session {} has ended; its questions were denied",
+            session.id()
+        ),
+        None => bail!(
+            "no session asked a question '{}'; {waiting}",
+            escape_text(id)
+        ),
     }
 }
 
@@ -192,7 +211,11 @@ mod tests {
     fn asks_and_answers_in_a_folder_with_a_long_name() {
         let tmp = tempfile::tempdir().unwrap();
         let state = State::open_at(&tmp.path().join("x".repeat(200))).unwrap();
-        let new = NewSession { name: "a".into(), workspace: "/w".into(), command: vec![] };
+        let new = NewSession {
+            name: "a".into(),
+            workspace: "/w".into(),
+            command: vec![],
+        };
         let session = Session::create(&state, new).unwrap();
         let id = format!("{}-1", session.suffix());
         let ended = session_of(&state, &id).unwrap_err().to_string();
@@ -202,7 +225,10 @@ mod tests {
         assert_eq!(session_of(&state, &id).unwrap().id(), session.id());
         for wrong in ["", "x", "k3f9-", "k3f9-a", "\x1b[2J-1"] {
             let error = session_of(&state, wrong).unwrap_err().to_string();
-            assert!(error.contains("agentwall pending") && !error.contains('\x1b'), "{error}");
+            assert!(
+                error.contains("agentwall pending") && !error.contains('\x1b'),
+                "{error}"
+            );
         }
         let listener = listen(&session).unwrap();
         let server = std::thread::spawn(move || {
@@ -213,7 +239,10 @@ mod tests {
             write_line(&mut stream, &Response::Done { text: "ok".into() }).unwrap();
             request
         });
-        let request = Request::Approve { id, scope: Scope::Pattern("/w/**".into()) };
+        let request = Request::Approve {
+            id,
+            scope: Scope::Pattern("/w/**".into()),
+        };
         let answer = call(&session, &request).unwrap();
         assert_eq!(answer, Response::Done { text: "ok".into() });
         assert_eq!(server.join().unwrap(), request);

@@ -81,16 +81,40 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes a JSON value to standard output, indented.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
+    let mut text = ascii_controls(&serde_json::to_string_pretty(value)?);
     text.push('\n');
     print(&text)
 }
 
 /// Writes a JSON value as one line.
 pub fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string(value)?;
+    let mut text = ascii_controls(&serde_json::to_string(value)?);
     text.push('\n');
     print(&text)
+}
+
+/// JSON leaves some characters that act on terminals as they are (DEL, C1 and bidirectional
+/// controls, invisible ones); they occur only inside strings, where `\u` means the same.
+fn ascii_controls(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let acts =
+            !c.is_ascii() && agentwall_action::escape_text(c.encode_utf8(&mut [0; 4])).is_ascii();
+        if acts || c == '\x7f' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Text that was escaped once already, and text that may not have been, made safe alike: control
+/// and invisible characters are shown by number, backslashes stay as they are.
+pub fn tame(text: &str) -> String {
+    agentwall_action::escape_text(text).replace("\\\\", "\\")
 }
 
 /// A message for the person, on standard error.
@@ -103,7 +127,11 @@ pub fn note(text: &str) {
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|r| r.get(column)).map(|c| visible(c)).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|r| r.get(column))
+            .map(|c| visible(c))
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
@@ -138,7 +166,10 @@ fn visible(text: &str) -> usize {
 
 /// A path below a folder by its relative name, else whole; escaped.
 pub fn path_below(path: &Path, folder: &Path) -> String {
-    let short = path.strip_prefix(folder).ok().filter(|p| !p.as_os_str().is_empty());
+    let short = path
+        .strip_prefix(folder)
+        .ok()
+        .filter(|p| !p.as_os_str().is_empty());
     escape_bytes(short.unwrap_or(path).as_os_str().as_bytes())
 }
 
@@ -174,6 +205,11 @@ mod tests {
             vec!["abcd".into(), "y".into()],
         ];
         assert_eq!(table(&rows), "\x1b[31mab\x1b[0m    x\nabcd  y\n");
+        assert_eq!(
+            ascii_controls("\"é\u{202e}\u{7f}\u{e0001}\""),
+            "\"é\\u202e\\u007f\\udb40\\udc01\""
+        );
+        assert_eq!(tame("a\\n\x1b\n"), "a\\n\\u{1b}\\n");
         assert_eq!(span(59), "59 s");
         assert_eq!(span(7300), "2 h");
     }

@@ -28,7 +28,10 @@ pub fn policy_sources(policy: Option<&Path>, workspace: &Path) -> Result<Vec<Sou
     let mut sources = Vec::new();
     sources.extend(read_if_there(Path::new(ORGANISATION), Layer::Organisation)?);
     sources.push(read_source(&user_policy()?, Layer::User)?);
-    sources.extend(read_if_there(&workspace.join(REPOSITORY), Layer::Repository)?);
+    sources.extend(read_if_there(
+        &workspace.join(REPOSITORY),
+        Layer::Repository,
+    )?);
     Ok(sources)
 }
 
@@ -37,7 +40,10 @@ pub fn sources_with_user(file: &Path, workspace: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     sources.extend(read_if_there(Path::new(ORGANISATION), Layer::Organisation)?);
     sources.push(read_source(file, Layer::User)?);
-    sources.extend(read_if_there(&workspace.join(REPOSITORY), Layer::Repository)?);
+    sources.extend(read_if_there(
+        &workspace.join(REPOSITORY),
+        Layer::Repository,
+    )?);
     Ok(sources)
 }
 
@@ -88,13 +94,19 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
         };
         anyhow!("cannot read the policy {}: {e}{next}", shown(path))
     })?;
-    Ok(Source::new(path.to_string_lossy().into_owned(), text, layer))
+    Ok(Source::new(
+        path.to_string_lossy().into_owned(),
+        text,
+        layer,
+    ))
 }
 
 /// The variables of a run: canonical workspace, home, temporary folder and state folder.
 pub fn variables(state: Option<&State>, workspace: &Path) -> Result<Variables> {
     let canonical = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
-    let tmp = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|t| t.is_absolute());
+    let tmp = std::env::var_os("TMPDIR")
+        .map(PathBuf::from)
+        .filter(|t| t.is_absolute());
     Ok(Variables {
         workspace: Some(workspace.to_owned()),
         home: state::home().ok().map(canonical),
@@ -124,14 +136,23 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy> {
 }
 
 fn read_if_there(path: &Path, layer: Layer) -> Result<Option<Source>> {
-    if exists(path)? { read_source(path, layer).map(Some) } else { Ok(None) }
+    if exists(path)? {
+        read_source(path, layer).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Whether something is there; a place that cannot be examined is an error, not an absence.
 fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             Ok(false)
         }
         Err(e) => Err(e).with_context(|| format!("cannot examine {}", shown(path))),

@@ -164,7 +164,10 @@ impl Session {
                 }
             }
             if tries > 64 {
-                bail!("no free session id was found in {}", shown(&state.sessions_dir()));
+                bail!(
+                    "no free session id was found in {}",
+                    shown(&state.sessions_dir())
+                );
             }
         };
         let session = Session {
@@ -207,10 +210,16 @@ impl Session {
         let text = fs::read(&path)
             .with_context(|| format!("cannot read the session's record {}", shown(&path)))?;
         let record: SessionRecord = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged; 'layers' beside it holds the changes", shown(&path))
+            format!(
+                "{} is damaged; 'layers' beside it holds the changes",
+                shown(&path)
+            )
         })?;
         if record.v != 1 || record.id != id {
-            bail!("{} was written by another version or belongs to another session", shown(&path));
+            bail!(
+                "{} was written by another version or belongs to another session",
+                shown(&path)
+            );
         }
         Ok(Session { dir, record })
     }
@@ -235,7 +244,9 @@ impl Session {
     /// The newest session whose workspace is this folder or holds it.
     pub fn newest_for(state: &State, dir: &Path) -> Result<Option<Session>> {
         let (sessions, _) = Session::list(state)?;
-        Ok(sessions.into_iter().find(|s| dir.starts_with(&s.record.workspace)))
+        Ok(sessions
+            .into_iter()
+            .find(|s| dir.starts_with(&s.record.workspace)))
     }
 
     /// The session a person means: an id, a unique prefix or suffix of one, a name (its newest
@@ -257,9 +268,8 @@ impl Session {
         if let Some(at) = sessions.iter().position(|s| s.record.id == text) {
             return Ok(sessions.swap_remove(at));
         }
-        let means = |s: &Session| {
-            !text.is_empty() && (s.record.id.starts_with(text) || s.suffix() == text)
-        };
+        let means =
+            |s: &Session| !text.is_empty() && (s.record.id.starts_with(text) || s.suffix() == text);
         let by_id: Vec<&Session> = sessions.iter().filter(|s| means(s)).collect();
         match by_id.as_slice() {
             [one] => return Ok((*one).clone()),
@@ -493,7 +503,9 @@ fn suffix(id: &str) -> &str {
 fn id_shaped(id: &str) -> bool {
     !id.is_empty()
         && id.len() <= 64
-        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The names of all session folders.
@@ -505,7 +517,9 @@ fn ids(state: &State) -> Result<Vec<String>> {
     };
     let mut ids = Vec::new();
     for entry in entries {
-        let name = entry.with_context(|| format!("cannot list {}", shown(&dir)))?.file_name();
+        let name = entry
+            .with_context(|| format!("cannot list {}", shown(&dir)))?
+            .file_name();
         ids.extend(name.to_str().filter(|n| id_shaped(n)).map(str::to_owned));
     }
     Ok(ids)
@@ -517,7 +531,12 @@ fn closest(text: &str, sessions: &[Session]) -> Vec<String> {
         .iter()
         .map(|s| {
             let likeness = |other: &str| distance(text, other);
-            (likeness(s.id()).min(likeness(s.suffix())).min(likeness(&s.record.name)), s)
+            (
+                likeness(s.id())
+                    .min(likeness(s.suffix()))
+                    .min(likeness(&s.record.name)),
+                s,
+            )
         })
         .collect();
     scored.sort_by_key(|(d, _)| *d);
@@ -563,7 +582,9 @@ pub mod path_bytes {
     pub fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
         match path.to_str() {
             Some(text) => Wire::Text(text.to_owned()),
-            None => Wire::Bytes { bytes: path.as_os_str().as_bytes().to_vec() },
+            None => Wire::Bytes {
+                bytes: path.as_os_str().as_bytes().to_vec(),
+            },
         }
         .serialize(s)
     }
@@ -583,7 +604,11 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     fn new(state: &State, name: &str, workspace: &Path) -> Session {
-        let new = NewSession { name: name.into(), workspace: workspace.into(), command: vec![] };
+        let new = NewSession {
+            name: name.into(),
+            workspace: workspace.into(),
+            command: vec![],
+        };
         Session::create(state, new).unwrap()
     }
 
@@ -603,12 +628,19 @@ mod tests {
         let both = find(&a.id()[..9]).unwrap_err().to_string();
         assert!(both.contains("any of 2 sessions"), "{both}");
         let error = find("alphx").unwrap_err().to_string();
-        assert!(error.contains("alpha") && !error.contains('\x1b'), "{error}");
+        assert!(
+            error.contains("alpha") && !error.contains('\x1b'),
+            "{error}"
+        );
         assert_eq!(Session::load(&state, a.id()).unwrap().record, a.record);
         let deep = odd.join("deep/er");
         let newest = Session::newest_for(&state, &deep).unwrap().unwrap();
         assert_eq!(newest.id(), a.id());
-        assert!(Session::newest_for(&state, Path::new("/w")).unwrap().is_none());
+        assert!(
+            Session::newest_for(&state, Path::new("/w"))
+                .unwrap()
+                .is_none()
+        );
         assert!(Session::load(&state, "../sessions").is_err());
         b.remove().unwrap();
         assert_eq!(Session::list(&state).unwrap().0.len(), 1);
@@ -635,7 +667,10 @@ mod tests {
         let text = "agentwall: 1\ndefault: deny\nrules:\n  - id: r\n    action: file.read\n    \
                     resource: ${workspace}/**\n    effect: allow\n";
         let sources = [Source::new("p", text, PolicyLayer::User)];
-        let variables = Variables { workspace: Some("/w".into()), ..Variables::default() };
+        let variables = Variables {
+            workspace: Some("/w".into()),
+            ..Variables::default()
+        };
         let policy = agentwall_policy::load(&sources, &variables).unwrap();
         session.keep_policy(&sources, &variables, &policy).unwrap();
         session.save().unwrap();
@@ -643,6 +678,12 @@ mod tests {
         assert_eq!(again.policy().unwrap().digest(), policy.digest());
         let file = session.dir().join("policy.yaml");
         fs::write(&file, text.replace("allow", "deny")).unwrap();
-        assert!(again.policy().unwrap_err().to_string().contains("not the one"));
+        assert!(
+            again
+                .policy()
+                .unwrap_err()
+                .to_string()
+                .contains("not the one")
+        );
     }
 }

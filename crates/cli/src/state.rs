@@ -133,11 +133,6 @@ impl State {
         self.root.join("locks")
     }
 
-    /// The user's policies: `$XDG_CONFIG_HOME/agentwall`, else `~/.config/agentwall`.
-    pub fn policy_dir(&self) -> Result<PathBuf> {
-        policy_dir()
-    }
-
     /// The log's key; made on first use. A log whose key is gone is not given a new one: it would
     /// never verify again.
     fn signer(&self) -> Result<Signer> {
@@ -173,11 +168,6 @@ impl State {
             )
         })?;
         Ok(signer.verifier())
-    }
-
-    /// The log's name, as its checkpoints sign it.
-    pub fn origin(&self) -> Result<String> {
-        Ok(self.signer()?.name().to_owned())
     }
 
     /// Opens the log for writing; made on first use.
@@ -217,12 +207,13 @@ impl State {
             .map(|(seq, record)| Entry::now(session, seq, record).to_bytes())
             .collect();
         let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-        log.append_batch(&slices).context("cannot write the ledger")?;
+        log.append_batch(&slices)
+            .context("cannot write the ledger")?;
         log.close().context("cannot write the ledger")
     }
 }
 
-/// The user's policies, see [`State::policy_dir`].
+/// The user's policies: `$XDG_CONFIG_HOME/agentwall`, else `~/.config/agentwall`.
 pub fn policy_dir() -> Result<PathBuf> {
     let base = match env_path("XDG_CONFIG_HOME").filter(|d| d.is_absolute()) {
         Some(dir) => dir,
@@ -257,10 +248,14 @@ pub fn random_text(length: usize) -> Result<String> {
     let mut bytes = vec![0u8; length];
     let mut filled = 0;
     while filled < length {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
-            .context("the system gives no random numbers")?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+                .context("the system gives no random numbers")?;
     }
-    Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b % 32)])).collect())
+    Ok(bytes
+        .iter()
+        .map(|b| char::from(LETTERS[usize::from(b % 32)]))
+        .collect())
 }
 
 /// A path for a person: escaped.
@@ -270,7 +265,9 @@ pub fn shown(path: &Path) -> String {
 }
 
 fn env_path(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+    env::var_os(name)
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
 }
 
 fn own_uid() -> u32 {
@@ -279,7 +276,10 @@ fn own_uid() -> u32 {
 
 /// Makes a folder with mode 0700, and its parents.
 fn make(dir: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir);
     made.map_err(|e| {
         let next = match e.kind() {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -297,7 +297,10 @@ fn check(root: &Path) -> Result<()> {
     let meta = fs::metadata(root)
         .with_context(|| format!("cannot examine the state folder {}", shown(root)))?;
     if !meta.is_dir() {
-        bail!("the state folder {} is not a folder; set AGENTWALL_STATE", shown(root));
+        bail!(
+            "the state folder {} is not a folder; set AGENTWALL_STATE",
+            shown(root)
+        );
     }
     if meta.uid() != own_uid() {
         bail!(
@@ -336,7 +339,11 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let root = tmp.path().join("a/state");
         let state = State::open_at(&root).unwrap();
-        for dir in [state.root().to_owned(), state.sessions_dir(), state.root().join("keys")] {
+        for dir in [
+            state.root().to_owned(),
+            state.sessions_dir(),
+            state.root().join("keys"),
+        ] {
             assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700, "{dir:?}");
         }
         fs::set_permissions(&root, fs::Permissions::from_mode(0o770)).unwrap();
@@ -352,16 +359,27 @@ mod tests {
     fn the_log_opens_twice_under_one_name_and_never_with_a_second_key() {
         let tmp = tempfile::tempdir().unwrap();
         let state = State::open_at(tmp.path()).unwrap();
-        let origin = state.origin().unwrap();
+        let origin = state.signer().unwrap().name().to_owned();
         assert!(origin.starts_with("agentwall.local/"), "{origin}");
-        let gap = || Record::Gap(agentwall_ledger::entry::Gap { lost: 1, reason: "test".into() });
+        let gap = || {
+            Record::Gap(agentwall_ledger::entry::Gap {
+                lost: 1,
+                reason: "test".into(),
+            })
+        };
         state.record("s1", vec![gap(), gap()]).unwrap();
         state.record("s2", vec![gap()]).unwrap();
         assert_eq!(state.next_seq("s1").unwrap(), 2);
         assert_eq!(state.next_seq("s3").unwrap(), 0);
-        assert_eq!(state.origin().unwrap(), origin);
+        assert_eq!(state.verifier().unwrap().name(), origin);
         fs::remove_file(state.key_path()).unwrap();
-        assert!(state.open_log().unwrap_err().to_string().contains("is gone"));
+        assert!(
+            state
+                .open_log()
+                .unwrap_err()
+                .to_string()
+                .contains("is gone")
+        );
         assert!(!state.key_path().exists());
     }
 }

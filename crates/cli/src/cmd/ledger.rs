@@ -1,3 +1,418 @@
-//! Commands.
+//! `agentwall ledger`: show what was recorded, verify that it is what was signed.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use agentwall_action::Effect;
+use agentwall_ledger::{
+    Entry, Reader, Record, Report, Verifier, VerifyOptions, entry::DecisionRecord, verify,
+};
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{LedgerCommand, LedgerShowArgs, LedgerVerifyArgs},
+    output::{self, Style, UsageError, paint, tame},
+    session::Session,
+    state::{State, shown},
+};
+
+/// How often `--follow` looks.
+const INTERVAL: Duration = Duration::from_millis(300);
+
 /// Runs the command.
-pub fn main(_: crate::args::LedgerCommand) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not built yet") }
+pub fn main(command: LedgerCommand) -> Result<ExitCode> {
+    match command {
+        LedgerCommand::Show(args) => show(&args),
+        LedgerCommand::Verify(args) => check(&args),
+        LedgerCommand::Key => {
+            output::print(&format!("{}\n", State::open()?.verifier()?))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
+    let state = State::open()?;
+    let filter = Filter::new(&state, args)?;
+    let mut next = 0;
+    let mut first = true;
+    loop {
+        if !has_log(&state.ledger_dir()) {
+            if !args.follow {
+                output::note(
+                    "the ledger is empty; 'agentwall run -- CMD' writes the first entries",
+                );
+                return Ok(ExitCode::SUCCESS);
+            }
+        } else {
+            let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+            let found = read(&reader, next, &filter)?;
+            let skip = match args.last {
+                Some(last) if first => found.len().saturating_sub(last),
+                _ => 0,
+            };
+            for (index, entry, bytes) in found.into_iter().skip(skip) {
+                if args.json {
+                    let mut value: Value = serde_json::from_slice(&bytes)?;
+                    value["index"] = index.into();
+                    output::print_json_line(&value)?;
+                } else {
+                    output::print(&line(index, &entry))?;
+                }
+            }
+            next = reader.size();
+            first = false;
+        }
+        if !args.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+type Found = (u64, Entry, Vec<u8>);
+
+fn read(reader: &Reader, from: u64, filter: &Filter) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for index in from..reader.size() {
+        let bytes = reader.entry(index).with_context(|| {
+            format!("cannot read entry {index} of the ledger; 'agentwall ledger verify' tells more")
+        })?;
+        let entry = Entry::from_bytes(&bytes)
+            .with_context(|| format!("cannot read entry {index} of the ledger"))?;
+        if filter.passes(&entry) {
+            found.push((index, entry, bytes));
+        }
+    }
+    Ok(found)
+}
+
+/// Which entries a person wants to see.
+struct Filter {
+    /// The text, and the ids of sessions that have it as their name.
+    session: Option<(String, Vec<String>)>,
+    kind: Option<String>,
+    effect: Option<String>,
+    rule: Option<String>,
+}
+
+impl Filter {
+    fn new(state: &State, args: &LedgerShowArgs) -> Result<Filter> {
+        if let Some(kind) = &args.kind
+            && !Record::TYPES.contains(&kind.as_str())
+        {
+            let known = Record::TYPES.join(", ");
+            return Err(UsageError(format!(
+                "unknown type '{}'; the types are {known}",
+                tame(kind)
+            ))
+            .into());
+        }
+        if let Some(effect) = &args.effect {
+            effect.parse::<Effect>().map_err(|e| {
+                UsageError(format!(
+                    "{e}; the effects are allow, isolate, ask, rate_limit, deny"
+                ))
+            })?;
+        }
+        let session = match &args.session {
+            None => None,
+            Some(text) => {
+                let (sessions, _) = Session::list(state)?;
+                let named = sessions.iter().filter(|s| s.record.name == *text);
+                Some((text.clone(), named.map(|s| s.id().to_owned()).collect()))
+            }
+        };
+        let (kind, effect, rule) = (args.kind.clone(), args.effect.clone(), args.rule.clone());
+        Ok(Filter {
+            session,
+            kind,
+            effect,
+            rule,
+        })
+    }
+
+    fn passes(&self, entry: &Entry) -> bool {
+        let session = self.session.as_ref().is_none_or(|(text, ids)| {
+            let id = &entry.session;
+            id.starts_with(text) || id.rsplit('-').next() == Some(text) || ids.contains(id)
+        });
+        let kind = self
+            .kind
+            .as_ref()
+            .is_none_or(|k| entry.record.type_name() == k);
+        let decision = decision(&entry.record);
+        let effect = self
+            .effect
+            .as_ref()
+            .is_none_or(|e| decision.is_some_and(|d| d.effect == *e));
+        let rule = self
+            .rule
+            .as_ref()
+            .is_none_or(|r| decision.is_some_and(|d| d.rule.as_ref() == Some(r)));
+        session && kind && effect && rule
+    }
+}
+
+fn decision(record: &Record) -> Option<&DecisionRecord> {
+    match record {
+        Record::Decision(decision) => Some(decision),
+        Record::Exec(exec) => Some(&exec.decision),
+        Record::Connect(connect) => Some(&connect.decision),
+        _ => None,
+    }
+}
+
+/// One entry for a person. Text in entries is escaped already; it is not trusted to be.
+fn line(index: u64, entry: &Entry) -> String {
+    let session = entry.session.rsplit('-').next().unwrap_or_default();
+    let mut kind = entry.record.type_name().to_owned();
+    if let Some(decision) = decision(&entry.record) {
+        kind.clone_from(&decision.effect);
+    }
+    let style = match kind.as_str() {
+        "deny" | "gap" => Style::Red,
+        "ask" | "rate_limit" | "approval" => Style::Yellow,
+        _ => Style::Bold,
+    };
+    let kind = paint(style, &format!("{:<13}", tame(&kind)));
+    let time = paint(Style::Dim, &tame(&entry.time));
+    format!(
+        "{index:>6}  {time}  {:<4}  {kind}  {}\n",
+        tame(session),
+        tame(&summary(&entry.record))
+    )
+}
+
+fn summary(record: &Record) -> String {
+    match record {
+        Record::SessionStart(start) => format!(
+            "{} in {}: {} (policy {})",
+            start.name,
+            start.workspace,
+            start.command.join(" "),
+            start.policy.get(..12).unwrap_or(&start.policy)
+        ),
+        Record::SessionEnd(end) => {
+            let how = match (end.exit, end.signal) {
+                (Some(code), _) => format!("exit {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "cut off".to_owned(),
+            };
+            let allowed: u64 = end.allowed.values().sum();
+            format!("{how}; {allowed} plain allows; {}", counts(&end.decisions))
+        }
+        Record::Decision(decision) => decided(decision),
+        Record::Exec(exec) => format!(
+            "{}; arguments {}",
+            decided(&exec.decision),
+            exec.argv.join(" ")
+        ),
+        Record::Connect(connect) => {
+            let ip = connect
+                .ip
+                .as_deref()
+                .map(|ip| format!(" at {ip}"))
+                .unwrap_or_default();
+            format!("{}{ip}", decided(&connect.decision))
+        }
+        Record::Approval(approval) => format!(
+            "{} {} for {}{} by {}",
+            approval.ask,
+            approval.verdict,
+            approval.scope,
+            approval
+                .pattern
+                .as_deref()
+                .map(|p| format!(" {p}"))
+                .unwrap_or_default(),
+            approval.by
+        ),
+        Record::Policy(policy) => {
+            let names: Vec<&str> = policy.sources.iter().map(|s| s.name.as_str()).collect();
+            format!("{} from {}", policy.digest, names.join(", "))
+        }
+        Record::Commit(commit) => {
+            let files: Vec<&str> = commit
+                .changes
+                .files
+                .iter()
+                .take(5)
+                .map(|f| f.path.as_str())
+                .collect();
+            let more =
+                commit.changes.files.len().saturating_sub(5) as u64 + commit.changes.files_cut;
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            format!("{}: {}{more}", counts(&commit.outcome), files.join(", "))
+        }
+        Record::Discard(discard) => format!("dropped {}", counts(&discard.changes.counts)),
+        Record::Mask(mask) => {
+            format!(
+                "{} hidden by {}",
+                mask.path,
+                mask.rule.as_deref().unwrap_or("the wall itself")
+            )
+        }
+        Record::Selftest(selftest) => {
+            let failed: Vec<&str> = selftest
+                .canaries
+                .iter()
+                .filter(|c| !c.ok)
+                .map(|c| c.name.as_str())
+                .collect();
+            match failed.is_empty() {
+                true => format!("passed, {} canaries", selftest.canaries.len()),
+                false => format!("FAILED: {}", failed.join(", ")),
+            }
+        }
+        Record::Gap(gap) => format!("{} records lost: {}", gap.lost, gap.reason),
+        Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn decided(decision: &DecisionRecord) -> String {
+    let rule = decision.rule.as_deref().unwrap_or("default");
+    let exe = decision
+        .exe
+        .as_deref()
+        .map(|e| format!(" by {e}"))
+        .unwrap_or_default();
+    let watched = match decision.monitors.is_empty() {
+        true => String::new(),
+        false => format!(" watched by {}", decision.monitors.join(", ")),
+    };
+    format!(
+        "{} {}{exe} (rule {rule}{watched}: {})",
+        decision.action.verb, decision.action.resource, decision.reason
+    )
+}
+
+fn counts(map: &std::collections::BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = map.iter().map(|(k, n)| format!("{n} {k}")).collect();
+    parts.join(", ")
+}
+
+fn check(args: &LedgerVerifyArgs) -> Result<ExitCode> {
+    let (dir, options) = what(args)?;
+    let result = if has_log(&dir) {
+        verify(&dir, &options).map_err(|e| anyhow!("{e}"))
+    } else {
+        Err(anyhow!(
+            "{} has no file 'checkpoint': it is not a log, or the checkpoint was removed",
+            shown(&dir)
+        ))
+    };
+    match result {
+        Ok(report) if args.json => output::print_json(&json!({
+            "ok": true,
+            "dir": shown(&dir),
+            "origin": report.origin,
+            "size": report.size,
+            "root": report.root.to_string(),
+            "key": report.key,
+            "types": report.types,
+            "head": report.head,
+            "unfinished": report.unfinished,
+        }))?,
+        Ok(report) => output::print(&verified(&dir, &report))?,
+        Err(error) => {
+            if args.json {
+                let text = format!("{error:#}");
+                output::print_json(&json!({ "ok": false, "dir": shown(&dir), "error": text }))?;
+            }
+            output::note(&format!(
+                "the ledger {} does not verify: {}",
+                shown(&dir),
+                tame(&format!("{error:#}"))
+            ));
+            return Ok(ExitCode::from(output::FAILED));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verified(dir: &Path, report: &Report) -> String {
+    let types: Vec<String> = report
+        .types
+        .iter()
+        .map(|(k, n)| format!("{n} {k}"))
+        .collect();
+    let mut text = format!(
+        "{} {}\n  {} entries: {}\n  root    {}\n  signed  {}\n",
+        paint(Style::Green, "verified"),
+        shown(dir),
+        report.size,
+        tame(&types.join(", ")),
+        report.root,
+        tame(&report.key)
+    );
+    text.push_str(match report.head {
+        true => "  newest  as this host remembers it: nothing was cut off or put back\n",
+        false => {
+            "  note    without this host's memory (the head file) an older genuine state cannot be \
+             told from the newest\n"
+        }
+    });
+    if !report.unfinished.is_empty() {
+        text.push_str(&format!(
+            "  note    {} left by a write that was cut off; the next one removes them\n",
+            output::count(report.unfinished.len(), "file")
+        ));
+    }
+    text
+}
+
+/// The folder, the key that is trusted, and this host's memory where it belongs to that log.
+fn what(args: &LedgerVerifyArgs) -> Result<(PathBuf, VerifyOptions)> {
+    // With both given, no state of this host is needed.
+    if let (Some(dir), Some(key)) = (&args.dir, &args.key) {
+        return Ok((dir.clone(), VerifyOptions::new(given_key(key)?)));
+    }
+    let state = State::open()?;
+    let own = state.ledger_dir();
+    let dir = args.dir.clone().unwrap_or_else(|| own.clone());
+    let same = fs::canonicalize(&dir).is_ok_and(|d| fs::canonicalize(&own).is_ok_and(|o| o == d));
+    let key = match &args.key {
+        Some(key) => given_key(key)?,
+        None if !state.key_path().exists() && !has_log(&own) => {
+            bail!("there is no ledger yet; 'agentwall run -- CMD' begins one")
+        }
+        None => state.verifier()?,
+    };
+    let mut options = VerifyOptions::new(key);
+    if same || args.dir.is_none() {
+        options.head = Some(state.head_path());
+    }
+    Ok((dir, options))
+}
+
+/// A public key as text, or the first line of a file.
+fn given_key(given: &OsStr) -> Result<Verifier> {
+    let text = match given.to_str().filter(|t| t.contains('+')) {
+        Some(text) if !Path::new(given).exists() => text.to_owned(),
+        _ => fs::read_to_string(given)
+            .with_context(|| format!("cannot read the key file {}", shown(Path::new(given))))?,
+    };
+    let line = text.lines().next().unwrap_or_default().trim();
+    Verifier::parse(line).map_err(|e| {
+        let expected = "expected NAME+ID+KEY, as 'agentwall ledger key' prints it";
+        anyhow!(UsageError(format!(
+            "--key is not a public key: {e}; {expected}"
+        )))
+    })
+}
+
+fn has_log(dir: &Path) -> bool {
+    fs::symlink_metadata(dir.join("checkpoint")).is_ok()
+}

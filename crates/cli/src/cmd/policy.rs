@@ -1,3 +1,264 @@
-//! Commands.
+//! `agentwall policy`: check, test, explain; the schema and the starter policies.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use agentwall_action::{Action, ObjectKind, Resource, Subject, Verb, VerbFamily, escape_text};
+use agentwall_policy::{
+    ExplainedRule, Layer, LoadError, Mismatch, Policy, RuleOutcome, Variables, load, schema,
+    templates,
+};
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{PolicyCommand, PolicyExplainArgs, PolicyFilesArgs},
+    output::{self, Style, UsageError, paint},
+    policies,
+    state::{self, State},
+};
+
 /// Runs the command.
-pub fn main(_: crate::args::PolicyCommand) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not built yet") }
+pub fn main(command: PolicyCommand) -> Result<ExitCode> {
+    match command {
+        PolicyCommand::Check(args) => check(&args),
+        PolicyCommand::Test(args) => test(&args),
+        PolicyCommand::Explain(args) => explain(&args),
+        PolicyCommand::Schema => {
+            output::print(&format!("{}\n", schema().trim_end()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PolicyCommand::Templates => list(),
+    }
+}
+
+fn check(args: &PolicyFilesArgs) -> Result<ExitCode> {
+    each(args, |policy| {
+        let rules = policy.rules().count();
+        let value = json!({ "ok": true, "rules": rules, "digest": policy.digest() });
+        let text = format!(
+            "ok, {}, digest {}",
+            output::count(rules, "rule"),
+            policy.digest()
+        );
+        (true, value, text)
+    })
+}
+
+fn test(args: &PolicyFilesArgs) -> Result<ExitCode> {
+    each(args, |policy| {
+        let report = policy.run_tests();
+        let ok = report.passed();
+        let value = json!({ "ok": ok, "run": report.run, "failures": report.failures });
+        (ok, value, report.to_string())
+    })
+}
+
+/// Loads every file by itself and says what `tell` finds, or everything that is wrong with it.
+fn each(
+    args: &PolicyFilesArgs,
+    tell: impl Fn(&Policy) -> (bool, Value, String),
+) -> Result<ExitCode> {
+    let variables = variables(args.workspace.as_deref())?;
+    let (mut fine, mut values) = (true, Vec::new());
+    for file in &args.files {
+        let name = state::shown(file);
+        let (ok, mut value, text) = match load_file(file, &variables) {
+            Ok(Ok(policy)) => tell(&policy),
+            Ok(Err(e)) => {
+                let value = json!({ "ok": false, "diagnostics": e.diagnostics() });
+                (false, value, e.to_string())
+            }
+            Err(e) => {
+                let text = format!("{e:#}");
+                (false, json!({ "ok": false, "error": text }), text)
+            }
+        };
+        fine &= ok;
+        if args.json {
+            value["file"] = name.into();
+            values.push(value);
+        } else if ok {
+            output::print(&format!("{name}: {text}\n"))?;
+        } else {
+            output::note(&format!("{name}:\n{text}"));
+        }
+    }
+    if args.json {
+        output::print_json(&values)?;
+    }
+    Ok(ExitCode::from(if fine {
+        output::OK
+    } else {
+        output::FAILED
+    }))
+}
+
+fn load_file(file: &Path, variables: &Variables) -> Result<Result<Policy, LoadError>> {
+    let source = policies::read_source(file, Layer::User)?;
+    Ok(load(&[source], variables))
+}
+
+fn explain(args: &PolicyExplainArgs) -> Result<ExitCode> {
+    let workspace = policies::workspace(args.workspace.as_deref())?;
+    let variables = variables(Some(&workspace))?;
+    let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
+    let policy = policies::load(&sources, &variables)?
+        .with_real_paths(&|path: &Path| path.canonicalize().ok());
+    let action = action(args, &workspace)?;
+    let explanation = policy.explain(&action);
+    if args.json {
+        let mut value = serde_json::to_value(&explanation)?;
+        value["action"] = action.verb.as_str().into();
+        value["resource"] = action.resource.to_string().into();
+        value["subject"] = action.subject.as_str().into();
+        output::print_json(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let decision = &explanation.decision;
+    let style = if decision.effect.proceeds() {
+        Style::Green
+    } else {
+        Style::Red
+    };
+    let mut text = format!(
+        "{}: {} {} for {}\n",
+        paint(style, decision.effect.as_str()),
+        action.verb,
+        action.resource,
+        escape_text(action.subject.as_str())
+    );
+    let rule = decision
+        .rule
+        .as_deref()
+        .map_or("the default".into(), escape_text);
+    text.push_str(&format!(
+        "  rule    {rule}\n  reason  {}\n",
+        escape_text(&decision.reason)
+    ));
+    for (name, hint) in [
+        ("next", &decision.hint.next),
+        ("with", &decision.hint.with),
+        ("hint", &decision.hint.text),
+    ] {
+        if let Some(hint) = hint {
+            text.push_str(&format!("  {name:<7} {}\n", escape_text(hint)));
+        }
+    }
+    for error in &decision.errors {
+        text.push_str(&format!(
+            "  {}   {}\n",
+            paint(Style::Red, "error"),
+            escape_text(error)
+        ));
+    }
+    let rows: Vec<Vec<String>> = explanation.rules.iter().filter_map(row).collect();
+    if !rows.is_empty() {
+        text.push_str("rules that speak about it, in the order they are looked at:\n");
+        text.push_str(&output::table(&rows));
+    }
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One rule of an explanation; those for other actions and objects are left out.
+fn row(rule: &ExplainedRule) -> Option<Vec<String>> {
+    let outcome = match &rule.outcome {
+        RuleOutcome::Decided => "decided".to_owned(),
+        RuleOutcome::Overruled => "overruled by a stricter one".to_owned(),
+        RuleOutcome::TooLate => "too late: an earlier priority decided".to_owned(),
+        RuleOutcome::Marked => "marks it".to_owned(),
+        RuleOutcome::Failed(errors) => format!("failed: {}", escape_text(&errors.join("; "))),
+        RuleOutcome::NoMatch(Mismatch::Action | Mismatch::Resource | Mismatch::Subject) => {
+            return None;
+        }
+        RuleOutcome::NoMatch(_) => "its condition does not hold".to_owned(),
+        other => format!("{other:?}"),
+    };
+    Some(vec![
+        format!("  {}", escape_text(&rule.id)),
+        rule.priority.to_string(),
+        rule.effect.to_owned(),
+        rule.location.to_string(),
+        outcome,
+    ])
+}
+
+fn action(args: &PolicyExplainArgs, workspace: &Path) -> Result<Action> {
+    let verb: Verb = args.action.parse().map_err(|_| {
+        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
+        UsageError(format!(
+            "unknown action '{}'; the actions are {}",
+            escape_text(&args.action),
+            known.join(", ")
+        ))
+    })?;
+    let mut text = args.resource.clone();
+    let by_path = matches!(
+        verb.family(),
+        VerbFamily::File | VerbFamily::Process | VerbFamily::Device
+    );
+    if by_path && !text.starts_with('/') {
+        let home = text
+            .strip_prefix("~/")
+            .and_then(|rest| Some((state::home().ok()?, rest)));
+        let path = match home {
+            Some((home, rest)) => home.join(rest),
+            None => std::env::current_dir()
+                .context("cannot tell the current folder")?
+                .join(&text),
+        };
+        text = path.to_string_lossy().into_owned();
+    }
+    let mut resource =
+        Resource::parse(verb.family(), &text).map_err(|e| UsageError(e.to_string()))?;
+    // The wall decides on the object, not on the name: follow links where there is an object.
+    if let Resource::Path(object) = &mut resource
+        && let Ok(real) = fs::canonicalize(&object.path)
+    {
+        object.kind = if real.is_dir() {
+            ObjectKind::Directory
+        } else {
+            ObjectKind::File
+        };
+        object.path = real;
+    }
+    let mut action = Action::new(Subject(args.subject.clone()), verb, resource);
+    if let Some(text) = &args.args {
+        action.facts.args = serde_json::from_str(text)
+            .map_err(|e| UsageError(format!("--args is not JSON: {e}")))?;
+    }
+    action.facts.session.workspace = workspace.to_string_lossy().into_owned();
+    action.facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
+    Ok(action)
+}
+
+fn list() -> Result<ExitCode> {
+    let rows: Vec<Vec<String>> = templates()
+        .iter()
+        .map(|t| {
+            let first = t
+                .text
+                .lines()
+                .find_map(|l| l.strip_prefix("# "))
+                .unwrap_or_default();
+            vec![t.name.to_owned(), first.to_owned()]
+        })
+        .collect();
+    output::print(&output::table(&rows))?;
+    output::print(
+        "'agentwall init --agent NAME --stdout' prints one, without --stdout writes it\n",
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Variables as a run in the workspace would have them. Where the state is out of reach, as it is
+/// inside the wall, a policy can still be checked.
+fn variables(workspace: Option<&Path>) -> Result<Variables> {
+    let workspace = policies::workspace(workspace)?;
+    let state = State::locate().ok();
+    let mut variables = policies::variables(state.as_ref(), &workspace)?;
+    if variables.state.is_none() {
+        variables.state = state::home().ok().map(|h| h.join(".local/state/agentwall"));
+    }
+    Ok(variables)
+}

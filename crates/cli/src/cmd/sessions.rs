@@ -1,3 +1,103 @@
-//! Commands.
+//! `agentwall sessions`: what ran here, and what became of its changes.
+
+use std::{fs, process::ExitCode};
+
+use agentwall_action::escape_text;
+use anyhow::{Context as _, Result};
+
+use crate::{
+    args::SessionsArgs,
+    output::{self, Style, paint},
+    session::{Outcome, Session},
+    state::{State, rfc3339_of, shown},
+};
+
 /// Runs the command.
-pub fn main(_: crate::args::SessionsArgs) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not built yet") }
+pub fn main(args: SessionsArgs) -> Result<ExitCode> {
+    let state = State::open()?;
+    let (all, errors) = Session::list(&state)?;
+    for error in &errors {
+        output::note(&format!("{error:#}"));
+    }
+    let here = std::env::current_dir()
+        .and_then(fs::canonicalize)
+        .context("cannot tell the current folder; give --all")
+        .map_or_else(
+            |e| if args.all { Ok(None) } else { Err(e) },
+            |p| Ok(Some(p)),
+        )?;
+    let total = all.len();
+    let ours = |s: &Session| {
+        here.as_ref()
+            .is_some_and(|h| h.starts_with(&s.record.workspace))
+    };
+    let narrow = !args.all && all.iter().any(ours);
+    let sessions: Vec<Session> = all.into_iter().filter(|s| !narrow || ours(s)).collect();
+    if args.json {
+        print_json(&sessions)?;
+    } else if sessions.is_empty() {
+        output::print("no sessions yet; 'agentwall run -- CMD' begins one\n")?;
+    } else {
+        print_table(&sessions, narrow)?;
+        if narrow && sessions.len() < total {
+            output::note(&format!(
+                "{} of other workspaces: 'agentwall sessions --all'",
+                output::count(total - sessions.len(), "more session")
+            ));
+        }
+    }
+    Ok(ExitCode::from(if errors.is_empty() {
+        output::OK
+    } else {
+        output::FAILED
+    }))
+}
+
+fn print_json(sessions: &[Session]) -> Result<()> {
+    let mut list = Vec::new();
+    for session in sessions {
+        let mut value = serde_json::to_value(&session.record)?;
+        value["running"] = session.is_running().into();
+        value["started"] = rfc3339_of(session.record.started_ms).into();
+        value["ended"] = session.record.ended_ms.map(rfc3339_of).into();
+        list.push(value);
+    }
+    output::print_json(&list)
+}
+
+fn print_table(sessions: &[Session], narrow: bool) -> Result<()> {
+    let mut rows = vec![
+        ["SESSION", "NAME", "STARTED", "STATE", "EXIT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows[0].extend((!narrow).then(|| "WORKSPACE".to_owned()));
+    rows[0].push("COMMAND".into());
+    for session in sessions {
+        let record = &session.record;
+        let (text, style) = match (session.is_running(), record.ended_ms, record.outcome) {
+            (true, ..) => ("running", Style::Green),
+            (false, None, Outcome::Kept) => ("cut off, kept", Style::Red),
+            (false, _, Outcome::Kept) => ("kept", Style::Yellow),
+            (false, _, outcome) => (outcome.as_str(), Style::Dim),
+        };
+        let mut row = vec![
+            record.id.clone(),
+            escape_text(&record.name),
+            output::ago(record.started_ms),
+            paint(style, text),
+            record.exit.map_or_else(|| "-".into(), |e| e.to_string()),
+        ];
+        row.extend((!narrow).then(|| shown(&record.workspace)));
+        row.push(short(&output::tame(&record.command.join(" "))));
+        rows.push(row);
+    }
+    output::print(&output::table(&rows))
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

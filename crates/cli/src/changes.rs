@@ -1,0 +1,262 @@
+//! What a session changed, which of it a person means, and what the policy says about committing
+//! it. The one road from a layer to the original: `diff`, `commit`, `discard` and the review at the
+//! end of a run all take it.
+//!
+//! The policy decides each change as the action `file.commit` under the policy the session ran
+//! under. `allow`, and silence, commit: the person who runs the command is who the default asks.
+//! `deny` never commits. A rule that says `ask` holds the change until the person names it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use agentwall_action::{
+    Action, Decision, Effect, Facts, ObjectKind, PathResource, Resource, Subject, Verb,
+};
+use agentwall_cow::{Change, ChangeKind, ChangeSet, EntryKind, ScanOptions, scan_with};
+use agentwall_engine::Engine;
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    output::UsageError,
+    session::Session,
+    state::{self, shown},
+};
+
+/// A session's change set.
+pub fn scan(session: &Session, trust_directories: bool) -> Result<ChangeSet> {
+    let mut options = ScanOptions::default();
+    options.trust_directories = trust_directories;
+    scan_with(&session.record.layers, options)
+        .map_err(|e| anyhow!("cannot read the changes of session {}: {e}", session.id()))
+}
+
+/// How a person's paths mean a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Named {
+    /// No paths were given: all are meant.
+    All,
+    /// It is a new folder that a named path needs.
+    Needed,
+    /// A named folder holds it.
+    Below,
+    /// It was named itself.
+    Exactly,
+}
+
+/// Which changes the paths mean, by index; all of them when there are no paths.
+///
+/// # Errors
+/// A path that means no change.
+pub fn select(
+    session: &Session,
+    set: &ChangeSet,
+    paths: &[PathBuf],
+) -> Result<BTreeMap<usize, Named>> {
+    if paths.is_empty() {
+        return Ok((0..set.changes.len()).map(|n| (n, Named::All)).collect());
+    }
+    let mut chosen = BTreeMap::new();
+    for path in paths {
+        let candidates = meanings(path, &session.record.workspace)?;
+        let mut found = false;
+        for wanted in candidates {
+            for (n, change) in set.changes.iter().enumerate() {
+                let how = if change.path == wanted {
+                    Named::Exactly
+                } else if change.path.starts_with(&wanted) {
+                    Named::Below
+                } else {
+                    continue;
+                };
+                found = true;
+                let slot = chosen.entry(n).or_insert(how);
+                *slot = how.max(*slot);
+            }
+            if found {
+                break;
+            }
+        }
+        if !found {
+            return Err(UsageError(format!(
+                "session {} changed nothing at {}; 'agentwall diff --stat' lists its changes",
+                session.id(),
+                shown(path)
+            ))
+            .into());
+        }
+    }
+    Ok(chosen)
+}
+
+/// With the new folders that the chosen changes need.
+pub fn with_folders(set: &ChangeSet, chosen: &mut BTreeMap<usize, Named>) {
+    let needs: Vec<PathBuf> = chosen
+        .keys()
+        .map(|n| set.changes[*n].path.clone())
+        .collect();
+    for (n, change) in set.changes.iter().enumerate() {
+        let comes = matches!(change.kind, ChangeKind::Add | ChangeKind::Replace);
+        if comes
+            && change.entry == EntryKind::Directory
+            && needs
+                .iter()
+                .any(|p| p != &change.path && p.starts_with(&change.path))
+        {
+            chosen.entry(n).or_insert(Named::Needed);
+        }
+    }
+}
+
+/// The part of a set that was chosen. It carries a digest of its own.
+pub fn only(set: &ChangeSet, chosen: &BTreeMap<usize, Named>) -> ChangeSet {
+    let changes: Vec<Change> = chosen.keys().map(|n| set.changes[*n].clone()).collect();
+    let mut part = ChangeSet {
+        changes,
+        digest: String::new(),
+    };
+    part.digest = part.recompute_digest();
+    part
+}
+
+/// What tells one change of a set from all others: its layer and path.
+pub fn object(change: &Change) -> (usize, &Path) {
+    (change.layer, &change.path)
+}
+
+/// What the policy says about committing.
+#[derive(Debug)]
+pub struct Judge {
+    engine: Engine,
+}
+
+/// What becomes of a change by policy.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The action that was decided.
+    pub action: Action,
+    /// The decision.
+    pub decision: Decision,
+}
+
+impl Verdict {
+    /// The policy lets it pass, or leaves it to the person.
+    pub fn passes(&self) -> bool {
+        self.decision.effect.proceeds()
+            || (self.decision.effect == Effect::Ask && self.decision.rule.is_none())
+    }
+
+    /// A rule wants the person to name it.
+    pub fn asks(&self) -> bool {
+        self.decision.effect == Effect::Ask && !self.passes()
+    }
+}
+
+impl Judge {
+    /// The judge of a session: the policy it ran under.
+    pub fn of(session: &Session) -> Result<Judge> {
+        let policy = session
+            .policy()?
+            .with_real_paths(&|path: &Path| path.canonicalize().ok());
+        let record = &session.record;
+        let mut facts = Facts::default();
+        record.id.clone_into(&mut facts.session.id);
+        record.name.clone_into(&mut facts.session.name);
+        facts.session.workspace = record.workspace.to_string_lossy().into_owned();
+        facts.session.interactive = std::io::IsTerminal::is_terminal(&std::io::stdin());
+        facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
+        let engine = Engine::new(Arc::new(policy), Subject::agent(&record.name), facts);
+        Ok(Judge { engine })
+    }
+
+    /// What the policy says about one change.
+    pub fn verdict(&self, change: &Change) -> Verdict {
+        let kind = match change.entry {
+            EntryKind::Directory => ObjectKind::Directory,
+            _ => ObjectKind::File,
+        };
+        let resource = Resource::Path(PathResource {
+            path: change.path.clone(),
+            kind,
+        });
+        let action = self.engine.action(Verb::FileCommit, resource);
+        let decision = self.engine.decide(&action);
+        Verdict { action, decision }
+    }
+}
+
+/// The kind of a change in one letter, as git shows it, and in a word.
+pub const fn kind_text(kind: ChangeKind) -> (&'static str, &'static str) {
+    match kind {
+        ChangeKind::Add => ("A", "add"),
+        ChangeKind::Modify => ("M", "modify"),
+        ChangeKind::Replace => ("T", "replace"),
+        ChangeKind::Delete => ("D", "delete"),
+        ChangeKind::Meta => ("m", "meta"),
+        ChangeKind::Special => ("!", "special"),
+    }
+}
+
+/// What a person's path may mean: below the current folder, else below the workspace.
+fn meanings(path: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
+    if path.as_os_str().is_empty() {
+        return Err(UsageError("an empty path names nothing".into()).into());
+    }
+    if path.is_absolute() {
+        return Ok(vec![real(&lexical(path))]);
+    }
+    let here = std::env::current_dir().context("cannot tell the current folder")?;
+    let here = fs::canonicalize(&here).unwrap_or(here);
+    Ok(vec![
+        real(&lexical(&here.join(path))),
+        lexical(&workspace.join(path)),
+    ])
+}
+
+/// The path with its folder's symlinks resolved, as far as it exists; its last part is the object
+/// itself, which may be a link.
+fn real(path: &Path) -> PathBuf {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.to_owned();
+    };
+    match fs::canonicalize(parent) {
+        Ok(parent) => parent.join(name),
+        Err(_) => real(parent).join(name),
+    }
+}
+
+/// `.` and `..` removed without looking at the file system.
+fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_below_the_folder_or_the_workspace() {
+        let w = Path::new("/nonexistent/w");
+        assert_eq!(
+            meanings(Path::new("/x/../y/./z"), w).unwrap(),
+            [PathBuf::from("/y/z")]
+        );
+        let both = meanings(Path::new("a/../b"), w).unwrap();
+        assert_eq!(both[1], Path::new("/nonexistent/w/b"));
+        assert!(both[0].is_absolute() && both[0].ends_with("b"));
+        assert!(meanings(Path::new(""), w).is_err());
+    }
+}
