@@ -1,9 +1,191 @@
-//! `agentwall doctor`.
-use std::process::ExitCode;
+//! `agentwall doctor`: what this host offers, proved by trying, and what to do about what it lacks.
 
-use crate::args::DoctorArgs;
+use std::{fs, path::Path, process::ExitCode};
+
+use agentwall_policy::{Layer, Source};
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{args::DoctorArgs, output, policies, selftest, state::State};
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    /// Without it no wall can stand.
+    needed: bool,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
 
 /// Runs the command.
-pub fn main(_args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn main(args: DoctorArgs) -> Result<ExitCode> {
+    let findings = vec![
+        kernel(),
+        user_namespaces(),
+        apparmor(),
+        landlock(),
+        overlay(),
+        nf_tables(),
+        state_folder(),
+        wall(),
+    ];
+    let ok = findings.iter().all(|f| f.ok || !f.needed);
+    if args.json {
+        output::print_json(&serde_json::json!({ "ok": ok, "findings": findings }))?;
+    } else {
+        let mut rows = Vec::new();
+        for f in &findings {
+            let mark = match (f.ok, f.needed) {
+                (true, _) => "ok",
+                (false, true) => "MISSING",
+                (false, false) => "weaker",
+            };
+            rows.push(vec![mark.to_owned(), f.what.to_owned(), f.found.clone()]);
+            if let Some(next) = &f.next {
+                rows.push(vec![String::new(), String::new(), format!("→ {next}")]);
+            }
+        }
+        output::print(&output::table(&rows))?;
+    }
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(output::FAILED)
+    })
+}
+
+fn finding(what: &'static str, needed: bool, ok: bool, found: impl Into<String>) -> Finding {
+    Finding {
+        what,
+        ok,
+        needed,
+        found: found.into(),
+        next: None,
+    }
+}
+
+impl Finding {
+    fn or(mut self, next: &str) -> Finding {
+        if !self.ok {
+            self.next = Some(next.to_owned());
+        }
+        self
+    }
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|t| t.trim().to_owned())
+}
+
+fn kernel() -> Finding {
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    finding("kernel", true, version >= (5, 19), release).or(
+        "Linux 5.19 or newer is needed (seccomp WAIT_KILLABLE_RECV, overlay in user namespaces)",
+    )
+}
+
+fn user_namespaces() -> Finding {
+    let limit = read("/proc/sys/user/max_user_namespaces");
+    let debian = read("/proc/sys/kernel/unprivileged_userns_clone");
+    let off = limit.as_deref() == Some("0") || debian.as_deref() == Some("0");
+    let found = format!(
+        "max_user_namespaces={}{}",
+        limit.unwrap_or_else(|| "?".into()),
+        debian
+            .map(|d| format!(", unprivileged_userns_clone={d}"))
+            .unwrap_or_default()
+    );
+    finding("user namespaces", true, !off, found).or(
+        "as root: sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1, and \
+         put both into /etc/sysctl.d to keep them",
+    )
+}
+
+fn apparmor() -> Finding {
+    let restricted = read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    let root = rustix::process::geteuid().is_root();
+    let ok = restricted.as_deref() != Some("1") || root;
+    let found = match restricted.as_deref() {
+        Some("1") => "restricts user namespaces of ordinary users",
+        Some(_) => "does not restrict user namespaces",
+        None => "no restriction known",
+    };
+    finding("AppArmor", true, ok, found).or(
+        "give this program a profile as root: printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\n\
+         profile agentwall /**/agentwall flags=(unconfined) { userns, }\\n' \
+         > /etc/apparmor.d/agentwall && apparmor_parser -r /etc/apparmor.d/agentwall",
+    )
+}
+
+fn landlock() -> Finding {
+    let abi = agentwall_wall::landlock_abi();
+    let found = abi.map_or_else(|| "absent".to_owned(), |abi| format!("ABI {abi}"));
+    finding("Landlock", false, abi.is_some(), found).or(
+        "the wall stands without it, but loses its second line; boot with lsm=landlock,… in the \
+         kernel's command line",
+    )
+}
+
+fn overlay() -> Finding {
+    let known = read("/proc/filesystems").unwrap_or_default();
+    let ok =
+        known.lines().any(|l| l.ends_with("overlay")) || Path::new("/sys/module/overlay").exists();
+    let found = if ok {
+        "known to the kernel"
+    } else {
+        "not loaded"
+    };
+    finding("overlayfs", false, ok, found)
+        .or("as root: modprobe overlay (needed by policies that isolate)")
+}
+
+fn nf_tables() -> Finding {
+    let loaded =
+        Path::new("/sys/module/nf_tables").exists() || Path::new("/proc/net/netfilter").exists();
+    let found = if loaded {
+        "present"
+    } else {
+        "not seen; loaded on demand where it is a module"
+    };
+    finding("nf_tables", false, loaded, found)
+        .or("as root: modprobe -a nf_tables nft_chain_nat nft_redir nft_reject_inet nft_ct")
+}
+
+fn state_folder() -> Finding {
+    match State::open() {
+        Ok(state) => finding(
+            "state folder",
+            true,
+            true,
+            crate::state::shown(state.root()),
+        ),
+        Err(e) => finding("state folder", true, false, format!("{e:#}"))
+            .or("set AGENTWALL_STATE to a folder of your own"),
+    }
+}
+
+/// The proof: a wall is built and the canaries are let out.
+fn wall() -> Finding {
+    let tried = State::open().and_then(|state| {
+        let text = "agentwall: 1\ndefault: deny\n";
+        let source = Source::new("(strictest)", text, Layer::User);
+        let here = policies::workspace(None)?;
+        selftest::attempt(&state, vec![source], &here)
+    });
+    match tried {
+        Ok(results) => {
+            let held = results.iter().filter(|r| r.held).count();
+            let found = format!("{held} of {} canaries held", results.len());
+            finding("wall", true, held == results.len(), found)
+                .or("run 'agentwall selftest' and report what it prints: the wall must not be used")
+        }
+        Err(e) => finding("wall", true, false, format!("{e:#}"))
+            .or("the lines above name what this host lacks"),
+    }
 }

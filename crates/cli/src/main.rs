@@ -45,7 +45,11 @@ fn main() -> ExitCode {
         Err(error) => {
             output::note(&format!("{error:#}"));
             let usage = error.downcast_ref::<UsageError>().is_some();
-            ExitCode::from(if usage && failed == FAILED { USAGE } else { failed })
+            ExitCode::from(if usage && failed == FAILED {
+                USAGE
+            } else {
+                failed
+            })
         }
     }
 }
@@ -89,6 +93,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|e| {
-        e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        e.downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
 }

@@ -68,7 +68,12 @@ pub fn prepare(
         mounts: &mounts,
     })?;
     check_requirement(&policy)?;
-    Ok(Prepared { engine: Arc::new(Engine::new(policy, subject, facts)), view, sources, variables })
+    Ok(Prepared {
+        engine: Arc::new(Engine::new(policy, subject, facts)),
+        view,
+        sources,
+        variables,
+    })
 }
 
 /// Parts of the language that this backend does not enforce. A policy that has them must say that
@@ -129,7 +134,9 @@ pub fn canaries(engine: &Engine, view: &FileView) -> Canaries {
             && n.kind == NodeKind::Directory
             && n.path != Path::new("/")
     });
-    canaries.writes.extend(read_only.map(|n| n.path.join(".agentwall-canary")));
+    canaries
+        .writes
+        .extend(read_only.map(|n| n.path.join(".agentwall-canary")));
     canaries.writes.push("/dev/agentwall/canary".into());
     let metadata_service = Ipv4Addr::new(169, 254, 169, 254);
     // TEST-NET-1 (RFC 5737): never routed.
@@ -152,7 +159,10 @@ fn denies_connecting(engine: &Engine, to: SocketAddr) -> bool {
         ip: Some(to.ip()),
         port: to.port(),
     });
-    engine.decide(&engine.action(Verb::NetConnect, resource)).effect == Effect::Deny
+    engine
+        .decide(&engine.action(Verb::NetConnect, resource))
+        .effect
+        == Effect::Deny
 }
 
 fn has_content(node: &plan::Node) -> bool {

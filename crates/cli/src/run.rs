@@ -19,10 +19,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     args::RunArgs,
+    changes,
+    cmd::{commit, discard},
     control,
-    output::WALL_FAILED,
+    output::{WALL_FAILED, note},
     policies,
     prepare::{self, Prepared},
+    review,
     session::{NewSession, Session},
     state::{self, State, shown},
     supervisor::{
@@ -52,7 +55,11 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         NewSession {
             name: name.clone(),
             workspace: workspace.clone(),
-            command: args.command.iter().map(|c| escape_bytes(c.as_bytes())).collect(),
+            command: args
+                .command
+                .iter()
+                .map(|c| escape_bytes(c.as_bytes()))
+                .collect(),
         },
     )?;
     let prepared =
@@ -63,7 +70,10 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         });
     let ending = match prepared {
         Ok(prepared) => conduct(&args, &state, &mut session, prepared, here),
-        Err(e) => Err(Failure { error: e, started: false }),
+        Err(e) => Err(Failure {
+            error: e,
+            started: false,
+        }),
     };
     match ending {
         Ok(ending) => finish(&args, &state, session, &ending),
@@ -85,7 +95,10 @@ struct Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure { error: error.into(), started: false }
+        Failure {
+            error: error.into(),
+            started: false,
+        }
     }
 }
 
@@ -98,7 +111,13 @@ fn conduct(
 ) -> Result<Ending, Failure> {
     let held = session.hold_lock()?;
     let (wall, log, base, paths) = stand(args, state, session, &prepared, here)?;
-    let Wall { broker, socket, listeners, terminal: controller, report } = wall;
+    let Wall {
+        broker,
+        socket,
+        listeners,
+        terminal: controller,
+        report,
+    } = wall;
     let log: Arc<Log> = Arc::new(log);
     session.record.layers = paths
         .iter()
@@ -109,7 +128,9 @@ fn conduct(
     let engine = &prepared.engine;
     let count = open_ledger(session, &log, args, &prepared, &report)?;
 
-    let line = socket.try_clone().context("cannot share the line to the broker")?;
+    let line = socket
+        .try_clone()
+        .context("cannot share the line to the broker")?;
     let supervisor = Supervisor::new(
         Arc::clone(engine),
         session.id().to_owned(),
@@ -126,7 +147,9 @@ fn conduct(
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
     supervisor.send(&ToBroker::Go);
 
-    let reading = socket.try_clone().context("cannot share the line to the broker")?;
+    let reading = socket
+        .try_clone()
+        .context("cannot share the line to the broker")?;
     let served = supervisor.serve(reading, || relay.stopped(&supervisor));
     relay.finish();
     // The mounts are gone when the broker is; only then may the layers be read.
@@ -134,7 +157,10 @@ fn conduct(
     wait_for(broker);
     let _ = std::fs::remove_file(session.socket_path());
     let _ = std::fs::remove_dir(stage(session));
-    let started = |error: anyhow::Error| Failure { error, started: true };
+    let started = |error: anyhow::Error| Failure {
+        error,
+        started: true,
+    };
     let end = match &served {
         Ok(ending) => SessionEnd {
             exit: ending.signal.is_none().then_some(ending.code),
@@ -156,9 +182,14 @@ fn conduct(
             session.id()
         )));
     }
-    recorded.context("the session's end could not be recorded").map_err(started)?;
+    recorded
+        .context("the session's end could not be recorded")
+        .map_err(started)?;
     served.map_err(|e| {
-        started(anyhow::anyhow!("{e}; the changes are kept in session {}", session.id()))
+        started(anyhow::anyhow!(
+            "{e}; the changes are kept in session {}",
+            session.id()
+        ))
     })
 }
 
@@ -201,8 +232,9 @@ fn stand(
         directory,
         terminal: standard_terminals(),
     };
-    let (wall, (log, base)) =
-        launch(spec, || (state.open_log(), base_timestamp(session.dir(), None)))?;
+    let (wall, (log, base)) = launch(spec, || {
+        (state.open_log(), base_timestamp(session.dir(), None))
+    })?;
     let base = base.context("cannot read the file clock in the state folder")?;
     Ok((wall, log?, base, paths))
 }
@@ -226,19 +258,26 @@ fn open_ledger(
         .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes())
         .collect();
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-    log.append_batch(&slices).context("the session's start could not be recorded")?;
+    log.append_batch(&slices)
+        .context("the session's start could not be recorded")?;
     Ok(count)
 }
 
 fn wait_for(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }
 }
 
 /// Overlayfs refuses an upper directory below its own lower tree.
 fn check_layers(paths: &[LayerPaths]) -> Result<()> {
-    match paths.iter().find(|layer| layer.upper.starts_with(&layer.root)) {
+    match paths
+        .iter()
+        .find(|layer| layer.upper.starts_with(&layer.root))
+    {
         Some(layer) => bail!(
             "the state folder lies inside {}, which the policy isolates; set AGENTWALL_STATE to a \
              folder outside of it",
@@ -253,7 +292,8 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
     let mut variables: Vec<_> = std::env::vars_os()
         .filter(|(k, _)| k != "PATH" && !k.as_bytes().starts_with(b"AGENTWALL_"))
         .collect();
-    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let mut path =
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     path.push(":/dev/agentwall/bin");
     variables.push(("PATH".into(), path));
     variables.push(("AGENTWALL_SESSION".into(), session.into()));
@@ -283,7 +323,7 @@ fn denies_tracing(engine: &Engine) -> bool {
 fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> Result<ExitCode> {
     let code = u8::try_from(ending.code).unwrap_or(u8::MAX);
     if let Err(e) = end_of_run(state, session, args) {
-        crate::output::note(&format!("{e:#}"));
+        note(&format!("{e:#}"));
         if code == 0 {
             return Ok(ExitCode::from(WALL_FAILED));
         }
@@ -291,6 +331,29 @@ fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> R
     Ok(ExitCode::from(code))
 }
 
-fn end_of_run(_state: &State, _session: Session, _args: &RunArgs) -> Result<()> {
+/// What was asked for, else review on a terminal and keep without one.
+fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<()> {
+    let ending = args.ending;
+    let [input, output, _] = standard_terminals();
+    if ending.commit {
+        let report = commit::commit_session(state, &mut session, &commit::Options::default())?;
+        return commit::print_report(&session, &report);
+    }
+    if ending.discard {
+        discard::discard_session(state, &mut session)?;
+        return Ok(());
+    }
+    let set = changes::scan(&session, false)?;
+    if set.is_empty() {
+        return Ok(());
+    }
+    if ending.review || (!ending.keep && input && output) {
+        return review::review(state, &mut session);
+    }
+    note(&format!(
+        "{} kept in session {}; next: agentwall diff, agentwall commit, agentwall discard",
+        crate::output::count(set.changes.len(), "change"),
+        session.id()
+    ));
     Ok(())
 }

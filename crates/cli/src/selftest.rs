@@ -1,9 +1,108 @@
-//! `agentwall selftest`.
-use std::process::ExitCode;
+//! `agentwall selftest`: stands up a wall, lets the canaries out, starts nothing.
 
-use crate::args::SelftestArgs;
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use agentwall_egress::HostLoopback;
+use agentwall_policy::{Layer, Source};
+use agentwall_wall::{CanaryResult, LaunchError, Spec, create_layers, launch};
+use anyhow::{Context as _, Result};
+
+use crate::{args::SelftestArgs, output, policies, prepare, state::State};
+
+/// The strictest policy: nothing is readable, writable or startable.
+const STRICTEST: &str = "agentwall: 1\ndefault: deny\n";
 
 /// Runs the command.
-pub fn main(_args: SelftestArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn main(args: SelftestArgs) -> Result<ExitCode> {
+    let state = State::open()?;
+    let here = policies::workspace(None)?;
+    let source = match &args.policy {
+        Some(file) => policies::read_source(file, Layer::User)?,
+        None => Source::new("(strictest)", STRICTEST, Layer::User),
+    };
+    let results = attempt(&state, vec![source], &here)?;
+    let ok = !results.is_empty() && results.iter().all(|r| r.held);
+    if args.json {
+        output::print_json(&serde_json::json!({ "ok": ok, "canaries": results }))?;
+    } else {
+        let rows: Vec<Vec<String>> = results
+            .iter()
+            .map(|r| {
+                let word = if r.held { "held" } else { "GOT THROUGH" };
+                vec![
+                    word.into(),
+                    r.class.clone(),
+                    r.target.clone(),
+                    r.detail.clone(),
+                ]
+            })
+            .collect();
+        output::print(&output::table(&rows))?;
+    }
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(output::FAILED)
+    })
+}
+
+/// Builds a wall, collects the canaries' results, tears it down.
+pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<Vec<CanaryResult>> {
+    let prepared = prepare::prepare(state, sources, "selftest", workspace, "selftest")?;
+    let place = state
+        .root()
+        .join(format!("selftest-{}", std::process::id()));
+    std::fs::create_dir_all(place.join("stage")).context("cannot make the self-test's folder")?;
+    let layers =
+        create_layers(&prepared.view, &place.join("layers")).context("cannot make copy layers")?;
+    let binary = std::env::current_exe()
+        .and_then(|p| p.canonicalize())
+        .context("cannot find this program's own file")?;
+    let spec = Spec {
+        canaries: prepare::canaries(&prepared.engine, &prepared.view),
+        engine: prepared.engine,
+        view: prepared.view,
+        layers,
+        stage: place.join("stage"),
+        devices: Vec::new(),
+        binary,
+        command: vec![OsString::from("true")],
+        environment: Vec::new(),
+        directory: "/".into(),
+        terminal: [false; 3],
+        host_loopback: HostLoopback::none(),
+        no_trace: false,
+    };
+    let outcome = launch(spec, || ());
+    let results = match outcome {
+        Ok((wall, ())) => {
+            let results = wall.report.canaries;
+            let _ = wall.socket.shutdown(std::net::Shutdown::Both);
+            let pid = i32::try_from(wall.broker)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
+            let _ = pid.map(|pid| {
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+            });
+            Ok(results)
+        }
+        Err(LaunchError::Canaries(results)) => Ok(results),
+        Err(e) => Err(e.into()),
+    };
+    // The work directories of overlays are mode 000 inside; they are this user's own.
+    let _ = remove_tree(&place);
+    results
+}
+
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if std::fs::symlink_metadata(path)?.is_dir() {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(path)? {
+            remove_tree(&entry?.path())?;
+        }
+        std::fs::remove_dir(path)
+    } else {
+        std::fs::remove_file(path)
+    }
 }

@@ -1,9 +1,79 @@
-//! `agentwall why`.
-use std::process::ExitCode;
+//! `agentwall why`: what was refused, by which rule, and what to do instead. Works inside the wall,
+//! where it reads the trail the broker writes; it has no channel to anybody.
 
-use crate::args::WhyArgs;
+use std::{fmt::Write as _, process::ExitCode};
+
+use agentwall_action::{Effect, Resource, Verb};
+use agentwall_wall::{TRAIL_PATH, TrailEntry};
+use anyhow::{Context as _, Result, bail};
+
+use crate::{args::WhyArgs, output, state};
 
 /// Runs the command.
-pub fn main(_args: WhyArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn main(args: WhyArgs) -> Result<ExitCode> {
+    if !state::inside_wall() {
+        bail!(
+            "'agentwall why' answers inside the wall; outside, 'agentwall ledger show --effect \
+             deny' lists refusals and 'agentwall policy explain' explains a policy"
+        );
+    }
+    let text = std::fs::read_to_string(TRAIL_PATH).context("cannot read the wall's trail")?;
+    // A line that is being written when the file is read has no end yet.
+    let mut entries = text
+        .lines()
+        .rev()
+        .filter_map(|l| serde_json::from_str(l).ok());
+    let found = match (&args.action, &args.resource) {
+        (Some(action), Some(resource)) => {
+            let verb: Verb = action.parse()?;
+            let object = Resource::parse(verb.family(), resource)?.to_string();
+            entries.find(|e: &TrailEntry| e.action == verb.as_str() && e.resource == object)
+        }
+        _ => entries.next(),
+    };
+    let Some(entry) = found else {
+        if args.json {
+            output::print_json(&serde_json::Value::Null)?;
+        } else {
+            output::print(
+                "nothing was refused so far; what is hidden looks absent and leaves no refusal\n",
+            )?;
+        }
+        return Ok(ExitCode::from(output::FAILED));
+    };
+    if args.json {
+        output::print_json(&entry)?;
+    } else {
+        output::print(&in_words(&entry))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_words(entry: &TrailEntry) -> String {
+    let decision = &entry.decision;
+    let mut text = String::new();
+    let outcome = match decision.effect {
+        Effect::Deny => "refused",
+        other => other.as_str(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{outcome}: {} {}", entry.action, entry.resource);
+    let _ = writeln!(text, "  by:     {}", entry.exe);
+    let _ = writeln!(
+        text,
+        "  rule:   {}",
+        decision.rule.as_deref().unwrap_or("(the policy's default)")
+    );
+    let _ = writeln!(text, "  reason: {}", decision.reason);
+    let hint = &decision.hint;
+    if !hint.is_empty() {
+        let parts = [
+            hint.next.as_deref(),
+            hint.with.as_deref(),
+            hint.text.as_deref(),
+        ];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        let _ = writeln!(text, "  hint:   {}", parts.join(": "));
+    }
+    text
 }

@@ -170,10 +170,9 @@ impl Broker {
             libc::SYS_connect => connect::handle(self, call),
             libc::SYS_bind => connect::bind(self, call),
             libc::SYS_memfd_create => open::memory_file(self, &call),
-            libc::SYS_fchmod
-            | libc::SYS_fchown
-            | libc::SYS_fsetxattr
-            | libc::SYS_fremovexattr => metadata::by_descriptor(self, call),
+            libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
+                metadata::by_descriptor(self, call)
+            }
             libc::SYS_chmod
             | libc::SYS_fchmodat
             | 452
@@ -205,7 +204,8 @@ impl Broker {
             Ok(text) if self.listener.is_valid(call) => Some(text),
             Ok(_) => None,
             Err(e) => {
-                self.listener.fail(call, e.raw_os_error().unwrap_or(libc::EFAULT));
+                self.listener
+                    .fail(call, e.raw_os_error().unwrap_or(libc::EFAULT));
                 None
             }
         }
@@ -213,12 +213,14 @@ impl Broker {
 
     /// Fails the call with an error from resolving.
     fn unresolved(&self, call: &Call, error: &io::Error) {
-        self.listener.fail(call, error.raw_os_error().unwrap_or(libc::EACCES));
+        self.listener
+            .fail(call, error.raw_os_error().unwrap_or(libc::EACCES));
     }
 
     pub(crate) fn actor(&self, tid: u32) -> Actor {
         let ids = NamespaceIds::of(self.resolver.host_proc.as_fd(), tid);
-        let exe = rustix::fs::readlinkat(&self.resolver.host_proc, format!("{tid}/exe"), Vec::new());
+        let exe =
+            rustix::fs::readlinkat(&self.resolver.host_proc, format!("{tid}/exe"), Vec::new());
         Actor {
             pid: ids.map_or(tid, |i| i.host_tgid),
             exe: exe.map_or(String::new(), |e| escape_bytes(e.as_bytes())),
@@ -247,7 +249,11 @@ impl Broker {
 
     /// Where a change below `path` has to be carried out.
     fn way(&self, path: &Path) -> Way {
-        if self.placement(path).brokered { Way::Broker } else { Way::Kernel }
+        if self.placement(path).brokered {
+            Way::Broker
+        } else {
+            Way::Kernel
+        }
     }
 
     /// The broker's writable mount that holds `path`, and the path inside it.
@@ -281,7 +287,11 @@ impl Broker {
         };
         let stat = fstat(&fd)?;
         // Already in the writable view (an injected descriptor), or the same inode seen there.
-        if object.is_same(&stat) { Ok(fd) } else { Err(stale()) }
+        if object.is_same(&stat) {
+            Ok(fd)
+        } else {
+            Err(stale())
+        }
     }
 
     /// Reopens an `O_PATH` descriptor with the wanted flags.
@@ -296,7 +306,13 @@ impl Broker {
     }
 
     fn path_action(&self, verb: Verb, path: &Path, kind: ObjectKind) -> Action {
-        self.engine.action(verb, Resource::Path(PathResource { path: path.to_owned(), kind }))
+        self.engine.action(
+            verb,
+            Resource::Path(PathResource {
+                path: path.to_owned(),
+                kind,
+            }),
+        )
     }
 
     /// Decides on the aspects of one operation. What the wall itself provides (`/proc`, `/dev`)
@@ -305,9 +321,7 @@ impl Broker {
         let actions = actions
             .into_iter()
             .filter(|a| match &a.resource {
-                Resource::Path(p) if wall_made(&p.path) => {
-                    self.engine.decide(a).rule.is_some()
-                }
+                Resource::Path(p) if wall_made(&p.path) => self.engine.decide(a).rule.is_some(),
                 _ => true,
             })
             .collect();
@@ -324,7 +338,9 @@ impl Broker {
         binding: Binding,
         act: impl FnOnce(&Arc<Broker>, &Call) + Send + 'static,
     ) {
-        let Some((action, decision)) = decided else { return act(self, &call) };
+        let Some((action, decision)) = decided else {
+            return act(self, &call);
+        };
         match decision.effect {
             Effect::Allow | Effect::Isolate => {
                 act(self, &call);
@@ -379,8 +395,13 @@ impl Broker {
         report: bool,
     ) {
         let actor = self.actor(call.pid);
-        let event =
-            Event { action, decision, actor, binding, enforced_by: "broker".to_owned() };
+        let event = Event {
+            action,
+            decision,
+            actor,
+            binding,
+            enforced_by: "broker".to_owned(),
+        };
         // Readable before the caller can look for it; the ledger comes after the answer.
         if !self.is_muted() {
             self.trail.note(&event);
@@ -400,11 +421,13 @@ impl Broker {
             binding,
             enforced_by: "broker".to_owned(),
         };
-        self.line.ask(Request::Ask(event)).unwrap_or_else(|| Decision {
-            effect: Effect::Deny,
-            reason: format!("{} (nobody can be asked any more)", decision.reason),
-            ..decision
-        })
+        self.line
+            .ask(Request::Ask(event))
+            .unwrap_or_else(|| Decision {
+                effect: Effect::Deny,
+                reason: format!("{} (nobody can be asked any more)", decision.reason),
+                ..decision
+            })
     }
 }
 
@@ -415,11 +438,18 @@ fn wall_made(path: &Path) -> bool {
 }
 
 fn kind_of(object: &Object) -> ObjectKind {
-    if object.is_dir() { ObjectKind::Directory } else { ObjectKind::File }
+    if object.is_dir() {
+        ObjectKind::Directory
+    } else {
+        ObjectKind::File
+    }
 }
 
 fn binding_of(stat: &Stat) -> Binding {
-    Binding { device: stat.st_dev, inode: stat.st_ino }
+    Binding {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    }
 }
 
 fn binding_none() -> Binding {

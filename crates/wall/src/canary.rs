@@ -47,7 +47,12 @@ impl Canaries {
                 Ok(detail) => (true, detail),
                 Err(detail) => (false, detail),
             };
-            results.push(CanaryResult { class: class.into(), target, held, detail });
+            results.push(CanaryResult {
+                class: class.into(),
+                target,
+                held,
+                detail,
+            });
         };
         for path in &self.reads {
             note("read", path.display().to_string(), read_is_empty(path));

@@ -74,7 +74,9 @@ fn run(spec: InitSpec) -> io::Result<()> {
         return Err(io::Error::other("the broker is gone"));
     }
 
-    rustix::process::setsid().map_err(io::Error::from).map_err(context("start a session"))?;
+    rustix::process::setsid()
+        .map_err(io::Error::from)
+        .map_err(context("start a session"))?;
     if let Some(terminal) = &spec.terminal {
         rustix::process::ioctl_tiocsctty(terminal)
             .map_err(io::Error::from)
@@ -85,8 +87,14 @@ fn run(spec: InitSpec) -> io::Result<()> {
         .map_err(|e| io::Error::other(format!("cannot put on Landlock: {e}")))?;
     sys::drop_capabilities().map_err(context("drop capabilities"))?;
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
-    let listener = Filter::new(spec.traps).install().map_err(context("install the filter"))?;
-    let word: &[u8] = if floor == Floor::Enforced { b"landlock" } else { b"none" };
+    let listener = Filter::new(spec.traps)
+        .install()
+        .map_err(context("install the filter"))?;
+    let word: &[u8] = if floor == Floor::Enforced {
+        b"landlock"
+    } else {
+        b"none"
+    };
     sys::send_fds(&spec.control, word, &[listener.as_fd()])?;
     drop(listener);
 
@@ -132,8 +140,8 @@ fn release(canaries: &Canaries) -> io::Result<Vec<u8>> {
             let mut status = 0;
             // SAFETY: `status` is a valid place for the wait status.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
-            let count = serde_json::from_slice::<Vec<serde_json::Value>>(&results)
-                .map_or(0, |r| r.len());
+            let count =
+                serde_json::from_slice::<Vec<serde_json::Value>>(&results).map_or(0, |r| r.len());
             if count != canaries.len() {
                 return Err(io::Error::other("the canaries did not come back"));
             }
@@ -196,8 +204,15 @@ fn become_agent(spec: &InitSpec) -> ! {
     }
     let _ = sys::close_from(3);
     let (code, error) = execute(&spec.command, &spec.environment);
-    let name = spec.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut text = format!("agentwall: cannot start {}: {error}", agentwall_action::escape_text(&name));
+    let name = spec
+        .command
+        .first()
+        .map(|c| c.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let mut text = format!(
+        "agentwall: cannot start {}: {error}",
+        agentwall_action::escape_text(&name)
+    );
     if code == CANNOT_START
         && let Some(refusal) = last_refusal()
     {
@@ -213,7 +228,10 @@ fn become_agent(spec: &InitSpec) -> ! {
 fn last_refusal() -> Option<String> {
     let text = std::fs::read_to_string(crate::broker::TRAIL_PATH).ok()?;
     let entry: crate::broker::TrailEntry = serde_json::from_str(text.lines().last()?).ok()?;
-    Some(format!("{} {}: {}", entry.action, entry.resource, entry.decision.reason))
+    Some(format!(
+        "{} {}: {}",
+        entry.action, entry.resource, entry.decision.reason
+    ))
 }
 
 /// execvpe(3), with the error that tells most: a file that is there but refused wins over absence.
@@ -235,13 +253,19 @@ fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> (i32, 
     let candidates: Vec<PathBuf> = if name.as_bytes().contains(&b'/') {
         vec![PathBuf::from(name)]
     } else {
-        let path = environment.iter().find(|(k, _)| k == "PATH").map(|(_, v)| v.clone());
+        let path = environment
+            .iter()
+            .find(|(k, _)| k == "PATH")
+            .map(|(_, v)| v.clone());
         std::env::split_paths(&path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
             .map(|dir| dir.join(name))
             .collect()
     };
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        list.iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, envp) = (pointers(&arguments), pointers(&variables));
     let mut worst = io::Error::from(io::ErrorKind::NotFound);

@@ -9,8 +9,8 @@
 use std::path::Path;
 
 use landlock::{
-    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 
 use crate::plan::{FileView, NodeKind, Writes};
@@ -22,6 +22,11 @@ pub enum Floor {
     Enforced,
     /// The kernel has no Landlock (or it is not enabled at boot).
     Absent,
+}
+
+/// The Landlock ABI of the running kernel; `None` if it has none or it is off.
+pub fn abi() -> Option<i32> {
+    crate::sys::landlock_abi()
 }
 
 /// Rights that change names or content. Truncation goes with the right to write: handling it
@@ -48,7 +53,9 @@ pub fn restrict(view: &FileView) -> Result<Floor, RulesetError> {
         .create()?;
     let mut allow = |path: &Path, access: BitFlags<AccessFs>| -> Result<(), RulesetError> {
         // What cannot be opened cannot be used either.
-        let Ok(fd) = PathFd::new(path) else { return Ok(()) };
+        let Ok(fd) = PathFd::new(path) else {
+            return Ok(());
+        };
         let access = if path.is_dir() {
             access
         } else {

@@ -144,15 +144,16 @@ fn fork(flags: i32) -> io::Result<libc::pid_t> {
     // SAFETY: like fork(2): no new stack, so both sides continue on copies of this one. The crate
     // calls it before any thread is started.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) };
-    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid as libc::pid_t) }
+    if pid < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(pid as libc::pid_t)
+    }
 }
 
 /// Builds the wall. Must be called before the process has started any thread. `meanwhile` runs here
 /// while the broker builds; it may start threads.
-pub fn launch<T>(
-    spec: Spec,
-    meanwhile: impl FnOnce() -> T,
-) -> Result<(Wall, T), LaunchError> {
+pub fn launch<T>(spec: Spec, meanwhile: impl FnOnce() -> T) -> Result<(Wall, T), LaunchError> {
     let (ours, theirs) = UnixStream::pair().map_err(LaunchError::Broker)?;
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -178,8 +179,8 @@ pub fn launch<T>(
     if n == 0 {
         return Err(LaunchError::Broker(io::ErrorKind::UnexpectedEof.into()));
     }
-    let hello: Hello = serde_json::from_slice(&buf[..n])
-        .map_err(|e| LaunchError::Broker(io::Error::other(e)))?;
+    let hello: Hello =
+        serde_json::from_slice(&buf[..n]).map_err(|e| LaunchError::Broker(io::Error::other(e)))?;
     let report = match hello {
         Hello::Ready(report) => report,
         Hello::Failed(message) => return Err(LaunchError::Setup(message)),
@@ -187,10 +188,23 @@ pub fn launch<T>(
     if report.canaries.iter().any(|c| !c.held) {
         return Err(LaunchError::Canaries(report.canaries));
     }
-    let terminal = if fds.is_empty() { None } else { terminal_of(&mut fds) };
+    let terminal = if fds.is_empty() {
+        None
+    } else {
+        terminal_of(&mut fds)
+    };
     let listeners =
         Listeners::from_owned_fds(fds).map_err(|e| LaunchError::Setup(e.to_string()))?;
-    Ok((Wall { broker: pid as u32, socket: ours, listeners, terminal, report }, meanwhile))
+    Ok((
+        Wall {
+            broker: pid as u32,
+            socket: ours,
+            listeners,
+            terminal,
+            report,
+        },
+        meanwhile,
+    ))
 }
 
 /// The controlling end of a terminal, if one is among the descriptors.
@@ -249,11 +263,19 @@ fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, 
 }
 
 fn open_dir(path: &str) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
-    step("tie the broker to the supervisor", sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64))?;
+    step(
+        "tie the broker to the supervisor",
+        sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
+    )?;
     let mut byte = [0u8; 1];
     let (n, _) = step("hear from the supervisor", sys::recv_fds(socket, &mut byte))?;
     if n == 0 {
@@ -262,14 +284,25 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     // A terminal's signals are for the supervisor to forward; the broker must outlive them.
     step("leave the terminal's session", rustix::process::setsid())?;
 
-    let listeners = step("listen in the agent's network", Listeners::bind(&spec.host_loopback))?;
+    let listeners = step(
+        "listen in the agent's network",
+        Listeners::bind(&spec.host_loopback),
+    )?;
     let plan = listeners.plan(spec.host_loopback.clone());
-    step("set up the agent's network", agentwall_egress::netns::configure(&plan))?;
+    step(
+        "set up the agent's network",
+        agentwall_egress::netns::configure(&plan),
+    )?;
 
     let host_proc = step("open /proc", open_dir("/proc"))?;
     let self_fd = step(
         "open /proc/self/fd",
-        openat(&host_proc, "self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()),
+        openat(
+            &host_proc,
+            "self/fd",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ),
     )?;
     let mut uppers = Vec::new();
     for layer in &spec.layers {
@@ -281,9 +314,18 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         );
         uppers.push((layer.root.clone(), step("open a copy layer", fd)?));
     }
-    let own_binary = step("look at the wall's own program", rustix::fs::stat(&spec.binary))?;
-    let extra = Extra { devices: &spec.devices, binary: &spec.binary };
-    let built = step("build the file view", mounts::build(&spec.view, &spec.layers, &spec.stage, &extra))?;
+    let own_binary = step(
+        "look at the wall's own program",
+        rustix::fs::stat(&spec.binary),
+    )?;
+    let extra = Extra {
+        devices: &spec.devices,
+        binary: &spec.binary,
+    };
+    let built = step(
+        "build the file view",
+        mounts::build(&spec.view, &spec.layers, &spec.stage, &extra),
+    )?;
     let trail = step("create the trail", Trail::create(&built.own))?;
     let view_for_broker = spec.view.clone();
     let traps = Traps {
@@ -333,7 +375,11 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     // From here on the broker is limited by the same file permissions as the agent. Threads
     // inherit this, so before the first one.
     step("give up capabilities", sys::suspend_capabilities())?;
-    let resolver = Resolver { root: step("open the root", open_dir("/"))?, host_proc, self_fd };
+    let resolver = Resolver {
+        root: step("open the root", open_dir("/"))?,
+        host_proc,
+        self_fd,
+    };
     let line = Arc::new(Line::new(step("share the line", socket.try_clone())?));
     let broker = Broker::new(Parts {
         listener: Listener::new(listener),
@@ -344,7 +390,10 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         uppers,
         line: Arc::clone(&line),
         trail,
-        own_binary: Binding { device: own_binary.st_dev, inode: own_binary.st_ino },
+        own_binary: Binding {
+            device: own_binary.st_dev,
+            inode: own_binary.st_ino,
+        },
     });
     let serving = Arc::clone(&broker);
     std::thread::spawn(move || {
@@ -352,10 +401,16 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         let _ = serving.serve();
     });
     let (canaries, _) = heard(&ctl, &mut buf)?;
-    let canaries: Vec<CanaryResult> =
-        step("read the canaries' results", serde_json::from_slice(&canaries))?;
+    let canaries: Vec<CanaryResult> = step(
+        "read the canaries' results",
+        serde_json::from_slice(&canaries),
+    )?;
     broker.unmute();
-    let report = Report { masks: built.masks, landlock, canaries };
+    let report = Report {
+        masks: built.masks,
+        landlock,
+        canaries,
+    };
     let hello = step("report", serde_json::to_vec(&Hello::Ready(report)))?;
     let mut out = listeners.as_fds();
     if let Some(terminal) = &terminal {
@@ -404,7 +459,12 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
 /// A socket pair that keeps message boundaries.
 fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// The next message from init; an error if init has failed or is gone.

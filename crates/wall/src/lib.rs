@@ -32,5 +32,6 @@ pub mod wire;
 
 pub use broker::{TRAIL_PATH, TrailEntry};
 pub use canary::{Canaries, CanaryResult};
+pub use landlock_floor::abi as landlock_abi;
 pub use launch::{LaunchError, Report, Spec, Wall, launch};
 pub use mounts::{LayerPaths, create_layers};

@@ -71,7 +71,11 @@ pub struct MountError {
 }
 
 fn at<'p>(step: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> MountError + 'p {
-    move |source| MountError { step, path: path.to_owned(), source }
+    move |source| MountError {
+        step,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 const BASE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
@@ -96,21 +100,37 @@ pub fn build(
     extra: &Extra<'_>,
 ) -> Result<Built, MountError> {
     sys::make_mounts_private().map_err(at("make mounts private below", Path::new("/")))?;
-    let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
-        .map_err(at("open", Path::new("/")))?;
-    let root = tmpfs(c"0755", false).map_err(at("make a memory file system for", Path::new("/")))?;
+    let host = openat(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(io::Error::from)
+    .map_err(at("open", Path::new("/")))?;
+    let root =
+        tmpfs(c"0755", false).map_err(at("make a memory file system for", Path::new("/")))?;
     let stage_fd = open_exact(host.as_fd(), stage).map_err(at("open", stage))?;
     sys::attach(root.as_fd(), stage_fd.as_fd()).map_err(at("attach", stage))?;
 
     let empty = tmpfs(c"0755", false).map_err(at("make a memory file system for", stage))?;
-    openat(&empty, "empty", OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
-        .map_err(io::Error::from)
-        .map_err(at("create the empty file for", stage))?;
+    openat(
+        &empty,
+        "empty",
+        OFlags::CREATE | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o444),
+    )
+    .map_err(io::Error::from)
+    .map_err(at("create the empty file for", stage))?;
     let empty_file = sys::open_path_exact(empty.as_fd(), c"empty", 0)
         .map_err(at("open the empty file for", stage))?;
-    sys::mount_setattr(empty.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC, 0, false)
-        .map_err(at("make read-only", stage))?;
+    sys::mount_setattr(
+        empty.as_fd(),
+        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC,
+        0,
+        false,
+    )
+    .map_err(at("make read-only", stage))?;
     // Cloning needs an attached mount (before Linux 6.15): a folder of the new root holds it
     // while the view is built.
     let mut builder = Builder {
@@ -135,7 +155,10 @@ pub fn build(
     // The state of the nearest enclosing node, to skip mounts that would change nothing.
     let mut stack: Vec<&Node> = Vec::new();
     for node in &view.nodes {
-        while stack.last().is_some_and(|top| !node.path.starts_with(&top.path)) {
+        while stack
+            .last()
+            .is_some_and(|top| !node.path.starts_with(&top.path))
+        {
             stack.pop();
         }
         let parent = stack.last().copied();
@@ -147,12 +170,15 @@ pub fn build(
     }
     let own = builder.devices(extra)?;
 
-    rustix::mount::unmount(stage.join(".agentwall"), rustix::mount::UnmountFlags::DETACH)
-        .and_then(|()| {
-            rustix::fs::unlinkat(&builder.root, ".agentwall", rustix::fs::AtFlags::REMOVEDIR)
-        })
-        .map_err(io::Error::from)
-        .map_err(at("remove the scaffold", Path::new("/.agentwall")))?;
+    rustix::mount::unmount(
+        stage.join(".agentwall"),
+        rustix::mount::UnmountFlags::DETACH,
+    )
+    .and_then(|()| {
+        rustix::fs::unlinkat(&builder.root, ".agentwall", rustix::fs::AtFlags::REMOVEDIR)
+    })
+    .map_err(io::Error::from)
+    .map_err(at("remove the scaffold", Path::new("/.agentwall")))?;
 
     let built = Built {
         root: builder.root,
@@ -189,7 +215,11 @@ fn tmpfs(mode: &std::ffi::CStr, roomy: bool) -> io::Result<OwnedFd> {
     let size = if roomy { c"50%" } else { c"16m" };
     sys::new_mount(
         c"tmpfs",
-        &[(c"source", Some(c"agentwall")), (c"mode", Some(mode)), (c"size", Some(size))],
+        &[
+            (c"source", Some(c"agentwall")),
+            (c"mode", Some(mode)),
+            (c"size", Some(size)),
+        ],
         BASE,
     )
 }
@@ -275,6 +305,9 @@ impl Builder<'_> {
             self.masks.push((node.path.clone(), node.rule.clone()));
             return Ok(());
         }
+        if placement.writes == Writes::Private {
+            return self.private(node);
+        }
         let source = match open_exact(self.host.as_fd(), &node.path) {
             Ok(source) => source,
             // Unreachable for this user outside, so unreachable inside.
@@ -301,11 +334,50 @@ impl Builder<'_> {
             // Only now: kernels before 6.15 clone attached mounts only.
             let writable = sys::clone_tree(mount.as_fd(), true)
                 .map_err(at("clone the writable view of", &node.path))?;
-            self.built_views.push(BrokerView { root: node.path.clone(), mount: writable });
+            self.built_views.push(BrokerView {
+                root: node.path.clone(),
+                mount: writable,
+            });
             sys::mount_setattr(mount.as_fd(), MOUNT_ATTR_RDONLY, 0, true)
                 .map_err(at("make read-only", &node.path))?;
         }
         Ok(())
+    }
+
+    /// A folder or a copy of a file in memory.
+    fn private(&self, node: &Node) -> Result<(), MountError> {
+        let memory =
+            tmpfs(c"0700", true).map_err(at("make a memory file system for", &node.path))?;
+        let mut set = BASE;
+        if node.placement.noexec {
+            set |= MOUNT_ATTR_NOEXEC;
+        }
+        sys::mount_setattr(memory.as_fd(), set, 0, false)
+            .map_err(at("set attributes of", &node.path))?;
+        let target = self.make_mount_point(&node.path, node.kind)?;
+        if node.kind == NodeKind::Directory {
+            return sys::attach(memory.as_fd(), target.as_fd()).map_err(at("attach", &node.path));
+        }
+        // Filled where the scaffold is, because only an attached mount can be cloned.
+        let scaffold = open_exact(self.root.as_fd(), Path::new("/.agentwall"))
+            .map_err(at("open", &node.path))?;
+        sys::attach(memory.as_fd(), scaffold.as_fd()).map_err(at("attach", &node.path))?;
+        let copy = || -> io::Result<OwnedFd> {
+            let from = openat(
+                &self.host,
+                relative(&node.path),
+                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            let mode = Mode::from_raw_mode(rustix::fs::fstat(&from)?.st_mode & 0o777);
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let to = openat(&memory, "copy", flags, mode)?;
+            io::copy(&mut fs::File::from(from), &mut fs::File::from(to))?;
+            let file = sys::open_path_exact(memory.as_fd(), c"copy", 0)?;
+            sys::clone_tree(file.as_fd(), false)
+        };
+        let file = copy().map_err(at("copy", &node.path))?;
+        sys::attach(file.as_fd(), target.as_fd()).map_err(at("attach", &node.path))
     }
 
     fn mask(&mut self, node: &Node) -> Result<(), MountError> {
@@ -336,15 +408,13 @@ impl Builder<'_> {
     }
 
     fn overlay(&self, root: &Path) -> Result<OwnedFd, MountError> {
-        let layer = self
-            .layers
-            .iter()
-            .find(|l| l.root == root)
-            .ok_or_else(|| at("find the copy layer of", root)(io::ErrorKind::NotFound.into()))?;
+        let layer =
+            self.layers.iter().find(|l| l.root == root).ok_or_else(|| {
+                at("find the copy layer of", root)(io::ErrorKind::NotFound.into())
+            })?;
         let text = |path: &Path| {
-            CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-                at("name the copy layer of", root)(io::ErrorKind::InvalidInput.into())
-            })
+            CString::new(path.as_os_str().as_bytes())
+                .map_err(|_| at("name the copy layer of", root)(io::ErrorKind::InvalidInput.into()))
         };
         let (lower, upper, work) = (text(root)?, text(&layer.upper)?, text(&layer.work)?);
         // lowerdir+ (Linux 6.8) takes one path verbatim; before, a colon or backslash in the
@@ -422,8 +492,8 @@ impl Builder<'_> {
         let own = dev.join("agentwall");
         self.make_dir(&own.join("bin"))?;
         let binary = own.join("bin/agentwall");
-        let source = open_exact(self.host.as_fd(), extra.binary)
-            .map_err(at("open", extra.binary))?;
+        let source =
+            open_exact(self.host.as_fd(), extra.binary).map_err(at("open", extra.binary))?;
         let tool = sys::clone_tree(source.as_fd(), false).map_err(at("clone", extra.binary))?;
         sys::mount_setattr(tool.as_fd(), BASE | MOUNT_ATTR_RDONLY, 0, false)
             .map_err(at("make read-only", extra.binary))?;
@@ -431,15 +501,14 @@ impl Builder<'_> {
         sys::attach(tool.as_fd(), target.as_fd()).map_err(at("attach", &binary))?;
         // At its own path too, where the view has room for it.
         if let Ok(target) = self.make_mount_point(extra.binary, NodeKind::File) {
-            let tool =
-                sys::clone_tree(source.as_fd(), false).map_err(at("clone", extra.binary))?;
+            let tool = sys::clone_tree(source.as_fd(), false).map_err(at("clone", extra.binary))?;
             sys::mount_setattr(tool.as_fd(), BASE | MOUNT_ATTR_RDONLY, 0, false)
                 .map_err(at("make read-only", extra.binary))?;
             sys::attach(tool.as_fd(), target.as_fd()).map_err(at("attach", extra.binary))?;
         }
         let writable = sys::clone_tree(mount.as_fd(), false).map_err(at("clone", dev))?;
-        let folder = sys::open_path_exact(writable.as_fd(), c"agentwall", 0)
-            .map_err(at("open", &own))?;
+        let folder =
+            sys::open_path_exact(writable.as_fd(), c"agentwall", 0).map_err(at("open", &own))?;
         self.skeletons.push(mount);
         Ok(folder)
     }
@@ -450,11 +519,18 @@ impl Builder<'_> {
     }
 
     fn bind_device(&self, path: &Path) -> Result<(), MountError> {
-        let Ok(source) = open_exact(self.host.as_fd(), path) else { return Ok(()) };
+        let Ok(source) = open_exact(self.host.as_fd(), path) else {
+            return Ok(());
+        };
         let mount = sys::clone_tree(source.as_fd(), false).map_err(at("clone", path))?;
         // The one place where device nodes stay usable.
-        sys::mount_setattr(mount.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false)
-            .map_err(at("set attributes of", path))?;
+        sys::mount_setattr(
+            mount.as_fd(),
+            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+            0,
+            false,
+        )
+        .map_err(at("set attributes of", path))?;
         let target = self.make_mount_point(path, NodeKind::File)?;
         sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", path))
     }
@@ -475,7 +551,10 @@ fn escape_colons(path: &Path) -> CString {
 /// Creates upper and work directories for each isolated node below `dir`, numbered in order.
 pub fn create_layers(view: &FileView, dir: &Path) -> io::Result<Vec<LayerPaths>> {
     let mut layers = Vec::new();
-    let isolated = view.nodes.iter().filter(|n| n.placement.writes == Writes::Isolated);
+    let isolated = view
+        .nodes
+        .iter()
+        .filter(|n| n.placement.writes == Writes::Isolated);
     for (index, node) in isolated.enumerate() {
         let base = dir.join(index.to_string());
         let layer = LayerPaths {
@@ -506,8 +585,20 @@ pub fn mount_proc(root: BorrowedFd<'_>) -> Result<(), MountError> {
     let target = open_exact(root, path).map_err(at("open", path))?;
     sys::attach(proc.as_fd(), target.as_fd()).map_err(at("attach", path))?;
     let proc_dir = open_exact(root, path).map_err(at("open", path))?;
-    for name in ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "tty", "driver"] {
-        let Ok(inner) = open_exact(proc_dir.as_fd(), Path::new(name)) else { continue };
+    for name in [
+        "sys",
+        "sysrq-trigger",
+        "irq",
+        "bus",
+        "fs",
+        "acpi",
+        "scsi",
+        "tty",
+        "driver",
+    ] {
+        let Ok(inner) = open_exact(proc_dir.as_fd(), Path::new(name)) else {
+            continue;
+        };
         let clone = sys::clone_tree(inner.as_fd(), false).map_err(at("clone", path))?;
         sys::mount_setattr(clone.as_fd(), MOUNT_ATTR_RDONLY, 0, false)
             .map_err(at("make read-only", path))?;
@@ -516,13 +607,15 @@ pub fn mount_proc(root: BorrowedFd<'_>) -> Result<(), MountError> {
     Ok(())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lower_directory_names_are_escaped() {
-        assert_eq!(escape_colons(Path::new("/a:b\\c")).as_bytes(), b"/a\\:b\\\\c");
+        assert_eq!(
+            escape_colons(Path::new("/a:b\\c")).as_bytes(),
+            b"/a\\:b\\\\c"
+        );
     }
 }

@@ -86,8 +86,7 @@ impl Listener {
         loop {
             let mut call = Call::default();
             // SAFETY: RECV fills a zeroed `struct seccomp_notif` of the size the ioctl encodes.
-            let result =
-                unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_RECV, &raw mut call) };
+            let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_RECV, &raw mut call) };
             if result == 0 {
                 return Ok(Some(call));
             }
@@ -97,7 +96,10 @@ impl Listener {
                 Some(libc::ENOENT) => {
                     use rustix::event::{PollFd, PollFlags, poll};
                     let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-                    let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                    let zero = rustix::event::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: 0,
+                    };
                     if poll(&mut fds, Some(&zero)).is_ok()
                         && fds[0].revents().contains(PollFlags::HUP)
                     {
@@ -118,26 +120,50 @@ impl Listener {
 
     fn send(&self, response: &Response) -> io::Result<()> {
         // SAFETY: SEND reads one `struct seccomp_notif_resp` of the size the ioctl encodes.
-        let result =
-            unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_SEND, std::ptr::from_ref(response)) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        let result = unsafe {
+            libc::ioctl(
+                self.fd.as_raw_fd(),
+                IOCTL_SEND,
+                std::ptr::from_ref(response),
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// Lets the kernel execute the call with whatever the arguments are by then. Only for calls
     /// whose outcome the kernel bounds by itself (see the `broker` module).
     pub fn proceed(&self, call: &Call) {
         // A failure means that the caller is gone: nobody waits for the answer.
-        let _ = self.send(&Response { id: call.id, val: 0, error: 0, flags: FLAG_CONTINUE });
+        let _ = self.send(&Response {
+            id: call.id,
+            val: 0,
+            error: 0,
+            flags: FLAG_CONTINUE,
+        });
     }
 
     /// Fails the call.
     pub fn fail(&self, call: &Call, errno: i32) {
-        let _ = self.send(&Response { id: call.id, val: 0, error: -errno, flags: 0 });
+        let _ = self.send(&Response {
+            id: call.id,
+            val: 0,
+            error: -errno,
+            flags: 0,
+        });
     }
 
     /// Makes the call return `value`.
     pub fn succeed(&self, call: &Call, value: i64) {
-        let _ = self.send(&Response { id: call.id, val: value, error: 0, flags: 0 });
+        let _ = self.send(&Response {
+            id: call.id,
+            val: value,
+            error: 0,
+            flags: 0,
+        });
     }
 
     /// Answers with the outcome of something done on behalf of the caller.
@@ -156,13 +182,18 @@ impl Listener {
             flags: ADDFD_FLAG_SEND,
             srcfd: fd.as_raw_fd() as u32,
             newfd: 0,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+            newfd_flags: if close_on_exec {
+                libc::O_CLOEXEC as u32
+            } else {
+                0
+            },
         };
         // SAFETY: ADDFD reads one `struct seccomp_notif_addfd` of the size the ioctl encodes.
-        let result =
-            unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ADDFD, &raw const request) };
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ADDFD, &raw const request) };
         if result < 0 {
-            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE);
+            let errno = io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EMFILE);
             self.fail(call, errno);
         }
     }

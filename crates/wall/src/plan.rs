@@ -28,6 +28,9 @@ pub enum Writes {
     Direct,
     /// To an overlay's upper layer.
     Isolated,
+    /// To memory that ends with the session: for what is to be isolated but has no tree on the host
+    /// to lay a copy over (a single file, a folder that does not exist).
+    Private,
 }
 
 /// What a tree (up to the next node below it) is inside the wall.
@@ -90,8 +93,6 @@ pub struct FileView {
     pub trap_reads: bool,
     /// Some node is brokered.
     pub brokered: bool,
-    /// Single files from which programs may be started inside a tree that is not startable whole.
-    pub startable_files: Vec<PathBuf>,
     /// What is placed more strictly than written, or not exactly; for the user.
     pub notes: Vec<String>,
 }
@@ -130,8 +131,13 @@ pub enum PlanError {
 /// The trees the wall builds itself; the host's are never shown.
 pub const REPLACED: &[&str] = &["/proc", "/dev"];
 
-const FILE_CHANGES: [Verb; 5] =
-    [Verb::FileWrite, Verb::FileCreate, Verb::FileDelete, Verb::FileRename, Verb::FileChmod];
+const FILE_CHANGES: [Verb; 5] = [
+    Verb::FileWrite,
+    Verb::FileCreate,
+    Verb::FileDelete,
+    Verb::FileRename,
+    Verb::FileChmod,
+];
 
 /// At most this many directory entries are looked at to turn a glob into single files.
 const ENUMERATION_LIMIT: usize = 20_000;
@@ -155,7 +161,9 @@ fn unescape_octal(field: &[u8]) -> PathBuf {
     let mut rest = field;
     while let Some((&b, tail)) = rest.split_first() {
         if b == b'\\' && tail.len() >= 3 && tail[..3].iter().all(|d| (b'0'..=b'7').contains(d)) {
-            let value = tail[..3].iter().fold(0u32, |n, d| n * 8 + u32::from(d - b'0'));
+            let value = tail[..3]
+                .iter()
+                .fold(0u32, |n, d| n * 8 + u32::from(d - b'0'));
             out.push(value as u8);
             rest = &tail[3..];
         } else {
@@ -175,12 +183,19 @@ struct Planner<'a> {
     input: &'a PlanInput<'a>,
     /// Every path that gets a node: is it a directory, is it a mount.
     paths: BTreeMap<PathBuf, (NodeKind, bool)>,
+    /// Places the policy names where nothing is (or a symlink, which is not an object).
+    absent: Vec<PathBuf>,
     view: FileView,
 }
 
 impl<'a> Planner<'a> {
     fn new(input: &'a PlanInput<'a>) -> Self {
-        Planner { input, paths: BTreeMap::new(), view: FileView::default() }
+        Planner {
+            input,
+            paths: BTreeMap::new(),
+            absent: Vec::new(),
+            view: FileView::default(),
+        }
     }
 
     fn replaced(&self, path: &Path) -> bool {
@@ -195,6 +210,7 @@ impl<'a> Planner<'a> {
             let node = self.place(path, kind, is_mount)?;
             self.view.nodes.push(node);
         }
+        self.private_folders();
         // Where reading is decided per name, names must not change unseen either.
         if self.view.trap_reads {
             for node in &mut self.view.nodes {
@@ -213,11 +229,19 @@ impl<'a> Planner<'a> {
             return;
         }
         // Symlinks are not objects; the policy's patterns are canonicalised before they get here.
-        let Ok(meta) = fs::symlink_metadata(path) else { return };
+        let Ok(meta) = fs::symlink_metadata(path) else {
+            self.absent.push(path.to_owned());
+            return;
+        };
         if meta.is_symlink() {
+            self.absent.push(path.to_owned());
             return;
         }
-        let kind = if meta.is_dir() { NodeKind::Directory } else { NodeKind::File };
+        let kind = if meta.is_dir() {
+            NodeKind::Directory
+        } else {
+            NodeKind::File
+        };
         let entry = self.paths.entry(path.to_owned()).or_insert((kind, false));
         entry.1 |= is_mount;
     }
@@ -231,7 +255,12 @@ impl<'a> Planner<'a> {
                 self.add(&entry, false);
             }
         }
-        for mount in self.input.mounts.iter().filter(|m| m.as_path() != Path::new("/")) {
+        for mount in self
+            .input
+            .mounts
+            .iter()
+            .filter(|m| m.as_path() != Path::new("/"))
+        {
             self.add(mount, true);
         }
         for anchor in self.input.policy.anchors() {
@@ -252,13 +281,87 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
+    /// Absent places below `dir` about which the policy only says no for this verb. Nothing is
+    /// there to be read; making something there is decided by name in a copy, and again when it
+    /// is committed.
+    fn absent_denied(&self, verb: Verb, dir: &Path) -> Vec<PathBuf> {
+        self.absent
+            .iter()
+            .filter(|p| p.starts_with(dir) && p.as_path() != dir)
+            .filter(|p| {
+                let region = self.region(verb, p, &[]);
+                region.uniform && !region.monitored && only(&region, Effect::Deny)
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// The region between `dir` and the nodes below it.
+    fn between(&self, verb: Verb, dir: &Path, below: &[PathBuf]) -> Region {
+        let absent = self.absent_denied(verb, dir);
+        let except: Vec<PathBuf> = below.iter().cloned().chain(absent).collect();
+        self.region(verb, dir, &except)
+    }
+
+    /// Folders to be isolated that do not exist, inside hidden ones: the session gets them in
+    /// memory, so that an agent's first start finds its places.
+    fn private_folders(&mut self) {
+        for path in std::mem::take(&mut self.absent) {
+            if fs::symlink_metadata(&path).is_ok() {
+                continue;
+            }
+            let inside = path.join("x");
+            let isolated = |verb| self.region(verb, &inside, &[]).effect() == Some(Effect::Isolate);
+            let parent = self
+                .view
+                .nodes
+                .iter()
+                .filter(|n| path.starts_with(&n.path))
+                .max_by_key(|n| n.path.as_os_str().len());
+            let hidden = parent.is_none_or(|n| n.placement.hidden || n.path == Path::new("/"));
+            if !hidden || !FILE_CHANGES.iter().all(|v| isolated(*v)) {
+                continue;
+            }
+            if parent
+                .is_some_and(|n| n.rule.is_some() && n.placement.hidden && n.path != Path::new("/"))
+            {
+                continue;
+            }
+            let start = self.region(Verb::ProcessExec, &inside, &[]);
+            let map = self.region(Verb::FileExec, &inside, &[]);
+            let startable = !(denied(&start) && denied(&map));
+            self.view.notes.push(format!(
+                "{}: does not exist; the agent gets it in memory, and it ends with the session",
+                path.display()
+            ));
+            self.view.nodes.push(Node {
+                path,
+                kind: NodeKind::Directory,
+                is_mount: false,
+                placement: Placement {
+                    hidden: false,
+                    writes: Writes::Private,
+                    brokered: false,
+                    noexec: !startable,
+                    startable,
+                },
+                rule: None,
+            });
+        }
+    }
+
     fn region(&self, verb: Verb, dir: &Path, except: &[PathBuf]) -> Region {
-        self.input.policy.region(self.input.subject, verb, dir, except, self.input.facts)
+        self.input
+            .policy
+            .region(self.input.subject, verb, dir, except, self.input.facts)
     }
 
     /// Whether some rule about `verb` has a condition, whose outcome may change over time.
     fn conditional(&self, verb: Verb) -> bool {
-        self.input.policy.rules().any(|r| r.verbs.contains(&verb) && r.is_conditional())
+        self.input
+            .policy
+            .rules()
+            .any(|r| r.verbs.contains(&verb) && r.is_conditional())
     }
 
     /// Overlayfs in a user namespace refuses a lower tree with other mounts inside it (their
@@ -266,14 +369,23 @@ impl<'a> Planner<'a> {
     fn split_isolated_trees(&mut self) -> Result<(), PlanError> {
         let mut work: Vec<PathBuf> = self.paths.keys().cloned().collect();
         while let Some(dir) = work.pop() {
-            let Some(&(NodeKind::Directory, _)) = self.paths.get(&dir) else { continue };
-            let has_mounts =
-                self.input.mounts.iter().any(|m| m != &dir && m.starts_with(&dir));
+            let Some(&(NodeKind::Directory, _)) = self.paths.get(&dir) else {
+                continue;
+            };
+            let has_mounts = self
+                .input
+                .mounts
+                .iter()
+                .any(|m| m != &dir && m.starts_with(&dir));
             if !has_mounts || dir == Path::new("/") {
                 continue;
             }
             let except = self.below(&dir);
-            if !self.region(Verb::FileWrite, &dir, &except).effects.contains(&Effect::Isolate) {
+            if !self
+                .region(Verb::FileWrite, &dir, &except)
+                .effects
+                .contains(&Effect::Isolate)
+            {
                 continue;
             }
             self.view.notes.push(format!(
@@ -291,12 +403,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn place(
-        &mut self,
-        path: PathBuf,
-        kind: NodeKind,
-        is_mount: bool,
-    ) -> Result<Node, PlanError> {
+    fn place(&mut self, path: PathBuf, kind: NodeKind, is_mount: bool) -> Result<Node, PlanError> {
         let hidden = |rule: &str| Node {
             path: path.clone(),
             kind,
@@ -308,18 +415,29 @@ impl<'a> Planner<'a> {
             return Ok(hidden("agentwall:self"));
         }
         let except = self.below(&path);
-        let read = self.region(Verb::FileRead, &path, &except);
-        let changes: Vec<Region> =
-            FILE_CHANGES.iter().map(|v| self.region(*v, &path, &except)).collect();
-        let start = self.region(Verb::ProcessExec, &path, &except);
-        let map = self.region(Verb::FileExec, &path, &except);
+        let read = self.between(Verb::FileRead, &path, &except);
+        let mut changes: Vec<Region> = FILE_CHANGES
+            .iter()
+            .map(|v| self.between(*v, &path, &except))
+            .collect();
+        let to_original = changes.iter().any(|r| r.effects.contains(&Effect::Allow));
+        if to_original {
+            // No commit will look again: names that are not there yet count, too.
+            changes = FILE_CHANGES
+                .iter()
+                .map(|v| self.region(*v, &path, &except))
+                .collect();
+        }
+        let start = self.between(Verb::ProcessExec, &path, &except);
+        let map = self.between(Verb::FileExec, &path, &except);
 
-        let denied = |r: &Region| r.uniform && !r.monitored && only(r, Effect::Deny);
-        let change_effects: BTreeSet<Effect> =
-            changes.iter().flat_map(|r| r.effects.iter().copied()).collect();
+        let change_effects: BTreeSet<Effect> = changes
+            .iter()
+            .flat_map(|r| r.effects.iter().copied())
+            .collect();
         let no_change = changes.iter().all(&denied);
         let no_exec = denied(&start) && denied(&map);
-        if denied(&read) && no_change && no_exec {
+        if denied(&read) && no_change && (no_exec || read.rule.is_some()) {
             return Ok(Node {
                 path,
                 kind,
@@ -329,10 +447,11 @@ impl<'a> Planner<'a> {
             });
         }
 
+        // Landlock asks for the same right to start a program and to load its loader.
         // A process.exec rule that denies a whole node by name (not by default) also keeps a
         // loader from mapping it.
         let noexec = no_exec || (denied(&start) && start.rule.is_some());
-        let mut startable = !denied(&start);
+        let startable = !(denied(&start) && denied(&map));
 
         let (writes, brokered) = if no_change {
             (Writes::None, false)
@@ -358,31 +477,45 @@ impl<'a> Planner<'a> {
         let (writes, brokered) = if writes == Writes::Isolated
             && (kind == NodeKind::File
                 || path == Path::new("/")
-                || self.input.mounts.iter().any(|m| m != &path && m.starts_with(&path)))
+                || self
+                    .input
+                    .mounts
+                    .iter()
+                    .any(|m| m != &path && m.starts_with(&path)))
         {
-            if kind == NodeKind::File {
+            if kind == NodeKind::File && !brokered && small_file(&path) {
                 self.view.notes.push(format!(
-                    "{}: a single file cannot be isolated; it is read-only (isolate its folder)",
+                    "{}: a single file has no copy layer; changes to it end with the session \
+                     (isolate its folder to keep them)",
                     path.display()
                 ));
+                (Writes::Private, false)
+            } else {
+                (Writes::None, false)
             }
-            (Writes::None, false)
         } else {
             (writes, brokered)
         };
 
         let agent_can_create = writes != Writes::None;
-        if !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds())) {
+        // Everything in the root is a node of its own; its listing is the wall's.
+        let in_root = path == Path::new("/");
+        if !in_root
+            && !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds()))
+        {
             self.refine_reads(&path, kind, &read, agent_can_create, &except);
-        }
-        if !agent_can_create && startable && !start.uniform {
-            startable = !self.enumerate_programs(&path, &except);
         }
         Ok(Node {
             path,
             kind,
             is_mount,
-            placement: Placement { hidden: false, writes, brokered, noexec, startable },
+            placement: Placement {
+                hidden: false,
+                writes,
+                brokered,
+                noexec,
+                startable,
+            },
             rule: None,
         })
     }
@@ -397,7 +530,10 @@ impl<'a> Planner<'a> {
         agent_can_create: bool,
         except: &[PathBuf],
     ) {
-        let only_denies = read.effects.iter().all(|e| e.proceeds() || *e == Effect::Deny)
+        let only_denies = read
+            .effects
+            .iter()
+            .all(|e| e.proceeds() || *e == Effect::Deny)
             && read.effects.iter().any(|e| e.proceeds());
         if agent_can_create || read.monitored || self.conditional(Verb::FileRead) || !only_denies {
             self.view.trap_reads = true;
@@ -409,8 +545,11 @@ impl<'a> Planner<'a> {
         }
         let mut found = Vec::new();
         let complete = walk(path, except, &mut |entry, is_dir| {
-            let resource =
-                if is_dir { Resource::directory(entry) } else { Resource::path(entry) };
+            let resource = if is_dir {
+                Resource::directory(entry)
+            } else {
+                Resource::path(entry)
+            };
             let action = Action {
                 subject: self.input.subject.clone(),
                 verb: Verb::FileRead,
@@ -442,41 +581,16 @@ impl<'a> Planner<'a> {
             });
         }
     }
+}
 
-    /// Programs in a tree that the agent cannot change, when only some may be started: list them
-    /// for Landlock. Returns whether the list is complete.
-    fn enumerate_programs(&mut self, path: &Path, except: &[PathBuf]) -> bool {
-        use std::os::unix::fs::PermissionsExt;
-        let mut files = Vec::new();
-        let complete = walk(path, except, &mut |entry, is_dir| {
-            if !is_dir
-                && fs::symlink_metadata(entry)
-                    .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-            {
-                let mut action = Action::new(
-                    self.input.subject.clone(),
-                    Verb::ProcessExec,
-                    Resource::path(entry),
-                );
-                action.facts = self.input.facts.clone();
-                let decision = self.input.policy.decide(&action);
-                if decision.effect != Effect::Deny || !decision.errors.is_empty() {
-                    files.push(entry.to_owned());
-                }
-            }
-            true
-        });
-        if complete {
-            self.view.startable_files.extend(files);
-        } else {
-            self.view.notes.push(format!(
-                "{}: too many files to list the startable ones; starting is decided on the path \
-                 the agent passes, with a race (see THREAT_MODEL)",
-                path.display()
-            ));
-        }
-        complete
-    }
+fn denied(region: &Region) -> bool {
+    region.uniform && !region.monitored && only(region, Effect::Deny)
+}
+
+/// Small enough to be copied into memory.
+fn small_file(path: &Path) -> bool {
+    const LIMIT: u64 = 16 << 20;
+    fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= LIMIT)
 }
 
 fn only(region: &Region, effect: Effect) -> bool {
@@ -484,7 +598,10 @@ fn only(region: &Region, effect: Effect) -> bool {
 }
 
 fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, PlanError> {
-    let host = |source| PlanError::Host { path: dir.to_owned(), source };
+    let host = |source| PlanError::Host {
+        path: dir.to_owned(),
+        source,
+    };
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(host)? {
         entries.push(entry.map_err(host)?.path());
@@ -500,7 +617,9 @@ fn walk(dir: &Path, except: &[PathBuf], visit: &mut dyn FnMut(&Path, bool) -> bo
     let mut stack = vec![dir.to_owned()];
     let mut budget = ENUMERATION_LIMIT;
     while let Some(dir) = stack.pop() {
-        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if budget == 0 {
                 return false;

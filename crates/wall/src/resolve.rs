@@ -78,7 +78,9 @@ pub struct Name {
 impl Name {
     /// Canonical path of the name itself.
     pub fn path(&self) -> PathBuf {
-        self.parent.path.join(OsStr::from_bytes(self.name.as_bytes()))
+        self.parent
+            .path
+            .join(OsStr::from_bytes(self.name.as_bytes()))
     }
 }
 
@@ -118,8 +120,18 @@ impl Resolver {
         } else {
             return Err(errno(libc::EBADF));
         };
-        openat(&self.host_proc, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
-            if e == rustix::io::Errno::NOENT { errno(libc::EBADF) } else { e.into() }
+        openat(
+            &self.host_proc,
+            link,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| {
+            if e == rustix::io::Errno::NOENT {
+                errno(libc::EBADF)
+            } else {
+                e.into()
+            }
         })
     }
 
@@ -136,9 +148,7 @@ impl Resolver {
         }
         let base = self.start(tid, dirfd, path)?;
         let c_path = CString::new(path).map_err(|_| errno(libc::EINVAL))?;
-        let flags = libc::O_PATH
-            | libc::O_CLOEXEC
-            | if follow_last { 0 } else { libc::O_NOFOLLOW };
+        let flags = libc::O_PATH | libc::O_CLOEXEC | if follow_last { 0 } else { libc::O_NOFOLLOW };
         let how = OpenHow {
             flags: flags as u64,
             mode: 0,
@@ -181,7 +191,12 @@ impl Resolver {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => None,
             Err(e) => return Err(e),
         };
-        Ok(Name { parent, name, object, must_be_dir })
+        Ok(Name {
+            parent,
+            name,
+            object,
+            must_be_dir,
+        })
     }
 
     /// The object a name stands for, symlinks not followed.
@@ -200,7 +215,9 @@ impl Resolver {
     pub fn name_to_create(&self, tid: u32, dirfd: i32, path: &[u8]) -> io::Result<Name> {
         let mut name = self.name(tid, dirfd, path)?;
         for _ in 0..SYMLINK_LIMIT {
-            let Some(object) = &name.object else { return Ok(name) };
+            let Some(object) = &name.object else {
+                return Ok(name);
+            };
             if object.file_type() != FileType::Symlink {
                 return Ok(name);
             }
@@ -236,14 +253,12 @@ impl Resolver {
         }
     }
 
-    fn walk(
-        &self,
-        tid: u32,
-        base: OwnedFd,
-        path: &[u8],
-        follow_last: bool,
-    ) -> io::Result<OwnedFd> {
-        let mut current = if path.starts_with(b"/") { self.root.try_clone()? } else { base };
+    fn walk(&self, tid: u32, base: OwnedFd, path: &[u8], follow_last: bool) -> io::Result<OwnedFd> {
+        let mut current = if path.starts_with(b"/") {
+            self.root.try_clone()?
+        } else {
+            base
+        };
         let mut pending: VecDeque<Vec<u8>> = components(path);
         let must_be_dir = path.ends_with(b"/");
         let mut links = 0;
@@ -381,9 +396,19 @@ mod tests {
 
     fn resolver() -> Resolver {
         let open = |p: &str| {
-            openat(rustix::fs::CWD, p, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+            openat(
+                rustix::fs::CWD,
+                p,
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .unwrap()
         };
-        Resolver { root: open("/"), host_proc: open("/proc"), self_fd: open("/proc/self/fd") }
+        Resolver {
+            root: open("/"),
+            host_proc: open("/proc"),
+            self_fd: open("/proc/self/fd"),
+        }
     }
 
     #[test]
@@ -400,7 +425,9 @@ mod tests {
             let path = root.join(text);
             let bytes = path.as_os_str().as_bytes();
             let fast = r.existing(me, libc::AT_FDCWD, bytes, true).unwrap();
-            let slow = r.walk(me, r.root.try_clone().unwrap(), bytes, true).unwrap();
+            let slow = r
+                .walk(me, r.root.try_clone().unwrap(), bytes, true)
+                .unwrap();
             assert_eq!(fast.path, path.canonicalize().unwrap());
             assert_eq!(r.path_of(slow.as_fd()).unwrap(), fast.path);
         }
@@ -415,11 +442,17 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id();
-        let seen = |p: &str| r.existing(pid, libc::AT_FDCWD, p.as_bytes(), true).unwrap().path;
+        let seen = |p: &str| {
+            r.existing(pid, libc::AT_FDCWD, p.as_bytes(), true)
+                .unwrap()
+                .path
+        };
         // The walk is what handles these; ask it directly so that the host's own /proc/self does
         // not answer first.
         let walk = |p: &str| {
-            let fd = r.walk(pid, r.root.try_clone().unwrap(), p.as_bytes(), true).unwrap();
+            let fd = r
+                .walk(pid, r.root.try_clone().unwrap(), p.as_bytes(), true)
+                .unwrap();
             r.path_of(fd.as_fd()).unwrap()
         };
         assert_eq!(walk("/proc/self/cwd"), Path::new("/usr"));
@@ -434,7 +467,10 @@ mod tests {
         let r = resolver();
         let me = std::process::id();
         let code = |p: &str| {
-            r.name(me, libc::AT_FDCWD, p.as_bytes()).map(|_| ()).unwrap_err().raw_os_error()
+            r.name(me, libc::AT_FDCWD, p.as_bytes())
+                .map(|_| ())
+                .unwrap_err()
+                .raw_os_error()
         };
         assert_eq!(code("/"), Some(libc::EBUSY));
         assert_eq!(code("/usr/."), Some(libc::EINVAL));

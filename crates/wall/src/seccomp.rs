@@ -123,12 +123,15 @@ fn routes(traps: Traps) -> Vec<Route> {
     use Verdict::{Errno, Notify};
     let mut routes = Vec::new();
     let mut add = |call, tests: &[(Test, Verdict)], otherwise| {
-        routes.push(Route { call, tests: tests.to_vec(), otherwise });
+        routes.push(Route {
+            call,
+            tests: tests.to_vec(),
+            otherwise,
+        });
     };
 
     // --- opening -------------------------------------------------------------------------------
-    let write_flags =
-        (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u32;
+    let write_flags = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u32;
     let path_only = libc::O_PATH as u32;
     let reads = if traps.reads { Notify } else { Verdict::Allow };
     for (call, flags) in [(libc::SYS_openat, 2u8), (libc::SYS_open, 1)] {
@@ -147,24 +150,51 @@ fn routes(traps: Traps) -> Vec<Route> {
 
     // --- changing names and metadata by path -----------------------------------------------------
     for call in [
-        libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_link,
-        libc::SYS_linkat, libc::SYS_unlink, libc::SYS_unlinkat, libc::SYS_symlink,
-        libc::SYS_symlinkat, libc::SYS_mkdir, libc::SYS_mkdirat, libc::SYS_rmdir,
-        libc::SYS_mknod, libc::SYS_mknodat, libc::SYS_chmod, libc::SYS_fchmodat, SYS_FCHMODAT2,
-        libc::SYS_chown, libc::SYS_lchown, libc::SYS_fchownat, libc::SYS_truncate,
-        libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_removexattr, libc::SYS_lremovexattr,
-        libc::SYS_utime, libc::SYS_utimes,
+        libc::SYS_rename,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_link,
+        libc::SYS_linkat,
+        libc::SYS_unlink,
+        libc::SYS_unlinkat,
+        libc::SYS_symlink,
+        libc::SYS_symlinkat,
+        libc::SYS_mkdir,
+        libc::SYS_mkdirat,
+        libc::SYS_rmdir,
+        libc::SYS_mknod,
+        libc::SYS_mknodat,
+        libc::SYS_chmod,
+        libc::SYS_fchmodat,
+        SYS_FCHMODAT2,
+        libc::SYS_chown,
+        libc::SYS_lchown,
+        libc::SYS_fchownat,
+        libc::SYS_truncate,
+        libc::SYS_setxattr,
+        libc::SYS_lsetxattr,
+        libc::SYS_removexattr,
+        libc::SYS_lremovexattr,
+        libc::SYS_utime,
+        libc::SYS_utimes,
     ] {
         add(call, &[], Notify);
     }
     // A null path means "the descriptor itself" here.
-    let by_descriptor = if traps.brokered { Notify } else { Verdict::Allow };
+    let by_descriptor = if traps.brokered {
+        Notify
+    } else {
+        Verdict::Allow
+    };
     for call in [libc::SYS_utimensat, libc::SYS_futimesat] {
         add(call, &[(Test::Zero(1), by_descriptor)], Notify);
     }
     if traps.brokered {
         for call in [
-            libc::SYS_fchmod, libc::SYS_fchown, libc::SYS_fsetxattr, libc::SYS_fremovexattr,
+            libc::SYS_fchmod,
+            libc::SYS_fchown,
+            libc::SYS_fsetxattr,
+            libc::SYS_fremovexattr,
             libc::SYS_bind,
         ] {
             add(call, &[], Notify);
@@ -181,7 +211,9 @@ fn routes(traps: Traps) -> Vec<Route> {
     add(libc::SYS_memfd_secret, &[], Errno(libc::ENOSYS));
     if traps.no_trace {
         for call in [
-            libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
             libc::SYS_pidfd_getfd,
         ] {
             add(call, &[], Errno(libc::EPERM));
@@ -190,9 +222,21 @@ fn routes(traps: Traps) -> Vec<Route> {
 
     // --- network and local sockets -----------------------------------------------------------------
     add(libc::SYS_connect, &[], Notify);
-    add(libc::SYS_sendto, &[(Test::AnyBit(3, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))], Verdict::Allow);
-    add(libc::SYS_sendmsg, &[(Test::AnyBit(2, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))], Verdict::Allow);
-    add(libc::SYS_sendmmsg, &[(Test::AnyBit(3, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))], Verdict::Allow);
+    add(
+        libc::SYS_sendto,
+        &[(Test::AnyBit(3, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))],
+        Verdict::Allow,
+    );
+    add(
+        libc::SYS_sendmsg,
+        &[(Test::AnyBit(2, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))],
+        Verdict::Allow,
+    );
+    add(
+        libc::SYS_sendmmsg,
+        &[(Test::AnyBit(3, MSG_FASTOPEN), Errno(libc::EOPNOTSUPP))],
+        Verdict::Allow,
+    );
     // Datagram Unix sockets name a peer with each message, behind a pointer that nobody could
     // check without a race; also after socketpair(2). Stream and seqpacket sockets connect first.
     const SOCK_TYPE_MASK: u32 = 0xf;
@@ -208,43 +252,107 @@ fn routes(traps: Traps) -> Vec<Route> {
         libc::SYS_socket,
         &[
             unix_datagrams,
-            (Test::Masked(0, u32::MAX, libc::AF_INET as u32), Verdict::Allow),
-            (Test::Masked(0, u32::MAX, libc::AF_INET6 as u32), Verdict::Allow),
-            (Test::Masked(0, u32::MAX, libc::AF_UNIX as u32), Verdict::Allow),
-            (Test::Masked(0, u32::MAX, libc::AF_NETLINK as u32), Verdict::Allow),
+            (
+                Test::Masked(0, u32::MAX, libc::AF_INET as u32),
+                Verdict::Allow,
+            ),
+            (
+                Test::Masked(0, u32::MAX, libc::AF_INET6 as u32),
+                Verdict::Allow,
+            ),
+            (
+                Test::Masked(0, u32::MAX, libc::AF_UNIX as u32),
+                Verdict::Allow,
+            ),
+            (
+                Test::Masked(0, u32::MAX, libc::AF_NETLINK as u32),
+                Verdict::Allow,
+            ),
         ],
         Errno(libc::EAFNOSUPPORT),
     );
 
     // --- doors that stay shut ------------------------------------------------------------------------
     for call in [
-        libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
-        libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig,
-        libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr, SYS_OPEN_TREE_ATTR,
-        libc::SYS_setns, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd,
-        libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl, libc::SYS_fanotify_init,
-        libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_init_module,
-        libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_reboot, libc::SYS_swapon,
-        libc::SYS_swapoff, libc::SYS_acct, libc::SYS_settimeofday, libc::SYS_clock_settime,
-        libc::SYS_clock_adjtime, libc::SYS_adjtimex, libc::SYS_quotactl, libc::SYS_quotactl_fd, libc::SYS_ioperm,
-        libc::SYS_iopl, libc::SYS_syslog, libc::SYS_lookup_dcookie, libc::SYS_vhangup,
-        libc::SYS_nfsservctl, libc::SYS_uselib,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_chroot,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_mount_setattr,
+        SYS_OPEN_TREE_ATTR,
+        libc::SYS_setns,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_keyctl,
+        libc::SYS_fanotify_init,
+        libc::SYS_kexec_load,
+        libc::SYS_kexec_file_load,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_delete_module,
+        libc::SYS_reboot,
+        libc::SYS_swapon,
+        libc::SYS_swapoff,
+        libc::SYS_acct,
+        libc::SYS_settimeofday,
+        libc::SYS_clock_settime,
+        libc::SYS_clock_adjtime,
+        libc::SYS_adjtimex,
+        libc::SYS_quotactl,
+        libc::SYS_quotactl_fd,
+        libc::SYS_ioperm,
+        libc::SYS_iopl,
+        libc::SYS_syslog,
+        libc::SYS_lookup_dcookie,
+        libc::SYS_vhangup,
+        libc::SYS_nfsservctl,
+        libc::SYS_uselib,
     ] {
         add(call, &[], Errno(libc::EPERM));
     }
-    for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
+    for call in [
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ] {
         add(call, &[], Errno(libc::ENOSYS));
     }
-    let namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWUSER | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP)
-        as u32;
-    add(libc::SYS_unshare, &[(Test::AnyBit(0, namespaces | 0x80), Errno(libc::EPERM))], Verdict::Allow);
+    let namespaces = (libc::CLONE_NEWNS
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP) as u32;
+    add(
+        libc::SYS_unshare,
+        &[(Test::AnyBit(0, namespaces | 0x80), Errno(libc::EPERM))],
+        Verdict::Allow,
+    );
     add(
         libc::SYS_ioctl,
         &[
-            (Test::Masked(1, u32::MAX, libc::TIOCSTI as u32), Errno(libc::EPERM)),
-            (Test::Masked(1, u32::MAX, libc::TIOCLINUX as u32), Errno(libc::EPERM)),
-            (Test::Masked(1, u32::MAX, libc::TIOCSETD as u32), Errno(libc::EPERM)),
+            (
+                Test::Masked(1, u32::MAX, libc::TIOCSTI as u32),
+                Errno(libc::EPERM),
+            ),
+            (
+                Test::Masked(1, u32::MAX, libc::TIOCLINUX as u32),
+                Errno(libc::EPERM),
+            ),
+            (
+                Test::Masked(1, u32::MAX, libc::TIOCSETD as u32),
+                Errno(libc::EPERM),
+            ),
         ],
         Verdict::Allow,
     );
@@ -252,7 +360,12 @@ fn routes(traps: Traps) -> Vec<Route> {
 }
 
 fn statement(code: u16, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code, jt: 0, jf: 0, k }
+    libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {

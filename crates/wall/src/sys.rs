@@ -20,7 +20,11 @@ pub fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
@@ -89,7 +93,11 @@ pub const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 
 /// mount_setattr(2) on the mount behind `fd`.
 pub fn mount_setattr(fd: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr { attr_set: set, attr_clr: clear, ..MountAttr::default() };
+    let attr = MountAttr {
+        attr_set: set,
+        attr_clr: clear,
+        ..MountAttr::default()
+    };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: an empty NUL-terminated path with AT_EMPTY_PATH, and a struct of the stated size.
     check(unsafe {
@@ -113,9 +121,7 @@ pub fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
         flags |= libc::AT_RECURSIVE;
     }
     // SAFETY: plain integers and an empty NUL-terminated path.
-    owned(unsafe {
-        libc::syscall(libc::SYS_open_tree, fd.as_raw_fd(), c"".as_ptr(), flags)
-    })
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, fd.as_raw_fd(), c"".as_ptr(), flags) })
 }
 
 /// move_mount(2): attaches the detached mount `from` on the object behind `to`.
@@ -232,12 +238,25 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: RawFd) -> io::Result<OwnedFd> {
 /// Reads up to `buf.len()` bytes of another process's memory; a short count means that the range
 /// runs into an unmapped page.
 pub fn read_memory(pid: u32, address: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: buf.len() };
+    let local = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: buf.len(),
+    };
     // SAFETY: `local` describes exactly `buf`; `remote` is an address in another process, checked
     // by the kernel.
     let read = unsafe {
-        libc::process_vm_readv(pid as libc::pid_t, &raw const local, 1, &raw const remote, 1, 0)
+        libc::process_vm_readv(
+            pid as libc::pid_t,
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0,
+        )
     };
     check(read as libc::c_long).map(|n| n as usize)
 }
@@ -279,7 +298,11 @@ pub fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length describe `address`; the kernel validates its content.
     check(
         unsafe {
-            libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as u32)
+            libc::connect(
+                socket.as_raw_fd(),
+                address.as_ptr().cast(),
+                address.len() as u32,
+            )
         }
         .into(),
     )
@@ -290,8 +313,14 @@ pub fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
 pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length describe `address`; the kernel validates its content.
     check(
-        unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as u32) }
-            .into(),
+        unsafe {
+            libc::bind(
+                socket.as_raw_fd(),
+                address.as_ptr().cast(),
+                address.len() as u32,
+            )
+        }
+        .into(),
     )
     .map(drop)
 }
@@ -376,7 +405,11 @@ pub fn await_exec(check: impl FnOnce(u32) -> bool) -> ExecOutcome {
         }
     }
     // A stop for a signal hands the signal on; an event has none to hand on.
-    let signal = if event == 0 { libc::WSTOPSIG(status) } else { 0 };
+    let signal = if event == 0 {
+        libc::WSTOPSIG(status)
+    } else {
+        0
+    };
     // SAFETY: detaching takes the signal as the data word.
     unsafe {
         libc::ptrace(
@@ -433,7 +466,10 @@ struct CapHeader {
 
 impl CapHeader {
     fn this_thread() -> CapHeader {
-        CapHeader { version: 0x2008_0522, pid: 0 }
+        CapHeader {
+            version: 0x2008_0522,
+            pid: 0,
+        }
     }
 }
 
@@ -441,10 +477,23 @@ impl CapHeader {
 pub fn terminal_number(controller: BorrowedFd<'_>) -> io::Result<u32> {
     let mut number = 0u32;
     // SAFETY: TIOCGPTN writes one unsigned int.
-    check(
-        unsafe { libc::ioctl(controller.as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into(),
-    )?;
+    check(unsafe { libc::ioctl(controller.as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into())?;
     Ok(number)
+}
+
+/// The version of the kernel's Landlock interface.
+pub fn landlock_abi() -> Option<i32> {
+    const CREATE_RULESET_VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes no attributes and returns the version.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    (version > 0).then_some(version as i32)
 }
 
 /// close_range(2) from `first` on.
@@ -461,7 +510,12 @@ pub fn send_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(
+        socket,
+        &[io::IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
@@ -470,8 +524,12 @@ pub fn recv_fds(socket: impl AsFd, buf: &mut [u8]) -> io::Result<(usize, Vec<Own
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); 512];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message =
-        recvmsg(socket, &mut [io::IoSliceMut::new(buf)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let message = recvmsg(
+        socket,
+        &mut [io::IoSliceMut::new(buf)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let mut fds = Vec::new();
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = item {
@@ -493,7 +551,10 @@ mod tests {
         assert_eq!(read, text.as_bytes());
         let long = read_string(pid, text.as_ptr() as u64, 4096).unwrap_err();
         assert_eq!(long.raw_os_error(), Some(libc::ENAMETOOLONG));
-        assert_eq!(read_string(pid, 8, 64).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        assert_eq!(
+            read_string(pid, 8, 64).unwrap_err().raw_os_error(),
+            Some(libc::EFAULT)
+        );
     }
 
     #[test]

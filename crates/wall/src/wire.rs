@@ -111,7 +111,11 @@ pub struct Line {
 impl Line {
     /// Takes the socket.
     pub fn new(socket: UnixStream) -> Line {
-        Line { out: Mutex::new(socket), next: AtomicU64::new(1), waiting: Mutex::default() }
+        Line {
+            out: Mutex::new(socket),
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+        }
     }
 
     /// Sends a message; blocks while the supervisor is behind, so nothing is lost.

@@ -48,7 +48,12 @@ const MAX_OPEN: usize = 64;
 impl Asks {
     pub(super) fn new(session: &str, timeout: Duration) -> Asks {
         let prefix = session.rsplit('-').next().unwrap_or(session).to_owned();
-        Asks { prefix, timeout, next: AtomicU64::new(1), open: Mutex::default() }
+        Asks {
+            prefix,
+            timeout,
+            next: AtomicU64::new(1),
+            open: Mutex::default(),
+        }
     }
 
     /// Puts a question, unless a standing answer covers it by now; `reply` gets the decision.
@@ -60,19 +65,29 @@ impl Asks {
     ) {
         let now = supervisor.engine.decide(&event.action);
         if now.effect != Effect::Ask {
-            supervisor.record(Event { decision: now.clone(), ..event });
+            supervisor.record(Event {
+                decision: now.clone(),
+                ..event
+            });
             return reply(now);
         }
         // Serialising values that came from JSON cannot fail.
         let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
             .unwrap_or_default();
         let digest = sha256_hex(&bound);
-        let id = format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "{}-{}",
+            self.prefix,
+            self.next.fetch_add(1, Ordering::Relaxed)
+        );
         let mut open = lock(&self.open);
         if open.len() >= MAX_OPEN {
             drop(open);
             let decision = refusal(&event.decision, "too many questions wait already");
-            supervisor.record(Event { decision: decision.clone(), ..event });
+            supervisor.record(Event {
+                decision: decision.clone(),
+                ..event
+            });
             return reply(decision);
         }
         supervisor.record(event.clone());
@@ -99,7 +114,9 @@ impl Asks {
     }
 
     fn expire(&self, supervisor: &Supervisor, id: &str) {
-        let Some(open) = lock(&self.open).remove(id) else { return };
+        let Some(open) = lock(&self.open).remove(id) else {
+            return;
+        };
         debug_assert!(open.deadline <= Instant::now());
         self.close(supervisor, id, open, "timeout", Scope::Once, |d| {
             refusal(d, "nobody answered in time")
@@ -141,7 +158,8 @@ impl Asks {
 
     fn pending(&self, supervisor: &Supervisor) -> Vec<PendingAsk> {
         let ms = |t: SystemTime| {
-            t.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+            t.duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_millis() as u64)
         };
         lock(&self.open)
             .iter()
@@ -161,27 +179,35 @@ impl Asks {
     }
 
     fn approve(&self, supervisor: &Supervisor, id: &str, scope: Scope) -> Response {
-        let Some(open) = lock(&self.open).remove(id) else { return unknown(id) };
+        let Some(open) = lock(&self.open).remove(id) else {
+            return unknown(id);
+        };
         if scope != Scope::Once {
             match Grant::new(&open.event.action, &open.event.decision, scope.clone()) {
                 Ok(grant) => supervisor.engine.grant(grant),
                 Err(e) => {
                     lock(&self.open).insert(id.to_owned(), open);
-                    return Response::Error { text: e.to_string() };
+                    return Response::Error {
+                        text: e.to_string(),
+                    };
                 }
             }
         }
         let text = format!("approved for {scope}: {}", open.event.action.resource);
-        self.close(supervisor, id, open, "approve", scope, |decision| Decision {
-            effect: Effect::Allow,
-            reason: format!("approved: {}", decision.reason),
-            ..decision.clone()
+        self.close(supervisor, id, open, "approve", scope, |decision| {
+            Decision {
+                effect: Effect::Allow,
+                reason: format!("approved: {}", decision.reason),
+                ..decision.clone()
+            }
         });
         Response::Done { text }
     }
 
     fn reject(&self, supervisor: &Supervisor, id: &str, reason: Option<String>) -> Response {
-        let Some(open) = lock(&self.open).remove(id) else { return unknown(id) };
+        let Some(open) = lock(&self.open).remove(id) else {
+            return unknown(id);
+        };
         let text = format!("rejected: {}", open.event.action.resource);
         self.close(supervisor, id, open, "reject", Scope::Once, |decision| {
             refusal(decision, reason.as_deref().unwrap_or("a person said no"))
@@ -208,7 +234,10 @@ fn refusal(decision: &Decision, why: &str) -> Decision {
         } else {
             format!("{why} ({})", decision.reason)
         },
-        hint: Hint { next: Some("ask-user".into()), ..decision.hint.clone() },
+        hint: Hint {
+            next: Some("ask-user".into()),
+            ..decision.hint.clone()
+        },
         ..decision.clone()
     }
 }
@@ -241,17 +270,21 @@ fn converse(supervisor: &Supervisor, stream: UnixStream) {
     if !trusted {
         return;
     }
-    let Ok(mut out) = stream.try_clone() else { return };
+    let Ok(mut out) = stream.try_clone() else {
+        return;
+    };
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let response = match serde_json::from_str(&line) {
-            Ok(Request::Pending) => {
-                Response::Pending(supervisor.asks.pending(supervisor))
-            }
+            Ok(Request::Pending) => Response::Pending(supervisor.asks.pending(supervisor)),
             Ok(Request::Approve { id, scope }) => supervisor.asks.approve(supervisor, &id, scope),
             Ok(Request::Reject { id, reason }) => supervisor.asks.reject(supervisor, &id, reason),
-            Err(e) => Response::Error { text: format!("not a request: {e}") },
+            Err(e) => Response::Error {
+                text: format!("not a request: {e}"),
+            },
         };
-        let Ok(mut line) = serde_json::to_vec(&response) else { return };
+        let Ok(mut line) = serde_json::to_vec(&response) else {
+            return;
+        };
         line.push(b'\n');
         if out.write_all(&line).is_err() {
             return;

@@ -16,11 +16,22 @@ use super::{Supervisor, inside};
 pub struct SupervisorGate(pub Weak<Supervisor>);
 
 fn event(action: Action, decision: Decision, actor: Actor) -> Event {
-    Event { action, decision, actor, binding: Binding::default(), enforced_by: "egress".into() }
+    Event {
+        action,
+        decision,
+        actor,
+        binding: Binding::default(),
+        enforced_by: "egress".into(),
+    }
 }
 
 fn endpoint(host: Option<String>, ip: Option<IpAddr>, port: u16) -> Endpoint {
-    Endpoint { protocol: Protocol::Tcp, host, ip: ip.map(|ip| ip.to_canonical()), port }
+    Endpoint {
+        protocol: Protocol::Tcp,
+        host,
+        ip: ip.map(|ip| ip.to_canonical()),
+        port,
+    }
 }
 
 /// Decides a trapped connect(2) and hands the answer to `reply`, at once or after a person spoke.
@@ -38,7 +49,10 @@ pub(super) fn decide_connect(
         engine.count_plain(Verb::NetConnect);
         return reply(inside(engine));
     }
-    let target = supervisor.egress.get().and_then(|e| e.target_of(ip, address.port()));
+    let target = supervisor
+        .egress
+        .get()
+        .and_then(|e| e.target_of(ip, address.port()));
     let Some(Target { host, candidates }) = target else {
         let action = engine.action(
             Verb::NetConnect,
@@ -60,7 +74,10 @@ pub(super) fn decide_connect(
         if decision.effect.proceeds() {
             allowed.push(candidate);
             first.get_or_insert((action, decision));
-        } else if other.as_ref().is_none_or(|(_, d)| decision.effect < d.effect) {
+        } else if other
+            .as_ref()
+            .is_none_or(|(_, d)| decision.effect < d.effect)
+        {
             other = Some((action, decision));
         }
     }
@@ -94,7 +111,10 @@ pub(super) fn decide_connect(
             if let Some(egress) = me.egress.get() {
                 egress.admit(address, Ticket { addresses: granted });
             }
-            me.record(Event { decision: decision.clone(), ..record });
+            me.record(Event {
+                decision: decision.clone(),
+                ..record
+            });
         }
         reply(decision);
     });
@@ -156,11 +176,13 @@ impl Gate for SupervisorGate {
     }
 
     fn finished(&self, connection: &Connection) {
-        let Some(supervisor) = self.0.upgrade() else { return };
+        let Some(supervisor) = self.0.upgrade() else {
+            return;
+        };
         let reason = match &connection.outcome {
-            Outcome::NameContradiction { resolved, claimed } => format!(
-                "the connection to {resolved} names another host, {claimed}: refused"
-            ),
+            Outcome::NameContradiction { resolved, claimed } => {
+                format!("the connection to {resolved} names another host, {claimed}: refused")
+            }
             Outcome::UnreadableGreeting(what) => {
                 format!("the name in the connection's greeting cannot be checked ({what}): refused")
             }
@@ -168,9 +190,15 @@ impl Gate for SupervisorGate {
             _ => return,
         };
         let engine = &supervisor.engine;
-        let action =
-            engine.action(Verb::NetConnect, Resource::Endpoint(connection.dest.clone()));
-        let decision = Decision { effect: Effect::Deny, reason, ..inside(engine) };
+        let action = engine.action(
+            Verb::NetConnect,
+            Resource::Endpoint(connection.dest.clone()),
+        );
+        let decision = Decision {
+            effect: Effect::Deny,
+            reason,
+            ..inside(engine)
+        };
         supervisor.refuse_elsewhere(event(action, decision, Actor::default()));
     }
 }

@@ -61,7 +61,9 @@ pub struct Supervisor {
 
 impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Supervisor").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,10 +132,11 @@ impl Supervisor {
 
     /// Writes an event to the ledger in the form its verb has.
     pub fn record(&self, event: Event) {
-        *lock(&self.decisions).entry(event.decision.effect.to_string()).or_default() += 1;
+        *lock(&self.decisions)
+            .entry(event.decision.effect.to_string())
+            .or_default() += 1;
         let exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
-        let mut decision =
-            DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
+        let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
         decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
         decision.exe = exe;
         self.note(match event.action.verb {
@@ -143,7 +146,12 @@ impl Supervisor {
                     .facts
                     .args
                     .as_array()
-                    .map(|a| a.iter().filter_map(|v| v.as_str()).map(str::to_owned).collect())
+                    .map(|a| {
+                        a.iter()
+                            .filter_map(|v| v.as_str())
+                            .map(str::to_owned)
+                            .collect()
+                    })
                     .unwrap_or_default();
                 let mut exec = Exec::new(decision, &argv);
                 exec.device = Some(event.binding.device);
@@ -151,8 +159,7 @@ impl Supervisor {
                 Record::Exec(exec)
             }
             Verb::NetConnect => {
-                let mut connect =
-                    Connect::new(&event.action, &event.decision, &event.enforced_by);
+                let mut connect = Connect::new(&event.action, &event.decision, &event.enforced_by);
                 connect.decision = decision;
                 Record::Connect(connect)
             }
@@ -184,7 +191,10 @@ impl Supervisor {
                     return Ok(Ending {
                         code,
                         signal,
-                        allowed: counts.into_iter().map(|(v, n)| (v.to_string(), n)).collect(),
+                        allowed: counts
+                            .into_iter()
+                            .map(|(v, n)| (v.to_string(), n))
+                            .collect(),
                         decisions: lock(&self.decisions).clone(),
                     });
                 }

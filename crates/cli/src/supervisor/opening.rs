@@ -55,7 +55,10 @@ pub fn records(command: &[OsString], prepared: &Prepared, report: &Report) -> Ve
         }),
     ];
     records.extend(report.masks.iter().map(|(path, rule)| {
-        Record::Mask(Mask { path: escape_bytes(path.as_os_str().as_bytes()), rule: rule.clone() })
+        Record::Mask(Mask {
+            path: escape_bytes(path.as_os_str().as_bytes()),
+            rule: rule.clone(),
+        })
     }));
     records
 }

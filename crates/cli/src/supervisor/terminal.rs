@@ -50,8 +50,12 @@ impl TerminalRelay {
     ) -> std::io::Result<TerminalRelay> {
         let ended = Arc::new(AtomicBool::new(false));
         let controller = controller.map(|fd| Arc::new(File::from(fd)));
-        let mut relay =
-            TerminalRelay { saved: None, controller: controller.clone(), output: None, ended };
+        let mut relay = TerminalRelay {
+            saved: None,
+            controller: controller.clone(),
+            output: None,
+            ended,
+        };
         if let Some(controller) = &controller {
             relay.copy_size();
             let terminals = standard_terminals();
@@ -65,7 +69,9 @@ impl TerminalRelay {
             let from = Arc::clone(controller);
             let ended = Arc::clone(&relay.ended);
             let to_stdout = terminals[1];
-            relay.output = Some(std::thread::spawn(move || copy_output(&from, to_stdout, &ended)));
+            relay.output = Some(std::thread::spawn(move || {
+                copy_output(&from, to_stdout, &ended)
+            }));
         }
         let mut signals = Signals::new([
             signal::SIGINT,
@@ -165,7 +171,10 @@ fn copy_output(mut from: &File, to_stdout: bool, ended: &AtomicBool) {
     let mut buf = [0u8; 16 * 1024];
     loop {
         let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
-        let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let patience = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000_000,
+        };
         match poll(&mut fds, Some(&patience)) {
             // Nothing more to show, and nobody left who could write.
             Ok(0) if ended.load(Ordering::SeqCst) => return,

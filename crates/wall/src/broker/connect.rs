@@ -74,20 +74,29 @@ fn parse(bytes: &[u8]) -> io::Result<Peer> {
     };
     Ok(match family {
         libc::AF_INET => {
-            let ip: [u8; 4] =
-                bytes.get(4..8).ok_or_else(invalid)?.try_into().map_err(|_| invalid())?;
+            let ip: [u8; 4] = bytes
+                .get(4..8)
+                .ok_or_else(invalid)?
+                .try_into()
+                .map_err(|_| invalid())?;
             Peer::Internet(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port()?))
         }
         libc::AF_INET6 => {
-            let ip: [u8; 16] =
-                bytes.get(8..24).ok_or_else(invalid)?.try_into().map_err(|_| invalid())?;
+            let ip: [u8; 16] = bytes
+                .get(8..24)
+                .ok_or_else(invalid)?
+                .try_into()
+                .map_err(|_| invalid())?;
             Peer::Internet(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)), port()?))
         }
         libc::AF_UNIX => match bytes.get(2) {
             None => Peer::Abstract,
             Some(0) => Peer::Abstract,
             Some(_) => {
-                let end = bytes[2..].iter().position(|b| *b == 0).unwrap_or(bytes.len() - 2);
+                let end = bytes[2..]
+                    .iter()
+                    .position(|b| *b == 0)
+                    .unwrap_or(bytes.len() - 2);
                 Peer::Path(bytes[2..2 + end].to_vec())
             }
         },
@@ -112,17 +121,13 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
 /// Connects the duplicate; a blocking socket may wait, so on a worker.
 fn finish(broker: &Arc<Broker>, call: Call, socket: OwnedFd, bytes: Vec<u8>) {
     broker.later(move |broker| {
-        broker.listener.finish(&call, sys::connect(socket.as_fd(), &bytes).map(|()| 0));
+        broker
+            .listener
+            .finish(&call, sys::connect(socket.as_fd(), &bytes).map(|()| 0));
     });
 }
 
-fn internet(
-    broker: &Arc<Broker>,
-    call: Call,
-    to: SocketAddr,
-    bytes: Vec<u8>,
-    socket: OwnedFd,
-) {
+fn internet(broker: &Arc<Broker>, call: Call, to: SocketAddr, bytes: Vec<u8>, socket: OwnedFd) {
     // Datagrams have nowhere to go: the namespace has no way out but the captured TCP and DNS.
     // The filter rules refuse them; connecting such a socket only sets its default address.
     let stream = rustix::net::sockopt::socket_type(&socket)
@@ -160,13 +165,18 @@ fn internet(
 }
 
 fn local(broker: &Arc<Broker>, call: Call, path: &[u8], socket: OwnedFd) {
-    let object = match broker.resolver.existing(call.pid, libc::AT_FDCWD, path, true) {
+    let object = match broker
+        .resolver
+        .existing(call.pid, libc::AT_FDCWD, path, true)
+    {
         Ok(object) => object,
         Err(e) => return broker.unresolved(&call, &e),
     };
     let own = made_inside(broker, &object.path);
     let decided = (!own).then(|| {
-        let action = broker.engine.action(Verb::IpcConnect, Resource::Unix(object.path.clone()));
+        let action = broker
+            .engine
+            .action(Verb::IpcConnect, Resource::Unix(object.path.clone()));
         let decision = broker.engine.decide(&action);
         (action, decision)
     });
@@ -195,10 +205,13 @@ fn made_inside(broker: &Broker, path: &Path) -> bool {
     if path.starts_with("/dev/shm") {
         return true;
     }
-    broker.placement(path).writes == Writes::Isolated
-        && broker.uppers.iter().any(|(root, upper)| {
-            path.strip_prefix(root).is_ok_and(|inside| is_socket_at(upper.as_fd(), inside))
-        })
+    let writes = broker.placement(path).writes;
+    writes == Writes::Private
+        || writes == Writes::Isolated
+            && broker.uppers.iter().any(|(root, upper)| {
+                path.strip_prefix(root)
+                    .is_ok_and(|inside| is_socket_at(upper.as_fd(), inside))
+            })
 }
 
 /// Runs `act` with a short relative name that reaches the object behind `fd` and nothing else:

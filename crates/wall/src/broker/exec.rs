@@ -57,21 +57,31 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
     } else {
         (a[0] as i32, a[1], a[2], a[4] as i32)
     };
-    let Some(path) = broker.string(&call, path) else { return };
+    let Some(path) = broker.string(&call, path) else {
+        return;
+    };
     let plan = match plan(broker, &call, dirfd, &path, argv, flags) {
         Ok(plan) => plan,
         Err(e) => return broker.unresolved(&call, &e),
     };
-    let actions = plan.chain.iter().map(|object| action(broker, object, &plan)).collect();
+    let actions = plan
+        .chain
+        .iter()
+        .map(|object| action(broker, object, &plan))
+        .collect();
     let decided = broker.engine.decide_all(actions);
     let own = plan.chain.len() == 1
         && (plan.chain[0].path == OsStr::new("/dev/agentwall/bin/agentwall")
             || broker.is_own_binary(&plan.image));
     let decided = match decided {
         // The wall's own tool explains refusals; it is a face of the wall, not of the policy.
-        Some((action, decision)) if own && decision.rule.is_none() => {
-            Some((action, Decision { effect: Effect::Allow, ..decision }))
-        }
+        Some((action, decision)) if own && decision.rule.is_none() => Some((
+            action,
+            Decision {
+                effect: Effect::Allow,
+                ..decision
+            },
+        )),
         other => other,
     };
     let Some((action, decision)) = decided else {
@@ -145,7 +155,10 @@ fn plan(
 ) -> io::Result<Plan> {
     let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
     let object = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
-        broker.resolver.base(call.pid, dirfd).and_then(|fd| broker.resolver.adopt(fd))?
+        broker
+            .resolver
+            .base(call.pid, dirfd)
+            .and_then(|fd| broker.resolver.adopt(fd))?
     } else {
         broker.resolver.existing(call.pid, dirfd, path, follow)?
     };
@@ -165,22 +178,32 @@ fn plan(
             if chain.len() > INTERPRETER_LIMIT {
                 return Err(io::Error::from_raw_os_error(libc::ELOOP));
             }
-            let next =
-                broker.resolver.existing(call.pid, libc::AT_FDCWD, &interpreter, true)?;
+            let next = broker
+                .resolver
+                .existing(call.pid, libc::AT_FDCWD, &interpreter, true)?;
             outermost = Some(interpreter);
             chain.push(next);
             continue;
         }
         if head.starts_with(b"\x7fELF")
             && let Some(loader) = elf_interpreter(broker, &chain[chain.len() - 1])
-            && broker.resolver.existing(call.pid, libc::AT_FDCWD, &loader, true).is_err()
+            && broker
+                .resolver
+                .existing(call.pid, libc::AT_FDCWD, &loader, true)
+                .is_err()
         {
             missing = Some(PathBuf::from(OsStr::from_bytes(&loader)));
         }
         break;
     }
     let image = binding_of(&chain[chain.len() - 1].stat);
-    Ok(Plan { chain, image, arguments, interpreter: outermost, missing_loader: missing })
+    Ok(Plan {
+        chain,
+        image,
+        arguments,
+        interpreter: outermost,
+        missing_loader: missing,
+    })
 }
 
 /// The first bytes of a file, empty if they cannot be read: the kernel can start a program that
@@ -275,11 +298,7 @@ fn run(broker: &Broker, call: &Call, plan: &Plan, action: &Action, decision: &De
     if let Err(e) = sys::trace_exec(tid) {
         // Somebody in the agent's tree traces this process already (a debugger), or it is gone.
         let traced = e.raw_os_error() == Some(libc::EPERM);
-        let tracing = broker.path_action(
-            Verb::ProcessTrace,
-            &plan.chain[0].path,
-            ObjectKind::File,
-        );
+        let tracing = broker.path_action(Verb::ProcessTrace, &plan.chain[0].path, ObjectKind::File);
         let permitted = broker.engine.decide(&tracing);
         if traced && permitted.effect == Effect::Allow && permitted.rule.is_some() {
             return broker.listener.proceed(call);
@@ -309,32 +328,48 @@ fn run(broker: &Broker, call: &Call, plan: &Plan, action: &Action, decision: &De
                 .into(),
             ..decision.clone()
         };
-        broker.record(call, action.clone(), decision, plan.image.clone(), "exec-check");
+        broker.record(
+            call,
+            action.clone(),
+            decision,
+            plan.image.clone(),
+            "exec-check",
+        );
     }
 }
 
 fn image_matches(broker: &Broker, pid: u32, plan: &Plan) -> bool {
     let open = |name: &str, flags| {
-        openat(&broker.resolver.host_proc, format!("{pid}/{name}"), flags, Mode::empty())
+        openat(
+            &broker.resolver.host_proc,
+            format!("{pid}/{name}"),
+            flags,
+            Mode::empty(),
+        )
     };
-    let Ok(exe) = open("exe", OFlags::PATH | OFlags::CLOEXEC) else { return false };
+    let Ok(exe) = open("exe", OFlags::PATH | OFlags::CLOEXEC) else {
+        return false;
+    };
     let Ok(stat) = fstat(&exe) else { return false };
     if binding_of(&stat) != plan.image {
         return false;
     }
-    let Ok(cmdline) = open("cmdline", OFlags::RDONLY | OFlags::CLOEXEC) else { return false };
+    let Ok(cmdline) = open("cmdline", OFlags::RDONLY | OFlags::CLOEXEC) else {
+        return false;
+    };
     let mut actual = Vec::new();
     if io::Read::read_to_end(&mut std::fs::File::from(cmdline), &mut actual).is_err() {
         return false;
     }
     let joined = |arguments: &[Vec<u8>]| -> Vec<u8> {
-        arguments.iter().flat_map(|a| a.iter().copied().chain([0])).collect()
+        arguments
+            .iter()
+            .flat_map(|a| a.iter().copied().chain([0]))
+            .collect()
     };
     match &plan.interpreter {
         // The kernel turns an empty argument list into one empty argument.
-        None => {
-            actual == joined(&plan.arguments) || (plan.arguments.is_empty() && actual == [0])
-        }
+        None => actual == joined(&plan.arguments) || (plan.arguments.is_empty() && actual == [0]),
         // A script's own arguments are the caller's, to the byte; what stands before them (the
         // interpreter, its argument, the script) comes from files, not from the caller's memory.
         Some(interpreter) => {
@@ -352,7 +387,10 @@ mod tests {
     fn interpreter_lines() {
         let line = |t: &str| shebang(t.as_bytes());
         assert_eq!(line("/bin/sh\nrest").as_deref(), Some(&b"/bin/sh"[..]));
-        assert_eq!(line(" /usr/bin/env  python3 -u \n").as_deref(), Some(&b"/usr/bin/env"[..]));
+        assert_eq!(
+            line(" /usr/bin/env  python3 -u \n").as_deref(),
+            Some(&b"/usr/bin/env"[..])
+        );
         assert_eq!(line(" \n"), None);
     }
 }

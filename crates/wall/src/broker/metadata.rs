@@ -47,17 +47,28 @@ pub(super) fn by_path(broker: &Arc<Broker>, call: Call) {
     let nr = i64::from(call.data.nr);
     let (dirfd, address, follow, empty_ok) = match nr {
         libc::SYS_fchmodat => (a[0] as i32, a[1], true, false),
-        SYS_FCHMODAT2 => {
-            (a[0] as i32, a[1], no_follow(a[3]), a[3] as i32 & libc::AT_EMPTY_PATH != 0)
-        }
-        libc::SYS_fchownat => {
-            (a[0] as i32, a[1], no_follow(a[4]), a[4] as i32 & libc::AT_EMPTY_PATH != 0)
-        }
-        libc::SYS_utimensat => {
-            (a[0] as i32, a[1], no_follow(a[3]), a[3] as i32 & libc::AT_EMPTY_PATH != 0)
-        }
+        SYS_FCHMODAT2 => (
+            a[0] as i32,
+            a[1],
+            no_follow(a[3]),
+            a[3] as i32 & libc::AT_EMPTY_PATH != 0,
+        ),
+        libc::SYS_fchownat => (
+            a[0] as i32,
+            a[1],
+            no_follow(a[4]),
+            a[4] as i32 & libc::AT_EMPTY_PATH != 0,
+        ),
+        libc::SYS_utimensat => (
+            a[0] as i32,
+            a[1],
+            no_follow(a[3]),
+            a[3] as i32 & libc::AT_EMPTY_PATH != 0,
+        ),
         libc::SYS_futimesat => (a[0] as i32, a[1], true, false),
-        libc::SYS_lchown | libc::SYS_lsetxattr | libc::SYS_lremovexattr => (cwd, a[0], false, false),
+        libc::SYS_lchown | libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
+            (cwd, a[0], false, false)
+        }
         _ => (cwd, a[0], true, false),
     };
     let change = match change(&call, nr) {
@@ -66,11 +77,19 @@ pub(super) fn by_path(broker: &Arc<Broker>, call: Call) {
     };
     let object = if address == 0 {
         // utimensat with a null path: the descriptor itself.
-        broker.resolver.base(call.pid, dirfd).and_then(|fd| broker.resolver.adopt(fd))
+        broker
+            .resolver
+            .base(call.pid, dirfd)
+            .and_then(|fd| broker.resolver.adopt(fd))
     } else {
-        let Some(path) = broker.string(&call, address) else { return };
+        let Some(path) = broker.string(&call, address) else {
+            return;
+        };
         if path.is_empty() && empty_ok {
-            broker.resolver.base(call.pid, dirfd).and_then(|fd| broker.resolver.adopt(fd))
+            broker
+                .resolver
+                .base(call.pid, dirfd)
+                .and_then(|fd| broker.resolver.adopt(fd))
         } else {
             broker.resolver.existing(call.pid, dirfd, &path, follow)
         }
@@ -127,9 +146,12 @@ fn apply(broker: &Broker, fd: &OwnedFd, object: &Object, change: &Change) -> io:
     let is_link = object.file_type() == FileType::Symlink;
     match change {
         Change::Mode(_) if is_link => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        Change::Mode(mode) => {
-            Ok(rustix::fs::chmodat(self_fd, through, Mode::from_raw_mode(*mode), AtFlags::empty())?)
-        }
+        Change::Mode(mode) => Ok(rustix::fs::chmodat(
+            self_fd,
+            through,
+            Mode::from_raw_mode(*mode),
+            AtFlags::empty(),
+        )?),
         Change::Owner(uid, gid) => {
             let uid = (*uid != u32::MAX).then(|| Uid::from_raw(*uid));
             let gid = (*gid != u32::MAX).then(|| Gid::from_raw(*gid));
@@ -147,15 +169,23 @@ fn apply(broker: &Broker, fd: &OwnedFd, object: &Object, change: &Change) -> io:
         Change::Times(times) if is_link => {
             Ok(rustix::fs::utimensat(fd, "", times, AtFlags::EMPTY_PATH)?)
         }
-        Change::Times(times) => {
-            Ok(rustix::fs::utimensat(self_fd, through, times, AtFlags::empty())?)
-        }
+        Change::Times(times) => Ok(rustix::fs::utimensat(
+            self_fd,
+            through,
+            times,
+            AtFlags::empty(),
+        )?),
         Change::SetAttribute(..) | Change::RemoveAttribute(_) if is_link => {
             Err(io::Error::from_raw_os_error(libc::EPERM))
         }
         Change::SetAttribute(name, value, flags) => {
             let file = attribute_target(broker, fd)?;
-            Ok(rustix::fs::fsetxattr(&file, name, value, XattrFlags::from_bits_retain(*flags))?)
+            Ok(rustix::fs::fsetxattr(
+                &file,
+                name,
+                value,
+                XattrFlags::from_bits_retain(*flags),
+            )?)
         }
         Change::RemoveAttribute(name) => {
             let file = attribute_target(broker, fd)?;
@@ -224,9 +254,15 @@ enum Unit {
 
 /// Access and modification time from the caller's memory; a null pointer means now.
 fn read_times(pid: u32, address: u64, unit: Unit) -> io::Result<Timestamps> {
-    let now = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: libc::UTIME_NOW,
+    };
     if address == 0 {
-        return Ok(Timestamps { last_access: now, last_modification: now });
+        return Ok(Timestamps {
+            last_access: now,
+            last_modification: now,
+        });
     }
     let words = if matches!(unit, Unit::Seconds) { 2 } else { 4 };
     let mut bytes = [0u8; 32];
@@ -238,7 +274,10 @@ fn read_times(pid: u32, address: u64, unit: Unit) -> io::Result<Timestamps> {
         w.copy_from_slice(&bytes[i * 8..i * 8 + 8]);
         i64::from_ne_bytes(w)
     };
-    let time = |sec: i64, sub: i64| Timespec { tv_sec: sec, tv_nsec: sub };
+    let time = |sec: i64, sub: i64| Timespec {
+        tv_sec: sec,
+        tv_nsec: sub,
+    };
     Ok(match unit {
         Unit::Seconds => Timestamps {
             last_access: time(word(0), 0),

@@ -1,13 +1,23 @@
 //! Calls that change names: rename, link, unlink, symlink, mkdir, rmdir, mknod.
 
-use std::{io, os::fd::{AsFd, OwnedFd}, path::Path, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
 
 use agentwall_action::{Action, ObjectKind, Verb};
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, linkat, mkdirat, mknodat, renameat_with,
-    symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, RenameFlags, linkat, mkdirat, mknodat, renameat_with, symlinkat,
+    unlinkat,
+};
 
 use super::{Broker, Way, kind_of, name_binding};
-use crate::{notify::Call, resolve::{Name, NamespaceIds, Object}};
+use crate::{
+    notify::Call,
+    resolve::{Name, NamespaceIds, Object},
+};
 
 pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
     let a = call.data.args;
@@ -18,22 +28,52 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
             rename(broker, call, (a[0] as i32, a[1]), (a[2] as i32, a[3]), 0);
         }
         libc::SYS_renameat2 => {
-            rename(broker, call, (a[0] as i32, a[1]), (a[2] as i32, a[3]), a[4] as u32);
+            rename(
+                broker,
+                call,
+                (a[0] as i32, a[1]),
+                (a[2] as i32, a[3]),
+                a[4] as u32,
+            );
         }
         libc::SYS_link => link(broker, call, (cwd, a[0]), (cwd, a[1]), 0),
         libc::SYS_linkat => {
-            link(broker, call, (a[0] as i32, a[1]), (a[2] as i32, a[3]), a[4] as i32);
+            link(
+                broker,
+                call,
+                (a[0] as i32, a[1]),
+                (a[2] as i32, a[3]),
+                a[4] as i32,
+            );
         }
         libc::SYS_unlink => unlink(broker, call, cwd, a[0], false),
         libc::SYS_rmdir => unlink(broker, call, cwd, a[0], true),
         libc::SYS_unlinkat => {
-            unlink(broker, call, a[0] as i32, a[1], a[2] as i32 & libc::AT_REMOVEDIR != 0);
+            unlink(
+                broker,
+                call,
+                a[0] as i32,
+                a[1],
+                a[2] as i32 & libc::AT_REMOVEDIR != 0,
+            );
         }
         libc::SYS_symlink => symlink(broker, call, a[0], cwd, a[1]),
         libc::SYS_symlinkat => symlink(broker, call, a[0], a[1] as i32, a[2]),
-        libc::SYS_mkdir => make(broker, call, cwd, a[0], libc::S_IFDIR | a[1] as u32 & 0o7777),
+        libc::SYS_mkdir => make(
+            broker,
+            call,
+            cwd,
+            a[0],
+            libc::S_IFDIR | a[1] as u32 & 0o7777,
+        ),
         libc::SYS_mkdirat => {
-            make(broker, call, a[0] as i32, a[1], libc::S_IFDIR | a[2] as u32 & 0o7777);
+            make(
+                broker,
+                call,
+                a[0] as i32,
+                a[1],
+                libc::S_IFDIR | a[2] as u32 & 0o7777,
+            );
         }
         libc::SYS_mknod => make(broker, call, cwd, a[0], a[1] as u32),
         libc::SYS_mknodat => make(broker, call, a[0] as i32, a[1], a[2] as u32),
@@ -51,8 +91,14 @@ fn name(broker: &Broker, call: &Call, dirfd: i32, address: u64) -> Option<Name> 
             let nr = i64::from(call.data.nr);
             let makes = matches!(
                 nr,
-                libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_symlink | libc::SYS_symlinkat
-                    | libc::SYS_mknod | libc::SYS_mknodat | libc::SYS_link | libc::SYS_linkat
+                libc::SYS_mkdir
+                    | libc::SYS_mkdirat
+                    | libc::SYS_symlink
+                    | libc::SYS_symlinkat
+                    | libc::SYS_mknod
+                    | libc::SYS_mknodat
+                    | libc::SYS_link
+                    | libc::SYS_linkat
             );
             match e.raw_os_error() {
                 Some(libc::EBUSY | libc::EINVAL | libc::ENOTEMPTY) if makes => {
@@ -79,15 +125,13 @@ fn existing_kind(name: &Name) -> ObjectKind {
     name.object.as_ref().map_or(ObjectKind::File, kind_of)
 }
 
-fn rename(
-    broker: &Arc<Broker>,
-    call: Call,
-    from: (i32, u64),
-    to: (i32, u64),
-    flags: u32,
-) {
-    let Some(from) = name(broker, &call, from.0, from.1) else { return };
-    let Some(to) = name(broker, &call, to.0, to.1) else { return };
+fn rename(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flags: u32) {
+    let Some(from) = name(broker, &call, from.0, from.1) else {
+        return;
+    };
+    let Some(to) = name(broker, &call, to.0, to.1) else {
+        return;
+    };
     let Some(object) = &from.object else {
         return broker.listener.fail(&call, libc::ENOENT);
     };
@@ -155,10 +199,15 @@ fn holds_unreadable(broker: &Broker, dir: &Object) -> bool {
 }
 
 fn link(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flags: i32) {
-    let Some(path) = broker.string(&call, from.1) else { return };
+    let Some(path) = broker.string(&call, from.1) else {
+        return;
+    };
     let follow = flags & libc::AT_SYMLINK_FOLLOW != 0;
     let source = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
-        broker.resolver.base(call.pid, from.0).and_then(|fd| broker.resolver.adopt(fd))
+        broker
+            .resolver
+            .base(call.pid, from.0)
+            .and_then(|fd| broker.resolver.adopt(fd))
     } else {
         broker.resolver.existing(call.pid, from.0, &path, follow)
     };
@@ -169,7 +218,9 @@ fn link(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flag
     if source.is_dir() {
         return broker.listener.fail(&call, libc::EPERM);
     }
-    let Some(to) = name(broker, &call, to.0, to.1) else { return };
+    let Some(to) = name(broker, &call, to.0, to.1) else {
+        return;
+    };
     if to.object.is_some() {
         return broker.listener.fail(&call, libc::EEXIST);
     }
@@ -210,19 +261,29 @@ fn link(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flag
 }
 
 fn unlink(broker: &Arc<Broker>, call: Call, dirfd: i32, address: u64, directory: bool) {
-    let Some(name) = name(broker, &call, dirfd, address) else { return };
+    let Some(name) = name(broker, &call, dirfd, address) else {
+        return;
+    };
     let Some(object) = &name.object else {
         return broker.listener.fail(&call, libc::ENOENT);
     };
     let path = name.path();
-    let decided = broker.decide(vec![broker.path_action(Verb::FileDelete, &path, kind_of(object))]);
+    let decided = broker.decide(vec![broker.path_action(
+        Verb::FileDelete,
+        &path,
+        kind_of(object),
+    )]);
     let in_kernel = broker.way(&path) == Way::Kernel;
     let binding = name_binding(&name);
     broker.conclude(call, decided, binding, move |broker, call| {
         if in_kernel {
             return broker.listener.proceed(call);
         }
-        let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let flags = if directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
         let outcome = writable_parent(broker, &name)
             .and_then(|parent| Ok(unlinkat(&parent, &name.name, flags).map(|()| 0)?));
         broker.listener.finish(call, outcome);
@@ -230,14 +291,21 @@ fn unlink(broker: &Arc<Broker>, call: Call, dirfd: i32, address: u64, directory:
 }
 
 fn symlink(broker: &Arc<Broker>, call: Call, target: u64, dirfd: i32, address: u64) {
-    let Some(target) = broker.string(&call, target) else { return };
-    let Some(name) = name(broker, &call, dirfd, address) else { return };
+    let Some(target) = broker.string(&call, target) else {
+        return;
+    };
+    let Some(name) = name(broker, &call, dirfd, address) else {
+        return;
+    };
     if name.object.is_some() {
         return broker.listener.fail(&call, libc::EEXIST);
     }
     let path = name.path();
-    let decided =
-        broker.decide(vec![broker.path_action(Verb::FileCreate, &path, ObjectKind::File)]);
+    let decided = broker.decide(vec![broker.path_action(
+        Verb::FileCreate,
+        &path,
+        ObjectKind::File,
+    )]);
     let in_kernel = broker.way(&path) == Way::Kernel;
     let binding = name_binding(&name);
     broker.conclude(call, decided, binding, move |broker, call| {
@@ -258,7 +326,9 @@ fn make(broker: &Arc<Broker>, call: Call, dirfd: i32, address: u64, mode: u32) {
     if matches!(file_type, FileType::BlockDevice | FileType::CharacterDevice) {
         return broker.listener.fail(&call, libc::EPERM);
     }
-    let Some(name) = name(broker, &call, dirfd, address) else { return };
+    let Some(name) = name(broker, &call, dirfd, address) else {
+        return;
+    };
     if name.object.is_some() {
         return broker.listener.fail(&call, libc::EEXIST);
     }

@@ -58,10 +58,15 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
         ),
         _ => (args[0] as i32, args[1], args[2] as u32, args[3] as u32),
     };
-    let request = Request { flags: OFlags::from_bits_retain(flags), mode: mode & 0o7777 };
-    let Some(path) = broker.string(&call, address) else { return };
-    let follow = !request.has(OFlags::NOFOLLOW)
-        && !(request.creates() && request.has(OFlags::EXCL));
+    let request = Request {
+        flags: OFlags::from_bits_retain(flags),
+        mode: mode & 0o7777,
+    };
+    let Some(path) = broker.string(&call, address) else {
+        return;
+    };
+    let follow =
+        !request.has(OFlags::NOFOLLOW) && !(request.creates() && request.has(OFlags::EXCL));
     if request.creates() {
         let name = if follow {
             broker.resolver.name_to_create(call.pid, dirfd, &path)
@@ -108,8 +113,10 @@ fn open_object(broker: &Arc<Broker>, call: Call, request: Request, object: Objec
         return broker.listener.fail(&call, libc::EISDIR);
     }
     let writes = verbs.contains(&Verb::FileWrite);
-    let actions: Vec<Action> =
-        verbs.iter().map(|verb| broker.path_action(*verb, &object.path, kind)).collect();
+    let actions: Vec<Action> = verbs
+        .iter()
+        .map(|verb| broker.path_action(*verb, &object.path, kind))
+        .collect();
     let decided = broker.decide(actions);
     let in_kernel = !broker.view.trap_reads && broker.way(&object.path) == Way::Kernel;
     let binding = binding_of(&object.stat);
@@ -120,7 +127,9 @@ fn open_object(broker: &Arc<Broker>, call: Call, request: Request, object: Objec
             return broker.listener.proceed(call);
         }
         match open_on_behalf(broker, call, request, &object, writes) {
-            Ok(fd) => broker.listener.install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
+            Ok(fd) => broker
+                .listener
+                .install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
             Err(e) => broker.unresolved(call, &e),
         }
     };
@@ -167,8 +176,11 @@ fn controlling_terminal(
     let text = String::from_utf8_lossy(&buf[..n]);
     // The command may contain anything but is closed by the last parenthesis.
     let after = text.rsplit_once(')').ok_or_else(none)?.1;
-    let device: u64 =
-        after.split_ascii_whitespace().nth(4).and_then(|v| v.parse().ok()).ok_or_else(none)?;
+    let device: u64 = after
+        .split_ascii_whitespace()
+        .nth(4)
+        .and_then(|v| v.parse().ok())
+        .ok_or_else(none)?;
     let (major, minor) = (libc::major(device), libc::minor(device));
     const UNIX98_PTY_SLAVE: u32 = 136;
     if major != UNIX98_PTY_SLAVE {
@@ -187,8 +199,11 @@ fn create(broker: &Arc<Broker>, call: Call, request: Request, name: Name) {
         return broker.listener.fail(&call, libc::EISDIR);
     }
     let path = name.path();
-    let decided =
-        broker.decide(vec![broker.path_action(Verb::FileCreate, &path, ObjectKind::File)]);
+    let decided = broker.decide(vec![broker.path_action(
+        Verb::FileCreate,
+        &path,
+        ObjectKind::File,
+    )]);
     let in_kernel = !broker.view.trap_reads && broker.way(&path) == Way::Kernel;
     let binding = name_binding(&name);
     broker.conclude(call, decided, binding, move |broker, call| {
@@ -201,8 +216,7 @@ fn create(broker: &Arc<Broker>, call: Call, request: Request, name: Name) {
             } else {
                 name.parent.fd.try_clone()?
             };
-            let umask =
-                NamespaceIds::of(broker.resolver.host_proc.as_fd(), call.pid)?.umask;
+            let umask = NamespaceIds::of(broker.resolver.host_proc.as_fd(), call.pid)?.umask;
             Ok(openat(
                 &parent,
                 &name.name,
@@ -211,7 +225,9 @@ fn create(broker: &Arc<Broker>, call: Call, request: Request, name: Name) {
             )?)
         })();
         match created {
-            Ok(fd) => broker.listener.install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
+            Ok(fd) => broker
+                .listener
+                .install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
             Err(e) => broker.unresolved(call, &e),
         }
     });
@@ -223,8 +239,11 @@ fn temporary(broker: &Arc<Broker>, call: Call, request: Request, dir: Object) {
         return broker.listener.fail(&call, libc::ENOTDIR);
     }
     let path = dir.path.join("#tmpfile");
-    let decided =
-        broker.decide(vec![broker.path_action(Verb::FileCreate, &path, ObjectKind::File)]);
+    let decided = broker.decide(vec![broker.path_action(
+        Verb::FileCreate,
+        &path,
+        ObjectKind::File,
+    )]);
     let in_kernel = !broker.view.trap_reads && broker.way(&path) == Way::Kernel;
     let binding = binding_of(&dir.stat);
     broker.conclude(call, decided, binding, move |broker, call| {
@@ -237,8 +256,7 @@ fn temporary(broker: &Arc<Broker>, call: Call, request: Request, dir: Object) {
             } else {
                 dir.fd.try_clone()?
             };
-            let umask =
-                NamespaceIds::of(broker.resolver.host_proc.as_fd(), call.pid)?.umask;
+            let umask = NamespaceIds::of(broker.resolver.host_proc.as_fd(), call.pid)?.umask;
             Ok(openat(
                 &parent,
                 ".",
@@ -247,7 +265,9 @@ fn temporary(broker: &Arc<Broker>, call: Call, request: Request, dir: Object) {
             )?)
         })();
         match made {
-            Ok(fd) => broker.listener.install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
+            Ok(fd) => broker
+                .listener
+                .install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
             Err(e) => broker.unresolved(call, &e),
         }
     });
@@ -261,12 +281,16 @@ pub(super) fn memory_file(broker: &Broker, call: &Call) {
     if flags & MFD_EXEC != 0 {
         return broker.listener.fail(call, libc::EACCES);
     }
-    let Some(name) = broker.string(call, call.data.args[0]) else { return };
+    let Some(name) = broker.string(call, call.data.args[0]) else {
+        return;
+    };
     let Ok(name) = std::ffi::CString::new(name) else {
         return broker.listener.fail(call, libc::EINVAL);
     };
     match sys::memfd(&name, flags | MFD_CLOEXEC | MFD_NOEXEC_SEAL) {
-        Ok(fd) => broker.listener.install(call, fd.as_fd(), flags & MFD_CLOEXEC != 0),
+        Ok(fd) => broker
+            .listener
+            .install(call, fd.as_fd(), flags & MFD_CLOEXEC != 0),
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             let made = sys::memfd(&name, flags | MFD_CLOEXEC).and_then(|fd| {
                 let mode = fstat(&fd)?.st_mode & 0o666;
@@ -274,7 +298,9 @@ pub(super) fn memory_file(broker: &Broker, call: &Call) {
                 Ok(fd)
             });
             match made {
-                Ok(fd) => broker.listener.install(call, fd.as_fd(), flags & MFD_CLOEXEC != 0),
+                Ok(fd) => broker
+                    .listener
+                    .install(call, fd.as_fd(), flags & MFD_CLOEXEC != 0),
                 Err(e) => broker.unresolved(call, &e),
             }
         }

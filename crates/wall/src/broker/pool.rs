@@ -26,13 +26,17 @@ pub(super) struct Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.shared.threads).finish()
+        f.debug_struct("Pool")
+            .field("threads", &self.shared.threads)
+            .finish()
     }
 }
 
 impl Pool {
     pub(super) fn new() -> Pool {
-        Pool { shared: Arc::default() }
+        Pool {
+            shared: Arc::default(),
+        }
     }
 
     /// Waits until every worker is idle and no job is queued, or until `patience` is over: a
@@ -40,7 +44,12 @@ impl Pool {
     pub(super) fn settle(&self, patience: std::time::Duration) {
         let deadline = std::time::Instant::now() + patience;
         while std::time::Instant::now() < deadline {
-            let queued = self.shared.jobs.lock().unwrap_or_else(|e| e.into_inner()).len();
+            let queued = self
+                .shared
+                .jobs
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .len();
             let threads = self.shared.threads.load(Ordering::SeqCst);
             if queued == 0 && self.shared.idle.load(Ordering::SeqCst) == threads {
                 return;

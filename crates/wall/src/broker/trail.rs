@@ -52,7 +52,9 @@ impl Trail {
             OFlags::CREATE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC,
             Mode::from_raw_mode(0o444),
         )?;
-        Ok(Trail { file: Mutex::new(file.into()) })
+        Ok(Trail {
+            file: Mutex::new(file.into()),
+        })
     }
 
     /// Adds a refusal. A full memory file system loses the line, never the refusal.
@@ -67,7 +69,9 @@ impl Trail {
             exe: event.actor.exe.clone(),
             decision: event.decision.clone(),
         };
-        let Ok(mut line) = serde_json::to_vec(&entry) else { return };
+        let Ok(mut line) = serde_json::to_vec(&entry) else {
+            return;
+        };
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
         if file.seek(SeekFrom::End(0)).unwrap_or(0) > LIMIT {
