@@ -29,6 +29,13 @@ use crate::{diagnostic::did_you_mean, glob::GlobError};
 pub const MAX_EXPRESSION: usize = 4096;
 /// Deepest nesting of brackets in an expression.
 const MAX_BRACKETS: usize = 24;
+/// Deepest syntax tree, which bounds the stack that evaluation needs.
+const MAX_DEPTH: usize = 24;
+/// Stack of the parser's thread: enough for [`MAX_BRACKETS`] and [`MAX_OPERATORS`] without
+/// optimisation, several times over. Only what is used becomes memory.
+const PARSER_STACK: usize = 64 << 20;
+/// Most operators, dots and brackets of an expression.
+const MAX_OPERATORS: usize = 256;
 /// Deepest nesting of `all`, `exists`, `map` and `filter`, which bounds the cost of an evaluation.
 const MAX_LOOPS: usize = 2;
 
@@ -94,24 +101,37 @@ pub(crate) enum Wanted {
 }
 
 impl Expression {
+    /// Parses and checks an expression. This happens on a thread of its own, because the parser needs
+    /// far more stack than a caller may have; what comes out is bounded in depth, so that evaluating
+    /// it is safe on any thread.
     pub(crate) fn compile(text: &str, wanted: Wanted) -> Result<Self, GlobError> {
         check_size(text)?;
-        let compiled = catch_unwind(AssertUnwindSafe(|| env().compile(text)));
-        let program = compiled
-            .map_err(|_| GlobError::new(0, "the expression cannot be parsed"))?
-            .map_err(|errors| {
-                let first = errors.errors.first();
-                let message = first.map_or("", |e| e.msg.as_str());
-                let column = first.map_or(0, |e| e.pos.1.max(1) as usize - 1);
-                let line = first.map_or(1, |e| e.pos.0.max(1) as usize);
-                let offset = offset_of(text, line, column);
-                GlobError::new(offset, format!("not a CEL expression: {message}"))
-            })?;
+        let failed = |_| GlobError::new(0, "the expression cannot be parsed");
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(PARSER_STACK)
+                .spawn_scoped(scope, || Self::compile_here(text, wanted))
+                .map_err(|e| GlobError::new(0, format!("the expression cannot be parsed: {e}")))?
+                .join()
+                .map_err(failed)?
+        })
+    }
+
+    fn compile_here(text: &str, wanted: Wanted) -> Result<Self, GlobError> {
+        let program = env().compile(text).map_err(|errors| {
+            let first = errors.errors.first();
+            let message = first.map_or("", |e| e.msg.as_str());
+            let column = first.map_or(0, |e| e.pos.1.max(1) as usize - 1);
+            let line = first.map_or(1, |e| e.pos.0.max(1) as usize);
+            let offset = offset_of(text, line, column);
+            GlobError::new(offset, format!("not a CEL expression: {message}"))
+        })?;
         let mut check = Check {
             text,
             info: program.source_info(),
             bound: Vec::new(),
             loops: 0,
+            depth: 0,
             uses_args: false,
         };
         check.walk(program.expression())?;
@@ -232,8 +252,9 @@ fn check_size(text: &str) -> Result<(), GlobError> {
             ),
         ));
     }
-    // Counts brackets inside texts, too: conservative, and free of a second lexer.
-    let (mut depth, mut run) = (0usize, 0usize);
+    // Counts characters inside texts, too: conservative, and free of a second lexer. Every operator
+    // may add a level to the syntax tree, which the parser and the interpreter walk recursively.
+    let (mut depth, mut run, mut operators) = (0usize, 0usize, 0usize);
     for (at, c) in text.char_indices() {
         match c {
             '(' | '[' | '{' => depth += 1,
@@ -245,11 +266,19 @@ fn check_size(text: &str) -> Result<(), GlobError> {
             c if c.is_whitespace() => run,
             _ => 0,
         };
+        operators += usize::from("([{.+-*/%&|<>=!?".contains(c));
         if depth > MAX_BRACKETS || run > MAX_BRACKETS {
             return Err(GlobError::new(
                 at,
                 format!("the expression nests more than {MAX_BRACKETS} deep"),
             ));
+        }
+        if operators > MAX_OPERATORS {
+            return Err(GlobError::new(
+                at,
+                format!("the expression has more than {MAX_OPERATORS} operators"),
+            )
+            .suggest("several rules"));
         }
     }
     // `a ? b : c ? d : …` nests without brackets.
@@ -278,11 +307,25 @@ struct Check<'a> {
     info: &'a SourceInfo,
     bound: Vec<String>,
     loops: usize,
+    depth: usize,
     uses_args: bool,
 }
 
 impl Check<'_> {
     fn walk(&mut self, e: &IdedExpr) -> Result<(), GlobError> {
+        if self.depth >= MAX_DEPTH {
+            return Err(GlobError::new(
+                self.offset(e),
+                format!("the expression nests more than {MAX_DEPTH} deep"),
+            ));
+        }
+        self.depth += 1;
+        let walked = self.walk_inside(e);
+        self.depth -= 1;
+        walked
+    }
+
+    fn walk_inside(&mut self, e: &IdedExpr) -> Result<(), GlobError> {
         match &e.expr {
             Expr::Unspecified | Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.ident(e, name),

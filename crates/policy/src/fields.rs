@@ -98,6 +98,11 @@ impl Reading<'_> {
     /// A scalar that is not empty.
     pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
         match &node.kind {
+            Kind::Scalar(text, _) if text.len() > MAX_TEXT => {
+                let message = format!("{what} has {} bytes, more than {MAX_TEXT}", text.len());
+                self.error(node.place, message, None);
+                None
+            }
             Kind::Scalar(text, plain) if !is_null(text, *plain) && !text.trim().is_empty() => {
                 Some(text)
             }
@@ -150,6 +155,8 @@ impl Reading<'_> {
     }
 }
 
+/// Longest text of any kind, in bytes.
+pub(crate) const MAX_TEXT: usize = 8192;
 /// Most members of one list of patterns or tests.
 pub(crate) const MAX_LIST: usize = 4096;
 

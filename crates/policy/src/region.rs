@@ -241,7 +241,8 @@ fn opinion<'p>(
             }
         }
         for (effect, id) in partial {
-            if cover.is_none_or(|(c, _)| effect > c) {
+            // One that is as strict as the cover changes no effect, but may be the one that is named.
+            if cover.is_none_or(|(c, _)| effect >= c) {
                 opinion.effects.insert(effect);
                 opinion.deciders.insert(Some(id));
                 opinion.partial = true;

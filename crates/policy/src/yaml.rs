@@ -106,10 +106,10 @@ impl<'a> Lines<'a> {
             line: place.line.max(1),
             column: place.column.max(1),
             length: place.length.max(1),
-            message: message.into(),
+            message: shorten(message.into()),
             text,
             text_column: from + 1,
-            suggestion,
+            suggestion: suggestion.map(shorten),
         }
     }
 
@@ -133,6 +133,14 @@ impl<'a> Lines<'a> {
             column: node.place.column + quote + text[..offset].chars().count(),
             length: length.clamp(1, left),
         }
+    }
+}
+
+/// A message stays readable when the text it quotes is huge.
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(400) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text,
     }
 }
 
@@ -234,7 +242,15 @@ impl<'r, 'l> Reader<'r, 'l> {
                         column: error.marker().col() + 1,
                         length: 1,
                     };
-                    self.error(place, format!("not YAML: {}", error.info()), None);
+                    self.error(
+                        place,
+                        format!("not YAML: {}", error.info()),
+                        Some(
+                            "indent with spaces, and put quotes around a text that holds \
+                             [ ] { } , # or ': '"
+                                .into(),
+                        ),
+                    );
                     return None;
                 }
             };
