@@ -3,7 +3,7 @@
 //! A log is a folder in the C2SP tlog-tiles layout (`checkpoint`, `tile/…`, and a `lock` file):
 //! entries in bundles, the RFC 6962 Merkle tree over them in tiles, and a checkpoint, signed with
 //! Ed25519 as a C2SP signed note, that names size and root. Many threads and processes append
-//! through [`Log`]; [`Reader`] reads entries and makes proofs; [`verify`] recomputes everything.
+//! through [`Log`]; [`Reader`] reads entries and makes proofs; [`verify()`] recomputes everything.
 //! [`entry`] is the schema of what AgentWall logs, one canonical JSON object per entry.
 //!
 //! Invariants:

@@ -2,7 +2,7 @@
 //!
 //! A reader sees the log as one checkpoint describes it. Writers may go on meanwhile: tiles are
 //! only added, and a partial tile that was replaced is read from the wider one. Every entry handed
-//! out was checked against its leaf hash in the tree; [`crate::verify`] checks the tree itself.
+//! out was checked against its leaf hash in the tree; [`crate::verify()`] checks the tree itself.
 
 use std::{
     collections::HashMap,
