@@ -80,8 +80,13 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 /// Help and version are answers, everything else is wrong usage. For the forms that pass on an
 /// agent's status, wrong usage is the wall's failure: 2 could be the agent's.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Standard error may be closed; there is nobody to tell then.
-    let _ = error.print();
+    if error.use_stderr() {
+        let text = error.to_string();
+        output::note(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    } else {
+        // Standard output may be closed; there is nobody to tell then.
+        let _ = error.print();
+    }
     let word = std::env::args_os().nth(1);
     let runs = word.is_some_and(|w| w == "run" || w == "claude" || w == "codex");
     match (error.use_stderr(), runs) {

@@ -283,7 +283,7 @@ fn make(dir: &Path) -> Result<()> {
     made.map_err(|e| {
         let next = match e.kind() {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                "something on this path is not a folder"
+                "something on this path is not a folder: set AGENTWALL_STATE to one"
             }
             io::ErrorKind::StorageFull => "the disk is full: make room",
             _ => "set AGENTWALL_STATE to a folder that you can write",

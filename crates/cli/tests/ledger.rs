@@ -1,0 +1,189 @@
+//! `agentwall ledger`: what verifies, and what must not.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use support::Host;
+
+/// A host whose ledger has a few entries.
+fn with_entries() -> Host {
+    let host = Host::new();
+    for (id, name) in [
+        ("20261121-0259-k3f9", "alpha"),
+        ("20261121-0300-m4g2", "beta"),
+    ] {
+        let session = host.session(id, name);
+        session.write(format!("{name}.txt"), "x\n");
+        session.write(format!("hooks/{name}"), "x\n");
+        host.call(&["commit", id]).code(0);
+    }
+    host
+}
+
+fn bundles(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut stack = vec![dir.to_owned()];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                stack.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_log_verifies_until_any_byte_of_it_is_flipped() {
+    let host = with_entries();
+    let said = host.call(&["ledger", "verify"]).code(0).out;
+    assert!(
+        said.contains("verified") && said.contains("nothing was cut off"),
+        "{said}"
+    );
+    let json = host.call(&["ledger", "verify", "--json"]).code(0).json();
+    assert!(
+        json["ok"] == true && json["size"].as_u64().unwrap() >= 6,
+        "{json}"
+    );
+    let log = host.state.join("ledger");
+    let mut tried = 0;
+    for file in bundles(&log).into_iter().filter(|f| !f.ends_with("lock")) {
+        let good = fs::read(&file).unwrap();
+        for at in [0, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&file, bad).unwrap();
+            let said = host.call(&["ledger", "verify"]).code(1);
+            assert!(said.err.contains("does not verify"), "{}", said.err);
+            tried += 1;
+        }
+        fs::write(&file, good).unwrap();
+    }
+    assert!(tried >= 9, "{tried}");
+    host.call(&["ledger", "verify"]).code(0);
+}
+
+#[test]
+fn an_older_state_a_missing_file_and_a_foreign_key_are_found() {
+    let host = with_entries();
+    let log = host.state.join("ledger");
+    let copy = host.tmp.path().join("copy");
+    let cp = |from: &Path, to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        let status = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(from)
+            .arg(to)
+            .status();
+        assert!(status.unwrap().success());
+    };
+    cp(&log, &copy);
+    host.session("20261121-0301-p5h3", "gamma")
+        .write("g.txt", "x");
+    host.call(&["commit", "gamma"]).code(0);
+    // Elsewhere the older state is genuine; in its place this host remembers better.
+    let key = host.call(&["ledger", "key"]).code(0).out.trim().to_owned();
+    let elsewhere = copy.to_str().unwrap();
+    host.call(&["ledger", "verify", elsewhere, "--key", &key])
+        .code(0);
+    let key_file = host.tmp.path().join("key");
+    fs::write(&key_file, format!("{key}\n")).unwrap();
+    host.call(&[
+        "ledger",
+        "verify",
+        elsewhere,
+        "--key",
+        key_file.to_str().unwrap(),
+    ])
+    .code(0);
+    let newest = host.tmp.path().join("newest");
+    cp(&log, &newest);
+    cp(&copy, &log);
+    let said = host.call(&["ledger", "verify"]).code(1);
+    assert!(said.err.contains("does not verify"), "{}", said.err);
+    cp(&newest, &log);
+    host.call(&["ledger", "verify"]).code(0);
+
+    let stranger = Host::new();
+    stranger.session("20261121-0259-k3f9", "x").write("f", "x");
+    stranger.call(&["commit"]).code(0);
+    let other = stranger.call(&["ledger", "key"]).code(0).out;
+    host.call(&["ledger", "verify", elsewhere, "--key", other.trim()])
+        .code(1);
+    fs::remove_file(log.join("checkpoint")).unwrap();
+    let said = host.call(&["ledger", "verify"]).code(1);
+    assert!(said.err.contains("checkpoint"), "{}", said.err);
+    let said = host
+        .call(&["ledger", "verify", elsewhere, "--key", "a+b"])
+        .code(2);
+    assert!(said.err.contains("agentwall ledger key"), "{}", said.err);
+}
+
+#[test]
+fn entries_are_filtered() {
+    let host = with_entries();
+    let lines = |args: &[&str]| {
+        let mut all = vec!["ledger", "show", "--json"];
+        all.extend(args);
+        host.call(&all).code(0).out.lines().count()
+    };
+    let all = lines(&[]);
+    assert_eq!(
+        lines(&["--session", "alpha"]) + lines(&["--session", "m4g2"]),
+        all
+    );
+    // The folder and the file in it, in each of two sessions.
+    assert_eq!(lines(&["--type", "decision"]), 4);
+    assert_eq!(
+        lines(&["--effect", "deny", "--session", "20261121-0259-k3f9"]),
+        2
+    );
+    assert_eq!(lines(&["--rule", "hooks-never", "--last", "1"]), 1);
+    assert_eq!(lines(&["--rule", "no-such"]), 0);
+    assert_eq!(lines(&["--last", "2"]), 2);
+    assert!(
+        host.call(&["ledger", "show", "--type", "nonsense"])
+            .code(2)
+            .err
+            .contains("decision")
+    );
+    assert!(
+        host.call(&["ledger", "show", "--effect", "maybe"])
+            .code(2)
+            .err
+            .contains("deny")
+    );
+}
+
+#[test]
+fn without_a_log_nothing_verifies_and_a_lost_key_is_not_replaced() {
+    let host = Host::new();
+    assert!(
+        host.call(&["ledger", "verify"])
+            .code(1)
+            .err
+            .contains("no ledger yet")
+    );
+    host.call(&["ledger", "show"]).code(0);
+    host.call(&["ledger", "key"]).code(1);
+    let host = with_entries();
+    fs::remove_file(host.state.join("keys/ledger.key")).unwrap();
+    host.session("20261121-0301-p5h3", "gamma")
+        .write("g.txt", "x");
+    let said = host.call(&["commit", "gamma"]).code(1);
+    assert!(
+        said.err.contains("nothing was committed") && said.err.contains("is gone"),
+        "{}",
+        said.err
+    );
+    assert!(host.read("g.txt").is_none());
+    host.call(&["ledger", "verify"]).code(1);
+}
