@@ -63,7 +63,7 @@ const READS: &[(&str, Native)] = &[
 fn neighbour_route(route: &str) -> &str {
     match route {
         "uring" | "handle" | "handle-root" | "int80" | "x32" | "proc-1-root"
-        | "openat2-in-root" | "rdwr" => "open",
+        | "openat2" | "openat2-in-root" | "rdwr" => "open",
         "rename" | "rename-parent" | "hardlink" | "hardlink-fd" => "symlink",
         r if r.starts_with("bind")
             || r.starts_with("open-tree")
@@ -140,7 +140,7 @@ const WRITES: &[(&str, Native)] = &[
 fn write_neighbour(route: &str) -> &str {
     match route {
         r if r.starts_with("uring") || r.starts_with("int80") || r.starts_with("x32") => "write",
-        "remount" | "bind-rw" | "proc-1-root" | "link-in" => "write",
+        "remount" | "bind-rw" | "proc-1-root" | "link-in" | "openat2" => "write",
         "rename-over" => "rename-away",
         r => r,
     }
