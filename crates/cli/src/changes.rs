@@ -28,8 +28,7 @@ use crate::{
 
 /// A session's change set.
 pub fn scan(session: &Session, trust_directories: bool) -> Result<ChangeSet> {
-    let mut options = ScanOptions::default();
-    options.trust_directories = trust_directories;
+    let options = ScanOptions { trust_directories };
     scan_with(&session.record.layers, options)
         .map_err(|e| anyhow!("cannot read the changes of session {}: {e}", session.id()))
 }

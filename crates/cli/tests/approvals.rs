@@ -1,5 +1,7 @@
 //! Questions and answers between a person's commands and a supervisor, played by the test.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

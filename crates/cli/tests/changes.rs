@@ -1,10 +1,12 @@
 //! Reviewing, committing and dropping what a session changed, by effect on the originals.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{ffi::OsStr, fs, fs::File, os::unix::ffi::OsStrExt as _};
 
-use support::{Host, harmless};
+use support::{Host, harmless, on_terminal};
 
 #[test]
 fn changes_are_shown_committed_once_and_recorded() {
@@ -277,4 +279,26 @@ fn a_changed_policy_copy_stops_the_commit() {
     );
     assert!(host.read("hooks/x").is_none());
     assert!(host.call(&["diff"]).code(0).out.contains("hooks/x"));
+}
+
+#[test]
+fn on_a_terminal_a_commit_is_confirmed_and_a_patch_is_made_safe() {
+    let host = Host::new();
+    let session = host.session("20261121-0259-k3f9", "agent");
+    session.write("a.txt", "evil \x1b]0;title\x07 and \x1b[2J\n");
+    let patch = on_terminal(&host, &["diff", "--patch"], "").code(0).out;
+    assert!(patch.contains("\\u{1b}]0;title\\u{7}"), "{patch:?}");
+    assert!(
+        patch.contains("\x1b[32m+evil"),
+        "colours are for terminals: {patch:?}"
+    );
+    assert!(
+        !patch.contains("\x1b]") && !patch.contains("\x1b[2J"),
+        "{patch:?}"
+    );
+    let asked = on_terminal(&host, &["commit"], "n\n").code(1).out;
+    assert!(asked.contains("commit 1 change? [y/N]"), "{asked:?}");
+    assert_eq!(host.read("a.txt"), None);
+    on_terminal(&host, &["commit"], "y\n").code(0);
+    assert!(host.read("a.txt").is_some());
 }

@@ -1,5 +1,7 @@
 //! Starter policies, policy checks, the manual, wrong usage and a state folder that cannot be used.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

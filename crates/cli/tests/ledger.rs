@@ -1,5 +1,7 @@
 //! `agentwall ledger`: what verifies, and what must not.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -1,6 +1,6 @@
 //! A user with a home, a state folder and a workspace, and sessions whose layers are made by hand:
 //! what a run leaves behind, without a run.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
     fs,
@@ -180,6 +180,38 @@ pub fn said(command: &mut Command) -> Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs the command on a terminal of its own and types `input`; both streams come as one.
+pub fn on_terminal(host: &Host, args: &[&str], input: &str) -> Said {
+    use std::io::Write as _;
+    let line = format!("{} {}", env!("CARGO_BIN_EXE_agentwall"), args.join(" "));
+    let command = host.command(&[]);
+    let mut script = Command::new("script");
+    script
+        .args(["-qefc", &line, "/dev/null"])
+        .env_clear()
+        .current_dir(&host.work);
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    script
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = script.spawn().expect("script(1) is installed");
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap().replace('\r', ""),
+        err: String::new(),
     }
 }
 
