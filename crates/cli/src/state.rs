@@ -172,7 +172,9 @@ impl State {
 
     /// Opens the log for writing; made on first use.
     pub fn open_log(&self) -> Result<Log> {
-        let options = LogOptions { head: Some(self.head_path()) };
+        let options = LogOptions {
+            head: Some(self.head_path()),
+        };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
             format!(
                 "cannot write the ledger {}; 'agentwall ledger verify' says what is wrong with it",
