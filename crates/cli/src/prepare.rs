@@ -124,7 +124,8 @@ pub fn canaries(engine: &Engine, view: &FileView) -> Canaries {
         // A hidden folder may hold visible ones; only leaves must look empty.
         let below = |n: &&plan::Node| n.path != node.path && n.path.starts_with(&node.path);
         let leaf = !view.nodes.iter().filter(below).any(|n| !n.placement.hidden);
-        if leaf && has_content(node) && canaries.reads.len() < READ_CANARIES {
+        let root = node.path == Path::new("/");
+        if !root && leaf && has_content(node) && canaries.reads.len() < READ_CANARIES {
             canaries.reads.push(node.path.clone());
         }
     }
