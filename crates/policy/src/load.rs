@@ -76,6 +76,10 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
         );
     }
     let mut complain = |source: &str, line: usize, message: String, suggestion: Option<String>| {
+        // Splitting a file into lines costs as much as the file is long: not for every complaint.
+        if found.is_full() {
+            return;
+        }
         let text = texts.get(source).copied().unwrap_or_default();
         let lines = Lines::new(source, text);
         let place = Place {

@@ -113,6 +113,22 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// The first tab that indents a line, from line `from` on; the parser points before it.
+    fn indenting_tab(&self, from: usize) -> Option<Place> {
+        let lines = self.lines.iter().enumerate().skip(from.saturating_sub(1));
+        lines
+            .filter_map(|(i, line)| {
+                let indent = line.len() - line.trim_start().len();
+                let column = line[..indent].find('\t')? + 1;
+                Some(Place {
+                    line: i + 1,
+                    column,
+                    length: 1,
+                })
+            })
+            .next()
+    }
+
     /// The place of a byte offset inside a scalar's text, if the scalar stands in the source as it
     /// is (plain, or quoted without escapes, on one line); else the scalar's own place.
     pub fn inside(&self, node: &Node, text: &str, offset: usize, length: usize) -> Place {
@@ -214,6 +230,8 @@ struct Reader<'r, 'l> {
     stack: Vec<Open>,
     root: Option<Node>,
     failed: bool,
+    /// Reading on would cost much and tell nothing new.
+    hopeless: bool,
 }
 
 impl<'r, 'l> Reader<'r, 'l> {
@@ -224,6 +242,7 @@ impl<'r, 'l> Reader<'r, 'l> {
             stack: Vec::new(),
             root: None,
             failed: false,
+            hopeless: false,
         }
     }
 
@@ -231,17 +250,20 @@ impl<'r, 'l> Reader<'r, 'l> {
         let mut parser = Parser::new_from_str(text);
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
-            if self.found.is_full() {
+            if self.found.is_full() || self.hopeless {
                 return None;
             }
             let (event, span) = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    let place = Place {
+                    let mut place = Place {
                         line: error.marker().line(),
                         column: error.marker().col() + 1,
                         length: 1,
                     };
+                    if error.info().contains("tab") {
+                        place = self.lines.indenting_tab(place.line).unwrap_or(place);
+                    }
                     self.error(
                         place,
                         format!("not YAML: {}", error.info()),
@@ -367,11 +389,9 @@ impl<'r, 'l> Reader<'r, 'l> {
                     Kind::Scalar(text, _) => {
                         let place = node.place;
                         if entries.len() >= MAX_KEYS {
-                            *key = Some(Key { text, place });
-                            if entries.len() == MAX_KEYS {
-                                let message = format!("a mapping of more than {MAX_KEYS} keys");
-                                self.error(place, message, None);
-                            }
+                            self.hopeless = true;
+                            let message = format!("a mapping of more than {MAX_KEYS} keys");
+                            self.error(place, message, None);
                             return;
                         }
                         let first = entries.iter().find(|(k, _)| k.text == text);
