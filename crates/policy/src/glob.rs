@@ -84,6 +84,8 @@ pub struct Glob {
     text: String,
     kind: GlobKind,
     alternatives: Vec<Nfa>,
+    /// What every match of every alternative begins with: most texts are told apart by it.
+    common: Vec<u8>,
 }
 
 impl Glob {
@@ -121,6 +123,7 @@ impl Glob {
         Ok(Glob {
             text: text.to_owned(),
             kind,
+            common: common_prefix(&alternatives),
             alternatives,
         })
     }
@@ -138,9 +141,17 @@ impl Glob {
     /// Whether the pattern matches. `directory` says that a path names a directory, for which
     /// `dir/**` matches `dir` itself.
     pub fn matches(&self, text: &[u8], directory: bool) -> bool {
-        self.alternatives
-            .iter()
-            .any(|nfa| nfa.matches(text, directory))
+        text.starts_with(&self.common)
+            && self
+                .alternatives
+                .iter()
+                .any(|nfa| nfa.matches(text, directory))
+    }
+
+    /// Whether nothing that begins with `prefix` can match, as far as the literal front tells.
+    pub(crate) fn is_elsewhere(&self, prefix: &[u8]) -> bool {
+        let both = self.common.len().min(prefix.len());
+        self.common[..both] != prefix[..both]
     }
 
     /// Adds alternatives: other spellings of the same objects.
@@ -150,6 +161,7 @@ impl Glob {
                 self.alternatives.push(nfa);
             }
         }
+        self.common = common_prefix(&self.alternatives);
     }
 
     /// The expanded alternatives.
@@ -163,6 +175,16 @@ impl Glob {
             .iter()
             .any(|nfa| !nfa.after(prefix).is_empty())
     }
+}
+
+fn common_prefix(alternatives: &[Nfa]) -> Vec<u8> {
+    let mut literals = alternatives.iter().map(Nfa::literal);
+    let mut common = literals.next().unwrap_or_default();
+    for literal in literals {
+        let same = common.iter().zip(literal).take_while(|(a, b)| a == b);
+        common = &common[..same.count()];
+    }
+    common.to_vec()
 }
 
 /// Writes `bytes` as a glob that matches exactly them, for any [`GlobKind`].

@@ -321,11 +321,20 @@ impl Tree<'_> {
     }
 
     fn glob_fit(&self, glob: &Glob) -> Fit {
+        if glob.is_elsewhere(self.dir) {
+            return Fit::Disjoint;
+        }
         let fits = glob.alternatives().iter().map(|nfa| self.nfa_fit(nfa));
         fits.max().unwrap_or(Fit::Disjoint)
     }
 
     fn nfa_fit(&self, nfa: &Nfa) -> Fit {
+        // Most patterns hang on another branch of the tree: their literal front says so at once.
+        let front = nfa.literal();
+        let common = front.len().min(self.dir.len());
+        if front[..common] != self.dir[..common] {
+            return Fit::Disjoint;
+        }
         let states = nfa.after(self.dir);
         if states.is_empty() {
             return Fit::Disjoint;
