@@ -97,9 +97,9 @@ pub enum PropertyForm {
     /// `then` must not occur before `first` has.
     Before {
         /// What must come first.
-        first: Event,
+        first: Box<Event>,
         /// What needs it.
-        then: Event,
+        then: Box<Event>,
     },
 }
 
@@ -243,7 +243,10 @@ pub(crate) fn property(
             return Ok(PropertyForm::Never(events));
         }
         match (events.pop(), events.pop(), events.len()) {
-            (Some(then), Some(first), 0) => Ok(PropertyForm::Before { first, then }),
+            (Some(then), Some(first), 0) => Ok(PropertyForm::Before {
+                first: Box::new(first),
+                then: Box::new(then),
+            }),
             _ => Err(GlobError::new(0, "expected 'EVENT before EVENT'")
                 .suggest("approve(capability:pay:*) before api.call(capability:pay:*)")),
         }
