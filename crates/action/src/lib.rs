@@ -15,6 +15,7 @@
 
 mod decision;
 mod facts;
+pub mod path_bytes;
 mod resource;
 mod text;
 mod verb;

@@ -28,6 +28,7 @@ pub enum ObjectKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PathResource {
     /// The path.
+    #[serde(with = "crate::path_bytes")]
     pub path: PathBuf,
     /// What it names.
     #[serde(default)]
@@ -88,7 +89,7 @@ pub enum Resource {
     /// A host name (`dns.resolve`).
     Host(String),
     /// A Unix socket by its canonical path (`ipc.connect`). Abstract names begin with `@`.
-    Unix(PathBuf),
+    Unix(#[serde(with = "crate::path_bytes")] PathBuf),
     /// Anything named by text: `capability:transfer:eu`, a tool, a URL.
     Named(String),
 }

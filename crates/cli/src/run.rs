@@ -119,12 +119,13 @@ fn conduct(
         report,
     } = wall;
     let log: Arc<Log> = Arc::new(log);
+    raise_descriptor_limit();
     session.record.layers = paths
         .iter()
         .map(|l| Layer::begin(&l.root, &l.upper, &l.work, base))
         .collect::<Result<_, _>>()
         .context("cannot look at an isolated folder")?;
-    session.save()?;
+    session.save_soon()?;
     let engine = &prepared.engine;
     let count = open_ledger(session, &log, args, &prepared, &report)?;
 
@@ -146,6 +147,9 @@ fn conduct(
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
     supervisor.send(&ToBroker::Go);
+    let record = session.clone();
+    // A failure shows again when the session's end is written.
+    std::thread::spawn(move || record.sync());
 
     let reading = socket
         .try_clone()
@@ -263,6 +267,18 @@ fn open_ledger(
     Ok(count)
 }
 
+/// Each connection takes up to six descriptors here. After the wall's processes were made: the
+/// agent's own limits stay what they were.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it, connections past the limit are refused; nothing else breaks.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+}
+
 fn wait_for(pid: u32) {
     if let Some(pid) = i32::try_from(pid)
         .ok()
@@ -322,38 +338,40 @@ fn denies_tracing(engine: &Engine) -> bool {
 /// Review, commit, keep or discard.
 fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> Result<ExitCode> {
     let code = u8::try_from(ending.code).unwrap_or(u8::MAX);
-    if let Err(e) = end_of_run(state, session, args) {
+    let end = end_of_run(state, session, args).unwrap_or_else(|e| {
         note(&format!("{e:#}"));
-        if code == 0 {
-            return Ok(ExitCode::from(WALL_FAILED));
-        }
-    }
-    Ok(ExitCode::from(code))
+        WALL_FAILED
+    });
+    // The agent's own failure is the news; else what became of its changes.
+    Ok(ExitCode::from(if code == 0 { end } else { code }))
 }
 
 /// What was asked for, else review on a terminal and keep without one.
-fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<()> {
+fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<u8> {
+    let _held = session.hold_lock()?;
     let ending = args.ending;
     let [input, output, _] = standard_terminals();
     if ending.commit {
         let report = commit::commit_session(state, &mut session, &commit::Options::default())?;
-        return commit::print_report(&session, &report);
+        commit::print_report(&session, &report)?;
+        return Ok(report.status());
     }
     if ending.discard {
         discard::discard_session(state, &mut session)?;
-        return Ok(());
+        return Ok(0);
     }
     let set = changes::scan(&session, false)?;
     if set.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     if ending.review || (!ending.keep && input && output) {
-        return review::review(state, &mut session);
+        review::review(state, &mut session)?;
+        return Ok(0);
     }
     note(&format!(
         "{} kept in session {}; next: agentwall diff, agentwall commit, agentwall discard",
         crate::output::count(set.changes.len(), "change"),
         session.id()
     ));
-    Ok(())
+    Ok(0)
 }

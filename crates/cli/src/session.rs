@@ -71,13 +71,13 @@ pub struct PolicyFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SessionVariables {
     /// `${home}`.
-    #[serde(with = "path_bytes")]
+    #[serde(with = "agentwall_action::path_bytes")]
     pub home: PathBuf,
     /// `${tmp}`.
-    #[serde(with = "path_bytes")]
+    #[serde(with = "agentwall_action::path_bytes")]
     pub tmp: PathBuf,
     /// `${state}`.
-    #[serde(with = "path_bytes")]
+    #[serde(with = "agentwall_action::path_bytes")]
     pub state: PathBuf,
 }
 
@@ -91,7 +91,7 @@ pub struct SessionRecord {
     /// The agent's name.
     pub name: String,
     /// The workspace folder, canonical.
-    #[serde(with = "path_bytes")]
+    #[serde(with = "agentwall_action::path_bytes")]
     pub workspace: PathBuf,
     /// The command; bytes outside UTF-8 are escaped.
     pub command: Vec<String>,
@@ -196,7 +196,7 @@ impl Session {
                 .create(&part)
                 .with_context(|| format!("cannot make {}", shown(&part)))?;
         }
-        session.save()?;
+        session.save_soon()?;
         Ok(session)
     }
 
@@ -336,10 +336,31 @@ impl Session {
 
     /// Writes the record: a new file, made durable, takes the old one's name.
     pub fn save(&self) -> Result<()> {
+        self.write(true)
+    }
+
+    /// Like [`Session::save`], but not durable before [`Session::sync`]: nothing of a session that
+    /// is only starting would be lost.
+    pub fn save_soon(&self) -> Result<()> {
+        self.write(false)
+    }
+
+    /// Makes everything that was written to the session's folder durable.
+    pub fn sync(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn write(&self, durable: bool) -> Result<()> {
         let path = self.dir.join("session.json");
         let mut text = serde_json::to_vec_pretty(&self.record)?;
         text.push(b'\n');
-        write_atomically(&path, &text)
+        replace(&path, &text, durable)
             .with_context(|| format!("cannot write the session's record {}", shown(&path)))
     }
 
@@ -358,7 +379,7 @@ impl Session {
                 n => format!("policy-{n}.yaml"),
             };
             let path = self.dir.join(&file);
-            write_atomically(&path, &source.text)
+            replace(&path, &source.text, false)
                 .with_context(|| format!("cannot write {}", shown(&path)))?;
             self.record.policies.push(PolicyFile {
                 name: source.name.clone(),
@@ -471,6 +492,11 @@ impl Session {
 
 /// Replaces a file as a whole; durable on return.
 pub fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
+    replace(path, text, true)
+}
+
+/// Replaces a file as a whole; durable on return if `durable` is set.
+fn replace(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.new", std::process::id()));
     let temporary = PathBuf::from(temporary);
@@ -482,8 +508,13 @@ pub fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text)?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)?;
+        if !durable {
+            return Ok(());
+        }
         match path.parent() {
             Some(dir) => File::open(dir)?.sync_all(),
             None => Ok(()),
@@ -563,40 +594,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Paths in JSON: a string, or `{"bytes": […]}` where the path is not UTF-8.
-pub mod path_bytes {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-    use std::path::{Path, PathBuf};
-
-    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
-
-    #[derive(serde::Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Wire {
-        Text(String),
-        Bytes { bytes: Vec<u8> },
-    }
-
-    /// For `#[serde(with)]`.
-    pub fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
-        match path.to_str() {
-            Some(text) => Wire::Text(text.to_owned()),
-            None => Wire::Bytes {
-                bytes: path.as_os_str().as_bytes().to_vec(),
-            },
-        }
-        .serialize(s)
-    }
-
-    /// For `#[serde(with)]`.
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
-        Ok(match Wire::deserialize(d)? {
-            Wire::Text(text) => PathBuf::from(text),
-            Wire::Bytes { bytes } => PathBuf::from(OsString::from_vec(bytes)),
-        })
-    }
-}
 
 #[cfg(test)]
 mod tests {

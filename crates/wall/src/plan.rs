@@ -185,6 +185,8 @@ struct Planner<'a> {
     paths: BTreeMap<PathBuf, (NodeKind, bool)>,
     /// Places the policy names where nothing is (or a symlink, which is not an object).
     absent: Vec<PathBuf>,
+    /// Those of them that are denied, per verb; filled when first needed.
+    absent_denied: BTreeMap<Verb, BTreeSet<PathBuf>>,
     view: FileView,
 }
 
@@ -194,6 +196,7 @@ impl<'a> Planner<'a> {
             input,
             paths: BTreeMap::new(),
             absent: Vec::new(),
+            absent_denied: BTreeMap::new(),
             view: FileView::default(),
         }
     }
@@ -281,25 +284,20 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// Absent places below `dir` about which the policy only says no for this verb. Nothing is
-    /// there to be read; making something there is decided by name in a copy, and again when it
-    /// is committed.
-    fn absent_denied(&self, verb: Verb, dir: &Path) -> Vec<PathBuf> {
-        self.absent
-            .iter()
-            .filter(|p| p.starts_with(dir) && p.as_path() != dir)
-            .filter(|p| {
-                let region = self.region(verb, p, &[]);
-                region.uniform && !region.monitored && only(&region, Effect::Deny)
-            })
-            .cloned()
-            .collect()
-    }
-
-    /// The region between `dir` and the nodes below it.
-    fn between(&self, verb: Verb, dir: &Path, below: &[PathBuf]) -> Region {
-        let absent = self.absent_denied(verb, dir);
-        let except: Vec<PathBuf> = below.iter().cloned().chain(absent).collect();
+    /// The region between `dir` and the nodes below it. Left out are absent places about which the
+    /// policy only says no: nothing is there to be read, and making something there is decided by
+    /// name in a copy, and again when it is committed.
+    fn between(&mut self, verb: Verb, dir: &Path, below: &[PathBuf]) -> Region {
+        if !self.absent_denied.contains_key(&verb) {
+            let no = |path: &&PathBuf| denied(&self.region(verb, path, &[]));
+            let set = self.absent.iter().filter(no).cloned().collect();
+            self.absent_denied.insert(verb, set);
+        }
+        let absent = self.absent_denied[&verb]
+            .range(dir.to_owned()..)
+            .take_while(|p| p.starts_with(dir))
+            .filter(|p| p.as_path() != dir);
+        let except: Vec<PathBuf> = below.iter().chain(absent).cloned().collect();
         self.region(verb, dir, &except)
     }
 

@@ -26,7 +26,7 @@ use crate::{
     changes::{self, Judge, Named, Verdict, kind_text},
     cmd::diff::{Show, print_diff, stat_text},
     output::{self, Style, paint},
-    session::{Outcome, Session, path_bytes},
+    session::{Outcome, Session},
     state::{State, shown},
 };
 
@@ -78,7 +78,7 @@ impl Became {
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
     /// The path in the original tree.
-    #[serde(with = "path_bytes")]
+    #[serde(with = "agentwall_action::path_bytes")]
     pub path: PathBuf,
     /// `add`, `modify`, `replace`, `delete`, `meta`, `special`.
     pub change: &'static str,
