@@ -234,7 +234,7 @@ pub struct DiffArgs {
     #[arg(long, short = 'p')]
     pub patch: bool,
     /// Print JSON
-    #[arg(long, conflicts_with_all = ["stat", "patch"])]
+    #[arg(long)]
     pub json: bool,
 }
 

@@ -34,7 +34,7 @@ use crate::{
     mounts::{self, Extra, LayerPaths},
     notify::Listener,
     plan::FileView,
-    resolve::Resolver,
+    resolve::{Resolver, mount_id},
     seccomp::Traps,
     sys,
     wire::{Binding, Line, ToBroker, ToSupervisor},
@@ -375,10 +375,17 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     // From here on the broker is limited by the same file permissions as the agent. Threads
     // inherit this, so before the first one.
     step("give up capabilities", sys::suspend_capabilities())?;
+    let mut detached = Vec::new();
+    for view in &built.broker_views {
+        let id = step("look at a writable view", mount_id(view.mount.as_fd()))?;
+        detached.push((id, view.root.clone()));
+    }
+    let root = step("open the root", open_dir("/"))?;
     let resolver = Resolver {
-        root: step("open the root", open_dir("/"))?,
+        root,
         host_proc,
         self_fd,
+        detached,
     };
     let line = Arc::new(Line::new(step("share the line", socket.try_clone())?));
     let broker = Broker::new(Parts {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb};
-use agentwall_policy::{Policy, Region};
+use agentwall_policy::Policy;
 
 /// How writes under a node are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +179,26 @@ pub fn plan(input: &PlanInput<'_>) -> Result<FileView, PlanError> {
     Planner::new(input).run()
 }
 
+/// What the policy may answer for one verb on all objects of a node.
+#[derive(Debug, Clone)]
+struct Answer {
+    effects: BTreeSet<Effect>,
+    uniform: bool,
+    monitored: bool,
+    rule: Option<String>,
+}
+
+impl Answer {
+    fn only(&self, effect: Effect) -> bool {
+        self.effects.len() == 1 && self.effects.contains(&effect)
+    }
+
+    /// Certainly denied, all of it, without a trace being asked for.
+    fn denied(&self) -> bool {
+        self.uniform && !self.monitored && self.only(Effect::Deny)
+    }
+}
+
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
     /// Every path that gets a node: is it a directory, is it a mount.
@@ -284,21 +304,50 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// The region between `dir` and the nodes below it. Left out are absent places about which the
-    /// policy only says no: nothing is there to be read, and making something there is decided by
-    /// name in a copy, and again when it is committed.
-    fn between(&mut self, verb: Verb, dir: &Path, below: &[PathBuf]) -> Region {
+    /// What holds at `path`: for a file its own answer, for a folder that of everything between
+    /// it and the nodes below it.
+    ///
+    /// Left out are absent places about which the policy says no: nothing is there to be read, and
+    /// making something there is decided by name in a copy, and again when it is committed.
+    fn answer(&mut self, verb: Verb, path: &Path, kind: NodeKind, below: &[PathBuf]) -> Answer {
+        if kind == NodeKind::File {
+            return self.decided(verb, path);
+        }
         if !self.absent_denied.contains_key(&verb) {
-            let no = |path: &&PathBuf| denied(&self.region(verb, path, &[]));
+            let no = |path: &&PathBuf| {
+                // What could be made there could be read afterwards.
+                let unmakeable =
+                    verb != Verb::FileRead || self.decided(Verb::FileCreate, path).denied();
+                unmakeable && self.decided(verb, path).denied()
+            };
             let set = self.absent.iter().filter(no).cloned().collect();
             self.absent_denied.insert(verb, set);
         }
         let absent = self.absent_denied[&verb]
-            .range(dir.to_owned()..)
-            .take_while(|p| p.starts_with(dir))
-            .filter(|p| p.as_path() != dir);
+            .range(path.to_owned()..)
+            .take_while(|p| p.starts_with(path))
+            .filter(|p| p.as_path() != path);
         let except: Vec<PathBuf> = below.iter().chain(absent).cloned().collect();
-        self.region(verb, dir, &except)
+        self.region(verb, path, &except)
+    }
+
+    /// The answer for a single file.
+    fn decided(&self, verb: Verb, path: &Path) -> Answer {
+        let mut action = Action::new(self.input.subject.clone(), verb, Resource::path(path));
+        action.facts = self.input.facts.clone();
+        let decision = self.input.policy.decide(&action);
+        // Another moment may bring another outcome of a condition about this file.
+        let uncertain = self.input.policy.rules().any(|r| {
+            r.is_conditional()
+                && r.verbs.contains(&verb)
+                && r.matches_object(verb, &action.resource)
+        });
+        Answer {
+            effects: BTreeSet::from([decision.effect]),
+            uniform: !uncertain && decision.errors.is_empty(),
+            monitored: !decision.monitors.is_empty(),
+            rule: decision.rule,
+        }
     }
 
     /// Folders to be isolated that do not exist, inside hidden ones: the session gets them in
@@ -309,7 +358,10 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let inside = path.join("x");
-            let isolated = |verb| self.region(verb, &inside, &[]).effect() == Some(Effect::Isolate);
+            let isolated = |verb| {
+                let answer = self.region(verb, &inside, &[]);
+                answer.uniform && answer.only(Effect::Isolate)
+            };
             let parent = self
                 .view
                 .nodes
@@ -327,7 +379,7 @@ impl<'a> Planner<'a> {
             }
             let start = self.region(Verb::ProcessExec, &inside, &[]);
             let map = self.region(Verb::FileExec, &inside, &[]);
-            let startable = !(denied(&start) && denied(&map));
+            let startable = !(start.denied() && map.denied());
             self.view.notes.push(format!(
                 "{}: does not exist; the agent gets it in memory, and it ends with the session",
                 path.display()
@@ -348,10 +400,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn region(&self, verb: Verb, dir: &Path, except: &[PathBuf]) -> Region {
-        self.input
-            .policy
-            .region(self.input.subject, verb, dir, except, self.input.facts)
+    fn region(&self, verb: Verb, dir: &Path, except: &[PathBuf]) -> Answer {
+        let region =
+            self.input
+                .policy
+                .region(self.input.subject, verb, dir, except, self.input.facts);
+        Answer {
+            effects: region.effects,
+            uniform: region.uniform,
+            monitored: region.monitored,
+            rule: region.rule,
+        }
     }
 
     /// Whether some rule about `verb` has a condition, whose outcome may change over time.
@@ -413,29 +472,29 @@ impl<'a> Planner<'a> {
             return Ok(hidden("agentwall:self"));
         }
         let except = self.below(&path);
-        let read = self.between(Verb::FileRead, &path, &except);
-        let mut changes: Vec<Region> = FILE_CHANGES
-            .iter()
-            .map(|v| self.between(*v, &path, &except))
-            .collect();
+        let read = self.answer(Verb::FileRead, &path, kind, &except);
+        let mut changes: Vec<Answer> = Vec::with_capacity(FILE_CHANGES.len());
+        for verb in FILE_CHANGES {
+            changes.push(self.answer(verb, &path, kind, &except));
+        }
         let to_original = changes.iter().any(|r| r.effects.contains(&Effect::Allow));
-        if to_original {
+        if to_original && kind == NodeKind::Directory {
             // No commit will look again: names that are not there yet count, too.
             changes = FILE_CHANGES
                 .iter()
                 .map(|v| self.region(*v, &path, &except))
                 .collect();
         }
-        let start = self.between(Verb::ProcessExec, &path, &except);
-        let map = self.between(Verb::FileExec, &path, &except);
+        let start = self.answer(Verb::ProcessExec, &path, kind, &except);
+        let map = self.answer(Verb::FileExec, &path, kind, &except);
 
         let change_effects: BTreeSet<Effect> = changes
             .iter()
             .flat_map(|r| r.effects.iter().copied())
             .collect();
-        let no_change = changes.iter().all(&denied);
-        let no_exec = denied(&start) && denied(&map);
-        if denied(&read) && no_change && (no_exec || read.rule.is_some()) {
+        let no_change = changes.iter().all(Answer::denied);
+        let no_exec = start.denied() && map.denied();
+        if read.denied() && no_change && (no_exec || read.rule.is_some()) {
             return Ok(Node {
                 path,
                 kind,
@@ -448,8 +507,8 @@ impl<'a> Planner<'a> {
         // Landlock asks for the same right to start a program and to load its loader.
         // A process.exec rule that denies a whole node by name (not by default) also keeps a
         // loader from mapping it.
-        let noexec = no_exec || (denied(&start) && start.rule.is_some());
-        let startable = !(denied(&start) && denied(&map));
+        let noexec = no_exec || (start.denied() && start.rule.is_some());
+        let startable = !(start.denied() && map.denied());
 
         let (writes, brokered) = if no_change {
             (Writes::None, false)
@@ -524,7 +583,7 @@ impl<'a> Planner<'a> {
         &mut self,
         path: &Path,
         kind: NodeKind,
-        read: &Region,
+        read: &Answer,
         agent_can_create: bool,
         except: &[PathBuf],
     ) {
@@ -581,18 +640,10 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn denied(region: &Region) -> bool {
-    region.uniform && !region.monitored && only(region, Effect::Deny)
-}
-
 /// Small enough to be copied into memory.
 fn small_file(path: &Path) -> bool {
     const LIMIT: u64 = 16 << 20;
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= LIMIT)
-}
-
-fn only(region: &Region, effect: Effect) -> bool {
-    region.effects.len() == 1 && region.effects.contains(&effect)
 }
 
 fn read_dir(dir: &Path) -> Result<Vec<PathBuf>, PlanError> {

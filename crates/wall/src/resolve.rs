@@ -32,6 +32,9 @@ pub struct Resolver {
     pub host_proc: OwnedFd,
     /// `/proc/self/fd` of the broker, in that procfs: reopening and naming of descriptors.
     pub self_fd: OwnedFd,
+    /// The broker's writable views by mount id: mounts that are in no namespace, so that the kernel
+    /// names what is on them from their own root.
+    pub detached: Vec<(u64, PathBuf)>,
 }
 
 /// An object that exists.
@@ -95,6 +98,19 @@ impl Resolver {
         Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
     }
 
+    /// An object that was reached through a descriptor, which may be one that the broker opened.
+    fn reached(&self, fd: OwnedFd) -> io::Result<Object> {
+        let mut object = self.object(fd)?;
+        if !self.detached.is_empty() {
+            let id = mount_id(object.fd.as_fd())?;
+            if let Some((_, root)) = self.detached.iter().find(|(mount, _)| *mount == id) {
+                let inside = object.path.strip_prefix("/").unwrap_or(&object.path);
+                object.path = root.join(inside);
+            }
+        }
+        Ok(object)
+    }
+
     fn object(&self, fd: OwnedFd) -> io::Result<Object> {
         let stat = fstat(&fd)?;
         let mut path = self.path_of(fd.as_fd())?;
@@ -108,7 +124,7 @@ impl Resolver {
 
     /// Takes a descriptor the broker already holds as an object.
     pub fn adopt(&self, fd: OwnedFd) -> io::Result<Object> {
-        self.object(fd)
+        self.reached(fd)
     }
 
     /// The directory (or, for an empty path, the object) that `dirfd` means to thread `tid`.
@@ -158,7 +174,7 @@ impl Resolver {
             Ok(fd) => self.object(fd),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)) => {
                 let fd = self.walk(tid, base, path, follow_last)?;
-                self.object(fd)
+                self.reached(fd)
             }
             Err(e) => Err(e),
         }
@@ -321,6 +337,12 @@ impl Resolver {
         }
         Ok(current)
     }
+}
+
+/// The id of the mount a descriptor is on (statx(2), `STATX_MNT_ID`).
+pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    use rustix::fs::{StatxFlags, statx};
+    Ok(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

@@ -11,6 +11,9 @@ type Job = Box<dyn FnOnce() + Send>;
 
 const LIMIT: usize = 256;
 
+/// Conditions are evaluated on these threads; the evaluator is recursive.
+const STACK: usize = 2 << 20;
+
 #[derive(Default)]
 struct Shared {
     jobs: Mutex<std::collections::VecDeque<Job>>,
@@ -68,7 +71,7 @@ impl Pool {
             self.shared.threads.fetch_add(1, Ordering::SeqCst);
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new()
-                .stack_size(256 * 1024)
+                .stack_size(STACK)
                 .spawn(move || work(&shared));
             if spawned.is_err() {
                 self.shared.threads.fetch_sub(1, Ordering::SeqCst);
