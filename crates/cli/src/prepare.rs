@@ -3,7 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -33,6 +33,8 @@ pub struct Prepared {
     pub sources: Vec<Source>,
     /// With which values.
     pub variables: Variables,
+    /// Where copy layers lie if not in the session's own folder, see [`outside_folder`].
+    pub layers_outside: Option<PathBuf>,
 }
 
 /// Patterns in the form the wall needs: they name objects, whichever way the host spells them.
@@ -59,21 +61,72 @@ pub fn prepare(
     let mut protected = vec![state.root().to_owned()];
     protected.extend(state::policy_dir().ok().and_then(|d| d.canonicalize().ok()));
     let mounts = plan::host_mounts().context("cannot read the mount table")?;
-    let view = plan::plan(&PlanInput {
-        policy: &policy,
-        subject: &subject,
-        facts: &facts,
-        protected: &protected,
-        replaced: REPLACED,
-        mounts: &mounts,
-    })?;
     check_requirement(&policy)?;
+    let plan = |protected: &[PathBuf]| {
+        plan::plan(&PlanInput {
+            policy: &policy,
+            subject: &subject,
+            facts: &facts,
+            protected,
+            replaced: REPLACED,
+            mounts: &mounts,
+        })
+    };
+    let mut view = plan(&protected)?;
+    let mut layers_outside = None;
+    if isolates(&view, state.root()) {
+        let folder = outside_folder()?;
+        protected.push(folder.clone());
+        view = plan(&protected)?;
+        if isolates(&view, &folder) {
+            bail!(
+                "the policy isolates {} as well as the state folder; set AGENTWALL_STATE to a \
+                 folder outside of what it isolates",
+                state::shown(&folder)
+            );
+        }
+        layers_outside = Some(folder);
+    }
+    let engine = Arc::new(Engine::new(policy, subject, facts));
     Ok(Prepared {
-        engine: Arc::new(Engine::new(policy, subject, facts)),
+        engine,
         view,
         sources,
         variables,
+        layers_outside,
     })
+}
+
+/// Whether a path lies in a tree that gets a copy layer. Overlayfs refuses an upper directory below
+/// its own lower tree.
+fn isolates(view: &FileView, path: &Path) -> bool {
+    view.nodes
+        .iter()
+        .any(|n| n.placement.writes == Writes::Isolated && path.starts_with(&n.path))
+}
+
+/// A private folder for copy layers when the state folder lies inside an isolated tree, as it does
+/// when the whole home folder is isolated. Not in `/tmp`, which a reboot empties.
+fn outside_folder() -> Result<PathBuf> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    let uid = rustix::process::getuid().as_raw();
+    let folder = PathBuf::from(format!("/var/tmp/agentwall-{uid}"));
+    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(e).with_context(|| format!("cannot make {}", state::shown(&folder)));
+        }
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(&folder)
+        .with_context(|| format!("cannot examine {}", state::shown(&folder)))?;
+    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
+        bail!(
+            "{} is not a private folder of yours; remove it, or set AGENTWALL_STATE to a folder \
+             outside of what the policy isolates",
+            state::shown(&folder)
+        );
+    }
+    Ok(folder)
 }
 
 /// Parts of the language that this backend does not enforce. A policy that has them must say that

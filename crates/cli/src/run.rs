@@ -208,9 +208,12 @@ fn stand(
     here: PathBuf,
 ) -> Result<Standing> {
     let Prepared { engine, view, .. } = prepared;
-    let paths = create_layers(view, &session.layers_dir())
-        .with_context(|| format!("cannot make copy layers in {}", shown(session.dir())))?;
-    check_layers(&paths)?;
+    let layers = match &prepared.layers_outside {
+        Some(folder) => folder.join(session.id()),
+        None => session.layers_dir(),
+    };
+    let paths = create_layers(view, &layers)
+        .with_context(|| format!("cannot make copy layers in {}", shown(&layers)))?;
     let stage = stage(session);
     std::fs::create_dir(&stage).with_context(|| format!("cannot make {}", shown(&stage)))?;
     let binary = std::env::current_exe()
@@ -275,7 +278,10 @@ fn raise_descriptor_limit() {
     // Without it, connections past the limit are refused; nothing else breaks.
     let _ = setrlimit(
         Resource::Nofile,
-        Rlimit { current: limit.maximum, maximum: limit.maximum },
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
     );
 }
 
@@ -285,21 +291,6 @@ fn wait_for(pid: u32) {
         .and_then(rustix::process::Pid::from_raw)
     {
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-    }
-}
-
-/// Overlayfs refuses an upper directory below its own lower tree.
-fn check_layers(paths: &[LayerPaths]) -> Result<()> {
-    match paths
-        .iter()
-        .find(|layer| layer.upper.starts_with(&layer.root))
-    {
-        Some(layer) => bail!(
-            "the state folder lies inside {}, which the policy isolates; set AGENTWALL_STATE to a \
-             folder outside of it",
-            shown(&layer.root)
-        ),
-        None => Ok(()),
     }
 }
 

@@ -594,7 +594,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
