@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         workspace: Some(workspace.into()),
         home: std::env::var_os("HOME").map(Into::into),
         tmp: Some("/tmp".into()),
-        state: None,
+        state: Some("/var/lib/agentwall-example".into()),
     };
     let source = Source::new(file.clone(), std::fs::read(&file)?, Layer::User);
     let policy = load(&[source], &variables)?.with_real_paths(&|p| p.canonicalize().ok());

@@ -331,6 +331,18 @@ impl<'a> Planner<'a> {
         self.region(verb, path, &except)
     }
 
+    /// Whether everything that is in a folder now is denied; then by which rule.
+    fn hidden_without_absent(&self, path: &Path, below: &[PathBuf]) -> Option<Option<String>> {
+        let absent = self.absent.iter().filter(|p| p.starts_with(path));
+        let except: Vec<PathBuf> = below.iter().chain(absent).cloned().collect();
+        let read = self.region(Verb::FileRead, path, &except);
+        let no = |verb: &Verb| self.region(*verb, path, &except).denied();
+        let hidden = read.denied()
+            && FILE_CHANGES.iter().all(no)
+            && (read.rule.is_some() || [Verb::ProcessExec, Verb::FileExec].iter().all(no));
+        hidden.then_some(read.rule)
+    }
+
     /// The answer for a single file.
     fn decided(&self, verb: Verb, path: &Path) -> Answer {
         let mut action = Action::new(self.input.subject.clone(), verb, Resource::path(path));
@@ -358,6 +370,21 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let inside = path.join("x");
+            let one_file = self
+                .decided(Verb::FileWrite, &path)
+                .effects
+                .contains(&Effect::Isolate)
+                && !self
+                    .region(Verb::FileWrite, &inside, &[])
+                    .effects
+                    .contains(&Effect::Isolate);
+            if one_file {
+                self.view.notes.push(format!(
+                    "{}: does not exist, and a single file cannot be made in a hidden folder; \
+                     create it first, or isolate a folder",
+                    path.display()
+                ));
+            }
             let isolated = |verb| {
                 let answer = self.region(verb, &inside, &[]);
                 answer.uniform && answer.only(Effect::Isolate)
@@ -471,7 +498,30 @@ impl<'a> Planner<'a> {
         if self.input.protected.iter().any(|p| path.starts_with(p)) {
             return Ok(hidden("agentwall:self"));
         }
+        if path == Path::new("/") {
+            // Made in memory; every entry of it is a node of its own.
+            let placement = Placement::HIDDEN;
+            return Ok(Node {
+                path,
+                kind,
+                is_mount,
+                placement,
+                rule: None,
+            });
+        }
         let except = self.below(&path);
+        // A place that is not there yet must not open what is around it.
+        if kind == NodeKind::Directory
+            && let Some(rule) = self.hidden_without_absent(&path, &except)
+        {
+            return Ok(Node {
+                path,
+                kind,
+                is_mount,
+                placement: Placement::HIDDEN,
+                rule,
+            });
+        }
         let read = self.answer(Verb::FileRead, &path, kind, &except);
         let mut changes: Vec<Answer> = Vec::with_capacity(FILE_CHANGES.len());
         for verb in FILE_CHANGES {
@@ -533,7 +583,6 @@ impl<'a> Planner<'a> {
         // An overlay cannot be made of a tree with mounts in it, nor of a single file.
         let (writes, brokered) = if writes == Writes::Isolated
             && (kind == NodeKind::File
-                || path == Path::new("/")
                 || self
                     .input
                     .mounts
@@ -555,11 +604,7 @@ impl<'a> Planner<'a> {
         };
 
         let agent_can_create = writes != Writes::None;
-        // Everything in the root is a node of its own; its listing is the wall's.
-        let in_root = path == Path::new("/");
-        if !in_root
-            && !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds()))
-        {
+        if !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds())) {
             self.refine_reads(&path, kind, &read, agent_can_create, &except);
         }
         Ok(Node {
