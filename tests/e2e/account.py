@@ -7,6 +7,7 @@ else, so one search over everything the model ever saw tells whether a secret le
 
 import os
 import signal
+import stat
 import subprocess
 
 KEY_MARK, CLOUD_MARK = "KEYMARKf3b1c9", "CLOUDMARK77aa02"
@@ -33,9 +34,11 @@ class Account:
         self.world, self.name, self.uid = world, name, uid
         self.home = f"{world.base}/{home_name}"
         self.workspace = f"{self.home}/project"
-        self.state = f"{self.home}/.local/state/agentwall"
+        # Where AgentWall keeps its state; its own default unless a test says otherwise.
+        self.state = os.environ.get("E2E_STATE") and f"{world.base}/state-{home_name}" or f"{self.home}/.local/state/agentwall"
         os.makedirs(self.home, mode=0o700)
         os.chown(self.home, uid, uid)
+        if os.environ.get("E2E_STATE"): os.makedirs(self.state, mode=0o700); os.chown(self.state, uid, uid)
         files = {**CANARIES, **{f"project/{k}": v for k, v in CRATE.items()},
                  ".gitconfig": "[user]\n\tname = Tester\n\temail = tester@example.org\n"
                                "[init]\n\tdefaultBranch = main\n"}
@@ -51,7 +54,7 @@ class Account:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": "/bin/bash",
                 "LANG": "C.UTF-8", "TERM": "xterm-256color",
                 "PATH": f"{stage}/bin:{stage}/rust/bin:/usr/local/bin:/usr/bin:/bin",
-                **(extra or {})}
+                **({"AGENTWALL_STATE": self.state} if os.environ.get("E2E_STATE") else {}), **(extra or {})}
 
     def start(self, command, cwd=None, env=None, **options):
         """Starts a program as this user, in a session of its own."""
@@ -106,10 +109,14 @@ class Account:
 
 
 def read(path):
-    """The bytes of a file; None where there is none; a link reads as its target."""
+    """The bytes of a file; None where there is none; a link reads as its target, anything else (a
+    whiteout of an overlay is a device) as its mode."""
     try:
         if os.path.islink(path):
             return b"-> " + os.fsencode(os.readlink(path))
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            return b"mode %o" % mode
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
