@@ -434,7 +434,10 @@ impl Broker {
 /// Whether the wall itself made what is at this path.
 fn wall_made(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
-    !bytes.starts_with(b"/") || path.starts_with("/proc") || path.starts_with("/dev")
+    !bytes.starts_with(b"/")
+        || bytes == b"/"
+        || path.starts_with("/proc")
+        || path.starts_with("/dev")
 }
 
 fn kind_of(object: &Object) -> ObjectKind {
