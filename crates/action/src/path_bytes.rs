@@ -21,7 +21,10 @@ enum Wire {
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     match path.to_str() {
         Some(text) => serializer.serialize_str(text),
-        None => Wire::Bytes { bytes: path.as_os_str().as_bytes().to_vec() }.serialize(serializer),
+        None => Wire::Bytes {
+            bytes: path.as_os_str().as_bytes().to_vec(),
+        }
+        .serialize(serializer),
     }
 }
 

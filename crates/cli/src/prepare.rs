@@ -33,8 +33,8 @@ pub struct Prepared {
     pub sources: Vec<Source>,
     /// With which values.
     pub variables: Variables,
-    /// Where copy layers lie if not in the session's own folder, see [`outside_folder`].
-    pub layers_outside: Option<PathBuf>,
+    /// Trees whose copies cannot lie in the session's own folder, and where they lie instead.
+    pub layers_outside: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Patterns in the form the wall needs: they name objects, whichever way the host spells them.
@@ -73,19 +73,13 @@ pub fn prepare(
         })
     };
     let mut view = plan(&protected)?;
-    let mut layers_outside = None;
-    if isolates(&view, state.root()) {
-        let folder = outside_folder()?;
-        protected.push(folder.clone());
+    let mut layers_outside = Vec::new();
+    for root in isolated_around(&view, state.root()) {
+        layers_outside.push((root.clone(), outside_folder(&root)?));
+    }
+    if !layers_outside.is_empty() {
+        protected.extend(layers_outside.iter().map(|(_, folder)| folder.clone()));
         view = plan(&protected)?;
-        if isolates(&view, &folder) {
-            bail!(
-                "the policy isolates {} as well as the state folder; set AGENTWALL_STATE to a \
-                 folder outside of what it isolates",
-                state::shown(&folder)
-            );
-        }
-        layers_outside = Some(folder);
     }
     let engine = Arc::new(Engine::new(policy, subject, facts));
     Ok(Prepared {
@@ -97,40 +91,71 @@ pub fn prepare(
     })
 }
 
-/// Whether a path lies in a tree that gets a copy layer. Overlayfs refuses an upper directory below
-/// its own lower tree.
-fn isolates(view: &FileView, path: &Path) -> bool {
-    view.nodes
+/// The isolated trees that hold the state folder. Overlayfs refuses an upper directory below its
+/// own lower tree, so their copies lie elsewhere.
+fn isolated_around(view: &FileView, path: &Path) -> Vec<PathBuf> {
+    let isolated = view
+        .nodes
         .iter()
-        .any(|n| n.placement.writes == Writes::Isolated && path.starts_with(&n.path))
+        .filter(|n| n.placement.writes == Writes::Isolated);
+    isolated
+        .filter(|n| path.starts_with(&n.path))
+        .map(|n| n.path.clone())
+        .collect()
 }
 
-/// A private folder for copy layers when the state folder lies inside an isolated tree, as it does
-/// when the whole home folder is isolated. Not in `/tmp`, which a reboot empties.
-fn outside_folder() -> Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+/// A private folder for the copy layer of `root`, outside of it. The best place first: what a
+/// reboot empties comes last.
+fn outside_folder(root: &Path) -> Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
-    let folder = PathBuf::from(format!("/var/tmp/agentwall-{uid}"));
-    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+    let name = format!("agentwall-{uid}");
+    let home = state::home()
+        .ok()
+        .map(|home| home.join(".agentwall-layers"));
+    let places = [
+        Some(Path::new("/var/tmp").join(&name)),
+        home,
+        Some(Path::new("/tmp").join(&name)),
+        Some(Path::new("/dev/shm").join(&name)),
+    ];
+    let mut failure = None;
+    for place in places.into_iter().flatten() {
+        let real = place.parent().and_then(|p| p.canonicalize().ok());
+        if real.is_none_or(|real| real.starts_with(root)) {
+            continue;
+        }
+        match private_folder(&place, uid) {
+            Ok(()) => return Ok(place.canonicalize().unwrap_or(place)),
+            Err(e) => failure = Some(e),
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no place was found"))).with_context(|| {
+        format!(
+            "the state folder lies inside {}, which the policy isolates, and its copies have no \
+             other place; set AGENTWALL_STATE to a folder outside of it",
+            state::shown(root)
+        )
+    })
+}
+
+fn private_folder(folder: &Path, uid: u32) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("cannot make {}", state::shown(&folder)));
+            return Err(e).with_context(|| format!("cannot make {}", state::shown(folder)));
         }
         _ => {}
     }
-    let meta = std::fs::symlink_metadata(&folder)
-        .with_context(|| format!("cannot examine {}", state::shown(&folder)))?;
+    let meta = std::fs::symlink_metadata(folder)
+        .with_context(|| format!("cannot examine {}", state::shown(folder)))?;
     if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
-        bail!(
-            "{} is not a private folder of yours; remove it, or set AGENTWALL_STATE to a folder \
-             outside of what the policy isolates",
-            state::shown(&folder)
-        );
+        bail!("{} is not a private folder of yours", state::shown(folder));
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Parts of the language that this backend does not enforce. A policy that has them must say that
-/// it accepts that (`require: {enforcement: none}` or `audit`), or it is refused.
+/// it accepts that (`require: {enforcement: audit}`), or it is refused.
 fn check_requirement(policy: &Policy) -> Result<()> {
     let mut missing = Vec::new();
     let on_wall = |verb: &Verb| {
@@ -149,12 +174,12 @@ fn check_requirement(policy: &Policy) -> Result<()> {
     if policy.budgets().iter().any(|b| b.verbs.iter().any(on_wall)) {
         missing.push("budgets on actions of the wall".to_owned());
     }
-    if missing.is_empty() || matches!(policy.require(), Enforcement::Audit | Enforcement::None) {
+    if missing.is_empty() || policy.require() == Enforcement::Audit {
         return Ok(());
     }
     bail!(
         "this version cannot enforce all that the policy asks for: {}; remove it, or accept that \
-         with 'require: {{ enforcement: none }}'",
+         with 'require: {{ enforcement: audit }}'",
         missing.join(", ")
     )
 }

@@ -208,12 +208,18 @@ fn stand(
     here: PathBuf,
 ) -> Result<Standing> {
     let Prepared { engine, view, .. } = prepared;
-    let layers = match &prepared.layers_outside {
-        Some(folder) => folder.join(session.id()),
-        None => session.layers_dir(),
+    let place = |root: &Path| {
+        let outside = prepared
+            .layers_outside
+            .iter()
+            .find(|(tree, _)| tree == root);
+        outside.map_or_else(
+            || session.layers_dir(),
+            |(_, folder)| folder.join(session.id()),
+        )
     };
-    let paths = create_layers(view, &layers)
-        .with_context(|| format!("cannot make copy layers in {}", shown(&layers)))?;
+    let paths = create_layers(view, place)
+        .with_context(|| format!("cannot make copy layers for {}", session.id()))?;
     let stage = stage(session);
     std::fs::create_dir(&stage).with_context(|| format!("cannot make {}", shown(&stage)))?;
     let binary = std::env::current_exe()
@@ -311,12 +317,24 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
 fn devices(engine: &Engine) -> Vec<PathBuf> {
     let anchors = engine.policy().anchors().into_iter();
     anchors
-        .filter(|p| p.starts_with("/dev") && !p.is_dir())
+        .filter(|p| p.starts_with("/dev") && is_device(p))
         .filter(|p| {
             let action = engine.action(Verb::DeviceOpen, Resource::path(p));
             engine.decide(&action).effect == Effect::Allow
         })
         .collect()
+}
+
+/// A device node that the wall does not make itself.
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    const OWN: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
+    let own = path.parent() == Some(Path::new("/dev"))
+        && path
+            .file_name()
+            .is_some_and(|n| OWN.iter().any(|o| n == *o));
+    let node = std::fs::symlink_metadata(path).map(|m| m.file_type());
+    !own && node.is_ok_and(|t| t.is_char_device() || t.is_block_device())
 }
 
 /// Whether a rule forbids tracing even inside the agent's own process tree.

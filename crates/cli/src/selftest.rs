@@ -7,7 +7,7 @@ use agentwall_policy::{Layer, Source};
 use agentwall_wall::{CanaryResult, LaunchError, Spec, create_layers, launch};
 use anyhow::{Context as _, Result};
 
-use crate::{args::SelftestArgs, output, policies, prepare, state::State};
+use crate::{args::SelftestArgs, output, policies, prepare, session, state::State};
 
 /// The strictest policy: nothing is readable, writable or startable.
 const STRICTEST: &str = "agentwall: 1\ndefault: deny\n";
@@ -53,8 +53,8 @@ pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<
         .root()
         .join(format!("selftest-{}", std::process::id()));
     std::fs::create_dir_all(place.join("stage")).context("cannot make the self-test's folder")?;
-    let layers =
-        create_layers(&prepared.view, &place.join("layers")).context("cannot make copy layers")?;
+    let layers = create_layers(&prepared.view, |_| place.join("layers"))
+        .context("cannot make copy layers")?;
     let binary = std::env::current_exe()
         .and_then(|p| p.canonicalize())
         .context("cannot find this program's own file")?;
@@ -90,19 +90,6 @@ pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<
         Err(e) => Err(e.into()),
     };
     // The work directories of overlays are mode 000 inside; they are this user's own.
-    let _ = remove_tree(&place);
+    let _ = session::remove_tree(&place);
     results
-}
-
-fn remove_tree(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-        for entry in std::fs::read_dir(path)? {
-            remove_tree(&entry?.path())?;
-        }
-        std::fs::remove_dir(path)
-    } else {
-        std::fs::remove_file(path)
-    }
 }

@@ -473,7 +473,7 @@ impl Session {
         }
         agentwall_cow::discard_all(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
-        fs::remove_dir_all(&self.dir)
+        remove_tree(&self.dir)
             .with_context(|| format!("cannot remove the session's folder {}", shown(&self.dir)))
     }
 
@@ -525,6 +525,20 @@ fn replace(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Removes a folder of this user's own. Overlayfs leaves work directories that nobody may enter.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(path)? {
+            remove_tree(&entry?.path())?;
+        }
+        fs::remove_dir(path)
+    } else {
+        fs::remove_file(path)
+    }
 }
 
 fn suffix(id: &str) -> &str {

@@ -108,7 +108,12 @@ impl Grant {
             }
             Scope::Pattern(pattern) => Matcher::Pattern(Box::new(pattern_policy(action, pattern)?)),
         };
-        Ok(Grant { verb: action.verb, matcher, digest: decision.policy.clone(), scope })
+        Ok(Grant {
+            verb: action.verb,
+            matcher,
+            digest: decision.policy.clone(),
+            scope,
+        })
     }
 
     /// Whether this answer covers `action`, which was decided `ask` under `decision`.
@@ -143,7 +148,11 @@ fn pattern_policy(action: &Action, pattern: &str) -> Result<Policy, GrantError> 
         tmp: None,
         state: None,
     };
-    let source = Source { name: "pattern".into(), text: text.into(), layer: Layer::User };
+    let source = Source {
+        name: "pattern".into(),
+        text: text.into(),
+        layer: Layer::User,
+    };
     let policy = load(&[source], &variables).map_err(|e| GrantError::Pattern {
         pattern: pattern.to_owned(),
         verb: action.verb,
@@ -160,8 +169,13 @@ fn pattern_policy(action: &Action, pattern: &str) -> Result<Policy, GrantError> 
         family => family,
     };
     for text in NEVER_COVERED {
-        let Ok(resource) = Resource::parse(family, text) else { continue };
-        let probe = Action { resource, ..action.clone() };
+        let Ok(resource) = Resource::parse(family, text) else {
+            continue;
+        };
+        let probe = Action {
+            resource,
+            ..action.clone()
+        };
         if policy.decide(&probe).rule.is_some() {
             return Err(GrantError::TooWide {
                 pattern: pattern.to_owned(),

@@ -48,7 +48,10 @@ impl Engine {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         // A poisoned lock still holds a whole Arc: the swap is a single assignment.
-        self.policy.read().unwrap_or_else(|e| e.into_inner()).clone()
+        self.policy
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
     }
 
     /// For whom this engine decides.
@@ -63,7 +66,12 @@ impl Engine {
 
     /// An action by this engine's subject with the session's facts.
     pub fn action(&self, verb: Verb, resource: Resource) -> Action {
-        Action { subject: self.subject.clone(), verb, resource, facts: self.facts.clone() }
+        Action {
+            subject: self.subject.clone(),
+            verb,
+            resource,
+            facts: self.facts.clone(),
+        }
     }
 
     /// Decides one action.
@@ -88,7 +96,13 @@ impl Engine {
                 let decision = self.decide(&action);
                 (action, decision)
             })
-            .reduce(|worst, next| if next.1.effect > worst.1.effect { next } else { worst })
+            .reduce(|worst, next| {
+                if next.1.effect > worst.1.effect {
+                    next
+                } else {
+                    worst
+                }
+            })
     }
 
     /// Counts an action that simply went through.
@@ -110,6 +124,9 @@ impl Engine {
 
     /// Adds a person's standing answer.
     pub fn grant(&self, grant: Grant) {
-        self.grants.write().unwrap_or_else(|e| e.into_inner()).push(grant);
+        self.grants
+            .write()
+            .unwrap_or_else(|e| e.into_inner())
+            .push(grant);
     }
 }

@@ -412,7 +412,6 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         "read the canaries' results",
         serde_json::from_slice(&canaries),
     )?;
-    broker.unmute();
     let report = Report {
         masks: built.masks,
         landlock,
@@ -424,6 +423,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         out.push(terminal.controller.as_fd());
     }
     step("report", sys::send_fds(socket, &hello, &out))?;
+    broker.unmute();
     drop(out);
     drop(listeners);
     drop(terminal);

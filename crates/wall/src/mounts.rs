@@ -81,6 +81,7 @@ fn at<'p>(step: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> Mount
 const BASE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 struct Builder<'a> {
+    stage: &'a Path,
     host: OwnedFd,
     root: OwnedFd,
     layers: &'a [LayerPaths],
@@ -134,6 +135,7 @@ pub fn build(
     // Cloning needs an attached mount (before Linux 6.15): a folder of the new root holds it
     // while the view is built.
     let mut builder = Builder {
+        stage,
         host,
         root,
         layers,
@@ -188,6 +190,14 @@ pub fn build(
         skeletons: builder.skeletons,
     };
     Ok(built)
+}
+
+/// Takes away the uppermost mount of the folder that holds what is being copied.
+fn unmount_scaffold(stage: &Path) -> rustix::io::Result<()> {
+    rustix::mount::unmount(
+        stage.join(".agentwall"),
+        rustix::mount::UnmountFlags::DETACH,
+    )
 }
 
 /// What the wall itself puts into `/dev`.
@@ -376,7 +386,11 @@ impl Builder<'_> {
             let file = sys::open_path_exact(memory.as_fd(), c"copy", 0)?;
             sys::clone_tree(file.as_fd(), false)
         };
-        let file = copy().map_err(at("copy", &node.path))?;
+        let file = copy().map_err(at("copy", &node.path));
+        unmount_scaffold(self.stage)
+            .map_err(io::Error::from)
+            .map_err(at("remove the scaffold", &node.path))?;
+        let file = file?;
         sys::attach(file.as_fd(), target.as_fd()).map_err(at("attach", &node.path))
     }
 
@@ -548,15 +562,19 @@ fn escape_colons(path: &Path) -> CString {
     CString::new(out).unwrap_or_default()
 }
 
-/// Creates upper and work directories for each isolated node below `dir`, numbered in order.
-pub fn create_layers(view: &FileView, dir: &Path) -> io::Result<Vec<LayerPaths>> {
+/// Creates upper and work directories for each isolated node, numbered in order; `place` says below
+/// which folder those of a tree lie.
+pub fn create_layers(
+    view: &FileView,
+    place: impl Fn(&Path) -> PathBuf,
+) -> io::Result<Vec<LayerPaths>> {
     let mut layers = Vec::new();
     let isolated = view
         .nodes
         .iter()
         .filter(|n| n.placement.writes == Writes::Isolated);
     for (index, node) in isolated.enumerate() {
-        let base = dir.join(index.to_string());
+        let base = place(&node.path).join(index.to_string());
         let layer = LayerPaths {
             root: node.path.clone(),
             upper: base.join("upper"),

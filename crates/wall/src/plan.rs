@@ -251,12 +251,13 @@ impl<'a> Planner<'a> {
         if self.replaced(path) {
             return;
         }
-        // Symlinks are not objects; the policy's patterns are canonicalised before they get here.
+        // Symlinks are not objects, and what is behind one has another name; the policy's patterns
+        // are canonicalised before they get here.
         let Ok(meta) = fs::symlink_metadata(path) else {
             self.absent.push(path.to_owned());
             return;
         };
-        if meta.is_symlink() {
+        if meta.is_symlink() || path.canonicalize().is_ok_and(|real| real != path) {
             self.absent.push(path.to_owned());
             return;
         }

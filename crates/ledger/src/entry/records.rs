@@ -116,7 +116,7 @@ pub struct DecisionRecord {
     pub policy: String,
     /// The enforcement point, for example `seccomp` or `egress`.
     pub enforced_by: String,
-    /// The process that asked, in the session's numbering.
+    /// The process that asked, on the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Its program, escaped.

@@ -46,6 +46,8 @@ struct Plan {
     arguments: Vec<Vec<u8>>,
     /// For a script, the interpreter that will run, as its `#!` line names it.
     interpreter: Option<Vec<u8>>,
+    /// A program that a loader named in the call is asked to load, and its arguments.
+    loaded: Option<(Object, Vec<Vec<u8>>)>,
     /// The path of the loader the image asks for, if it is there but unreachable or missing.
     missing_loader: Option<PathBuf>,
 }
@@ -64,11 +66,15 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
         Ok(plan) => plan,
         Err(e) => return broker.unresolved(&call, &e),
     };
-    let actions = plan
+    let started = plan
         .chain
         .iter()
-        .map(|object| action(broker, object, &plan))
-        .collect();
+        .map(|object| action(broker, object, &plan.arguments));
+    let loaded = plan
+        .loaded
+        .iter()
+        .map(|(object, arguments)| action(broker, object, arguments));
+    let actions = started.chain(loaded).collect();
     let decided = broker.engine.decide_all(actions);
     let own = plan.chain.len() == 1
         && (plan.chain[0].path == OsStr::new("/dev/agentwall/bin/agentwall")
@@ -135,10 +141,9 @@ fn missing_loader(decision: Decision, loader: &std::path::Path) -> Decision {
     }
 }
 
-fn action(broker: &Broker, object: &Object, plan: &Plan) -> Action {
+fn action(broker: &Broker, object: &Object, arguments: &[Vec<u8>]) -> Action {
     let mut action = broker.path_action(Verb::ProcessExec, &object.path, kind_of(object));
-    action.facts.args = plan
-        .arguments
+    action.facts.args = arguments
         .iter()
         .map(|a| serde_json::Value::String(String::from_utf8_lossy(a).into_owned()))
         .collect();
@@ -197,13 +202,73 @@ fn plan(
         break;
     }
     let image = binding_of(&chain[chain.len() - 1].stat);
+    let loaded = if is_loader(broker, call, &chain[chain.len() - 1]) {
+        loaded_program(broker, call, &arguments)
+    } else {
+        None
+    };
     Ok(Plan {
+        loaded,
         chain,
         image,
         arguments,
         interpreter: outermost,
         missing_loader: missing,
     })
+}
+
+/// Places of dynamic loaders (ld.so(8), musl's dynamic linker).
+const LOADERS: [&[u8]; 3] = [
+    b"/lib64/ld-linux-x86-64.so.2",
+    b"/lib/ld-linux.so.2",
+    b"/lib/ld-musl-x86_64.so.1",
+];
+
+/// Whether a file is a dynamic loader: one of the known ones under any name, or any by its name.
+fn is_loader(broker: &Broker, call: &Call, object: &Object) -> bool {
+    let named = object.path.file_name().is_some_and(|name| {
+        let name = name.as_bytes();
+        name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64")
+    });
+    named
+        || LOADERS.iter().any(|path| {
+            broker
+                .resolver
+                .existing(call.pid, libc::AT_FDCWD, path, true)
+                .is_ok_and(|loader| loader.is_same(&object.stat))
+        })
+}
+
+/// The program that `ld.so [OPTIONS] PROGRAM [ARGUMENTS]` loads. Started that way it is not an
+/// execve(2) of its own, so it is decided here, as if it were.
+fn loaded_program(
+    broker: &Broker,
+    call: &Call,
+    arguments: &[Vec<u8>],
+) -> Option<(Object, Vec<Vec<u8>>)> {
+    const WITH_VALUE: [&[u8]; 7] = [
+        b"--library-path",
+        b"--glibc-hwcaps-prepend",
+        b"--glibc-hwcaps-mask",
+        b"--inhibit-rpath",
+        b"--audit",
+        b"--preload",
+        b"--argv0",
+    ];
+    let mut rest = arguments.get(1..)?;
+    while let [option, tail @ ..] = rest {
+        if !option.starts_with(b"-") {
+            break;
+        }
+        let skip = usize::from(WITH_VALUE.contains(&option.as_slice()));
+        rest = tail.get(skip..)?;
+    }
+    let program = rest.first()?;
+    let object = broker
+        .resolver
+        .existing(call.pid, libc::AT_FDCWD, program, true)
+        .ok()?;
+    Some((object, rest.to_vec()))
 }
 
 /// The first bytes of a file, empty if they cannot be read: the kernel can start a program that
