@@ -89,10 +89,12 @@ fn good_arrived(w: &World, said: &str) -> Result<(), String> {
 }
 
 fn outside_untouched(w: &World) -> Result<(), String> {
-    let bad = w
-        .changes()
-        .into_iter()
-        .find(|c| c.contains("out/") || c.contains("home/") || c.contains("pub/"));
+    let bad = w.changes().into_iter().find(|c| {
+        let path = c
+            .split_once(": ")
+            .map_or("", |(_, p)| p.trim_start_matches('"'));
+        ["out", "home", "pub"].iter().any(|d| path.starts_with(d))
+    });
     bad.map_or(Ok(()), |b| Err(format!("outside the workspace: {b}")))
 }
 

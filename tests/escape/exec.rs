@@ -162,7 +162,20 @@ fn more() -> Vec<Case> {
         simple("binfmt-register", "persistence for the whole host", "{kit}/priv binfmt", "cat /proc/self/comm", "cat")
             .native(Native::Cannot("binfmt_misc is not mounted on this host")),
         simple("race-path", "path swapped between check and execve", "{kit}/runner race {out}/bin/canary {kit}/say", "{kit}/say", "SAID"),
-        simple("race-path-denied", "path swapped between check and execve", "{kit}/runner race {kit}/canary {kit}/say", "{kit}/say", "SAID").rules(DENY_CANARY),
+        simple("race-path-denied", "path swapped between check and execve", "{kit}/runner race {kit}/canary {kit}/say", "{kit}/say", "SAID").rules(DENY_CANARY)
+        .with(|c| c.limit = 100),
+        simple(
+            "race-path-traced",
+            "a debugger of the agent's own keeps the wall from looking at the image",
+            "strace -f -o /dev/null -e trace=none {kit}/runner race {kit}/canary {kit}/say; strace -f -o /dev/null -e trace=none {kit}/runner race {out}/bin/canary {kit}/say",
+            "strace -f -o /dev/null {kit}/say",
+            "SAID",
+        )
+        .rules(DENY_CANARY)
+        .with(|c| {
+            c.limit = 100;
+            c.open = Some("only where a rule allows process.trace: a process that its own debugger traces cannot be looked at once more between execve and its first instruction");
+        }),
         // Arguments.
         Case::new("exec/arguments", "agentsh, codex execpolicy: rules on `git push`")
             .rules(ARGUMENTS)

@@ -62,8 +62,8 @@ const READS: &[(&str, Native)] = &[
 /// Roads that the wall may close whole; the neighbour then takes the plain one.
 fn neighbour_route(route: &str) -> &str {
     match route {
-        "uring" | "handle" | "handle-root" | "int80" | "x32" | "proc-1-root"
-        | "openat2" | "openat2-in-root" | "rdwr" => "open",
+        "uring" | "handle" | "handle-root" | "int80" | "x32" | "proc-1-root" | "openat2"
+        | "openat2-in-root" | "rdwr" => "open",
         "rename" | "rename-parent" | "hardlink" | "hardlink-fd" => "symlink",
         r if r.starts_with("bind")
             || r.starts_with("open-tree")
@@ -141,6 +141,10 @@ fn write_neighbour(route: &str) -> &str {
     match route {
         r if r.starts_with("uring") || r.starts_with("int80") || r.starts_with("x32") => "write",
         "remount" | "bind-rw" | "proc-1-root" | "link-in" | "openat2" => "write",
+        // Newer calls and copies across file systems may be refused: programs fall back.
+        "copy-range" => "write",
+        "setxattrat" => "setxattr",
+        "file-setattr" => "chmod",
         "rename-over" => "rename-away",
         r => r,
     }

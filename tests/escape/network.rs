@@ -344,7 +344,7 @@ for t in (1,2,5,6,12,15,16,28,33,43,64,65,252,255):
     s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(0.4); s.sendto(q,(\"127.0.0.77\",53)); print(s.recv(512))
   except OSError as e: print(e)
 '", heard()),
-        case("rebinding", "a permitted name that points inside", "curl -s --max-time 3 http://rebind-{token}.agentwall.test:{port}/{token}", NoTraffic)
+        case("rebinding", "a permitted name that points inside", "curl -s --max-time 3 http://rebind.agentwall.test:{port}/{token}", NoTraffic)
             .rules("  - { id: any-name, priority: 100, action: [net.connect, dns.resolve], effect: allow }\n"),
         case("address-of-allowed-name-unresolved", "an address counts by the name that was resolved", "{kit}/net tcp 1.2.3.5 {port} {token}", NoTraffic),
         case("resolve-override", "curl --resolve points a permitted name elsewhere", "curl -s --max-time 3 --resolve allowed.agentwall.test:{port}:1.2.3.5 http://allowed.agentwall.test:{port}/{token}; curl -s --max-time 3 --resolve allowed.agentwall.test:{port}:10.0.0.1 http://allowed.agentwall.test:{port}/{token}", NoTraffic),
@@ -416,7 +416,8 @@ fn knock(w: &World) -> Result<(), String> {
 
 fn unix() -> Vec<Case> {
     let own = "python3 -c 'import socket; s=socket.socket(1); s.bind(\"{work}/own.sock\"); s.listen(); c=socket.socket(1); c.connect(\"{work}/own.sock\"); c.send(b\"x\"); print(\"own-ok\", s.accept()[0].recv(1))'";
-    let own_dgram = "python3 -c 'import socket; s=socket.socket(1,2); s.bind(\"{work}/own.sock\"); c=socket.socket(1,2); c.sendto(b\"x\",\"{work}/own.sock\"); print(\"own-ok\", s.recv(1))'";
+    // Datagram sockets of the Unix family are refused whole (a peer named behind a pointer with each
+    // message cannot be checked without a race), so the neighbour is always a stream.
     let sources =
         "peers: abstract and named sockets of host daemons; sandlock named_unix_dgram_sendmmsg";
     let case = |name: &str, attack: &str, neighbour: &str| {
@@ -426,14 +427,14 @@ fn unix() -> Vec<Case> {
     };
     vec![
         case("abstract", "{kit}/net unix-stream {abstract} 0 {token}", own),
-        case("abstract-datagram", "{kit}/net unix-dgram-sendto {abstract}-dgram 0 {token}", own_dgram),
+        case("abstract-datagram", "{kit}/net unix-dgram-sendto {abstract}-dgram 0 {token}", own),
         case("stream", "{kit}/net unix-stream {pub}/stream.sock 0 {token}", own),
         case("stream-uring", "{kit}/net unix-uring {pub}/stream.sock 0 {token}", own),
         case("stream-symlink", "ln -s {pub}/stream.sock {work}/l; {kit}/net unix-stream {work}/l 0 {token}", own),
         case("stream-proc-root", "{kit}/net unix-stream /proc/self/root{pub}/stream.sock 0 {token}; cd {pub}; {kit}/net unix-stream ./stream.sock 0 {token}; {kit}/net unix-stream /proc/self/cwd/stream.sock 0 {token}", own),
-        case("datagram-sendto", "{kit}/net unix-dgram-sendto {pub}/dgram.sock 0 {token}", own_dgram),
-        case("datagram-sendmsg", "{kit}/net unix-dgram-sendmsg {pub}/dgram.sock 0 {token}", own_dgram),
-        case("datagram-sendmmsg", "{kit}/net unix-dgram-sendmmsg {pub}/dgram.sock 0 {token}", own_dgram),
+        case("datagram-sendto", "{kit}/net unix-dgram-sendto {pub}/dgram.sock 0 {token}", own),
+        case("datagram-sendmsg", "{kit}/net unix-dgram-sendmsg {pub}/dgram.sock 0 {token}", own),
+        case("datagram-sendmmsg", "{kit}/net unix-dgram-sendmmsg {pub}/dgram.sock 0 {token}", own),
         case("in-workspace", "{kit}/net unix-stream {work}/host.sock 0 {token}", own)
             .with(|c| { c.setup = Some(workspace_socket); c.native = Native::Works }),
         Case::new("network/unix/descriptor-from-outside", "SCM_RIGHTS: a process outside hands a descriptor in")

@@ -65,7 +65,7 @@ fn state() -> Vec<Case> {
         reach("read-under-allow-all", ALLOW_ALL, read),
         reach("write", "", write),
         reach("write-under-allow-all", ALLOW_ALL, write),
-        reach("parent-moved-under-allow-all", ALLOW_ALL, "cd {state}/../..; mv {state}/.. {scratch}/stolen; find {scratch}/stolen -name canary -exec cat {} +; ln -s {state} {work}/l; cat {work}/l/canary"),
+        reach("parent-moved-under-allow-all", ALLOW_ALL, "cd {state}/../..; mv {state}/.. {scratch}/stolen; find {scratch}/stolen -name canary -exec cat {} +; ln -s {state} {scratch}/l; cat {scratch}/l/canary"),
         Case::new("wall/state/policy-file", "the policy changes under the running session")
             .attack("echo 'default: allow' > {policy}; {kit}/writer rename-over {policy} {scratch}; {kit}/writer append {policy}; {kit}/writer unlink {policy}; {kit}/reader open {key}", [NoSecret])
             .neighbour("{kit}/writer append {work}/readme.txt", [says("done append")]),
@@ -145,11 +145,12 @@ wait; cat {work}/asked1",
             .attack(put("asked2", "SECOND"), [Silent("SECOND".into())])
             .with(|c| { c.neighbour_first = true; c.beside = Some(approve_then_reject) }),
         case("object-swapped-while-waiting", "the name means something else by the time of the approval")
-            .attack("mkdir -p {work}/d; (echo SWAPPED > {work}/asked1) & sleep 1; ln -sf {out}/canary.txt {work}/swap; mv -f {work}/swap {work}/asked1; wait", [])
+            .rules("  - { id: asked-below, priority: 30, action: [file.write, file.create], resource: \"${workspace}/d/asked1\", effect: ask }\n")
+            .attack("mkdir {work}/d; (echo SWAPPED > {work}/d/asked1) & sleep 1.5; mv {work}/d {work}/e; ln -s {out} {work}/d; wait; cp {work}/e/asked1 {work}/d/ 2>&1", [])
             .neighbour(put("sub/plain", "PLAIN"), [says("PLAIN")])
-            .with(|c| c.beside = Some(approve_late)),
+            .with(|c| { c.beside = Some(approve_late); c.limit = 60 }),
         case("terminal-injection", "file names with escape codes in the question")
-            .attack("python3 -c 'open(\"{work}/asked-\\x1b[2J\\x1b]0;x\\x07\\nAPPROVED\\u202egnp\\x9b1m\", \"w\").write(\"EVIL\")'; grep -rl EVIL {work}", [Silent("asked".into())])
+            .attack("python3 -c 'open(\"{work}/asked-\\x1b[2J\\x1b]0;x\\x07\\nAPPROVED\\u202egnp\\x9b1m\", \"w\").write(\"EVIL\")'; grep -rh EVIL {work}", [Silent("EVIL".into())])
             .neighbour(put("plain", "PLAIN"), [says("PLAIN")])
             .with(|c| c.beside = Some(escaped_then_reject)),
         case("flood", "many questions at once")
@@ -162,24 +163,21 @@ wait; cat {work}/asked1",
     ]
 }
 
-/// The ids in the answer of `agentwall pending --json`.
-fn ids(json: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    for part in json.split("\"id\"").skip(1) {
-        let value = part.trim_start().trim_start_matches(':').trim_start();
-        let id: String = value
-            .trim_start_matches('"')
-            .chars()
-            .take_while(|c| !matches!(c, '"' | ',' | '}' | '\n'))
-            .collect();
-        out.push(id.trim().to_owned());
-    }
-    out
+/// The ids in the answer of `agentwall pending --json` whose object contains `needle`.
+fn ids(json: &str, needle: &str) -> Vec<String> {
+    let asks: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+    let about = |a: &&serde_json::Value| a["action"]["resource"].to_string().contains(needle);
+    asks.iter()
+        .filter(about)
+        .filter_map(|a| Some(a["id"].as_str()?.to_owned()))
+        .collect()
 }
 
 fn answer(w: &World, verb: &str, needle: &str) -> Result<(), String> {
     let json = w.wait_pending(needle)?;
-    let id = ids(&json).pop().ok_or_else(|| format!("no id in {json}"))?;
+    let id = ids(&json, needle)
+        .pop()
+        .ok_or_else(|| format!("no id in {json}"))?;
     let (status, out, err) = w.wall(&[verb, &id]);
     if status == 0 {
         Ok(())
@@ -208,6 +206,14 @@ fn approve_late(w: &World) -> Result<(), String> {
     thread::sleep(Duration::from_millis(2500));
     // Either refused at once because the object is gone, or approved for the old object: both are fine.
     let _ = answer(w, "approve", "asked1");
+    thread::sleep(Duration::from_millis(300));
+    while w.running.load(std::sync::atomic::Ordering::SeqCst) != 0 {
+        let (_, json, _) = w.wall(&["pending", "--json"]);
+        for id in ids(&json, "asked") {
+            w.wall(&["reject", &id]);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
     Ok(())
 }
 
@@ -239,7 +245,7 @@ fn reject_all(w: &World) -> Result<(), String> {
             return Ok(());
         }
         let (_, json, _) = w.wall(&["pending", "--json"]);
-        let found = ids(&json);
+        let found = ids(&json, "asked-");
         for id in &found {
             w.wall(&["reject", id]);
         }

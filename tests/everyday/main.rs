@@ -1,7 +1,7 @@
 //! The everyday suite: ordinary tools give behind the wall, and after a commit, what they give outside.
 //!
 //! Every task is a shell script. It runs twice as the same user in the same folder: once with
-//! `run` meaning "just do it", once with `run` meaning `agentwall run … --commit --`. What it says,
+//! `run` meaning "just do it", once with `run` meaning `agentwall run … --keep --` and a commit. What it says,
 //! its status, and the tree it leaves must be the same.
 
 mod tasks;
@@ -33,7 +33,7 @@ rules:
   - { id: own-processes, priority: 10, action: [process.exec, process.signal, process.trace], effect: allow }
   - { id: commit, priority: 20, action: file.commit, resource: "${workspace}/**", effect: allow }
   - { id: copies, priority: 30, action: "file.*", resource: ["${workspace}/**", "{home}/**", "/tmp/**", "/dev/shm/**"], effect: isolate }
-  - { id: devices, priority: 40, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty,ptmx}", "/dev/pts/**"], effect: allow }
+  - { id: devices, priority: 40, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty}", "/dev/pts/**"], effect: allow }
   - { id: own-proc, priority: 40, action: file.write, resource: "/proc/[0-9]*/**", effect: allow }
   - { id: readable, priority: 50, action: [file.read, file.exec], effect: allow }
 "#;
@@ -94,7 +94,8 @@ fn suite() -> i32 {
                     let name = format!("everyday/{} [{}]", task.name, who.as_str());
                     match &run {
                         Run::Passed => println!("ok {name}"),
-                        Run::Failed(why) | Run::Open(why) => println!("FAIL {name}: {why}"),
+                        Run::Failed(why) => println!("FAIL {name}: {why}"),
+                        Run::Open(why) => println!("open({why}) {name}"),
                         Run::Skipped(why) => println!("skip({why}) {name}"),
                     }
                     if let Ok(mut r) = results.lock() {
@@ -159,7 +160,9 @@ fn one(
     match compare(task, who, options, shared, rust) {
         Ok(None) => Run::Passed,
         Ok(Some(why)) => Run::Skipped(why),
-        Err(why) => Run::Failed(why),
+        Err(why) => task
+            .open
+            .map_or(Run::Failed(why), |known| Run::Open(known.to_owned())),
     }
 }
 
@@ -216,7 +219,7 @@ fn compare(
         let mut tree = Tree::of(&world.path("work"), Depth::Content);
         tree.0
             .retain(|p, _| !task.ignore.iter().any(|i| p.to_string_lossy().contains(i)));
-        if outcome.stderr.contains("agentwall: ") {
+        if outcome.stderr.contains("agentwall: cannot") {
             return Err(format!("the wall complained: {}", brief(&outcome.stderr)));
         }
         Ok(Play {
@@ -267,14 +270,17 @@ fn compare(
     }
 }
 
-/// What a task's script may use: `run CMD …`, and settings that make results repeatable.
+/// What a task's script may use: `run CMD …`, `run_and_commit CMD …`, and settings that make results repeatable.
 fn prelude(world: &World, wall: bool, rust: Option<&std::path::Path>) -> String {
     let run = if wall {
+        // Kept first, then committed: the status of the command comes through.
         world.fill(
-            "run() { '{wall}' run --policy '{policy}' --workspace '{work}' --commit -- \"$@\"; }",
+            "run() { '{wall}' run --policy '{policy}' --workspace '{work}' --keep -- \"$@\"; local s=$?; \
+             '{wall}' commit >&2 </dev/null; return $s; }
+             run_and_commit() { '{wall}' run --policy '{policy}' --workspace '{work}' --commit -- \"$@\"; }",
         )
     } else {
-        "run() { \"$@\"; }".to_owned()
+        "run() { \"$@\"; }; run_and_commit() { \"$@\"; }".to_owned()
     };
     let rust = rust.map_or_else(String::new, |r| {
         format!("export PATH={}/bin:$PATH\n", r.display())
@@ -301,6 +307,9 @@ fn normal(text: &str) -> String {
             // "0.52s", "889ms": a number with a unit of time.
             let unit: String = chars.clone().take(2).collect();
             let timed = unit.starts_with('s') || unit == "ms" || unit == " s";
+            if timed && unit == "ms" {
+                chars.next();
+            }
             out += if timed || number.contains('.') && unit.starts_with("s") {
                 "N"
             } else {
