@@ -146,7 +146,7 @@ impl Broker {
     fn report(&self, event: Event) {
         if !self.is_muted() {
             // A supervisor that is gone takes the broker with it.
-            let _ = self.line.send(&ToSupervisor::Event(event));
+            let _ = self.line.send(&ToSupervisor::Event(Box::new(event)));
         }
     }
 
@@ -422,7 +422,7 @@ impl Broker {
             enforced_by: "broker".to_owned(),
         };
         self.line
-            .ask(Request::Ask(event))
+            .ask(Request::Ask(Box::new(event)))
             .unwrap_or_else(|| Decision {
                 effect: Effect::Deny,
                 reason: format!("{} (nobody can be asked any more)", decision.reason),

@@ -209,7 +209,7 @@ pub fn launch<T>(spec: Spec, meanwhile: impl FnOnce() -> T) -> Result<(Wall, T),
 
 /// The controlling end of a terminal, if one is among the descriptors.
 fn terminal_of(fds: &mut Vec<OwnedFd>) -> Option<OwnedFd> {
-    let at = fds.iter().position(|fd| rustix::termios::isatty(fd))?;
+    let at = fds.iter().position(rustix::termios::isatty)?;
     Some(fds.remove(at))
 }
 

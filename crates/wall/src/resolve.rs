@@ -430,6 +430,7 @@ mod tests {
             root: open("/"),
             host_proc: open("/proc"),
             self_fd: open("/proc/self/fd"),
+            detached: Vec::new(),
         }
     }
 

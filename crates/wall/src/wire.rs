@@ -57,7 +57,7 @@ pub struct Event {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// A person has to answer.
-    Ask(Event),
+    Ask(Box<Event>),
     /// May the agent connect there? The supervisor knows names behind addresses.
     Connect {
         /// Destination address as the agent gave it.
@@ -72,7 +72,7 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 pub enum ToSupervisor {
     /// For the ledger; nobody waits.
-    Event(Event),
+    Event(Box<Event>),
     /// A question with the number its answer must carry.
     Question(u64, Request),
     /// The agent was stopped by job control (Ctrl-Z).

@@ -178,7 +178,7 @@ impl Supervisor {
             let message: ToSupervisor = serde_json::from_str(&line)
                 .map_err(|e| format!("the wall's broker sent something unreadable: {e}"))?;
             match message {
-                ToSupervisor::Event(event) => self.record(event),
+                ToSupervisor::Event(event) => self.record(*event),
                 ToSupervisor::Question(number, request) => self.answer(number, request),
                 ToSupervisor::Stopped => stopped(),
                 ToSupervisor::Ended { status, counts } => {
@@ -207,7 +207,7 @@ impl Supervisor {
         match request {
             Request::Ask(event) => {
                 let me = Arc::clone(self);
-                self.asks.ask(self, event, move |decision| {
+                self.asks.ask(self, *event, move |decision| {
                     me.send(&ToBroker::Answer(number, decision));
                 });
             }

@@ -65,8 +65,7 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
     let Some(path) = broker.string(&call, address) else {
         return;
     };
-    let follow =
-        !request.has(OFlags::NOFOLLOW) && !(request.creates() && request.has(OFlags::EXCL));
+    let follow = !(request.has(OFlags::NOFOLLOW) || request.creates() && request.has(OFlags::EXCL));
     if request.creates() {
         let name = if follow {
             broker.resolver.name_to_create(call.pid, dirfd, &path)
