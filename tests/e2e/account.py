@@ -34,12 +34,13 @@ class Account:
         self.world, self.name, self.uid = world, name, uid
         self.home = f"{world.base}/{home_name}"
         self.workspace = f"{self.home}/project"
-        # Where AgentWall keeps its state; its own default unless a test says otherwise.
-        self.state = os.environ.get("E2E_STATE") and f"{world.base}/state-{home_name}" or f"{self.home}/.local/state/agentwall"
+        # Where AgentWall keeps its state by default.
+        self.state = f"{self.home}/.local/state/agentwall"
         os.makedirs(self.home, mode=0o700)
         os.chown(self.home, uid, uid)
-        if os.environ.get("E2E_STATE"): os.makedirs(self.state, mode=0o700); os.chown(self.state, uid, uid)
         files = {**CANARIES, **{f"project/{k}": v for k, v in CRATE.items()},
+                 # As rustup does it: a login shell finds the toolchain through this file.
+                 ".profile": f'PATH="{world.stage}/bin:{world.stage}/rust/bin:$PATH"\n',
                  ".gitconfig": "[user]\n\tname = Tester\n\temail = tester@example.org\n"
                                "[init]\n\tdefaultBranch = main\n"}
         for path, content in files.items():
@@ -54,7 +55,7 @@ class Account:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": "/bin/bash",
                 "LANG": "C.UTF-8", "TERM": "xterm-256color",
                 "PATH": f"{stage}/bin:{stage}/rust/bin:/usr/local/bin:/usr/bin:/bin",
-                **({"AGENTWALL_STATE": self.state} if os.environ.get("E2E_STATE") else {}), **(extra or {})}
+                **(extra or {})}
 
     def start(self, command, cwd=None, env=None, **options):
         """Starts a program as this user, in a session of its own."""

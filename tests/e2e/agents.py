@@ -1,11 +1,13 @@
-"""How each real agent is started against the scripted model server, and what it needs for it.
+"""How each real agent is started against the scripted model server, and what it needs for it. Both
+run commands in a login shell, so PATH comes from /etc/profile and ~/.profile, not from the caller.
 
 Claude Code  ANTHROPIC_BASE_URL and any ANTHROPIC_API_KEY; nothing in the home folder. It writes
              ~/.claude.json and ~/.claude/. Without a person it needs --dangerously-skip-permissions
              (its own questions are off, the wall decides), which it refuses to root unless
              IS_SANDBOX=1 says that something else is the sandbox.
              For its full-screen mode ~/.claude.json must say that the welcome is over, that the
-             workspace is trusted and that the API key may be used (its last 20 characters).
+             workspace is trusted and that the API key may be used (its last 20 characters), and
+             ~/.claude/settings.json that the warning about skipped permissions was read.
 Codex        ~/.codex/config.toml with a model provider whose wire_api is "responses". It writes
              sessions and a database below ~/.codex. Its own sandbox is switched off by
              --dangerously-bypass-approvals-and-sandbox: the wall is the sandbox.
@@ -24,11 +26,11 @@ class Claude:
     @staticmethod
     def prepare(account, port):
         config = {"hasCompletedOnboarding": True, "theme": "dark", "numStartups": 3,
-                  "bypassPermissionsModeAccepted": True,
                   "customApiKeyResponses": {"approved": [API_KEY[-20:]], "rejected": []},
                   "projects": {account.workspace: {"hasTrustDialogAccepted": True,
                                                    "hasCompletedProjectOnboarding": True}}}
         account.write(".claude.json", json.dumps(config))
+        account.write(".claude/settings.json", '{"skipDangerousModePermissionPrompt": true}')
         return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": API_KEY,
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1",
                 "IS_SANDBOX": "1"}

@@ -14,6 +14,7 @@ from wall import Wall, extra_rules, policy_from_template
 FLAG = {"claude": "--dangerously-skip-permissions",
         "codex": "--dangerously-bypass-approvals-and-sandbox"}
 DRAWN = {"claude": "Claude Code", "codex": "OpenAI Codex"}
+READY = {"claude": r"bypass permissions on|Esc to cancel", "codex": r"gpt-5-codex\S* default"}
 ANSWER = "An answer from the script."
 
 
@@ -70,7 +71,11 @@ def terminal(report, world, agent, user):
         screen = Screen(account, f"sh -c '{command}; echo left=$?; stty -a; sleep 300'", env)
         try:
             report.check("it draws", screen.wait(DRAWN[agent.word]), screen.text())
-            time.sleep(1.5)
+            screen.wait(READY[agent.word])
+            time.sleep(1)
+            if "Esc to cancel" in screen.text():  # an offer of a new feature
+                screen.key("Escape")
+                time.sleep(1)
             screen.type("do it")
             report.check("it takes keys, runs a tool and answers", screen.wait(ANSWER),
                          screen.text())

@@ -86,4 +86,7 @@ def extra_rules(account, port):
          "resource": "dns:allowed.test", "effect": "allow"},
         {"id": "e2e-programs", "priority": 1, "action": ["file.read", "file.exec", "process.exec"],
          "resource": [stage, f"{stage}/**"], "effect": "allow"},
+        # Agents run commands in a login shell, which takes PATH from here.
+        {"id": "e2e-login-shell", "priority": 1, "action": "file.read",
+         "resource": "~/.profile", "effect": "allow"},
     ]
