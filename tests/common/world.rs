@@ -103,7 +103,7 @@ rules:
   - { id: programs, priority: 100, action: process.exec, resource: ["/usr/**", "/bin/**", "/sbin/**", "{kit}/**"], effect: allow }
   - { id: system, priority: 100, action: [file.read, file.exec], resource: ["/", "/usr/**", "/bin/**", "/sbin/**", "/lib/**", "/lib64/**", "/etc/**", "/proc/**", "/sys/**", "{kit}/**"], effect: allow }
   - { id: own-proc, priority: 100, action: file.write, resource: "/proc/[0-9]*/**", effect: allow }
-  - { id: devices, priority: 100, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty}", "/dev/pts/**"], effect: allow }
+  - { id: devices, priority: 100, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty,ptmx}", "/dev/pts/**"], effect: allow }
   - { id: shared-memory, priority: 100, action: "file.*", resource: "/dev/shm/**", effect: isolate }
   - { id: readable, priority: 150, action: file.read, resource: ["{home}/**", "{out}/**", "{pub}/**"], effect: allow }
   - { id: commit, priority: 150, action: file.commit, resource: "${workspace}/**", effect: allow }

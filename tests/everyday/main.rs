@@ -33,7 +33,7 @@ rules:
   - { id: own-processes, priority: 10, action: [process.exec, process.signal, process.trace], effect: allow }
   - { id: commit, priority: 20, action: file.commit, resource: "${workspace}/**", effect: allow }
   - { id: copies, priority: 30, action: "file.*", resource: ["${workspace}/**", "{home}/**", "/tmp/**", "/dev/shm/**"], effect: isolate }
-  - { id: devices, priority: 40, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty}", "/dev/pts/**"], effect: allow }
+  - { id: devices, priority: 40, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty,ptmx}", "/dev/pts/**"], effect: allow }
   - { id: own-proc, priority: 40, action: file.write, resource: "/proc/[0-9]*/**", effect: allow }
   - { id: readable, priority: 50, action: [file.read, file.exec], effect: allow }
 "#;
