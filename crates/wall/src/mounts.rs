@@ -113,6 +113,8 @@ pub fn build(
         tmpfs(c"0755", false).map_err(at("make a memory file system for", Path::new("/")))?;
     let stage_fd = open_exact(host.as_fd(), stage).map_err(at("open", stage))?;
     sys::attach(root.as_fd(), stage_fd.as_fd()).map_err(at("attach", stage))?;
+    // A host tree that holds the stage must not carry the root into itself.
+    sys::make_unbindable(root.as_fd()).map_err(at("keep apart", stage))?;
 
     let empty = tmpfs(c"0755", false).map_err(at("make a memory file system for", stage))?;
     openat(

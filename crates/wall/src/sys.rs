@@ -113,6 +113,27 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) 
     .map(drop)
 }
 
+/// Leaves the mount out of every recursive copy of a tree that it is attached in
+/// (Documentation/filesystems/sharedsubtree.rst, "unbindable mount").
+pub fn make_unbindable(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        propagation: libc::MS_UNBINDABLE,
+        ..MountAttr::default()
+    };
+    // SAFETY: an empty NUL-terminated path with AT_EMPTY_PATH, and a struct of the stated size.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
 /// open_tree(2): a detached copy of the mount at `fd`.
 pub fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: i32 = 1;
