@@ -362,7 +362,7 @@ fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<u8>
     let [input, output, _] = standard_terminals();
     if ending.commit {
         let report = commit::commit_session(state, &mut session, &commit::Options::default())?;
-        commit::print_report(&session, &report)?;
+        commit::note_report(&session, &report);
         return Ok(report.status());
     }
     if ending.discard {

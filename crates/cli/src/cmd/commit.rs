@@ -287,6 +287,18 @@ pub fn commit_set(
 
 /// What a commit did, for a person.
 pub fn print_report(session: &Session, report: &Report) -> Result<()> {
+    output::print(&report_text(session, report))?;
+    print_notes(report);
+    Ok(())
+}
+
+/// The same on standard error: the output of a run is the agent's.
+pub fn note_report(session: &Session, report: &Report) {
+    eprint!("{}", report_text(session, report));
+    print_notes(report);
+}
+
+fn report_text(session: &Session, report: &Report) -> String {
     let mut rows = Vec::new();
     for line in &report.changes {
         let style = match line.became {
@@ -320,7 +332,10 @@ pub fn print_report(session: &Session, report: &Report) -> Result<()> {
         report.session,
         parts.join(", ")
     ));
-    output::print(&text)?;
+    text
+}
+
+fn print_notes(report: &Report) {
     if report.count(Became::Held) > 0 {
         output::note(
             "held changes are still in the session: name them after '--', or give --held, to commit \
@@ -339,7 +354,6 @@ pub fn print_report(session: &Session, report: &Report) -> Result<()> {
     for warning in &report.warnings {
         output::note(&format!("{warning}; the next commit tries again"));
     }
-    Ok(())
 }
 
 /// Asks a yes-or-no question; anything but yes is no.
