@@ -27,14 +27,24 @@ MARK = "AGENTWALL_E2E_INSIDE"
 
 
 def enter(script, arguments):
-    """Starts the runner again inside its own world, unless this already is the inside."""
+    """Starts the runner again inside its own world, unless this already is the inside; there it is
+    the first process and has to bury orphans, so the tests run in a child of it."""
     if os.environ.get(MARK):
-        return
+        return _as_init() if os.getpid() == 1 else None
     # Inside, process numbers start again from 1; the outer one names the base folder.
     os.environ[MARK] = f"{os.getpid()}{'' if os.getuid() == 0 else '-mapped'}"
     mapped = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     os.execvp("unshare", ["unshare", *mapped, "--net", "--mount", "--pid", "--ipc", "--fork",
                           "--mount-proc", "--kill-child", script, *arguments])
+
+
+def _as_init():
+    """Forks: the child returns, the parent reaps until the child ends and passes its status on."""
+    child = os.fork()
+    while child:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xff)
 
 
 def mapped():
