@@ -73,6 +73,19 @@ pub fn prepare(
         })
     };
     let mut view = plan(&protected)?;
+    // A policy file that the agent could change would be the next session's policy.
+    let exposed: Vec<PathBuf> = sources
+        .iter()
+        .filter_map(|s| Path::new(&s.name).canonicalize().ok())
+        .filter(|file| {
+            view.placement(file)
+                .is_some_and(|p| p.writes == Writes::Direct)
+        })
+        .collect();
+    if !exposed.is_empty() {
+        protected.extend(exposed);
+        view = plan(&protected)?;
+    }
     let mut layers_outside = Vec::new();
     for root in isolated_around(&view, state.root()) {
         layers_outside.push((root.clone(), outside_folder(&root)?));

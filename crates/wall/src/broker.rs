@@ -239,12 +239,7 @@ impl Broker {
             noexec: true,
             startable: false,
         };
-        self.view
-            .nodes
-            .iter()
-            .rev()
-            .find(|n| path.starts_with(&n.path) && n.path != Path::new("/"))
-            .map_or(&WALL_MADE, |n| &n.placement)
+        self.view.placement(path).unwrap_or(&WALL_MADE)
     }
 
     /// Where a change below `path` has to be carried out.

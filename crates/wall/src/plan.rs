@@ -97,6 +97,17 @@ pub struct FileView {
     pub notes: Vec<String>,
 }
 
+impl FileView {
+    /// What holds at a path; `None` for what the wall itself makes.
+    pub fn placement(&self, path: &Path) -> Option<&Placement> {
+        self.nodes
+            .iter()
+            .rev()
+            .find(|n| path.starts_with(&n.path) && n.path != Path::new("/"))
+            .map(|n| &n.placement)
+    }
+}
+
 /// What the planner looks at.
 #[derive(Debug)]
 pub struct PlanInput<'a> {
