@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import account as accounts
@@ -95,7 +96,8 @@ def killed(report, world, agent, user):
                                       extra_rules(account, server.port),
                                       f"{account.home}/policy.yaml", account)
         process = account.start(
-            wall.run_arguments(policy, [agent.word, *agent.arguments(PROMPT)], "--keep"), env=env)
+            wall.run_arguments(policy, [agent.word, *agent.arguments(PROMPT)], "--keep"), env=env,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while not processes(account, "echo $i > beat") and time.monotonic() < end:
             time.sleep(0.1)

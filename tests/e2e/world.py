@@ -160,6 +160,9 @@ class _Canary(http.server.ThreadingHTTPServer):
         self.world.hits.append((self.server_address[0], peer))
         return connection, peer
 
+    def handle_error(self, request, client_address):
+        """A client that went away is counted already."""
+
 
 class _Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
