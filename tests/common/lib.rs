@@ -15,6 +15,7 @@ pub mod kit;
 pub mod options;
 pub mod run;
 pub mod servers;
+pub mod session;
 pub mod tree;
 pub mod world;
 

@@ -300,23 +300,23 @@ os.setxattr(\"g\", \"user.k\", b\"v\"); print(os.getxattr(\"g\", \"user.k\")); p
             r#"in_wall 'id -u; whoami; test -w . && echo writable; stat -c %U:%G . | sed "s/.*:/group:/" | wc -l; touch mine; test "$(stat -c %u mine)" = "$(id -u)" && echo owned'; stat -c %U mine; echo task-done"#,
         ),
         Task {
-            limit: 60,
+            limit: 200,
             ..task(
                 "terminal-editor",
                 &["tmux", "vim"],
                 r#"
 S="tmux -L aw$$ -f /dev/null"; declare -f run > env.sh; export -f run
 $S new-session -d -x 80 -y 24 "bash -c 'run vim -u NONE -i NONE -n typed.txt; echo left \$?; sleep 30'"
-for i in $(seq 80); do $S capture-pane -p | grep -q typed.txt && break; sleep 0.1; done
+for i in $(seq 250); do $S capture-pane -p | grep -q typed.txt && break; sleep 0.1; done
 $S send-keys i 'hello from a terminal' Enter 'second line' Escape; sleep 0.5
 $S resize-window -x 100 -y 30; sleep 0.5; $S send-keys ':call writefile([&columns . "x" . &lines], "size.txt")' Enter; sleep 0.3
 $S send-keys ':wq' Enter
-for i in $(seq 80); do $S capture-pane -p | grep -q 'left 0' && break; sleep 0.1; done
+for i in $(seq 250); do $S capture-pane -p | grep -q 'left 0' && break; sleep 0.1; done
 $S capture-pane -p | grep left; $S kill-server 2>/dev/null; rm -f env.sh; cat typed.txt size.txt; echo task-done"#,
             )
         },
         Task {
-            limit: 60,
+            limit: 200,
             ..task(
                 "terminal-signals",
                 &["tmux"],
@@ -324,12 +324,13 @@ $S capture-pane -p | grep left; $S kill-server 2>/dev/null; rm -f env.sh; cat ty
 S="tmux -L aw$$ -f /dev/null"; export -f run
 $S new-session -d -x 80 -y 24 "bash --norc --noprofile"
 type run | tail -n +2 > /dev/null; screen() { $S capture-pane -p; }
-until_shown() { for i in $(seq 80); do screen | grep -q "$1" && return; sleep 0.1; done; echo "never shown: $1"; screen; }
+idle() { for i in $(seq 250); do screen | grep -v "^$" | tail -1 | grep -q "^ready> *$" && return; sleep 0.1; done; echo "not idle"; screen; }
+until_shown() { for i in $(seq 250); do screen | grep -q "$1" && return; sleep 0.1; done; echo "never shown: $1"; screen; }
 $S send-keys "PS1='ready> '; clear" Enter; until_shown 'ready>'
-$S send-keys "run sh -c 'echo sleep-begins; sleep 50'" Enter; until_shown '^sleep-begins'; sleep 0.3; $S send-keys C-c; sleep 0.5; $S send-keys 'echo int=$?' Enter; until_shown 'int=130'; screen | grep -o '^int=.*'
-$S send-keys "run sh -c 'trap \"echo caught\" INT; echo loop-begins; while :; do sleep 0.2; done'" Enter; until_shown '^loop-begins'; $S send-keys C-c; until_shown '^.*caught$'; $S send-keys 'C-\'; sleep 0.7
-$S send-keys "run sh -c 'stty size'" Enter; until_shown '24 80'; $S resize-window -x 90 -y 20; sleep 0.3; $S send-keys "run stty size" Enter; until_shown '20 90'
-$S send-keys "clear; run bash --norc --noprofile -i" Enter; until_shown '^bash-'; $S send-keys 'sleep 60' Enter; sleep 0.7; $S send-keys C-z; until_shown Stopped; $S send-keys 'kill -9 %1; wait; clear; echo killed' Enter; until_shown '^killed'; $S send-keys 'exit 9' Enter; until_shown '^ready>'; $S send-keys 'echo code=$?' Enter; until_shown 'code=9'; screen | grep -o '^code=.*'
+idle; $S send-keys "run sh -c 'echo sleep-begins; sleep 50'" Enter; until_shown '^sleep-begins'; sleep 0.3; $S send-keys C-c; idle; $S send-keys 'echo int=$?' Enter; until_shown 'int=130'; screen | grep -o '^int=.*'
+idle; $S send-keys "run sh -c 'trap \"echo caught\" INT; echo loop-begins; while :; do sleep 0.2; done'" Enter; until_shown '^loop-begins'; $S send-keys C-c; until_shown '^.*caught$'; $S send-keys 'C-\'; sleep 0.7
+idle; $S send-keys "run sh -c 'stty size'" Enter; until_shown '24 80'; $S resize-window -x 90 -y 20; sleep 0.3; idle; $S send-keys "run stty size" Enter; until_shown '20 90'
+idle; $S send-keys "clear; run bash --norc --noprofile -i" Enter; until_shown '^bash-'; $S send-keys 'sleep 60' Enter; sleep 0.7; $S send-keys C-z; until_shown Stopped; $S send-keys 'kill -9 %1; wait; clear; echo killed' Enter; until_shown '^killed'; $S send-keys 'exit 9' Enter; until_shown '^ready>'; idle; $S send-keys 'echo code=$?' Enter; until_shown 'code=9'; screen | grep -o '^code=.*'
 $S kill-server 2>/dev/null; echo task-done"#,
             )
         },

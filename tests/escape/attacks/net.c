@@ -19,7 +19,7 @@ static int talk(int s, const char *r) {
     char buf[512];
     struct pollfd p = {.fd = s, .events = POLLIN};
     if (token && send(s, token, strlen(token), MSG_NOSIGNAL) < 0) return refused(r);
-    if (poll(&p, 1, 1500) <= 0) { errno = ETIMEDOUT; return refused(r); }
+    if (poll(&p, 1, 8000) <= 0) { errno = ETIMEDOUT; return refused(r); }
     ssize_t n = recv(s, buf, sizeof buf - 1, 0);
     if (n <= 0) { if (!n) errno = ECONNRESET; return refused(r); }
     buf[n] = 0;

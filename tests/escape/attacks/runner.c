@@ -185,7 +185,7 @@ int main(int c, char **v) {
         good = scratch, bad = p;
         strcpy(swapped, good);
         pthread_create(&t, 0, swapper, 0);
-        for (int i = 0; i < 200; i++) {
+        for (int i = 0; i < 600; i++) {
             pid_t k = vfork();
             if (k == 0) { execve(swapped, args, environ); _exit(7); }
             int st;
