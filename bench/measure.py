@@ -67,12 +67,15 @@ def mad(values):
 
 
 def ratio_row(name, unit, scale, wall, native, limit, method, at_least=False):
-    """A row whose target is on the ratio wall / baseline; `scale` turns numbers into the unit."""
+    """A row whose target is on the ratio wall / baseline; `scale` turns numbers into the unit.
+    Without a limit the row informs, and is always ok."""
     value, base = statistics.median(wall) * scale, statistics.median(native) * scale
     ratio = value / base
-    return row(name, value, unit, base, ratio,
-               f"ratio {'>=' if at_least else '<='} {limit}",
-               ratio >= limit if at_least else ratio <= limit,
+    target, good = "none, to know", True
+    if limit is not None:
+        target = f"ratio {'>=' if at_least else '<='} {limit}"
+        good = ratio >= limit if at_least else ratio <= limit
+    return row(name, value, unit, base, ratio, target, good,
                len(wall), mad([w / n for w, n in zip(wall, native)]), method)
 
 
