@@ -1,4 +1,5 @@
-"""Starting: the one-word forms with a fresh home, `init`, and a supervisor that is killed."""
+"""Starting and ending: the one-word forms with a fresh home, `init`, a supervisor that is killed, a
+session that is discarded."""
 
 import os
 import signal
@@ -117,6 +118,36 @@ def killed(report, world, agent, user):
     diff = wall.call("diff", "--stat")
     report.check("its copy is still there to look at", "beat" in diff.stdout,
                  diff.stdout + diff.stderr)
+
+
+def wreck(report, world, agent, user):
+    """The agent deletes all it can reach, the project included. On the host nothing is missing, and
+    one `discard` ends it."""
+    if not report.case(f"{agent.name} deletes everything, as {user[0]}"):
+        return
+    account = accounts.Account(world, *user, f"wreck-{user[0]}-{agent.name}")
+    wall = Wall(account)
+    delete = ("case $HOME in */agentwall-e2e-*/*) find ~ -mindepth 1 -delete;; esac; "
+              "ls -A . | wc -l")
+    with ModelServer([{"name": "delete", "run": delete}, {"text": "Done."}]) as server:
+        env = agent.prepare(account, server.port)
+        policy = policy_from_template(world.root, agent.template,
+                                      extra_rules(account, server.port),
+                                      f"{account.home}/policy.yaml", account)
+        result = wall.run(policy, [agent.word, *agent.arguments(PROMPT)], "--keep", env=env,
+                          timeout=120)
+        text = server.transcript.text_of("delete") or result.stderr
+    report.check("the agent believes the project is gone",
+                 text.strip().splitlines()[-1:] == ["0"], text)
+    report.check("nothing is missing on the host", account.snapshot() == account.before)
+    diff = wall.call("diff", "--stat")
+    report.check("the diff shows the deletions", "Cargo.toml" in diff.stdout, diff.stdout)
+    gone = wall.call("discard", "--yes")
+    report.check("discard drops them", gone.returncode == 0, gone.stderr)
+    report.check("still nothing is missing", account.snapshot() == account.before)
+    again = wall.call("commit", "--yes")
+    report.check("there is nothing left to commit", "nothing" in again.stdout + again.stderr
+                 and account.snapshot() == account.before, again.stdout + again.stderr)
 
 
 def processes(account, text):
