@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A scripted model: speaks to real agents, thinks nothing.
 
 It answers the two streaming protocols that coding agents use, on loopback, from a list of steps:
