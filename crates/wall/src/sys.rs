@@ -422,7 +422,14 @@ pub fn await_exec(check: impl FnOnce(u32) -> bool) -> ExecOutcome {
         if !check(pid as u32) {
             // SAFETY: kill(2) takes integers; the tracee stands still, so the id is its own.
             unsafe { libc::kill(pid, libc::SIGKILL) };
-            outcome = ExecOutcome::Killed;
+            // It ends traced: its parent hears of it only after this thread took notice.
+            // SAFETY: `status` is a valid place for the wait status.
+            while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD) }
+                == pid
+                && !libc::WIFSIGNALED(status)
+                && !libc::WIFEXITED(status)
+            {}
+            return ExecOutcome::Killed;
         }
     }
     // A stop for a signal hands the signal on; an event has none to hand on.
