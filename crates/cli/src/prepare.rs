@@ -2,6 +2,8 @@
 //! of the file view, and whether this host can keep what the policy asks for.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -39,7 +41,16 @@ pub struct Prepared {
 
 /// Patterns in the form the wall needs: they name objects, whichever way the host spells them.
 pub fn on_this_host(policy: Policy) -> Policy {
-    policy.with_real_paths(&|path: &Path| path.canonicalize().ok())
+    // The same places stand in many rules.
+    let known: RefCell<HashMap<PathBuf, Option<PathBuf>>> = RefCell::default();
+    policy.with_real_paths(&|path: &Path| {
+        if let Some(real) = known.borrow().get(path) {
+            return real.clone();
+        }
+        let real = path.canonicalize().ok();
+        known.borrow_mut().insert(path.to_owned(), real.clone());
+        real
+    })
 }
 
 /// Loads the policy and plans the wall.

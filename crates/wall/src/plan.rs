@@ -12,7 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::FileTypeExt,
+    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -216,8 +216,8 @@ struct Planner<'a> {
     paths: BTreeMap<PathBuf, (NodeKind, bool)>,
     /// Places the policy names where nothing is (or a symlink, which is not an object).
     absent: Vec<PathBuf>,
-    /// Those of them that are denied, per verb; filled when first needed.
-    absent_denied: BTreeMap<Verb, BTreeSet<PathBuf>>,
+    /// Whether they are denied, per verb and index; looked up when first needed.
+    absent_denied: BTreeMap<(Verb, usize), bool>,
     view: FileView,
 }
 
@@ -238,6 +238,8 @@ impl<'a> Planner<'a> {
 
     fn run(mut self) -> Result<FileView, PlanError> {
         self.collect()?;
+        self.absent.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+        self.absent.dedup();
         self.split_isolated_trees()?;
         let paths: Vec<_> = self.paths.iter().map(|(p, k)| (p.clone(), *k)).collect();
         for (path, (kind, is_mount)) in paths {
@@ -325,27 +327,44 @@ impl<'a> Planner<'a> {
         if kind == NodeKind::File {
             return self.decided(verb, path);
         }
-        if !self.absent_denied.contains_key(&verb) {
-            let no = |path: &&PathBuf| {
-                // What could be made there could be read afterwards.
-                let unmakeable =
-                    verb != Verb::FileRead || self.decided(Verb::FileCreate, path).denied();
-                unmakeable && self.decided(verb, path).denied()
+        let mut except = below.to_vec();
+        for index in self.absent_below(path) {
+            let denied = match self.absent_denied.get(&(verb, index)) {
+                Some(denied) => *denied,
+                None => self.absent_is_denied(verb, index),
             };
-            let set = self.absent.iter().filter(no).cloned().collect();
-            self.absent_denied.insert(verb, set);
+            if denied {
+                except.push(self.absent[index].clone());
+            }
         }
-        let absent = self.absent_denied[&verb]
-            .range(path.to_owned()..)
-            .take_while(|p| p.starts_with(path))
-            .filter(|p| p.as_path() != path);
-        let except: Vec<PathBuf> = below.iter().chain(absent).cloned().collect();
         self.region(verb, path, &except)
+    }
+
+    fn absent_is_denied(&mut self, verb: Verb, index: usize) -> bool {
+        let path = &self.absent[index];
+        // What could be made there could be read afterwards.
+        let unmakeable = verb != Verb::FileRead || self.decided(Verb::FileCreate, path).denied();
+        let denied = unmakeable && self.decided(verb, path).denied();
+        self.absent_denied.insert((verb, index), denied);
+        denied
+    }
+
+    /// The absent places below a folder: neighbours in the order of their bytes.
+    fn absent_below(&self, dir: &Path) -> std::ops::Range<usize> {
+        let mut front = dir.as_os_str().as_bytes().to_vec();
+        if !front.ends_with(b"/") {
+            front.push(b'/');
+        }
+        let start = self
+            .absent
+            .partition_point(|p| p.as_os_str().as_bytes() < front.as_slice());
+        let inside = |p: &PathBuf| p.as_os_str().as_bytes().starts_with(&front);
+        start..start + self.absent[start..].partition_point(inside)
     }
 
     /// Whether everything that is in a folder now is denied; then by which rule.
     fn hidden_without_absent(&self, path: &Path, below: &[PathBuf]) -> Option<Option<String>> {
-        let absent = self.absent.iter().filter(|p| p.starts_with(path));
+        let absent = &self.absent[self.absent_below(path)];
         let except: Vec<PathBuf> = below.iter().chain(absent).cloned().collect();
         let read = self.region(Verb::FileRead, path, &except);
         let no = |verb: &Verb| self.region(*verb, path, &except).denied();
