@@ -1,0 +1,150 @@
+//! Mode, owner, extended attributes and times, always through a descriptor of the very object.
+//!
+//! They are set, not inherited: neither the umask nor a default ACL of the directory has a say.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, fstat, fsync,
+    futimens, utimensat,
+};
+use rustix::io::Errno;
+
+use super::{LayerCommit, Step, Stop, at, io_at};
+use crate::change::{Change, Conflict};
+use crate::commit::Status;
+use crate::content::{CAPABILITY, Xattrs, all_xattrs, set_xattrs, travelling, xattr_digest};
+use crate::dir::{Snapshot, open_in, open_private, split, stat_in};
+use crate::layer::Timestamp;
+
+impl LayerCommit<'_> {
+    /// Changes mode, owner and attributes of a file in place; the inode is checked by descriptor.
+    pub(super) fn file_meta(&mut self, change: &Change, parent: &OwnedFd, rel: &[u8]) -> Step<()> {
+        let name = split(rel).1;
+        let fd = open_in(parent, name, OFlags::RDONLY).map_err(at("open the original"))?;
+        let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
+        if !self.as_reviewed(change, Some(&now)) {
+            return Err(Stop::Conflict(Conflict::ChangedSinceReview));
+        }
+        let updir = self
+            .upper
+            .parent(rel)
+            .map_err(at("open the session's copy"))?;
+        let source = open_private(&updir, name, false).map_err(at("open the session's copy"))?;
+        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        // The content is the same, so the original keeps its times.
+        attributes(change, &source, &fd, &new)?;
+        fsync(&fd).map_err(at("sync the original"))
+    }
+
+    /// Gives a directory its mode, owner and attributes; a new one also its times.
+    pub(super) fn directory_meta(
+        &mut self,
+        change: &Change,
+        rel: &[u8],
+        is_new: bool,
+    ) -> Step<Status> {
+        let (dir, name) = split(rel);
+        let parent = if is_new {
+            self.lower.dir(dir).map_err(at("open the directory"))?
+        } else {
+            self.parent(change, dir)?
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = open_in(&parent, name, flags).map_err(|e| match e {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                Stop::Conflict(Conflict::ChangedSinceReview)
+            }
+            e => Stop::Failed("open the directory", e),
+        })?;
+        let now = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
+        let ours = if is_new {
+            self.made_dirs.get(rel) == Some(&now.id)
+        } else {
+            change.old.as_ref().is_some_and(|old| old.same_object(&now))
+        };
+        if !ours {
+            return Err(Stop::Conflict(Conflict::ChangedSinceReview));
+        }
+        let updir = self
+            .upper
+            .parent(rel)
+            .map_err(at("open the session's copy"))?;
+        let source = open_private(&updir, name, true).map_err(at("open the session's copy"))?;
+        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
+            return Err(Stop::Conflict(Conflict::UpperChanged));
+        }
+        if is_new {
+            give_attributes(change, &source, &fd, &new)?;
+        } else {
+            attributes(change, &source, &fd, &new)?;
+        }
+        fsync(&fd).map_err(at("sync the directory"))?;
+        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
+        self.record
+            .touch(&end)
+            .map_err(io_at("write the commit record"))?;
+        Ok(Status::Committed)
+    }
+}
+
+/// Mode, owner and attributes of `source` for `to`, which must be what was reviewed.
+fn attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -> Step<()> {
+    let all = all_xattrs(source.as_fd()).map_err(at("read the attributes"))?;
+    let want: Xattrs = travelling(&all);
+    if xattr_digest(&want) != change.xattrs {
+        return Err(Stop::Conflict(Conflict::UpperChanged));
+    }
+    let have = Snapshot::new(&fstat(to).map_err(at("examine the new object"))?);
+    if (have.uid, have.gid) != (new.uid, new.gid) {
+        let uid = (have.uid != new.uid).then(|| Uid::from_raw(new.uid));
+        let gid = (have.gid != new.gid).then(|| Gid::from_raw(new.gid));
+        fchown(to, uid, gid).map_err(at("set the owner"))?;
+    }
+    // Capabilities last: changing the owner drops them, as it drops the set-id bits.
+    let plain = want.iter().filter(|(k, _)| k.as_slice() != CAPABILITY);
+    set_xattrs(to, &plain.map(|(k, v)| (k.clone(), v.clone())).collect())
+        .map_err(at("set the attributes"))?;
+    fchmod(to, Mode::from_raw_mode(new.mode)).map_err(at("set the mode"))?;
+    set_xattrs(to, &want).map_err(at("set the attributes"))
+}
+
+pub(super) fn give_attributes(
+    change: &Change,
+    source: &OwnedFd,
+    to: &OwnedFd,
+    new: &Snapshot,
+) -> Step<()> {
+    attributes(change, source, to, new)?;
+    futimens(to, &times(new.mtime)).map_err(at("set the times"))
+}
+
+/// Owner and times of a symlink or node.
+pub(super) fn own(parent: &OwnedFd, temp: &str, new: &Snapshot) -> Step<()> {
+    let have = stat_in(parent, temp.as_bytes()).map_err(at("examine the new object"))?;
+    if have.is_some_and(|h| (h.uid, h.gid) != (new.uid, new.gid)) {
+        let (uid, gid) = (Uid::from_raw(new.uid), Gid::from_raw(new.gid));
+        chownat(
+            parent,
+            temp,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(at("set the owner"))?;
+    }
+    utimensat(parent, temp, &times(new.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(at("set the times"))
+}
+
+pub(super) fn times(t: Timestamp) -> Timestamps {
+    let t = Timespec {
+        tv_sec: t.sec,
+        tv_nsec: i64::from(t.nsec),
+    };
+    Timestamps {
+        last_access: t,
+        last_modification: t,
+    }
+}

@@ -1,0 +1,160 @@
+//! The steps that change the original tree: a new object takes its name, an original leaves it.
+//!
+//! Each is noted in the record first, is one `renameat2(2)`, and is looked at afterwards: what came out
+//! must be what was reviewed, or it goes back.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
+use rustix::io::Errno;
+
+use super::{LayerCommit, Step, Stop, at, io_at};
+use crate::change::{Change, Conflict};
+use crate::dir::{EntryKind, Snapshot, join, split, stat_in};
+use crate::layer::FileId;
+use crate::record::Temp;
+use crate::scan::below;
+
+impl LayerCommit<'_> {
+    /// Builds the new object and gives it its name.
+    pub(super) fn put(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        dir: &[u8],
+        rel: &[u8],
+        old: Option<Snapshot>,
+    ) -> Step<()> {
+        let temp = self.temp_name();
+        self.record
+            .building(rel, &temp)
+            .map_err(io_at("write the commit record"))?;
+        if let Err(stop) = self.build(change, parent, rel, &temp) {
+            let _ = remove_built(parent, &temp, None);
+            return Err(stop);
+        }
+        let made = stat_in(parent, temp.as_bytes())
+            .and_then(|s| s.ok_or(Errno::NOENT))
+            .map_err(at("examine the new object"))?;
+        let noted = self.record.temp(Temp {
+            rel: rel.to_vec(),
+            name: temp.clone(),
+            new: Some(made.id),
+            old: old.clone(),
+        });
+        let result = noted
+            .map_err(io_at("write the commit record"))
+            .and_then(|()| self.install(change, parent, dir, rel, &temp, &made, old));
+        if result.is_err() {
+            // After a failed exchange the name may hold the original, which recovery puts back.
+            let _ = remove_built(parent, &temp, Some(made.id));
+        }
+        result
+    }
+
+    #[allow(clippy::too_many_arguments)] // one step of the protocol needs exactly these
+    pub(super) fn install(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        dir: &[u8],
+        rel: &[u8],
+        temp: &str,
+        made: &Snapshot,
+        old: Option<Snapshot>,
+    ) -> Step<()> {
+        let name = split(rel).1;
+        match old {
+            None => match renameat_with(parent, temp, parent, name, RenameFlags::NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => return Err(Stop::Conflict(Conflict::ChangedSinceReview)),
+                Err(e) => return Err(Stop::Failed("give the new object its name", e)),
+            },
+            Some(old) => {
+                match renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE) {
+                    Ok(()) => {}
+                    Err(Errno::NOENT) => return Err(Stop::Conflict(Conflict::ChangedSinceReview)),
+                    Err(e) => return Err(Stop::Failed("swap with the original", e)),
+                }
+                let temp_rel = join(dir, temp.as_bytes());
+                if !self.is_verified(parent, &temp_rel, &old) {
+                    renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
+                        .map_err(at("put the original back"))?;
+                    // Someone may have replaced our object in between; then the temporary name holds
+                    // theirs, which must not be removed.
+                    let back = stat_in(parent, temp.as_bytes()).ok().flatten();
+                    return Err(if back.is_some_and(|b| b.id == made.id) {
+                        Stop::Conflict(Conflict::ChangedSinceReview)
+                    } else {
+                        Stop::Failed("put the original back", Errno::BUSY)
+                    });
+                }
+                self.store(parent, temp_rel, temp, old, rel);
+            }
+        }
+        if change.entry == EntryKind::Directory {
+            self.made_dirs.insert(rel.to_vec(), made.id);
+            if let Ok(Some(now)) = stat_in(parent, name) {
+                self.record
+                    .touch(&now)
+                    .map_err(io_at("write the commit record"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes by moving aside, verifying, and moving to the trash.
+    pub(super) fn take_away(
+        &mut self,
+        parent: &OwnedFd,
+        dir: &[u8],
+        rel: &[u8],
+        old: Snapshot,
+    ) -> Step<()> {
+        let name = split(rel).1;
+        if old.kind == EntryKind::Directory
+            && let Some(conflict) = below(&self.lower, rel, self.layer, &self.record).conflict
+        {
+            return Err(Stop::Conflict(conflict));
+        }
+        let temp = self.temp_name();
+        let temp_rel = join(dir, temp.as_bytes());
+        self.record
+            .temp(Temp {
+                rel: rel.to_vec(),
+                name: temp.clone(),
+                new: None,
+                old: Some(old.clone()),
+            })
+            .map_err(io_at("write the commit record"))?;
+        match renameat_with(parent, name, parent, &temp, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(Stop::Failed("move the original aside", e)),
+        }
+        if !self.is_verified(parent, &temp_rel, &old) {
+            renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE)
+                .map_err(at("put the original back"))?;
+            return Err(Stop::Conflict(Conflict::ChangedSinceReview));
+        }
+        self.store(parent, temp_rel, &temp, old, rel);
+        Ok(())
+    }
+}
+
+/// Removes a temporary object of ours, which is a file, a link or an empty directory; given its
+/// identity, nothing else that took the name.
+pub(super) fn remove_built(
+    parent: &OwnedFd,
+    temp: &str,
+    only: Option<FileId>,
+) -> Result<(), Errno> {
+    let found = stat_in(parent, temp.as_bytes())?.map(|s| s.id);
+    if only.is_some() && found != only {
+        return Ok(());
+    }
+    match unlinkat(parent, temp, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(parent, temp, AtFlags::REMOVEDIR),
+        other => other,
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether originals still are what was reviewed.
+//!
+//! Before a step an original is compared with its change time, which no program can set. A rename sets
+//! it too, so after a swap everything else is compared.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fs::{OFlags, fstat, readlinkat};
+use rustix::io::Errno;
+
+use super::{LayerCommit, Step, Stop, at};
+use crate::change::{Change, ChangeKind, Conflict};
+use crate::content::content_hash;
+use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
+use crate::scan::{absolute, below};
+
+impl LayerCommit<'_> {
+    /// The original directory, which must be the reviewed one or one made by this commit.
+    pub(super) fn parent(&self, change: &Change, dir: &[u8]) -> Step<OwnedFd> {
+        let path = || absolute(&self.layer.root, dir);
+        let parent = self.lower.dir(dir).map_err(|e| match e {
+            Errno::NOENT => Stop::Conflict(Conflict::ParentVanished { path: path() }),
+            Errno::NOTDIR | Errno::LOOP => {
+                Stop::Conflict(Conflict::ParentNotDirectory { path: path() })
+            }
+            Errno::XDEV => Stop::Conflict(Conflict::MountPoint { path: path() }),
+            e => Stop::Failed("open the directory", e),
+        })?;
+        let id = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
+        let expected = change.parent.or_else(|| self.made_dirs.get(dir).copied());
+        if expected == Some(id) {
+            Ok(parent)
+        } else {
+            Err(Stop::Conflict(Conflict::ChangedSinceReview))
+        }
+    }
+
+    /// Whether the original is as the scan saw it, up to the traces of our own steps.
+    pub(super) fn as_reviewed(&self, change: &Change, now: Option<&Snapshot>) -> bool {
+        match (&change.old, now) {
+            (None, None) => true,
+            (Some(old), Some(now)) => {
+                old.same_object(now)
+                    && (old.kind == EntryKind::Directory
+                        || old.ctime == now.ctime
+                        || self.record.explains(now))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the original already is what the change wants (a repeated run).
+    pub(super) fn already(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        name: &[u8],
+        now: Option<&Snapshot>,
+    ) -> bool {
+        let (Some(new), Some(now)) = (&change.new, now) else {
+            return change.kind == ChangeKind::Delete && now.is_none();
+        };
+        if new.kind != now.kind || (new.kind != EntryKind::Symlink && new.mode != now.mode) {
+            return false;
+        }
+        match now.kind {
+            EntryKind::File => {
+                change.link_to.is_none()
+                    && open_in(parent, name, OFlags::RDONLY)
+                        .and_then(|fd| content_hash(fd.as_fd(), now.size))
+                        .is_ok_and(|h| change.content.as_ref() == Some(&h))
+            }
+            EntryKind::Symlink => readlinkat(parent, name, Vec::new()).is_ok_and(|t| {
+                change
+                    .target
+                    .as_ref()
+                    .is_some_and(|c| c.as_os_str().as_bytes() == t.to_bytes())
+            }),
+            // A directory that someone else made meanwhile is not known to be ours.
+            _ => false,
+        }
+    }
+
+    /// Whether what was moved to a temporary name is the reviewed original, unchanged.
+    pub(super) fn is_verified(&self, parent: &OwnedFd, temp_rel: &[u8], old: &Snapshot) -> bool {
+        let now = stat_in(parent, split(temp_rel).1).ok().flatten();
+        now.is_some_and(|now| old.same_object(&now))
+            && (old.kind != EntryKind::Directory
+                || below(&self.lower, temp_rel, self.layer, &self.record)
+                    .conflict
+                    .is_none())
+    }
+}

@@ -1,0 +1,143 @@
+//! What one upper entry means: the table of the crate documentation.
+//!
+//! Each arm of [`Walk::examine`] is a row of that table; [`Walk::descend`] says which original
+//! directory stands behind a directory, and whether it can be trusted to be the one the session saw.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use super::absolute;
+use super::below::below;
+use super::entry::{Same, Upper, compare, privileges};
+use super::walk::{Frame, Lower, LowerDir, Member, Walk};
+use crate::change::{Change, ChangeKind, Conflict};
+use crate::content::xattr_digest;
+use crate::dir::{EntryKind, Snapshot};
+
+impl Walk<'_> {
+    /// The table of the crate documentation. Returns the frame to descend into.
+    pub(super) fn examine(
+        &mut self,
+        rel: Vec<u8>,
+        upper: Upper,
+        lower: Option<Snapshot>,
+        lodir: Option<&OwnedFd>,
+        frame: &Frame,
+    ) -> Option<Frame> {
+        let new = &upper.stat;
+        let mut change = self.blank(&rel, ChangeKind::Add, new.kind, frame);
+        change.content.clone_from(&upper.content);
+        change.target = upper
+            .target
+            .clone()
+            .map(|t| PathBuf::from(OsString::from_vec(t)));
+        change.xattrs = xattr_digest(&upper.xattrs);
+        change.binary = upper.binary;
+        change.privileges = privileges(&upper);
+        change.new = Some(new.clone());
+        change.exec_gained = new.kind == EntryKind::File && new.mode & 0o111 != 0;
+
+        let is_dir = new.kind == EntryKind::Directory;
+        let special =
+            upper.foreign || matches!(new.kind, EntryKind::CharDevice | EntryKind::BlockDevice);
+        let mut differs = true;
+        if special {
+            change.kind = ChangeKind::Special;
+            change.old.clone_from(&lower);
+        } else if let Some(old) = &lower {
+            change.exec_gained &= old.kind != EntryKind::File || old.mode & 0o111 == 0;
+            change.breaks_hard_link = !is_dir && old.kind != EntryKind::Directory && old.nlink > 1;
+            change.conflict = change.conflict.or_else(|| self.doubt(old, frame));
+            change.old = Some(old.clone());
+            if old.kind == new.kind {
+                let same = compare(&rel, &upper, old, lodir, &mut change);
+                differs = same != Same::Everything;
+                change.kind = if same == Same::Content {
+                    ChangeKind::Meta
+                } else {
+                    ChangeKind::Modify
+                };
+            } else {
+                change.kind = ChangeKind::Replace;
+                if old.kind == EntryKind::Directory {
+                    let found = below(&self.lower, &rel, self.layer, &self.record);
+                    change.below = Some(found.count);
+                    change.conflict = change.conflict.or(found.conflict);
+                    self.deleted_files.extend(found.files);
+                }
+            }
+        } else if upper.origin && change.conflict.is_none() {
+            // A copied-up object whose original is not there: the session gave it a new name (rename,
+            // link), or someone took the original away. Only a change of the directory allows the
+            // latter; a copied-up directory cannot be renamed under `userxattr` at all.
+            let taken = match &frame.lower {
+                Lower::Dir(dir) => dir.changed || is_dir,
+                _ => false,
+            };
+            if taken {
+                change.conflict = Some(Conflict::Vanished);
+            }
+        }
+
+        let next = is_dir.then(|| self.descend(&rel, &upper, lower.as_ref(), &change, frame));
+        let is_member = !is_dir && new.nlink > 1 && change.kind != ChangeKind::Special;
+        if is_member {
+            self.groups.entry(new.id).or_default().push(Member {
+                rel,
+                lower,
+                change: change.clone(),
+                emitted: differs,
+            });
+        }
+        if differs {
+            self.changes.push(change);
+        }
+        next.filter(|_| !upper.foreign)
+    }
+
+    /// The frame for what is below an upper directory.
+    fn descend(
+        &self,
+        rel: &[u8],
+        upper: &Upper,
+        lower: Option<&Snapshot>,
+        change: &Change,
+        frame: &Frame,
+    ) -> Frame {
+        let opaque = frame.opaque || upper.opaque;
+        let path = || absolute(&self.layer.root, rel);
+        let state = match lower {
+            Some(old) if old.kind == EntryKind::Directory => {
+                let changed = self.changed(old);
+                let (parent_changed, parent_moved) = match &frame.lower {
+                    Lower::Dir(dir) => (dir.changed, dir.moved.clone()),
+                    _ => (false, None),
+                };
+                let here = changed && parent_changed && !self.options.trust_directories;
+                Lower::Dir(LowerDir {
+                    id: old.id,
+                    changed,
+                    moved: here
+                        .then(|| Conflict::DirectoryMaybeMoved { path: path() })
+                        .or(parent_moved),
+                })
+            }
+            Some(_) => match &change.conflict {
+                Some(_) => Lower::Blocked(Conflict::ParentNotDirectory { path: path() }),
+                None => Lower::Absent,
+            },
+            None => match (&frame.lower, &change.conflict) {
+                (Lower::Blocked(c), _) => Lower::Blocked(c.clone()),
+                (_, Some(_)) => Lower::Blocked(Conflict::ParentVanished { path: path() }),
+                _ => Lower::Absent,
+            },
+        };
+        Frame {
+            rel: rel.to_vec(),
+            opaque,
+            lower: state,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Reading upper directories: from what overlayfs left on disk to typed changes and conflicts.
+//!
+//! | module | does |
+//! |---|---|
+//! | `walk` | goes through an upper directory beside its original |
+//! | `examine` | the table of cases in the crate documentation: what one entry is |
+//! | `entry` | reads one upper entry and compares it with its original |
+//! | `below` | looks for changes of someone else below an original directory |
+//! | `relate` | hard-link groups and renames, once every entry is known |
+//!
+//! Nothing here writes to the original tree or changes what an upper directory means.
+
+mod below;
+mod entry;
+mod examine;
+mod relate;
+mod walk;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::change::{Change, ChangeSet};
+use crate::dir::Tree;
+use crate::layer::Layer;
+
+pub(crate) use below::below;
+use walk::Walk;
+
+/// Why a layer could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// The original tree cannot be opened as a directory, free of symlinks.
+    #[error("cannot open the original tree {root:?}: {source}; restore it, or export the session")]
+    Root {
+        /// The layer's root.
+        root: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Another directory is at the root than when the session began.
+    #[error("{root:?} is another directory than when the session began; move the original back")]
+    RootReplaced {
+        /// The layer's root.
+        root: PathBuf,
+    },
+    /// The upper directory cannot be opened.
+    #[error("cannot open the session's upper directory {upper:?}: {source}")]
+    Upper {
+        /// The layer's upper directory.
+        upper: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Something in the upper directory cannot be read.
+    #[error(
+        "cannot read the session's copy of {path:?}: {source}; if permission is denied, run as root \
+         of a user namespace that maps the owner"
+    )]
+    Entry {
+        /// The path in the original tree it stands for.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The record of earlier commits cannot be read.
+    #[error("cannot read the commit record {path:?}: {source}")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// How a scan judges doubtful cases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// Take it that no directory of the original tree was moved since the session began:
+    /// [`Conflict::DirectoryMaybeMoved`] is then not raised.
+    pub trust_directories: bool,
+}
+
+/// Reads the upper directories of unmounted overlays and compares them with the original trees.
+///
+/// # Errors
+/// A tree cannot be opened or an entry of an upper directory cannot be read. Trouble in the original
+/// tree is no error but a [`Conflict`] of the change.
+pub fn scan(layers: &[Layer]) -> Result<ChangeSet, ScanError> {
+    scan_with(layers, ScanOptions::default())
+}
+
+/// [`scan`] with options.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_with(layers: &[Layer], options: ScanOptions) -> Result<ChangeSet, ScanError> {
+    let mut changes = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        changes.append(&mut Walk::open(layer, index, options)?.changes()?);
+    }
+    changes.sort_by(|a, b| {
+        let key = |c: &Change| (c.path.as_os_str().as_bytes().to_vec(), c.layer);
+        key(a).cmp(&key(b))
+    });
+    Ok(ChangeSet::new(changes))
+}
+
+/// Opens the original tree of a layer and checks that it is the one the session began on.
+pub(crate) fn open_root(layer: &Layer) -> Result<Tree, ScanError> {
+    let root = Tree::open(&layer.root, true).map_err(|e| ScanError::Root {
+        root: layer.root.clone(),
+        source: e.into(),
+    })?;
+    let found = root.stat(b"").ok().flatten().map(|s| s.id);
+    if layer.root_id.is_some() && layer.root_id != found {
+        return Err(ScanError::RootReplaced {
+            root: layer.root.clone(),
+        });
+    }
+    Ok(root)
+}
+
+/// Opens the upper directory of a layer.
+pub(crate) fn open_upper(layer: &Layer) -> Result<Tree, ScanError> {
+    Tree::open(&layer.upper, false).map_err(|e| ScanError::Upper {
+        upper: layer.upper.clone(),
+        source: e.into(),
+    })
+}
+
+/// The absolute path of `rel` under `root`.
+pub(crate) fn absolute(root: &Path, rel: &[u8]) -> PathBuf {
+    if rel.is_empty() {
+        root.to_path_buf()
+    } else {
+        root.join(OsStr::from_bytes(rel))
+    }
+}
