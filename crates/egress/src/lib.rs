@@ -17,6 +17,9 @@
 
 mod addresses;
 mod egress;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod greeting;
 mod listeners;

@@ -98,6 +98,20 @@ fn datagram(
     });
 }
 
+/// The answer to one packet without a socket: `limit` as over TCP when `stream`, else as over UDP.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn answer_packet(packet: &[u8], stream: bool, names: &Names) -> Option<Vec<u8>> {
+    match Question::read(packet) {
+        Ok(mut question) => {
+            if stream {
+                question.limit = usize::from(u16::MAX);
+            }
+            Some(question.answer(names))
+        }
+        Err(answer) => answer,
+    }
+}
+
 /// The thread body that answers DNS over TCP.
 pub(crate) fn tcp_loop(shared: Arc<Shared>, listeners: Vec<TcpListener>) -> io::Result<ThreadBody> {
     for listener in &listeners {

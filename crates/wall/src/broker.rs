@@ -52,6 +52,12 @@ use crate::{
 
 pub use trail::{TRAIL_PATH, Trail, TrailEntry};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use {
+    connect::destination,
+    exec::{program_interpreter, shebang},
+};
+
 use pool::Pool;
 
 /// Longest path the kernel takes (`PATH_MAX`).

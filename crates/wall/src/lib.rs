@@ -19,6 +19,9 @@
 
 mod broker;
 mod canary;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod init;
 mod landlock_floor;
 mod launch;

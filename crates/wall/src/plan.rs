@@ -166,7 +166,7 @@ pub fn host_mounts() -> io::Result<Vec<PathBuf>> {
 }
 
 /// mountinfo escapes space, tab, newline and backslash as `\ooo`.
-fn unescape_octal(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape_octal(field: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -391,7 +391,7 @@ impl NamespaceIds {
     }
 }
 
-fn parse_status(text: &[u8]) -> Option<NamespaceIds> {
+pub(crate) fn parse_status(text: &[u8]) -> Option<NamespaceIds> {
     let text = String::from_utf8_lossy(text);
     let field = |name: &str| {
         text.lines()

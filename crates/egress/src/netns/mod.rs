@@ -6,7 +6,7 @@
 //! redirects TCP and DNS to the wall's listeners and refuses the rest. The rules sit in the namespace
 //! and are gone with it; the agent, without capabilities, cannot change them.
 
-mod netlink;
+pub(crate) mod netlink;
 mod nft;
 
 use std::{io, net::IpAddr, ops::RangeInclusive};

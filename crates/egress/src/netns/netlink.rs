@@ -152,7 +152,7 @@ impl Netlink {
 }
 
 /// Splits off the first message: type, sequence number, payload, rest.
-fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+pub(crate) fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let seq = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);

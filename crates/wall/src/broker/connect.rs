@@ -67,7 +67,12 @@ enum Peer {
 
 fn parse(bytes: &[u8]) -> io::Result<Peer> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-    let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+    let family: [u8; 2] = bytes
+        .get(..2)
+        .ok_or_else(invalid)?
+        .try_into()
+        .map_err(|_| invalid())?;
+    let family = i32::from(u16::from_ne_bytes(family));
     let port = || -> io::Result<u16> {
         let two = bytes.get(2..4).ok_or_else(invalid)?;
         Ok(u16::from_be_bytes([two[0], two[1]]))
@@ -101,6 +106,16 @@ fn parse(bytes: &[u8]) -> io::Result<Peer> {
             }
         },
         _ => Peer::Other,
+    })
+}
+
+/// What [`parse`] reads from a socket address: an address or a path, if it is of these kinds.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn destination(bytes: &[u8]) -> io::Result<(Option<SocketAddr>, Option<Vec<u8>>)> {
+    Ok(match parse(bytes)? {
+        Peer::Internet(address) => (Some(address), None),
+        Peer::Path(path) => (None, Some(path)),
+        Peer::Abstract | Peer::Other => (None, None),
     })
 }
 

@@ -284,18 +284,26 @@ fn head(broker: &Broker, object: &Object) -> Vec<u8> {
 }
 
 /// The interpreter of a `#!` line (execve(2), "Interpreter scripts").
-fn shebang(line: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn shebang(line: &[u8]) -> Option<Vec<u8>> {
     let end = line.iter().position(|b| *b == b'\n').unwrap_or(line.len());
     let line = line[..end].trim_ascii();
     let word = line.split(|b| matches!(b, b' ' | b'\t')).next()?;
     (!word.is_empty()).then(|| word.to_vec())
 }
 
-/// `PT_INTERP` of a 64-bit little-endian ELF file (elf(5)).
+/// The loader that an ELF file asks for.
 fn elf_interpreter(broker: &Broker, object: &Object) -> Option<Vec<u8>> {
     let fd: OwnedFd = broker.reopen(object.fd.as_fd(), OFlags::RDONLY).ok()?;
+    program_interpreter(|buf, at| rustix::io::pread(&fd, buf, at).ok())
+}
+
+/// `PT_INTERP` of a 64-bit little-endian ELF file (elf(5)). `read` fills a buffer from an offset of
+/// the file and says how many bytes were there.
+pub(crate) fn program_interpreter(
+    read: impl Fn(&mut [u8], u64) -> Option<usize>,
+) -> Option<Vec<u8>> {
     let mut header = [0u8; 64];
-    if rustix::io::pread(&fd, &mut header, 0).ok()? < 64 || header[4] != 2 {
+    if read(&mut header, 0)? < 64 || header[4] != 2 {
         return None;
     }
     let word = |b: &[u8]| b.try_into().map(u64::from_le_bytes).ok();
@@ -306,7 +314,7 @@ fn elf_interpreter(broker: &Broker, object: &Object) -> Option<Vec<u8>> {
         return None;
     }
     let mut entries = vec![0u8; usize::from(size) * usize::from(count)];
-    let n = rustix::io::pread(&fd, &mut entries, table).ok()?;
+    let n = read(&mut entries, table)?;
     entries[..n].chunks_exact(56).find_map(|entry| {
         const PT_INTERP: [u8; 4] = 3u32.to_le_bytes();
         if entry[..4] != PT_INTERP {
@@ -314,7 +322,7 @@ fn elf_interpreter(broker: &Broker, object: &Object) -> Option<Vec<u8>> {
         }
         let (offset, length) = (word(&entry[8..16])?, word(&entry[32..40])?);
         let mut text = vec![0u8; usize::try_from(length).ok().filter(|l| *l <= 4096)?];
-        let n = rustix::io::pread(&fd, &mut text, offset).ok()?;
+        let n = read(&mut text, offset)?;
         text.truncate(n);
         let end = text.iter().position(|b| *b == 0)?;
         text.truncate(end);
