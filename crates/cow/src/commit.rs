@@ -11,6 +11,7 @@
 //! Order per layer: directories, files, symlinks and other nodes, deletions, directory attributes
 //! from the leaves up. Whole-tree atomicity does not exist on ordinary file systems.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,9 +22,9 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::apply::LayerCommit;
+use crate::apply::{Digests, LayerCommit};
 use crate::change::{Change, ChangeSet, Conflict, Privilege};
-use crate::content::hex;
+use crate::content::{FileDigest, hex};
 use crate::layer::Layer;
 use crate::scan::ScanError;
 
@@ -118,6 +119,14 @@ pub struct Outcome {
     /// What became of it.
     #[serde(flatten)]
     pub status: Status,
+    /// The regular file that is in the original tree now: read back from what was written before it
+    /// took its name, not from the path afterwards. `None` where nothing was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<FileDigest>,
+    /// The original that it replaced or that was deleted, read after it had left its name. `None`
+    /// where there was none, where it was no regular file, and where the caller may not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<FileDigest>,
 }
 
 /// What a commit did.
@@ -168,7 +177,7 @@ impl CommitOptions {
     }
 }
 
-/// Why a commit did not begin, or could not go on with a layer.
+/// Why a commit did not begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -224,8 +233,7 @@ pub enum CommitError {
 /// failing change does not stop the others, except that deletions then wait.
 ///
 /// # Errors
-/// Nothing was begun: see [`CommitError`]. With several layers, an error in a later one leaves the
-/// earlier ones committed; scanning again shows what remains.
+/// Nothing was begun, in no layer: see [`CommitError`].
 pub fn commit(
     layers: &[Layer],
     set: &ChangeSet,
@@ -247,8 +255,14 @@ pub fn commit(
         digest: set.digest.clone(),
         ..CommitReport::default()
     };
+    // All are opened before one is begun: what the first commits must reach the caller's report.
+    let mut opened = Vec::new();
+    for layer in layers {
+        opened.push(LayerCommit::open(layer)?);
+    }
     let mut statuses: Vec<Option<Status>> = vec![None; set.changes.len()];
-    for (index, layer) in layers.iter().enumerate() {
+    let mut digests = HashMap::new();
+    for (index, layer) in opened.into_iter().enumerate() {
         let mut work = Vec::new();
         for (at, change) in set.changes.iter().enumerate() {
             if change.layer == index {
@@ -256,18 +270,24 @@ pub fn commit(
                 work.push((at, change, rel, decide(change)));
             }
         }
-        LayerCommit::open(layer)?.run(work, &mut statuses, &mut report)?;
+        digests.extend(layer.run(&work, &mut statuses, &mut report));
     }
     report.outcomes = set
         .changes
         .iter()
         .zip(statuses)
-        .map(|(change, status)| Outcome {
-            path: change.path.clone(),
-            layer: change.layer,
-            status: status.unwrap_or(Status::Held {
-                reason: HoldReason::Asked,
-            }),
+        .enumerate()
+        .map(|(at, (change, status))| {
+            let Digests { old, new } = digests.remove(&at).unwrap_or_default();
+            Outcome {
+                path: change.path.clone(),
+                layer: change.layer,
+                status: status.unwrap_or(Status::Held {
+                    reason: HoldReason::Asked,
+                }),
+                new,
+                old,
+            }
         })
         .collect();
     Ok(report)

@@ -11,6 +11,7 @@ use rustix::fs::{
     ftruncate, seek,
 };
 use rustix::io::{Errno, pread, pwrite};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes hashed as one unit.
@@ -31,28 +32,104 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What identifies the content of a regular file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// Plain SHA-256 of the bytes, lower-case hexadecimal; `None` when more than 64 MiB of the file
+    /// are blocks of zeros, which a plain hash would have to wade through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// As [`Change::content`](crate::Change::content): there for every file, whatever its holes.
+    pub blocks: String,
+}
+
+/// Bytes in blocks of zeros up to which a plain hash is made.
+const MAX_ZEROS: u64 = 64 << 20;
+
 /// SHA-256 over the file's 64 KiB blocks that are not all zero (index as u64 little-endian, then the
 /// bytes) and at last its size: the same for the same content, whatever the layout of holes.
 pub(crate) fn content_hash(fd: BorrowedFd<'_>, size: u64) -> Result<String, Errno> {
     let mut hash = Sha256::new();
+    each_block(fd, size, |block, bytes| {
+        hash.update(block.to_le_bytes());
+        hash.update(bytes);
+    })?;
+    hash.update(size.to_le_bytes());
+    Ok(hex(&hash.finalize()))
+}
+
+/// Both digests of the first `size` bytes in one pass.
+pub(crate) fn digest(fd: BorrowedFd<'_>, size: u64) -> Result<FileDigest, Errno> {
+    let mut blocks = Sha256::new();
+    let mut plain = Plain::default();
+    each_block(fd, size, |block, bytes| {
+        blocks.update(block.to_le_bytes());
+        blocks.update(bytes);
+        plain.zeros_up_to(block * BLOCK);
+        plain.bytes(bytes);
+    })?;
+    blocks.update(size.to_le_bytes());
+    plain.zeros_up_to(size);
+    Ok(FileDigest {
+        sha256: (plain.zeros <= MAX_ZEROS).then(|| hex(&plain.hash.finalize())),
+        blocks: hex(&blocks.finalize()),
+    })
+}
+
+/// A plain hash that is given zeros by their number. Whether it gives up depends on the content
+/// alone, not on which zeros are holes.
+#[derive(Default)]
+struct Plain {
+    hash: Sha256,
+    at: u64,
+    zeros: u64,
+}
+
+impl Plain {
+    fn zeros_up_to(&mut self, to: u64) {
+        let mut left = to.saturating_sub(self.at);
+        self.zeros = self.zeros.saturating_add(left);
+        self.at = self.at.max(to);
+        while left > 0 && self.zeros <= MAX_ZEROS {
+            let n = left.min(ZEROS.len() as u64);
+            self.hash.update(&ZEROS[..n as usize]);
+            left -= n;
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.zeros <= MAX_ZEROS {
+            self.hash.update(bytes);
+        }
+        self.at += bytes.len() as u64;
+    }
+}
+
+static ZEROS: [u8; 4096] = [0; 4096];
+
+/// Gives every block of the first `size` bytes that is not all zero, by its index, in order.
+fn each_block(
+    fd: BorrowedFd<'_>,
+    size: u64,
+    mut give: impl FnMut(u64, &[u8]),
+) -> Result<(), Errno> {
     let mut buf = vec![0u8; BLOCK as usize];
     let mut next_block = 0;
     let mut at = 0;
     while let Some((start, end)) = next_data(fd, at, size)? {
         let mut block = (start / BLOCK).max(next_block);
         while block * BLOCK < end {
-            let n = read_full(fd, &mut buf, block * BLOCK)?;
+            let want = (size - block * BLOCK).min(BLOCK) as usize;
+            let n = read_full(fd, &mut buf[..want], block * BLOCK)?;
             if buf[..n].iter().any(|b| *b != 0) {
-                hash.update(block.to_le_bytes());
-                hash.update(&buf[..n]);
+                give(block, &buf[..n]);
             }
             block += 1;
         }
         next_block = block;
         at = end;
     }
-    hash.update(size.to_le_bytes());
-    Ok(hex(&hash.finalize()))
+    Ok(())
 }
 
 /// Copies `size` bytes from `from` to the empty file `to`, keeping holes.
@@ -222,4 +299,68 @@ pub(crate) fn set_xattrs(fd: &OwnedFd, want: &Xattrs) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek as _, Write as _};
+
+    /// Bytes at an offset.
+    type Piece<'a> = (u64, &'a [u8]);
+
+    /// A file of pieces, `size` bytes long.
+    fn file(pieces: &[Piece<'_>], size: u64) -> std::fs::File {
+        let mut file = tempfile::tempfile().unwrap();
+        for (at, bytes) in pieces {
+            file.seek(std::io::SeekFrom::Start(*at)).unwrap();
+            file.write_all(bytes).unwrap();
+        }
+        file.set_len(size).unwrap();
+        file
+    }
+
+    fn plain(pieces: &[Piece<'_>], size: u64) -> String {
+        let mut all = vec![0u8; size as usize];
+        for (at, bytes) in pieces {
+            all[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+        }
+        hex(&Sha256::digest(&all))
+    }
+
+    #[test]
+    fn the_plain_digest_is_sha256_of_the_bytes_whatever_the_holes() {
+        let long = vec![7u8; 200_000];
+        let cases: [(&[Piece<'_>], u64); 6] = [
+            (&[], 0),
+            (&[(0, b"abc")], 3),
+            (&[(0, &long)], 200_000),
+            (&[(5_000_000, b"x"), (0, b"y")], 6_000_001),
+            (&[(65_536, &[0; 65_536]), (131_072, b"z")], 131_073),
+            (&[(0, &[0; 70_000])], 70_000),
+        ];
+        for (pieces, size) in cases {
+            let file = file(pieces, size);
+            let found = digest(file.as_fd(), size).unwrap();
+            assert_eq!(found.sha256, Some(plain(pieces, size)), "{size}");
+            assert_eq!(found.blocks, content_hash(file.as_fd(), size).unwrap());
+        }
+        assert_eq!(
+            digest(file(&[(0, b"abc")], 3).as_fd(), 3)
+                .unwrap()
+                .sha256
+                .unwrap(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "the vector of FIPS 180-2, appendix B.1"
+        );
+    }
+
+    #[test]
+    fn an_endless_hole_is_not_waded_through() {
+        let size = 1 << 40;
+        let file = file(&[(1 << 39, b"far")], size);
+        let found = digest(file.as_fd(), size).unwrap();
+        assert_eq!(found.sha256, None);
+        assert_eq!(found.blocks, content_hash(file.as_fd(), size).unwrap());
+    }
 }

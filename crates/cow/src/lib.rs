@@ -73,6 +73,7 @@ pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Status, commit,
 };
+pub use content::FileDigest;
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};

@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::commit::Status;
-use crate::content::{CAPABILITY, Xattrs, all_xattrs, set_xattrs, travelling, xattr_digest};
+use crate::content::{
+    CAPABILITY, Xattrs, all_xattrs, digest, set_xattrs, travelling, xattr_digest,
+};
 use crate::dir::{Snapshot, open_in, open_private, split, stat_in};
 use crate::layer::Timestamp;
 
@@ -32,6 +34,13 @@ impl LayerCommit<'_> {
             .map_err(at("open the session's copy"))?;
         let source = open_private(&updir, name, false).map_err(at("open the session's copy"))?;
         let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        // Reviewed is applied: a mode that came later is not.
+        if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
+            return Err(Stop::Conflict(Conflict::UpperChanged));
+        }
+        let content = digest(fd.as_fd(), now.size).map_err(at("read the original"))?;
+        self.digests.old = Some(content.clone());
+        self.digests.new = Some(content);
         // The content is the same, so the original keeps its times.
         attributes(change, &source, &fd, &new)?;
         fsync(&fd).map_err(at("sync the original"))

@@ -16,7 +16,7 @@ use super::attributes::{give_attributes, own};
 use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::commit::below_root;
-use crate::content::{all_xattrs, content_hash, copy_sparse, travelling, xattr_digest};
+use crate::content::{all_xattrs, copy_sparse, digest, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 
 impl LayerCommit<'_> {
@@ -110,9 +110,9 @@ impl LayerCommit<'_> {
         let xattrs = all_xattrs(fd.as_fd()).map(|x| xattr_digest(&travelling(&x)));
         let same = have.kind == EntryKind::File
             && (have.mode, have.uid, have.gid) == (new.mode, new.uid, new.gid)
-            && xattrs.is_ok_and(|x| x == change.xattrs)
-            && content_hash(fd.as_fd(), have.size).ok() == change.content;
-        if !same {
+            && xattrs.is_ok_and(|x| x == change.xattrs);
+        let found = digest(fd.as_fd(), have.size).ok();
+        if !same || found.as_ref().map(|d| &d.blocks) != change.content.as_ref() {
             return Ok(false);
         }
         // One more link changes the inode's ctime; its content is the session's, so that is ours.
@@ -125,7 +125,8 @@ impl LayerCommit<'_> {
             Err(e) => return Err(Stop::Failed("make the hard link", e)),
         }
         let linked = stat_in(parent, temp.as_bytes()).ok().flatten();
-        if linked.is_some_and(|l| l.id == have.id) {
+        if linked.is_some_and(|l| have.same_object(&l)) {
+            self.digests.new = found;
             return Ok(true);
         }
         unlinkat(parent, temp, AtFlags::empty()).map_err(at("remove a stale link"))?;
@@ -133,7 +134,7 @@ impl LayerCommit<'_> {
     }
 
     pub(super) fn copy(
-        &self,
+        &mut self,
         change: &Change,
         updir: &OwnedFd,
         name: &[u8],
@@ -148,10 +149,11 @@ impl LayerCommit<'_> {
             .map_err(at("create the temporary file"))?;
         copy_sparse(source.as_fd(), to.as_fd(), new.size)
             .map_err(at("write the temporary file"))?;
-        let hash = content_hash(to.as_fd(), new.size).map_err(at("read the temporary file"))?;
-        if change.content.as_ref() != Some(&hash) {
+        let written = digest(to.as_fd(), new.size).map_err(at("read the temporary file"))?;
+        if change.content.as_ref() != Some(&written.blocks) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }
+        self.digests.new = Some(written);
         give_attributes(change, &source, &to, new)?;
         fsync(&to).map_err(at("sync the temporary file"))
     }

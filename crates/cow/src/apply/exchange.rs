@@ -89,6 +89,7 @@ impl LayerCommit<'_> {
                         Stop::Failed("put the original back", Errno::BUSY)
                     });
                 }
+                self.digests.old = Self::digest_of_original(parent, temp, &old);
                 self.store(parent, temp_rel, temp, old, rel);
             }
         }
@@ -137,6 +138,7 @@ impl LayerCommit<'_> {
                 .map_err(at("put the original back"))?;
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
+        self.digests.old = Self::digest_of_original(parent, &temp, &old);
         self.store(parent, temp_rel, &temp, old, rel);
         Ok(())
     }

@@ -30,6 +30,7 @@ use rustix::io::Errno;
 
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{CommitError, CommitReport, Disposition, Status};
+use crate::content::FileDigest;
 use crate::dir::{EntryKind, Snapshot, TEMP_PREFIX, Tree, open_in, random_hex, split, stat_in};
 use crate::layer::{FileId, Layer};
 use crate::record::Record;
@@ -62,6 +63,13 @@ fn io_at(step: &'static str) -> impl FnOnce(std::io::Error) -> Stop {
     }
 }
 
+/// What one change wrote and what it replaced, where these are regular files.
+#[derive(Debug, Default)]
+pub(crate) struct Digests {
+    pub old: Option<FileDigest>,
+    pub new: Option<FileDigest>,
+}
+
 /// The commit of one layer.
 pub(crate) struct LayerCommit<'a> {
     layer: &'a Layer,
@@ -75,6 +83,8 @@ pub(crate) struct LayerCommit<'a> {
     made_dirs: HashMap<Vec<u8>, FileId>,
     dirty: BTreeSet<Vec<u8>>,
     failed: Option<Vec<u8>>,
+    /// Of the change that is being applied.
+    digests: Digests,
 }
 
 impl<'a> LayerCommit<'a> {
@@ -99,25 +109,27 @@ impl<'a> LayerCommit<'a> {
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
             failed: None,
+            digests: Digests::default(),
         })
     }
 
     pub(crate) fn run(
         mut self,
-        work: Vec<Work<'_>>,
+        work: &[Work<'_>],
         statuses: &mut [Option<Status>],
         report: &mut CommitReport,
-    ) -> Result<(), CommitError> {
+    ) -> HashMap<usize, Digests> {
         self.recover(report);
         let mut pending = Vec::new();
-        for item in &work {
+        for item in work {
             match triage(item.1, item.3) {
                 Some(status) => statuses[item.0] = Some(status),
                 None => pending.push(item),
             }
         }
-        let index = Index::new(&work);
+        let index = Index::new(work);
         let mut deferred_meta = Vec::new();
+        let mut digests = HashMap::new();
         for phase in [
             Phase::Directories,
             Phase::Files,
@@ -130,7 +142,11 @@ impl<'a> LayerCommit<'a> {
                     statuses[*at] = Some(status);
                     continue;
                 }
+                self.digests = Digests::default();
                 let status = self.status(rel, |s| s.apply(change, rel));
+                if matches!(status, Status::Committed | Status::AlreadyApplied) {
+                    digests.insert(*at, std::mem::take(&mut self.digests));
+                }
                 if change.entry == EntryKind::Directory
                     && change.kind != ChangeKind::Delete
                     && status == Status::Committed
@@ -160,8 +176,8 @@ impl<'a> LayerCommit<'a> {
                 None => {}
             }
         }
-        self.finish(&work, statuses, report);
-        Ok(())
+        self.finish(work, statuses, report);
+        digests
     }
 
     /// Runs one change and turns its end into a status.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{LayerCommit, Step, Stop, at};
 use crate::change::{Change, ChangeKind, Conflict};
-use crate::content::content_hash;
+use crate::content::{FileDigest, digest};
 use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
 use crate::scan::{absolute, below};
 
@@ -66,10 +66,13 @@ impl LayerCommit<'_> {
         }
         match now.kind {
             EntryKind::File => {
-                change.link_to.is_none()
-                    && open_in(parent, name, OFlags::RDONLY)
-                        .and_then(|fd| content_hash(fd.as_fd(), now.size))
-                        .is_ok_and(|h| change.content.as_ref() == Some(&h))
+                let found = open_in(parent, name, OFlags::RDONLY)
+                    .and_then(|fd| digest(fd.as_fd(), now.size))
+                    .ok()
+                    .filter(|d| change.content.as_ref() == Some(&d.blocks));
+                let same = change.link_to.is_none() && found.is_some();
+                self.digests.new = found;
+                same
             }
             EntryKind::Symlink => readlinkat(parent, name, Vec::new()).is_ok_and(|t| {
                 change
@@ -90,5 +93,21 @@ impl LayerCommit<'_> {
                 || below(&self.lower, temp_rel, self.layer, &self.record)
                     .conflict
                     .is_none())
+    }
+
+    /// The digest of a verified original under its temporary name; `None` if it is no regular file,
+    /// cannot be read, or was written to meanwhile.
+    pub(super) fn digest_of_original(
+        parent: &OwnedFd,
+        temp: &str,
+        old: &Snapshot,
+    ) -> Option<FileDigest> {
+        if old.kind != EntryKind::File {
+            return None;
+        }
+        let fd = open_in(parent, temp.as_bytes(), OFlags::RDONLY).ok()?;
+        let found = digest(fd.as_fd(), old.size).ok()?;
+        let now = Snapshot::new(&fstat(&fd).ok()?);
+        old.same_object(&now).then_some(found)
     }
 }

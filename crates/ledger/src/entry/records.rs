@@ -271,14 +271,14 @@ pub struct PolicySource {
     pub sha256: String,
 }
 
-/// Changes were carried to the originals.
+/// Changes are about to be carried to the originals (`planned`), or were.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Commit {
     /// The changes.
     #[serde(flatten)]
     pub changes: Changes,
-    /// Number of files by outcome, for example `committed`, `conflict`.
+    /// Number of files of the whole set by outcome, for example `committed`, `conflict`.
     pub outcome: BTreeMap<String, u64>,
 }
 
@@ -291,22 +291,28 @@ pub struct Discard {
     pub changes: Changes,
 }
 
-/// A set of changed files.
+/// A set of changed files, or one part of a set that is too long for one entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
-    /// SHA-256 over the whole list, see [`Changes::new`], lower-case hex.
+    /// SHA-256 over the whole set, see [`Changes::in_parts`], lower-case hex.
     pub digest: String,
-    /// Number of files by kind of change, for example `created`, `changed`, `removed`.
+    /// Number of files of the whole set by kind of change, for example `add`, `modify`, `delete`.
     pub counts: BTreeMap<String, u64>,
-    /// The files.
+    /// The files of this part, sorted by the bytes of their paths.
     pub files: Vec<ChangedFile>,
     /// How many files at the end of the list are left out.
     #[serde(skip_serializing_if = "is_zero")]
     pub files_cut: u64,
+    /// Which part this is, from 1; absent when the set is in one entry.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub part: u64,
+    /// How many parts there are; absent when the set is in one entry.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub parts: u64,
 }
 
-/// One changed file.
+/// One changed file. "New" is what the change gives, "old" what was there before.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChangedFile {
@@ -314,29 +320,87 @@ pub struct ChangedFile {
     pub path: String,
     /// The kind of change.
     pub change: String,
-    /// SHA-256 of the new content, lower-case hex, where there is one.
+    /// SHA-256 of the new content, lower-case hex: of what was written, so only in the record of
+    /// what was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// SHA-256 of the content that was replaced or removed, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_sha256: Option<String>,
+    /// The new content by its 64 KiB blocks that are not all zero: in place of `sha256` where nothing
+    /// was written (yet), or where the file is mostly holes. SHA-256 over each such block after its
+    /// index (u64 little-endian), and at last the size, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks_sha256: Option<String>,
+    /// The same in place of `old_sha256`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_blocks_sha256: Option<String>,
+    /// Type of the new object, of the old one for a deletion: `file`, `directory`, `symlink`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Its new permission bits, four octal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Target of a new symlink, escaped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// SHA-256 over the new extended attributes (each name and value after its length as u64
+    /// little-endian, sorted by name), lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xattrs_sha256: Option<String>,
 }
 
+/// Bytes of JSON and files per part: what an entry holds without anything cut from it.
+const PART_BYTES: usize = 48_000;
+const PART_FILES: usize = 400;
+
 impl Changes {
-    /// A set of changes. The digest is over the JSON objects of all files, each followed by a
-    /// newline, so that it also covers files that are left out of the entry.
-    pub fn new(files: Vec<ChangedFile>) -> Self {
+    /// A set of changes, each with the bytes of its path, as one or more parts that all carry the
+    /// digest and the counts of the whole.
+    ///
+    /// The digest is over the JSON objects of all files as they stand in `files`, each followed by a
+    /// newline, sorted by the bytes of their paths (files with one path keep their order). What is
+    /// cut from an entry because it is too long is covered by it.
+    pub fn in_parts(mut files: Vec<(Vec<u8>, ChangedFile)>) -> Vec<Self> {
+        files.sort_by(|a, b| a.0.cmp(&b.0));
         let mut all = Vec::new();
         let mut counts = BTreeMap::new();
-        for file in &files {
+        let mut groups: Vec<Vec<ChangedFile>> = vec![Vec::new()];
+        let mut used = 0;
+        for (_, file) in files {
+            let before = all.len();
             // Cannot fail: a struct of strings.
-            all.extend(serde_json::to_vec(file).unwrap_or_default());
+            all.extend(serde_json::to_vec(&file).unwrap_or_default());
             all.push(b'\n');
+            let length = all.len() - before;
+            used += length;
             *counts.entry(file.change.clone()).or_default() += 1;
+            let full = |g: &Vec<_>| !g.is_empty() && (used > PART_BYTES || g.len() >= PART_FILES);
+            match groups.last_mut() {
+                Some(group) if !full(group) => group.push(file),
+                _ => {
+                    groups.push(vec![file]);
+                    used = length;
+                }
+            }
         }
-        Changes {
-            digest: sha256_hex(&all),
-            counts,
-            files,
-            files_cut: 0,
-        }
+        let digest = sha256_hex(&all);
+        let parts = if groups.len() > 1 {
+            groups.len() as u64
+        } else {
+            0
+        };
+        (1..)
+            .zip(groups)
+            .map(|(part, files)| Changes {
+                digest: digest.clone(),
+                counts: counts.clone(),
+                files,
+                files_cut: 0,
+                part: if parts > 0 { part } else { 0 },
+                parts,
+            })
+            .collect()
     }
 }
 
@@ -477,7 +541,18 @@ impl Clip for Changes {
         for file in &mut self.files {
             clip::text(&mut file.path, limit);
             clip::text(&mut file.change, limit);
-            clip::option(&mut file.sha256, limit);
+            for text in [
+                &mut file.sha256,
+                &mut file.old_sha256,
+                &mut file.blocks_sha256,
+                &mut file.old_blocks_sha256,
+                &mut file.entry,
+                &mut file.mode,
+                &mut file.target,
+                &mut file.xattrs_sha256,
+            ] {
+                clip::option(text, limit);
+            }
         }
     }
 }

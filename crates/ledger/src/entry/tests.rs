@@ -1,4 +1,4 @@
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb};
 use proptest::prelude::*;
@@ -34,17 +34,33 @@ fn action(path: &[u8]) -> Action {
     )
 }
 
+/// A set that fits in one entry.
+fn one_part(files: Vec<ChangedFile>) -> Changes {
+    let files = files.into_iter().map(|f| (f.path.clone().into_bytes(), f));
+    let mut parts = Changes::in_parts(files.collect());
+    assert_eq!(parts.len(), 1);
+    parts.remove(0)
+}
+
 /// One of each type, with every option filled.
 fn samples() -> Vec<Record> {
     let denied = DecisionRecord::new(&action(b"/home/u/\xff\n"), &decision(), "seccomp")
         .by_process(7, Some(b"/usr/bin/cat"));
     let endpoint = Resource::parse(Verb::NetConnect.family(), "tcp://10.0.0.1:80").expect("valid");
     let connect = Action::new(Subject::agent("test"), Verb::NetConnect, endpoint);
-    let changes = Changes::new(vec![ChangedFile {
+    let mut changes = one_part(vec![ChangedFile {
         path: "/w/a".into(),
-        change: "created".into(),
+        change: "modify".into(),
         sha256: Some("00".repeat(32)),
+        old_sha256: Some("01".repeat(32)),
+        blocks_sha256: Some("02".repeat(32)),
+        old_blocks_sha256: Some("03".repeat(32)),
+        entry: Some("symlink".into()),
+        mode: Some("0755".into()),
+        target: Some("b".into()),
+        xattrs_sha256: Some("04".repeat(32)),
     }]);
+    (changes.part, changes.parts) = (2, 3);
     vec![
         Record::SessionStart(SessionStart {
             name: "claude".into(),
@@ -205,7 +221,7 @@ fn nothing_is_too_long_to_be_logged() {
                     path: long[..9000].into(),
                     ..Default::default()
                 };
-                *changes = Changes::new(vec![file; 600]);
+                changes.files = vec![file; 600];
             }
             Record::Mask(r) => r.path = long.clone(),
             Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
@@ -227,6 +243,90 @@ fn nothing_is_too_long_to_be_logged() {
         let text = String::from_utf8(bytes).expect("UTF-8");
         assert!(text.contains("bytes cut]"), "{}", record.type_name());
     }
+}
+
+/// The digest as an outsider makes it from the entries alone.
+fn digest_of_entries(parts: &[Changes]) -> String {
+    let mut all = Vec::new();
+    for part in parts {
+        let record = Record::Commit(Commit {
+            changes: part.clone(),
+            outcome: BTreeMap::new(),
+        });
+        let bytes = entry(record).to_bytes();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(value.get("files_cut"), None, "nothing is left out");
+        for file in value["files"].as_array().expect("a list") {
+            all.extend(file.to_string().into_bytes());
+            all.push(b'\n');
+        }
+    }
+    crate::hash::sha256_hex(&all)
+}
+
+#[test]
+fn a_set_of_any_size_is_listed_whole_under_one_digest() {
+    for count in [0usize, 1, 399, 400, 401, 5000] {
+        let file = |n: usize| ChangedFile {
+            path: format!("/work/folder/file {n:05}"),
+            change: "modify".into(),
+            sha256: Some("ab".repeat(32)),
+            old_sha256: Some("cd".repeat(32)),
+            ..Default::default()
+        };
+        let files: Vec<_> = (0..count)
+            .map(|n| (format!("/work/folder/file {n:05}").into_bytes(), file(n)))
+            .collect();
+        let parts = Changes::in_parts(files.clone());
+        let listed: Vec<ChangedFile> = parts.iter().flat_map(|p| p.files.clone()).collect();
+        assert_eq!(listed, (0..count).map(file).collect::<Vec<_>>());
+        assert!(parts.iter().all(|p| p.digest == digest_of_entries(&parts)));
+        for (n, part) in (1..).zip(&parts) {
+            let expected = match parts.len() {
+                1 => (0, 0),
+                many => (n, many as u64),
+            };
+            assert_eq!((part.part, part.parts), expected);
+            assert_eq!(part.counts.values().sum::<u64>(), count as u64);
+        }
+        let mut other_order = files;
+        other_order.reverse();
+        assert_eq!(
+            Changes::in_parts(other_order),
+            parts,
+            "the order is the paths'"
+        );
+    }
+}
+
+#[test]
+fn a_set_is_sorted_by_the_bytes_of_paths_not_by_their_escaped_text() {
+    let paths: [&[u8]; 3] = [b"/w/\x01", b"/w/a", b"/w/\xff"];
+    let files = paths.iter().rev().map(|p| {
+        let path = agentwall_action::escape_bytes(p);
+        (
+            p.to_vec(),
+            ChangedFile {
+                path,
+                ..Default::default()
+            },
+        )
+    });
+    let parts = Changes::in_parts(files.collect());
+    let listed: Vec<&str> = parts[0].files.iter().map(|f| f.path.as_str()).collect();
+    assert_eq!(listed, ["/w/\\u{1}", "/w/a", "/w/\\xff"]);
+}
+
+#[test]
+fn a_commit_of_before_reads_back_to_the_same_bytes() {
+    let text = concat!(
+        r#"{"v":1,"type":"commit","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
+        r#""digest":"00","counts":{"modify":1},"files":[{"path":"/w/a","change":"modify"}],"#,
+        r#""outcome":{"committed":1}}"#
+    );
+    let entry = Entry::from_bytes(text.as_bytes()).expect("an entry");
+    assert!(matches!(entry.record, Record::Commit(_)));
+    assert_eq!(String::from_utf8(entry.to_bytes()).expect("UTF-8"), text);
 }
 
 proptest! {
