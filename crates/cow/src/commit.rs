@@ -25,7 +25,8 @@ use sha2::{Digest as _, Sha256};
 use crate::apply::{Digests, LayerCommit};
 use crate::change::{Change, ChangeSet, Conflict, Privilege};
 use crate::content::{FileDigest, hex};
-use crate::layer::Layer;
+use crate::layer::{Layer, Timestamp};
+use crate::record::Record;
 use crate::scan::ScanError;
 
 /// What to do with one change.
@@ -216,6 +217,19 @@ pub enum CommitError {
     /// A tree of the layer cannot be opened.
     #[error(transparent)]
     Tree(#[from] ScanError),
+    /// The clock that stamps files is behind the moment when the session began: change times cannot
+    /// show what changed since.
+    #[error(
+        "the clock of the file system is at {now:?} and the session began at {base:?}: it was set \
+         back, so changes of the originals would not show; set the clock right, or export the \
+         session with a patch"
+    )]
+    Clock {
+        /// When the session began.
+        base: Timestamp,
+        /// The clock now.
+        now: Timestamp,
+    },
     /// The commit record cannot be written, so no step was begun.
     #[error("cannot write the commit record {path:?}: {source}")]
     Record {
@@ -291,6 +305,29 @@ pub fn commit(
         })
         .collect();
     Ok(report)
+}
+
+/// Whether a commit of these layers was cut off and left something to finish or to undo.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn is_unfinished(layers: &[Layer]) -> io::Result<bool> {
+    for layer in layers {
+        if !Record::read(layer)?.unfinished.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Finishes or undoes what a commit that was cut off left in the original trees, and begins nothing
+/// new. [`commit`] does it as well; this is for a layer that has no changes left, or is to be dropped.
+///
+/// # Errors
+/// As [`commit`].
+pub fn recover(layers: &[Layer], options: &CommitOptions) -> Result<CommitReport, CommitError> {
+    let nothing = ChangeSet::new(Vec::new());
+    commit(layers, &nothing, |_| Disposition::Hold, options)
 }
 
 /// The path of a change below its layer's root; refuses anything that is not plainly beneath it.

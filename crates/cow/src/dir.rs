@@ -6,7 +6,6 @@
 //! therefore makes a lookup fail; it can never lead it elsewhere. Relative paths have any length:
 //! they are opened in pieces, so neither `PATH_MAX` nor the descriptor limit bounds the depth.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -205,21 +204,14 @@ pub(crate) fn is_whiteout(dir: impl AsFd, name: &[u8]) -> Result<bool, Errno> {
 
 /// Names in a directory, sorted bytewise, without `.`, `..` and our own temporary names.
 pub(crate) fn list(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let fd = openat(
-        dir,
-        c".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let mut names = Vec::new();
-    for entry in Dir::new(fd)? {
-        let entry = entry?;
-        let name: &CStr = entry.file_name();
-        let name = name.to_bytes();
-        if name != b"." && name != b".." && !is_ours(name) {
-            names.push(name.to_vec());
-        }
-    }
+    let mut names = list_sorted(dir)?;
+    names.retain(|name| !is_ours(name));
+    Ok(names)
+}
+
+/// Names in a directory, sorted bytewise, without `.` and `..`.
+pub(crate) fn list_sorted(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = list_all(dir)?;
     names.sort_unstable();
     Ok(names)
 }
@@ -276,20 +268,32 @@ pub(crate) fn chmod_path_fd(fd: &OwnedFd, mode: u32) -> Result<(), Errno> {
 }
 
 /// Removes `rel` and everything below it, lending write permission to directories that lack it.
-/// Never follows a symlink and never crosses a mount.
-pub(crate) fn remove_tree(tree: &Tree, rel: &[u8]) -> Result<(), Errno> {
+/// Never follows a symlink and never crosses a mount. `spare` is shown each object just before it
+/// goes (a directory before what is in it); at the first one to be spared, and at a directory that
+/// somebody fills meanwhile, the removal stops and the answer is false.
+pub(crate) fn remove_tree(
+    tree: &Tree,
+    rel: &[u8],
+    mut spare: impl FnMut(&[u8], &Snapshot) -> bool,
+) -> Result<bool, Errno> {
     // (path, entered): a directory is seen twice, before and after what it holds.
     let mut stack = vec![(rel.to_vec(), false)];
     while let Some((rel, entered)) = stack.pop() {
         let parent = tree.parent(&rel)?;
         let name = split(&rel).1;
         if entered {
-            unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
+            match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(false),
+                other => other?,
+            }
             continue;
         }
         let Some(found) = stat_in(&parent, name)? else {
             continue;
         };
+        if spare(&rel, &found) {
+            return Ok(false);
+        }
         if found.kind != EntryKind::Directory {
             unlinkat(&parent, name, AtFlags::empty())?;
             continue;
@@ -304,10 +308,10 @@ pub(crate) fn remove_tree(tree: &Tree, rel: &[u8]) -> Result<(), Errno> {
             stack.push((join(&rel, &entry), false));
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Like [`list`] but with our own temporary names, unsorted.
+/// Names in a directory without `.` and `..`, in the order of the file system.
 pub(crate) fn list_all(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = openat(dir, c".", flags, Mode::empty())?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::change::{Change, ChangeSet};
-use crate::commit::{CommitError, relative};
+use crate::commit::{CommitError, is_unfinished, relative};
 use crate::dir::{Tree, chmod_path_fd, remove_tree, split};
 use crate::layer::Layer;
 use crate::scan::{ScanError, open_upper};
@@ -20,6 +20,23 @@ pub enum DiscardError {
     /// The upper directory cannot be opened.
     #[error(transparent)]
     Tree(#[from] ScanError),
+    /// A commit was cut off, and only its record knows where the originals are that it had in hand.
+    #[error(
+        "a commit was cut off and left originals under temporary names, which {record:?} lists; \
+         finish it first with `recover` or `commit`"
+    )]
+    Unfinished {
+        /// The record.
+        record: PathBuf,
+    },
+    /// The record of earlier commits cannot be read.
+    #[error("cannot read the commit record {record:?}: {source}")]
+    Record {
+        /// The record.
+        record: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// Something in the session's folder cannot be removed.
     #[error("cannot remove from {path:?}: {source}; check that the session has ended")]
     Remove {
@@ -92,6 +109,14 @@ pub fn discard(
 /// # Errors
 /// See [`DiscardError`]; what was not dropped is still there.
 pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
+    for layer in layers {
+        let record = layer.record_path();
+        match is_unfinished(std::slice::from_ref(layer)) {
+            Ok(false) => {}
+            Ok(true) => return Err(DiscardError::Unfinished { record }),
+            Err(source) => return Err(DiscardError::Record { record, source }),
+        }
+    }
     let mut kept = Vec::new();
     for layer in layers {
         for path in [layer.upper.clone(), layer.work.clone()] {
@@ -113,7 +138,9 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
                 other => other.map_err(fail)?,
             };
             for rel in names {
-                remove_tree(&tree, &rel).map_err(fail)?;
+                if !remove_tree(&tree, &rel, |_, _| false).map_err(fail)? {
+                    return Err(fail(rustix::io::Errno::NOTEMPTY));
+                }
             }
         }
         match std::fs::remove_dir(layer.trash_path()) {

@@ -63,6 +63,8 @@ mod content;
 mod diff;
 mod dir;
 mod discard;
+#[cfg(test)]
+mod fault;
 mod layer;
 mod record;
 mod scan;
@@ -72,6 +74,7 @@ pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Status, commit,
+    is_unfinished, recover,
 };
 pub use content::FileDigest;
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};

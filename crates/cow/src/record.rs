@@ -42,6 +42,9 @@ pub(crate) struct Temp {
     pub name: String,
     /// Inode of our new object; `None` for a deletion and while it is being built.
     pub new: Option<FileId>,
+    /// That object, complete; `None` in records of earlier versions.
+    #[serde(default)]
+    pub made: Option<Snapshot>,
     /// The original that is to leave, as it was verified; without it and without `new`, the object
     /// was still being built.
     pub old: Option<Snapshot>,
@@ -99,8 +102,8 @@ impl Record {
         Ok(record)
     }
 
-    /// Opens the record for appending: a commit begins.
-    pub(crate) fn open(&mut self, layer: &Layer) -> io::Result<()> {
+    /// Opens the record for appending: a commit begins. Returns when, on the file system's clock.
+    pub(crate) fn open(&mut self, layer: &Layer) -> io::Result<Timestamp> {
         let folder = layer.upper.parent().unwrap_or(&layer.upper);
         let at = base_timestamp(folder, None)?;
         let mut file = OpenOptions::new()
@@ -111,7 +114,8 @@ impl Record {
         // Ends a line torn by a crash.
         file.write_all(b"\n")?;
         self.file = Some(file);
-        self.append(&Line::Began { at })
+        self.append(&Line::Began { at })?;
+        Ok(at)
     }
 
     /// Whether a changed ctime of this object is explained by our own steps.
@@ -145,6 +149,7 @@ impl Record {
             rel: rel.to_vec(),
             name: name.to_owned(),
             new: None,
+            made: None,
             old: None,
         }))
     }

@@ -5,7 +5,7 @@
 //! removed from one, its hidden deletions that are to stay are therefore written out as whiteouts and
 //! the opaque marks go.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknodat, unlinkat};
@@ -94,19 +94,22 @@ fn write_whiteout(upper: &Tree, rel: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// Clears the opaque marks of every directory that holds, at any depth, something that goes.
-fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
-    let mut dirs: Vec<&[u8]> = Vec::new();
+/// What goes, and every directory that holds, at any depth, something that goes.
+fn with_directories<'a>(all: &[Removal<'a>]) -> BTreeSet<&'a [u8]> {
+    let mut found = BTreeSet::new();
     for r in all.iter().filter(|r| r.gone) {
         let mut dir = r.rel;
-        while !dir.is_empty() {
-            dirs.push(dir);
+        // Above one that is known, all are.
+        while !dir.is_empty() && found.insert(dir) {
             dir = split(dir).0;
         }
     }
-    dirs.sort_unstable();
-    dirs.dedup();
-    for dir in dirs {
+    found
+}
+
+/// Clears the opaque marks of every directory that holds, at any depth, something that goes.
+fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
+    for dir in with_directories(all) {
         let Some(found) = upper.stat(dir)? else {
             continue;
         };
@@ -123,20 +126,10 @@ fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
 
 /// Removes directories that became empty and mean nothing any more, leaves first.
 fn prune(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
-    let mut dirs: Vec<Vec<u8>> = Vec::new();
-    for r in all.iter().filter(|r| r.gone) {
-        let mut dir = r.rel;
-        while !dir.is_empty() {
-            dirs.push(dir.to_vec());
-            dir = split(dir).0;
-        }
-    }
-    dirs.sort_unstable();
-    dirs.dedup();
     let staying: HashSet<&[u8]> = all.iter().filter(|r| !r.gone).map(|r| r.rel).collect();
-    for dir in dirs.iter().rev() {
+    for dir in with_directories(all).into_iter().rev() {
         // A directory whose own change stays must stay.
-        if staying.contains(dir.as_slice()) {
+        if staying.contains(dir) {
             continue;
         }
         let Ok(parent) = upper.parent(dir) else {

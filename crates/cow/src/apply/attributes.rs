@@ -16,7 +16,7 @@ use crate::commit::Status;
 use crate::content::{
     CAPABILITY, Xattrs, all_xattrs, digest, set_xattrs, travelling, xattr_digest,
 };
-use crate::dir::{Snapshot, open_in, open_private, split, stat_in};
+use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 use crate::layer::Timestamp;
 
 impl LayerCommit<'_> {
@@ -28,22 +28,26 @@ impl LayerCommit<'_> {
         if !self.as_reviewed(change, Some(&now)) {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
-        let updir = self
-            .upper
-            .parent(rel)
-            .map_err(at("open the session's copy"))?;
-        let source = open_private(&updir, name, false).map_err(at("open the session's copy"))?;
-        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
-        // Reviewed is applied: a mode that came later is not.
-        if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
-            return Err(Stop::Conflict(Conflict::UpperChanged));
-        }
+        let (source, new) = self.reviewed_copy(change, rel)?;
         let content = digest(fd.as_fd(), now.size).map_err(at("read the original"))?;
         self.digests.old = Some(content.clone());
         self.digests.new = Some(content);
         // The content is the same, so the original keeps its times.
         attributes(change, &source, &fd, &new)?;
         fsync(&fd).map_err(at("sync the original"))
+    }
+
+    /// The session's copy, open, if it is what was reviewed: a mode that came later is not applied.
+    fn reviewed_copy(&self, change: &Change, rel: &[u8]) -> Step<(OwnedFd, Snapshot)> {
+        let is_dir = change.entry == EntryKind::Directory;
+        let dir = self.upper.parent(rel);
+        let source = dir.and_then(|dir| open_private(&dir, split(rel).1, is_dir));
+        let source = source.map_err(at("open the session's copy"))?;
+        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
+            return Err(Stop::Conflict(Conflict::UpperChanged));
+        }
+        Ok((source, new))
     }
 
     /// Gives a directory its mode, owner and attributes; a new one also its times.
@@ -75,15 +79,7 @@ impl LayerCommit<'_> {
         if !ours {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
-        let updir = self
-            .upper
-            .parent(rel)
-            .map_err(at("open the session's copy"))?;
-        let source = open_private(&updir, name, true).map_err(at("open the session's copy"))?;
-        let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
-        if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
-            return Err(Stop::Conflict(Conflict::UpperChanged));
-        }
+        let (source, new) = self.reviewed_copy(change, rel)?;
         if is_new {
             give_attributes(change, &source, &fd, &new)?;
         } else {

@@ -17,7 +17,7 @@ use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::commit::below_root;
 use crate::content::{all_xattrs, copy_sparse, digest, travelling, xattr_digest};
-use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
+use crate::dir::{EntryKind, Snapshot, chmod_path_fd, open_in, open_private, split, stat_in};
 
 impl LayerCommit<'_> {
     /// Makes the new object under a temporary name, complete and synced.
@@ -80,7 +80,7 @@ impl LayerCommit<'_> {
                 own(parent, temp, &new)?;
                 let fd =
                     open_in(parent, temp.as_bytes(), OFlags::PATH).map_err(at("open the node"))?;
-                crate::dir::chmod_path_fd(&fd, new.mode).map_err(at("set the mode"))?;
+                chmod_path_fd(&fd, new.mode).map_err(at("set the mode"))?;
             }
             EntryKind::CharDevice | EntryKind::BlockDevice => {
                 return Err(Stop::Failed("refuse a device", Errno::PERM));

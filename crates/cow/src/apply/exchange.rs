@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
+use super::trash::kept;
 use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::dir::{EntryKind, Snapshot, join, split, stat_in};
-use crate::layer::FileId;
 use crate::record::Temp;
 use crate::scan::below;
 
@@ -40,6 +40,7 @@ impl LayerCommit<'_> {
             rel: rel.to_vec(),
             name: temp.clone(),
             new: Some(made.id),
+            made: Some(made.clone()),
             old: old.clone(),
         });
         let result = noted
@@ -47,7 +48,7 @@ impl LayerCommit<'_> {
             .and_then(|()| self.install(change, parent, dir, rel, &temp, &made, old));
         if result.is_err() {
             // After a failed exchange the name may hold the original, which recovery puts back.
-            let _ = remove_built(parent, &temp, Some(made.id));
+            let _ = remove_built(parent, &temp, Some(&made));
         }
         result
     }
@@ -71,22 +72,27 @@ impl LayerCommit<'_> {
                 Err(e) => return Err(Stop::Failed("give the new object its name", e)),
             },
             Some(old) => {
+                point!("before the swap");
                 match renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE) {
                     Ok(()) => {}
                     Err(Errno::NOENT) => return Err(Stop::Conflict(Conflict::ChangedSinceReview)),
                     Err(e) => return Err(Stop::Failed("swap with the original", e)),
                 }
                 let temp_rel = join(dir, temp.as_bytes());
+                point!("swapped");
                 if !self.is_verified(parent, &temp_rel, &old) {
-                    renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
-                        .map_err(at("put the original back"))?;
-                    // Someone may have replaced our object in between; then the temporary name holds
-                    // theirs, which must not be removed.
+                    point!("swap back");
+                    if let Err(e) = renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
+                    {
+                        return Err(self.strand(&temp_rel, rel, e));
+                    }
+                    // Someone may have replaced our object, or written to it, in between; then the
+                    // temporary name holds theirs, which must not be removed.
                     let back = stat_in(parent, temp.as_bytes()).ok().flatten();
-                    return Err(if back.is_some_and(|b| b.id == made.id) {
+                    return Err(if back.is_none_or(|b| made.same_object(&b)) {
                         Stop::Conflict(Conflict::ChangedSinceReview)
                     } else {
-                        Stop::Failed("put the original back", Errno::BUSY)
+                        self.strand(&temp_rel, rel, Errno::BUSY)
                     });
                 }
                 self.digests.old = Self::digest_of_original(parent, temp, &old);
@@ -102,6 +108,12 @@ impl LayerCommit<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives up on putting something back: the report says where it is.
+    fn strand(&mut self, temp_rel: &[u8], rel: &[u8], e: Errno) -> Stop {
+        self.stranded.push(kept(self.layer, temp_rel, rel));
+        Stop::Failed("put the original back", e)
     }
 
     /// Deletes by moving aside, verifying, and moving to the trash.
@@ -125,17 +137,22 @@ impl LayerCommit<'_> {
                 rel: rel.to_vec(),
                 name: temp.clone(),
                 new: None,
+                made: None,
                 old: Some(old.clone()),
             })
             .map_err(io_at("write the commit record"))?;
+        point!("before moving aside");
         match renameat_with(parent, name, parent, &temp, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(Stop::Failed("move the original aside", e)),
         }
+        point!("moved aside");
         if !self.is_verified(parent, &temp_rel, &old) {
-            renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE)
-                .map_err(at("put the original back"))?;
+            point!("put back");
+            if let Err(e) = renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE) {
+                return Err(self.strand(&temp_rel, rel, e));
+            }
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
         self.digests.old = Self::digest_of_original(parent, &temp, &old);
@@ -144,16 +161,18 @@ impl LayerCommit<'_> {
     }
 }
 
-/// Removes a temporary object of ours, which is a file, a link or an empty directory; given its
-/// identity, nothing else that took the name.
+/// Removes a temporary object of ours, which is a file, a link or an empty directory; given what it
+/// was when it was complete, nothing else that took the name and nothing that was written to since.
 pub(super) fn remove_built(
     parent: &OwnedFd,
     temp: &str,
-    only: Option<FileId>,
+    only: Option<&Snapshot>,
 ) -> Result<(), Errno> {
-    let found = stat_in(parent, temp.as_bytes())?.map(|s| s.id);
-    if only.is_some() && found != only {
-        return Ok(());
+    if let Some(made) = only {
+        let found = stat_in(parent, temp.as_bytes())?;
+        if !found.is_some_and(|found| made.same_object(&found)) {
+            return Ok(());
+        }
     }
     match unlinkat(parent, temp, AtFlags::empty()) {
         Err(Errno::ISDIR) => unlinkat(parent, temp, AtFlags::REMOVEDIR),

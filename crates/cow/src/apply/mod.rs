@@ -13,6 +13,14 @@
 //! Invariant: whatever stops a step, the original is under its own name, or the report names the place
 //! where it is.
 
+/// A named moment: see [`crate::fault`]. Nothing outside of tests.
+macro_rules! point {
+    ($name:literal) => {
+        #[cfg(test)]
+        crate::fault::point($name);
+    };
+}
+
 mod attributes;
 mod build;
 mod exchange;
@@ -20,6 +28,9 @@ mod order;
 mod recover;
 mod review;
 mod trash;
+
+#[cfg(test)]
+mod race_tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt as _;
@@ -85,6 +96,8 @@ pub(crate) struct LayerCommit<'a> {
     failed: Option<Vec<u8>>,
     /// Of the change that is being applied.
     digests: Digests,
+    /// Places of originals, and of others' objects, that could not be put back.
+    stranded: Vec<String>,
 }
 
 impl<'a> LayerCommit<'a> {
@@ -96,7 +109,11 @@ impl<'a> LayerCommit<'a> {
         let upper = open_upper(layer)?;
         let lower = open_root(layer)?;
         let mut record = Record::read(layer).map_err(record_error)?;
-        record.open(layer).map_err(record_error)?;
+        let now = record.open(layer).map_err(record_error)?;
+        if now < layer.base {
+            let base = layer.base;
+            return Err(CommitError::Clock { base, now });
+        }
         Ok(LayerCommit {
             layer,
             lower,
@@ -110,6 +127,7 @@ impl<'a> LayerCommit<'a> {
             dirty: BTreeSet::new(),
             failed: None,
             digests: Digests::default(),
+            stranded: Vec::new(),
         })
     }
 
@@ -176,6 +194,7 @@ impl<'a> LayerCommit<'a> {
                 None => {}
             }
         }
+        report.kept.append(&mut self.stranded);
         self.finish(work, statuses, report);
         digests
     }

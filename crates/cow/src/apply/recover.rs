@@ -20,32 +20,43 @@ impl LayerCommit<'_> {
     pub(super) fn recover(&mut self, report: &mut CommitReport) {
         for temp in std::mem::take(&mut self.record.unfinished) {
             let (dir, name) = split(&temp.rel);
-            let Ok(parent) = self.lower.dir(dir) else {
-                continue;
+            let temp_rel = join(dir, temp.name.as_bytes());
+            let in_place = kept(self.layer, &temp_rel, &temp.rel);
+            let parent = match self.lower.dir(dir) {
+                Ok(parent) => parent,
+                Err(_) => {
+                    // The directory was moved or removed since; what it held went with it.
+                    if !self.adopt(&temp, report) && temp.old.is_some() {
+                        report.kept.push(in_place);
+                    }
+                    continue;
+                }
             };
             let Ok(Some(found)) = stat_in(&parent, temp.name.as_bytes()) else {
-                self.adopt(&temp);
+                self.adopt(&temp, report);
                 continue;
             };
             if Some(found.id) == temp.new {
-                let _ = remove_built(&parent, &temp.name, temp.new);
+                let untouched = temp.made.as_ref().is_none_or(|m| m.same_object(&found));
+                if !untouched || remove_built(&parent, &temp.name, temp.made.as_ref()).is_err() {
+                    report.kept.push(in_place);
+                }
                 continue;
             }
-            let temp_rel = join(dir, temp.name.as_bytes());
             if temp.new.is_none() && temp.old.is_none() {
                 // Cut off while it was built. The record's tail may be lost in a power failure, so
                 // what lies here could be an original after all: only an object born since that
                 // commit began is ours.
                 let born = born(&parent, &temp.name);
                 if born.is_some() && born >= self.record.began {
-                    let _ = remove_built(&parent, &temp.name, Some(found.id));
+                    let _ = remove_built(&parent, &temp.name, Some(&found));
                 } else {
-                    report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
+                    report.kept.push(in_place);
                 }
                 continue;
             }
-            let Some(old) = temp.old.filter(|old| old.id == found.id) else {
-                report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
+            let Some(old) = temp.old else {
+                report.kept.push(in_place);
                 continue;
             };
             if self.is_verified(&parent, &temp_rel, &old) {
@@ -53,39 +64,50 @@ impl LayerCommit<'_> {
                 self.store(&parent, temp_rel, &temp.name, old, &temp.rel);
                 continue;
             }
-            // Someone else was changing the original that was swapped or moved aside: undo it.
+            // Someone else had changed or replaced the original that was swapped or moved aside: undo
+            // it, unless the name has been put to use since.
             let flags = if temp.new.is_some() {
                 RenameFlags::EXCHANGE
             } else {
                 RenameFlags::NOREPLACE
             };
-            let ours = stat_in(&parent, name).ok().flatten().map(|s| s.id) == temp.new;
+            let now = stat_in(&parent, name).ok().flatten();
+            let ours = match (&temp.made, &now) {
+                (Some(made), Some(now)) => made.same_object(now),
+                _ => now.map(|s| s.id) == temp.new,
+            };
             let undone = ours && renameat_with(&parent, &temp.name, &parent, name, flags).is_ok();
             if !undone {
-                report.kept.push(kept(self.layer, &temp_rel, &temp.rel));
+                report.kept.push(in_place);
             } else if temp.new.is_some() {
-                let _ = remove_built(&parent, &temp.name, temp.new);
+                let _ = remove_built(&parent, &temp.name, temp.made.as_ref());
             }
         }
     }
 
-    /// Takes over a verified original that a run which was cut off had moved to the trash folder.
-    pub(super) fn adopt(&mut self, temp: &Temp) {
+    /// Takes over an original that a run which was cut off had moved to the trash folder; false when
+    /// it is not there. One that was written to since stays there, and the report says so.
+    fn adopt(&mut self, temp: &Temp, report: &mut CommitReport) -> bool {
         let Ok(trash) = Tree::open(&self.layer.trash_path(), false) else {
-            return;
+            return false;
         };
         let stored = trash.stat(temp.name.as_bytes()).ok().flatten();
-        if let (Some(old), Some(stored)) = (&temp.old, stored)
-            && old.same_object(&stored)
-        {
-            self.trashed.push(Trashed {
-                rel: join(split(&temp.rel).0, temp.name.as_bytes()),
-                stored: Some(temp.name.clone()),
-                was: old.clone(),
-                of: temp.rel.clone(),
-            });
+        let (Some(old), Some(stored)) = (&temp.old, stored) else {
+            return false;
+        };
+        let original = Trashed {
+            rel: join(split(&temp.rel).0, temp.name.as_bytes()),
+            stored: Some(temp.name.clone()),
+            was: old.clone(),
+            of: temp.rel.clone(),
+        };
+        if old.same_object(&stored) {
+            self.trashed.push(original);
             self.trash = Some(trash);
+        } else {
+            report.kept.push(self.describe(&original));
         }
+        true
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
 use rustix::fs::{RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::LayerCommit;
 use crate::commit::CommitReport;
@@ -68,30 +69,51 @@ impl LayerCommit<'_> {
         });
     }
 
+    /// Removes the originals that nobody wrote to after they had been replaced; names the others.
     pub(super) fn empty_trash(&mut self, report: &mut CommitReport) {
-        for t in &self.trashed {
-            let (tree, rel) = match (&t.stored, &self.trash) {
-                (Some(name), Some(trash)) => (trash, name.as_bytes()),
-                _ => (&self.lower, t.rel.as_slice()),
-            };
-            let now = tree.stat(rel).ok().flatten();
-            // A program that had the original open may have written to it after the swap.
-            let untouched = now.as_ref().is_some_and(|now| t.was.same_object(now))
-                && (t.was.kind != EntryKind::Directory
-                    || below(tree, rel, self.layer, &self.record)
-                        .conflict
-                        .is_none());
-            if !untouched {
-                report.kept.push(self.describe(t));
-            } else if let Err(e) = remove_tree(tree, rel) {
-                report
-                    .warnings
-                    .push(format!("cannot remove the replaced original: {e}"));
-                report.kept.push(self.describe(t));
+        for t in std::mem::take(&mut self.trashed) {
+            match self.remove_unchanged(&t) {
+                Ok(true) => {}
+                Ok(false) => report.kept.push(self.describe(&t)),
+                Err(e) => {
+                    report
+                        .warnings
+                        .push(format!("cannot remove the replaced original: {e}"));
+                    report.kept.push(self.describe(&t));
+                }
             }
         }
         // Only succeeds when empty.
         let _ = std::fs::remove_dir(self.layer.trash_path());
+    }
+
+    /// Removes one original unless it, or anything below it, changed: a program that had it open, or
+    /// works in it, may have written to it after the swap. Looks at the whole first, so that one change
+    /// keeps all of it, and at each object again just before it goes.
+    fn remove_unchanged(&mut self, t: &Trashed) -> Result<bool, Errno> {
+        let (tree, rel) = match (&t.stored, &self.trash) {
+            (Some(name), Some(trash)) => (trash, name.as_bytes()),
+            _ => (&self.lower, t.rel.as_slice()),
+        };
+        let now = tree.stat(rel).ok().flatten();
+        let untouched = now.is_some_and(|now| t.was.same_object(&now))
+            && (t.was.kind != EntryKind::Directory
+                || below(tree, rel, self.layer, &self.record)
+                    .conflict
+                    .is_none());
+        if !untouched {
+            return Ok(false);
+        }
+        point!("emptying the trash");
+        let record = &mut self.record;
+        remove_tree(tree, rel, |at, now| {
+            let same = match at == rel {
+                true => t.was.same_object(now),
+                false => now.ctime < self.layer.base || record.explains(now),
+            };
+            // The other names of a hard link get a new change time when this one goes.
+            !same || record.touch_links(now).is_err()
+        })
     }
 
     pub(super) fn describe(&self, t: &Trashed) -> String {

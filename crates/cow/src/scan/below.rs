@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::absolute;
 use crate::change::Conflict;
-use crate::dir::{EntryKind, Tree, join, list, stat_in};
+use crate::dir::{EntryKind, Tree, join, list_sorted, stat_in};
 use crate::layer::Layer;
 use crate::record::Record;
 
@@ -32,7 +32,7 @@ pub(crate) fn below(lower: &Tree, rel: &[u8], layer: &Layer, record: &Record) ->
     while let Some(dir) = stack.pop() {
         let names = lower
             .dir(&dir)
-            .and_then(|fd| list(fd.as_fd()).map(|names| (fd, names)));
+            .and_then(|fd| list_sorted(fd.as_fd()).map(|names| (fd, names)));
         let (fd, names) = match names {
             Ok(pair) => pair,
             Err(e) => {

@@ -56,11 +56,15 @@ pub(super) fn read_upper(dir: &OwnedFd, name: &[u8]) -> Result<Upper, Errno> {
                 .get(b"user.overlay.opaque".as_slice())
                 .map(Vec::as_slice);
             upper.opaque = opaque == Some(b"y");
-            // Made by tools, never by the kernel under `userxattr`: not ours to interpret.
+            // Made by tools, or by an overlay without `userxattr`, never by the kernel under it: not
+            // ours to interpret.
             upper.foreign = matches!(opaque, Some(v) if v != b"y")
                 || ["redirect", "metacopy", "whiteout"]
                     .iter()
-                    .any(|n| all.contains_key(format!("user.overlay.{n}").as_bytes()));
+                    .any(|n| all.contains_key(format!("user.overlay.{n}").as_bytes()))
+                || ["opaque", "redirect", "metacopy", "whiteout"]
+                    .iter()
+                    .any(|n| all.contains_key(format!("trusted.overlay.{n}").as_bytes()));
             upper.xattrs = travelling(&all);
             if !is_dir {
                 upper.content = Some(content_hash(fd.as_fd(), upper.stat.size)?);

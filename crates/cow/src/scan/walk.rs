@@ -14,7 +14,7 @@ use super::entry::read_upper;
 use super::{ScanError, ScanOptions, absolute, open_root, open_upper};
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::dir::{
-    EntryKind, Snapshot, Tree, is_whiteout, join, list, list_all, open_private, stat_in,
+    EntryKind, Snapshot, Tree, is_whiteout, join, list, list_sorted, open_private, stat_in,
 };
 use crate::layer::{FileId, Layer};
 use crate::record::Record;
@@ -129,8 +129,7 @@ impl<'a> Walk<'a> {
                 .map_err(|e| self.error(&frame.rel, e))?;
             let readable =
                 open_private(&updir, b".", true).map_err(|e| self.error(&frame.rel, e))?;
-            let mut names = list_all(readable.as_fd()).map_err(|e| self.error(&frame.rel, e))?;
-            names.sort_unstable();
+            let names = list_sorted(readable.as_fd()).map_err(|e| self.error(&frame.rel, e))?;
             let (lodir, frame) = self.open_lower(frame);
             for name in &names {
                 let rel = join(&frame.rel, name);
