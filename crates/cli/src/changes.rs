@@ -46,15 +46,14 @@ pub enum Named {
     Exactly,
 }
 
-/// Which changes the paths mean, by index; all of them when there are no paths.
+/// Some changes of a set, by index.
+pub type Chosen = BTreeMap<usize, Named>;
+
+/// Which changes the paths mean; all of them when there are no paths.
 ///
 /// # Errors
 /// A path that means no change.
-pub fn select(
-    session: &Session,
-    set: &ChangeSet,
-    paths: &[PathBuf],
-) -> Result<BTreeMap<usize, Named>> {
+pub fn select(session: &Session, set: &ChangeSet, paths: &[PathBuf]) -> Result<Chosen> {
     if paths.is_empty() {
         return Ok((0..set.changes.len()).map(|n| (n, Named::All)).collect());
     }
@@ -92,7 +91,7 @@ pub fn select(
 }
 
 /// With the new folders that the chosen changes need.
-pub fn with_folders(set: &ChangeSet, chosen: &mut BTreeMap<usize, Named>) {
+pub fn with_folders(set: &ChangeSet, chosen: &mut Chosen) {
     let needs: Vec<PathBuf> = chosen
         .keys()
         .map(|n| set.changes[*n].path.clone())
@@ -111,7 +110,7 @@ pub fn with_folders(set: &ChangeSet, chosen: &mut BTreeMap<usize, Named>) {
 }
 
 /// The part of a set that was chosen. It carries a digest of its own.
-pub fn only(set: &ChangeSet, chosen: &BTreeMap<usize, Named>) -> ChangeSet {
+pub fn only(set: &ChangeSet, chosen: &Chosen) -> ChangeSet {
     let changes: Vec<Change> = chosen.keys().map(|n| set.changes[*n].clone()).collect();
     let mut part = ChangeSet {
         changes,

@@ -1,18 +1,24 @@
 //! The review at the end of a run: the person at the terminal decides what becomes of the changes.
 //!
-//! Nothing is the answer to silence: an end of input keeps everything.
+//! Nothing is the answer to silence: an end of input keeps everything, and what is not understood is
+//! asked again. What is committed or dropped is what was shown: exactly the files that the person
+//! named, never more because of the folder they are in.
 
-use std::io::{BufRead as _, Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, Write},
+    path::PathBuf,
+};
 
-use agentwall_cow::Change;
+use agentwall_cow::{Change, ChangeSet};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    changes, cmd,
+    changes::{self, Chosen, Named},
     cmd::{
-        commit::{Options, commit_set, print_report},
-        diff::{Show, print_diff, stat_text},
-        discard::discard_set,
+        commit::{Report, commit_chosen, commit_set, confirm, notes, report_text},
+        diff::{show_patch, stat_text},
+        discard::{discard_chosen, discard_set},
     },
     output,
     session::Session,
@@ -21,107 +27,151 @@ use crate::{
 
 const MENU: &str = "[c]ommit, [d]iscard, [k]eep, show [p]atch, [s]elect files?";
 
-/// Shows what changed and does what the person says. The caller is the session's supervisor, or
-/// holds its lock; the terminal is in line mode.
+/// Shows what changed and does what the person at the terminal says. The caller is the session's
+/// supervisor, or holds its lock; the terminal is in line mode.
 pub fn review(state: &State, session: &mut Session) -> Result<()> {
-    loop {
-        let set = changes::scan(session, false)?;
-        if set.is_empty() {
-            output::note("no changes are left to review");
+    Desk {
+        answers: &mut std::io::stdin().lock(),
+        says: &mut std::io::stderr(),
+        shows: &mut std::io::stdout(),
+    }
+    .review(state, session)
+}
+
+/// The person: what they type, and the two places where they read.
+struct Desk<'a> {
+    answers: &'a mut dyn BufRead,
+    /// Questions and notes.
+    says: &'a mut dyn Write,
+    /// Patches and reports.
+    shows: &'a mut dyn Write,
+}
+
+impl Desk<'_> {
+    fn review(&mut self, state: &State, session: &mut Session) -> Result<()> {
+        loop {
+            let set = changes::scan(session, false)?;
+            if set.is_empty() {
+                return self.note("no changes are left to review");
+            }
+            let stat = stat_text(session, &set)?;
+            match self.ask(&format!("{stat}{MENU} "))?.as_deref() {
+                Some("c" | "commit") => {
+                    let report = commit_set(state, session, &set, &Default::default())?;
+                    return self.report(session, &report);
+                }
+                Some("d" | "discard") => {
+                    let question = "drop all of it? This cannot be undone.";
+                    if confirm(self.answers, self.says, question)? {
+                        discard_set(state, session, &set, &[])?;
+                        return self.note("dropped");
+                    }
+                }
+                Some("p" | "patch") => show_patch(self.shows, session, &set)?,
+                Some("s" | "select") => self.one_by_one(state, session, &set)?,
+                Some("k" | "keep") | None => {
+                    let id = session.id();
+                    return self.note(&format!(
+                        "kept; 'agentwall diff {id}', 'agentwall commit {id}' and 'agentwall discard \
+                         {id}' go on from here"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Asks about every change, then commits and drops what was said, and nothing else.
+    fn one_by_one(&mut self, state: &State, session: &mut Session, set: &ChangeSet) -> Result<()> {
+        let (mut wanted, mut dropped) = (BTreeSet::new(), BTreeSet::new());
+        let listed: Vec<&Change> = set.in_review_order().collect();
+        'changes: for change in listed {
+            let (letter, _) = changes::kind_text(change.kind);
+            let path = output::path_below(&change.path, &session.record.workspace);
+            let question = format!("{letter} {path}: [c]ommit, [d]iscard, [k]eep, [q]uit? ");
+            loop {
+                match self.ask(&question)?.as_deref() {
+                    Some("c" | "commit" | "y") => wanted.insert(object(change)),
+                    Some("d" | "discard") => dropped.insert(object(change)),
+                    Some("k" | "keep" | "n") => false,
+                    Some("q" | "quit") | None => break 'changes,
+                    Some(_) => continue,
+                };
+                break;
+            }
+        }
+        let chosen = exactly(set, &wanted);
+        if !chosen.is_empty() {
+            let report = commit_chosen(state, session, set, chosen, false)?;
+            self.report(session, &report)?;
+        }
+        if dropped.is_empty() {
             return Ok(());
         }
-        eprint(&format!("{}{MENU} ", stat_text(session, &set)?))?;
-        match answer()?.as_deref() {
-            Some("c" | "commit") => {
-                let report = commit_set(state, session, &set, &Options::default())?;
-                print_report(session, &report)?;
-                return Ok(());
-            }
-            Some("d" | "discard") => {
-                if cmd::commit::confirm("drop all of it? This cannot be undone.")? {
-                    discard_set(state, session, &set, &[])?;
-                    output::note("dropped");
-                    return Ok(());
-                }
-            }
-            Some("p" | "patch") => {
-                print_diff(
-                    session,
-                    &set,
-                    Show {
-                        patch: true,
-                        ..Show::default()
-                    },
-                )?;
-            }
-            Some("s" | "select") => one_by_one(state, session)?,
-            Some("k" | "keep") | None => {
-                output::note(&format!(
-                    "kept; 'agentwall diff {0}', 'agentwall commit {0}' and 'agentwall discard {0}' \
-                     go on from here",
-                    session.id()
-                ));
-                return Ok(());
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// Asks about every file, then commits and drops what was said.
-fn one_by_one(state: &State, session: &mut Session) -> Result<()> {
-    let set = changes::scan(session, false)?;
-    let (mut wanted, mut dropped) = (Vec::new(), Vec::new());
-    let listed: Vec<&Change> = set.in_review_order().collect();
-    'changes: for change in listed {
-        let (letter, _) = changes::kind_text(change.kind);
-        let path = output::path_below(&change.path, &session.record.workspace);
-        loop {
-            eprint(&format!(
-                "{letter} {path}: [c]ommit, [d]iscard, [k]eep, [q]uit? "
-            ))?;
-            match answer()?.as_deref() {
-                Some("c" | "commit" | "y") => wanted.push(change.path.clone()),
-                Some("d" | "discard") => dropped.push(change.path.clone()),
-                Some("k" | "keep" | "n") => {}
-                Some("q" | "quit") | None => break 'changes,
-                Some(_) => continue,
-            }
-            break;
-        }
-    }
-    if !wanted.is_empty() {
-        let options = Options {
-            paths: wanted,
-            ..Options::default()
-        };
-        let report = commit_set(state, session, &set, &options)?;
-        print_report(session, &report)?;
-    }
-    if !dropped.is_empty() {
         let set = changes::scan(session, false)?;
-        dropped.retain(|path| set.changes.iter().any(|c| c.path == *path));
-        if !dropped.is_empty() {
-            let count = discard_set(state, session, &set, &dropped)?;
-            output::note(&format!("{} dropped", output::count(count, "change")));
+        let mut chosen = exactly(&set, &dropped);
+        // Dropping a new folder drops what is in it: it stays while something in it stays.
+        let stays = |n: &usize| {
+            let folder = &set.changes[*n];
+            set.changes.iter().any(|c| {
+                c.layer == folder.layer
+                    && c.path != folder.path
+                    && c.path.starts_with(&folder.path)
+                    && !dropped.contains(&object(c))
+            })
+        };
+        let kept: Vec<usize> = chosen.keys().filter(|n| stays(n)).copied().collect();
+        for n in kept {
+            chosen.remove(&n);
+            let path = output::path_below(&set.changes[n].path, &session.record.workspace);
+            self.note(&format!("{path} is kept, for what you keep in it"))?;
         }
+        if !chosen.is_empty() {
+            let count = discard_chosen(state, session, &set, &chosen)?;
+            self.note(&format!("{} dropped", output::count(count, "change")))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn report(&mut self, session: &Session, report: &Report) -> Result<()> {
+        self.shows
+            .write_all(report_text(session, report).as_bytes())?;
+        self.shows.flush()?;
+        notes(report).iter().try_for_each(|note| self.note(note))
+    }
+
+    fn note(&mut self, text: &str) -> Result<()> {
+        writeln!(self.says, "agentwall: {text}")?;
+        Ok(())
+    }
+
+    /// The answer to a question: one line, trimmed, lower-case; `None` at the end of input.
+    fn ask(&mut self, question: &str) -> Result<Option<String>> {
+        self.says.write_all(question.as_bytes())?;
+        self.says.flush()?;
+        let mut line = String::new();
+        let read = self
+            .answers
+            .read_line(&mut line)
+            .context("cannot read the answer")?;
+        Ok((read > 0).then(|| line.trim().to_lowercase()))
+    }
 }
 
-fn eprint(text: &str) -> Result<()> {
-    let mut err = std::io::stderr();
-    err.write_all(text.as_bytes())?;
-    err.flush()?;
-    Ok(())
+/// What tells a change from all others of any scan of the session.
+fn object(change: &Change) -> (usize, PathBuf) {
+    (change.layer, change.path.clone())
 }
 
-/// One line, trimmed, lower-case; `None` at the end of input.
-fn answer() -> Result<Option<String>> {
-    let mut line = String::new();
-    let read = std::io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .context("cannot read the answer")?;
-    Ok((read > 0).then(|| line.trim().to_lowercase()))
+/// The changes of a set that are among these objects, as named by the person.
+fn exactly(set: &ChangeSet, objects: &BTreeSet<(usize, PathBuf)>) -> Chosen {
+    let all = set.changes.iter().enumerate();
+    let among = all.filter(|(_, change)| objects.contains(&object(change)));
+    among
+        .map(|(n, _)| (n, Named::Exactly))
+        .collect::<BTreeMap<_, _>>()
 }
+
+#[cfg(test)]
+#[path = "review_tests.rs"]
+mod tests;

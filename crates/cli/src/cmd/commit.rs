@@ -7,28 +7,29 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{IsTerminal as _, Write as _},
+    io::{BufRead, IsTerminal as _, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use agentwall_action::escape_text;
-use agentwall_cow::{Change, ChangeSet, CommitOptions, Disposition, HoldReason, Status, commit};
-use agentwall_ledger::{
-    Record,
-    entry::{ChangedFile, Changes, Commit, DecisionRecord},
-};
+use agentwall_cow::{ChangeSet, CommitOptions, Disposition, commit};
+use agentwall_ledger::{Record, entry::DecisionRecord};
 use anyhow::{Context as _, Result, anyhow};
-use serde::Serialize;
 
 use crate::{
     args::CommitArgs,
-    changes::{self, Judge, Named, Verdict, kind_text},
+    changes::{self, Chosen, Judge, Named, Verdict, kind_text},
     cmd::diff::{Show, print_diff, stat_text},
-    output::{self, Style, paint},
+    output,
     session::{Outcome, Session},
-    state::{State, shown},
+    state::State,
 };
+
+mod record;
+mod report;
+
+pub use record::{Listed, carried, commit_records, discard_records, reviewed};
+pub use report::{Became, Line, Report, became, note_report, notes, print_report, report_text};
 
 /// What to commit.
 #[derive(Debug, Clone, Default)]
@@ -40,86 +41,6 @@ pub struct Options {
     pub held: bool,
     /// No folder of the original was moved since the session began.
     pub trust_directories: bool,
-}
-
-/// What became of one change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Became {
-    /// In the original now.
-    Committed,
-    /// The original had it already.
-    AlreadyApplied,
-    /// Left in the session: the policy asks, or it waits for another change.
-    Held,
-    /// Left in the session: the policy denies it.
-    Refused,
-    /// Left in the session: the original changed.
-    Conflict,
-    /// Left in the session: the system failed.
-    Failed,
-}
-
-impl Became {
-    /// The textual form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Became::Committed => "committed",
-            Became::AlreadyApplied => "already_applied",
-            Became::Held => "held",
-            Became::Refused => "refused",
-            Became::Conflict => "conflict",
-            Became::Failed => "failed",
-        }
-    }
-}
-
-/// One line of a [`Report`].
-#[derive(Debug, Clone, Serialize)]
-pub struct Line {
-    /// The path in the original tree.
-    #[serde(with = "agentwall_action::path_bytes")]
-    pub path: PathBuf,
-    /// `add`, `modify`, `replace`, `delete`, `meta`, `special`.
-    pub change: &'static str,
-    /// What became of it.
-    pub became: Became,
-    /// Why it was left, escaped.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-}
-
-/// What a commit did.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
-    /// The session.
-    pub session: String,
-    /// Digest of the change set.
-    pub digest: String,
-    /// One line per change that was meant.
-    pub changes: Vec<Line>,
-    /// Originals that were kept, and why; escaped.
-    pub kept: Vec<String>,
-    /// Trouble in cleaning up.
-    pub warnings: Vec<String>,
-}
-
-impl Report {
-    /// How many changes became this.
-    pub fn count(&self, became: Became) -> usize {
-        self.changes.iter().filter(|l| l.became == became).count()
-    }
-
-    /// The exit status that says it.
-    pub fn status(&self) -> u8 {
-        if self.count(Became::Failed) > 0 {
-            output::FAILED
-        } else if self.count(Became::Conflict) > 0 {
-            output::CONFLICTS
-        } else {
-            output::OK
-        }
-    }
 }
 
 /// Runs the command.
@@ -134,6 +55,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
         held: args.held,
         trust_directories: args.trust_directories,
     };
+    finish_cut_off(&state, &session)?;
     let set = changes::scan(&session, options.trust_directories)?;
     if set.is_empty() {
         if args.json {
@@ -149,24 +71,16 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let part = changes::only(&set, &changes::select(&session, &set, &options.paths)?);
-    if args.stat || args.patch {
-        print_diff(
-            &session,
-            &part,
-            Show {
-                stat: args.stat,
-                patch: args.patch,
-                json: args.json,
-            },
-        )?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.yes && !args.json && std::io::stdin().is_terminal() {
-        output::print(&stat_text(&session, &part)?)?;
-        if !confirm(&format!(
-            "commit {}?",
-            output::count(part.changes.len(), "change")
-        ))? {
+    let show = Show {
+        stat: args.stat,
+        patch: args.patch,
+        json: args.json,
+    };
+    let what = output::count(part.changes.len(), "change");
+    match before_the_step(&session, &part, show, args.yes, &format!("commit {what}?"))? {
+        Answer::Yes => {}
+        Answer::Shown => return Ok(ExitCode::SUCCESS),
+        Answer::No => {
             output::note("nothing was committed");
             return Ok(ExitCode::from(output::FAILED));
         }
@@ -180,8 +94,73 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(report.status()))
 }
 
+/// Completes or undoes what a commit that was cut off (a kill, a power failure) left in the original
+/// trees, and says where an original is that it could not put back. The caller holds the session's
+/// lock.
+pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
+    let layers = &session.record.layers;
+    let fail = |e| {
+        anyhow!(
+            "cannot read what an earlier commit of session {} left: {e}",
+            session.id()
+        )
+    };
+    if !agentwall_cow::is_unfinished(layers).map_err(fail)? {
+        return Ok(());
+    }
+    let done =
+        agentwall_cow::recover(layers, &CommitOptions::new(state.locks_dir())).map_err(|e| {
+            anyhow!(
+                "cannot finish an earlier commit of session {}: {e}",
+                session.id()
+            )
+        })?;
+    output::note("an earlier commit of this session was cut off; what it had begun is finished");
+    let report = Report {
+        kept: done.kept,
+        warnings: done.warnings,
+        ..Report::default()
+    };
+    notes(&report).iter().for_each(|note| output::note(note));
+    Ok(())
+}
+
+/// What came of asking before a commit or a discard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Go on.
+    Yes,
+    /// The changes were shown; that was all that was asked for.
+    Shown,
+    /// The person said no.
+    No,
+}
+
+/// Shows the changes if that is what was asked for, else asks the person if there is one.
+pub fn before_the_step(
+    session: &Session,
+    part: &ChangeSet,
+    show: Show,
+    yes: bool,
+    question: &str,
+) -> Result<Answer> {
+    if show.stat || show.patch {
+        print_diff(session, part, show)?;
+        return Ok(Answer::Shown);
+    }
+    if !yes && !show.json && std::io::stdin().is_terminal() {
+        output::print(&stat_text(session, part)?)?;
+        let (mut answers, mut says) = (std::io::stdin().lock(), std::io::stderr());
+        if !confirm(&mut answers, &mut says, question)? {
+            return Ok(Answer::No);
+        }
+    }
+    Ok(Answer::Yes)
+}
+
 /// Commits a session's changes. The caller holds the session's lock, or is its supervisor.
 pub fn commit_session(state: &State, session: &mut Session, options: &Options) -> Result<Report> {
+    finish_cut_off(state, session)?;
     let set = changes::scan(session, options.trust_directories)?;
     commit_set(state, session, &set, options)
 }
@@ -193,7 +172,19 @@ pub fn commit_set(
     set: &ChangeSet,
     options: &Options,
 ) -> Result<Report> {
-    let mut chosen = changes::select(session, set, &options.paths)?;
+    let chosen = changes::select(session, set, &options.paths)?;
+    commit_chosen(state, session, set, chosen, options.held)
+}
+
+/// Commits some changes of a set, and the new folders that they need. `held`: also those that the
+/// policy asks about and nobody named.
+pub fn commit_chosen(
+    state: &State,
+    session: &mut Session,
+    set: &ChangeSet,
+    mut chosen: Chosen,
+    held: bool,
+) -> Result<Report> {
     changes::with_folders(set, &mut chosen);
     let session_id = session.id().to_owned();
     let mut report = Report {
@@ -209,23 +200,18 @@ pub fn commit_set(
         .iter()
         .map(|(n, named)| {
             let verdict = judge.verdict(&set.changes[*n]);
-            (*n, (disposition(&verdict, *named, options.held), verdict))
+            (*n, (disposition(&verdict, *named, held), verdict))
         })
         .collect();
 
-    let planned: Vec<ChangedFile> = decided
+    let planned: Vec<Listed> = decided
         .iter()
         .filter(|(n, (d, _))| *d != Disposition::Hold && set.changes[**n].conflict.is_none())
-        .map(|(n, _)| changed_file(&set.changes[*n]))
+        .map(|(n, _)| reviewed(&set.changes[*n]))
         .collect();
     if !planned.is_empty() {
-        let outcome = BTreeMap::from([("planned".to_owned(), planned.len() as u64)]);
-        let plan = Record::Commit(Commit {
-            changes: Changes::new(planned),
-            outcome,
-        });
         state
-            .record(&session_id, vec![plan])
+            .record(&session_id, commit_records("planned", planned))
             .context("nothing was committed")?;
     }
 
@@ -246,10 +232,10 @@ pub fn commit_set(
     .map_err(|e| anyhow!("cannot commit session {session_id}: {e}"))?;
 
     let mut records = Vec::new();
-    let mut groups: BTreeMap<Became, Vec<ChangedFile>> = BTreeMap::new();
+    let mut groups: BTreeMap<Became, Vec<Listed>> = BTreeMap::new();
     for (n, (disposition, verdict)) in &decided {
-        let (change, status) = (&set.changes[*n], &done.outcomes[*n].status);
-        let (became, reason) = became(*disposition, verdict, status);
+        let (change, outcome) = (&set.changes[*n], &done.outcomes[*n]);
+        let (became, reason) = became(*disposition, verdict, &outcome.status);
         if matches!(became, Became::Refused) || (became == Became::Held && verdict.asks()) {
             records.push(Record::Decision(DecisionRecord::new(
                 &verdict.action,
@@ -257,7 +243,10 @@ pub fn commit_set(
                 "commit",
             )));
         }
-        groups.entry(became).or_default().push(changed_file(change));
+        groups.entry(became).or_default().push(match became {
+            Became::Committed | Became::AlreadyApplied => carried(change, outcome),
+            _ => reviewed(change),
+        });
         let (path, change) = (change.path.clone(), kind_text(change.kind).1);
         report.changes.push(Line {
             path,
@@ -269,11 +258,7 @@ pub fn commit_set(
     report.kept = done.kept;
     report.warnings = done.warnings;
     for (became, files) in groups {
-        let outcome = BTreeMap::from([(became.as_str().to_owned(), files.len() as u64)]);
-        records.push(Record::Commit(Commit {
-            changes: Changes::new(files),
-            outcome,
-        }));
+        records.extend(commit_records(became.as_str(), files));
     }
     note_outcome(session, set, &report)?;
     state.record(&session_id, records).with_context(|| {
@@ -285,97 +270,15 @@ pub fn commit_set(
     Ok(report)
 }
 
-/// What a commit did, for a person.
-pub fn print_report(session: &Session, report: &Report) -> Result<()> {
-    output::print(&report_text(session, report))?;
-    print_notes(report);
-    Ok(())
-}
-
-/// The same on standard error: the output of a run is the agent's.
-pub fn note_report(session: &Session, report: &Report) {
-    eprint!("{}", report_text(session, report));
-    print_notes(report);
-}
-
-fn report_text(session: &Session, report: &Report) -> String {
-    let mut rows = Vec::new();
-    for line in &report.changes {
-        let style = match line.became {
-            Became::Committed | Became::AlreadyApplied => Style::Green,
-            Became::Held => Style::Yellow,
-            _ => Style::Red,
-        };
-        rows.push(vec![
-            paint(style, &line.became.as_str().replace('_', " ")),
-            output::path_below(&line.path, &session.record.workspace),
-            line.reason.clone(),
-        ]);
-    }
-    let mut text = output::table(&rows);
-    let mut parts = Vec::new();
-    for (became, word) in [
-        (Became::Committed, "committed"),
-        (Became::AlreadyApplied, "there already"),
-        (Became::Held, "held"),
-        (Became::Refused, "refused by the policy"),
-        (Became::Conflict, "in conflict"),
-        (Became::Failed, "failed"),
-    ] {
-        match report.count(became) {
-            0 if became != Became::Committed => {}
-            n => parts.push(format!("{n} {word}")),
-        }
-    }
-    text.push_str(&format!(
-        "session {}: {}\n",
-        report.session,
-        parts.join(", ")
-    ));
-    text
-}
-
-fn print_notes(report: &Report) {
-    if report.count(Became::Held) > 0 {
-        output::note(
-            "held changes are still in the session: name them after '--', or give --held, to commit \
-             them",
-        );
-    }
-    if report.count(Became::Conflict) > 0 {
-        output::note(
-            "conflicts: the originals are untouched and the session's versions are kept; compare them \
-             with 'agentwall diff --patch', merge by hand, then 'agentwall discard -- PATH'",
-        );
-    }
-    for kept in &report.kept {
-        output::note(&format!("an original was kept: {kept}"));
-    }
-    for warning in &report.warnings {
-        output::note(&format!("{warning}; the next commit tries again"));
-    }
-}
-
-/// Asks a yes-or-no question; anything but yes is no.
-pub fn confirm(question: &str) -> Result<bool> {
-    let mut err = std::io::stderr();
-    write!(err, "{question} [y/N] ")?;
-    err.flush()?;
+/// Asks a yes-or-no question; anything but yes, and the end of input, is no.
+pub fn confirm(answers: &mut dyn BufRead, says: &mut dyn Write, question: &str) -> Result<bool> {
+    write!(says, "{question} [y/N] ")?;
+    says.flush()?;
     let mut line = String::new();
-    std::io::stdin()
+    answers
         .read_line(&mut line)
         .context("cannot read the answer")?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
-}
-
-/// A change as the ledger lists it.
-pub fn changed_file(change: &Change) -> ChangedFile {
-    ChangedFile {
-        path: shown(&change.path),
-        change: kind_text(change.kind).1.to_owned(),
-        // The content's identity is not a plain SHA-256 of it; the set's digest covers it.
-        sha256: None,
-    }
 }
 
 fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
@@ -385,37 +288,6 @@ fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
         // Set-id bits and capabilities pass only where the person named the very file.
         (true, Named::Exactly) => Disposition::CommitSpecial,
         (true, _) => Disposition::Commit,
-    }
-}
-
-fn became(disposition: Disposition, verdict: &Verdict, status: &Status) -> (Became, String) {
-    let by_rule = || {
-        let rule = verdict.decision.rule.as_deref().unwrap_or("default");
-        format!(
-            "rule {}: {}",
-            escape_text(rule),
-            output::tame(&verdict.decision.reason)
-        )
-    };
-    match status {
-        Status::Committed | Status::Discarded => (Became::Committed, String::new()),
-        Status::AlreadyApplied => (Became::AlreadyApplied, String::new()),
-        Status::Conflict { conflict } => (Became::Conflict, conflict.to_string()),
-        Status::Held {
-            reason: HoldReason::Asked,
-        } if disposition == Disposition::Hold => (
-            if verdict.asks() {
-                Became::Held
-            } else {
-                Became::Refused
-            },
-            by_rule(),
-        ),
-        Status::Held { reason } => (Became::Held, reason.to_string()),
-        Status::Failed { step, error, .. } => {
-            (Became::Failed, output::tame(&format!("{step}: {error}")))
-        }
-        other => (Became::Failed, format!("unknown outcome {other:?}")),
     }
 }
 

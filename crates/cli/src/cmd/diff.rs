@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal as _, Write as _},
+    io::{IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -65,14 +65,16 @@ pub fn print_diff(session: &Session, set: &ChangeSet, show: Show) -> Result<()> 
     Ok(())
 }
 
+fn line_counts(session: &Session, set: &ChangeSet) -> Result<Vec<StatLine>> {
+    stat(&session.record.layers, set, &DiffOptions::default()).map_err(|e| {
+        let id = session.id();
+        anyhow!("cannot compare the changes of session {id}: {e}")
+    })
+}
+
 /// The changes with their line counts, and what stands in the way of committing them.
 pub fn stat_text(session: &Session, set: &ChangeSet) -> Result<String> {
-    let lines = stat(&session.record.layers, set, &DiffOptions::default()).map_err(|e| {
-        anyhow!(
-            "cannot compare the changes of session {}: {e}",
-            session.id()
-        )
-    })?;
+    let lines = line_counts(session, set)?;
     // Changes can be shown without their policy; committing them says what is wrong with it.
     let judge = Judge::of(session).ok();
     let by_path: HashMap<_, _> = set.changes.iter().map(|c| (c.path.as_path(), c)).collect();
@@ -149,23 +151,26 @@ fn amounts(line: &StatLine) -> String {
 
 /// A patch for a program is written as it is; for a person every line is made safe to show.
 fn print_patch(session: &Session, set: &ChangeSet) -> Result<()> {
-    let layers = &session.record.layers;
-    let options = DiffOptions::default();
     let mut out = std::io::stdout().lock();
-    if !out.is_terminal() {
-        write_patch(&mut out, layers, set, &options)?;
-        out.flush()?;
-        return Ok(());
+    if out.is_terminal() {
+        return show_patch(&mut out, session, set);
     }
+    let options = DiffOptions::default();
+    write_patch(&mut out, &session.record.layers, set, &options)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// A patch for a person.
+pub fn show_patch(out: &mut dyn Write, session: &Session, set: &ChangeSet) -> Result<()> {
     let mut text = Vec::new();
-    write_patch(&mut text, layers, set, &options)?;
+    let options = DiffOptions::default();
+    write_patch(&mut text, &session.record.layers, set, &options)?;
     for line in text.split_inclusive(|b| *b == b'\n') {
-        writeln!(
-            out,
-            "{}",
-            patch_line(line.strip_suffix(b"\n").unwrap_or(line))
-        )?;
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        writeln!(out, "{}", patch_line(line))?;
     }
+    out.flush()?;
     Ok(())
 }
 
@@ -188,12 +193,7 @@ fn patch_line(line: &[u8]) -> String {
 }
 
 fn print_json(session: &Session, set: &ChangeSet) -> Result<()> {
-    let stats = stat(&session.record.layers, set, &DiffOptions::default()).map_err(|e| {
-        anyhow!(
-            "cannot compare the changes of session {}: {e}",
-            session.id()
-        )
-    })?;
+    let stats = line_counts(session, set)?;
     let judge = Judge::of(session).ok();
     let by_path: HashMap<_, _> = stats.iter().map(|s| (s.path.as_path(), s)).collect();
     let mut changes = Vec::new();

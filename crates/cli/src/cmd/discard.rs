@@ -1,21 +1,18 @@
-//! `agentwall discard`: drops a session's changes. The originals are not opened.
+//! `agentwall discard`: drops a session's changes. The originals are not opened, unless a commit that
+//! was cut off left one under a temporary name: that is put right first, while it is still known.
 
-use std::{collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use agentwall_cow::{ChangeSet, discard, discard_all};
-use agentwall_ledger::{
-    Record,
-    entry::{Changes, Discard},
-};
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 
 use crate::{
     args::DiscardArgs,
-    changes,
+    changes::{self, Chosen},
     cmd::{
-        commit::{changed_file, confirm},
-        diff::{Show, print_diff, stat_text},
+        commit::{Answer, before_the_step, discard_records, finish_cut_off, reviewed},
+        diff::Show,
     },
     output,
     session::{Outcome, Session},
@@ -28,6 +25,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     let _lock = session.hold_lock().context("cannot discard")?;
     let mut session = Session::load(&state, session.id())?;
+    finish_cut_off(&state, &session)?;
     let set = changes::scan(&session, false)?;
     if set.is_empty() && args.selection.paths.is_empty() {
         if args.json {
@@ -41,22 +39,17 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
         &set,
         &changes::select(&session, &set, &args.selection.paths)?,
     );
-    if args.stat || args.patch {
-        print_diff(
-            &session,
-            &part,
-            Show {
-                stat: args.stat,
-                patch: args.patch,
-                json: args.json,
-            },
-        )?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.yes && !args.json && std::io::stdin().is_terminal() {
-        output::print(&stat_text(&session, &part)?)?;
-        let what = output::count(part.changes.len(), "change");
-        if !confirm(&format!("drop {what}? This cannot be undone."))? {
+    let show = Show {
+        stat: args.stat,
+        patch: args.patch,
+        json: args.json,
+    };
+    let what = output::count(part.changes.len(), "change");
+    let question = format!("drop {what}? This cannot be undone.");
+    match before_the_step(&session, &part, show, args.yes, &question)? {
+        Answer::Yes => {}
+        Answer::Shown => return Ok(ExitCode::SUCCESS),
+        Answer::No => {
             output::note("nothing was dropped");
             return Ok(ExitCode::from(output::FAILED));
         }
@@ -73,6 +66,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
 
 /// Drops all changes of a session. The caller holds the session's lock, or is its supervisor.
 pub fn discard_session(state: &State, session: &mut Session) -> Result<usize> {
+    finish_cut_off(state, session)?;
     let set = changes::scan(session, false)?;
     discard_set(state, session, &set, &[])
 }
@@ -86,13 +80,20 @@ pub fn discard_set(
     paths: &[PathBuf],
 ) -> Result<usize> {
     let chosen = changes::select(session, set, paths)?;
-    let part = changes::only(set, &chosen);
-    let files = part.changes.iter().map(changed_file).collect();
-    let record = Record::Discard(Discard {
-        changes: Changes::new(files),
-    });
+    discard_chosen(state, session, set, &chosen)
+}
+
+/// Drops some changes of a set; the ledger says so first. Returns how many.
+pub fn discard_chosen(
+    state: &State,
+    session: &mut Session,
+    set: &ChangeSet,
+    chosen: &Chosen,
+) -> Result<usize> {
+    let part = changes::only(set, chosen);
+    let files = part.changes.iter().map(reviewed).collect();
     state
-        .record(session.id(), vec![record])
+        .record(session.id(), discard_records(files))
         .context("nothing was dropped")?;
     let all = chosen.len() == set.changes.len();
     let layers = &session.record.layers;
