@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,15 @@ impl Record {
     /// Opens the record for appending: a commit begins. Returns when, on the file system's clock.
     pub(crate) fn open(&mut self, layer: &Layer) -> io::Result<Timestamp> {
         let folder = layer.upper.parent().unwrap_or(&layer.upper);
-        let at = base_timestamp(folder, None)?;
+        let mut at = base_timestamp(folder, None)?;
+        // Clocks of two file systems may differ by a tick; one that was set back stays behind.
+        for _ in 0..5 {
+            if at >= layer.base {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            at = base_timestamp(folder, Some(at))?;
+        }
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)

@@ -10,7 +10,9 @@ use std::{
 
 use agentwall_action::Effect;
 use agentwall_ledger::{
-    Entry, Reader, Record, Report, Verifier, VerifyOptions, entry::DecisionRecord, verify,
+    Entry, Reader, Record, Report, Verifier, VerifyOptions,
+    entry::{ChangedFile, Changes, DecisionRecord},
+    verify,
 };
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -239,23 +241,13 @@ fn summary(record: &Record) -> String {
             format!("{} from {}", policy.digest, names.join(", "))
         }
         Record::Commit(commit) => {
-            let files: Vec<&str> = commit
-                .changes
-                .files
-                .iter()
-                .take(5)
-                .map(|f| f.path.as_str())
-                .collect();
-            let more =
-                commit.changes.files.len().saturating_sub(5) as u64 + commit.changes.files_cut;
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!("{}: {}{more}", counts(&commit.outcome), files.join(", "))
+            format!("{}: {}", counts(&commit.outcome), changed(&commit.changes))
         }
-        Record::Discard(discard) => format!("dropped {}", counts(&discard.changes.counts)),
+        Record::Discard(discard) => format!(
+            "dropped {}: {}",
+            counts(&discard.changes.counts),
+            changed(&discard.changes)
+        ),
         Record::Mask(mask) => {
             format!(
                 "{} hidden by {}",
@@ -279,6 +271,31 @@ fn summary(record: &Record) -> String {
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),
     }
+}
+
+/// The first files of a set with the beginnings of their digests, and of the digest of the set.
+fn changed(changes: &Changes) -> String {
+    let short = |digest: &String| digest.get(..12).unwrap_or(digest).to_owned();
+    let file = |f: &ChangedFile| {
+        let new = f.sha256.as_ref().or(f.blocks_sha256.as_ref()).map(short);
+        let old = f.old_sha256.as_ref().or(f.old_blocks_sha256.as_ref());
+        let content = match (old.map(short), new) {
+            (None, None) => String::new(),
+            (None, Some(new)) => format!(" ({new})"),
+            (Some(old), None) => format!(" ({old} gone)"),
+            (Some(old), Some(new)) => format!(" ({old} to {new})"),
+        };
+        format!("{} {}{content}", f.change, f.path)
+    };
+    let mut parts: Vec<String> = changes.files.iter().take(5).map(file).collect();
+    let more = changes.files.len().saturating_sub(5) as u64 + changes.files_cut;
+    if more > 0 {
+        parts.push(format!("and {more} more"));
+    }
+    if changes.parts > 0 {
+        parts.push(format!("part {} of {}", changes.part, changes.parts));
+    }
+    format!("{}; digest {}", parts.join(", "), short(&changes.digest))
 }
 
 fn decided(decision: &DecisionRecord) -> String {

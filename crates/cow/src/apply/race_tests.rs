@@ -41,6 +41,13 @@ impl Session {
         Session { tmp, layers }
     }
 
+    /// The same, after its originals were arranged.
+    fn begun_now(mut self) -> Session {
+        let base = base_timestamp(self.tmp.path(), None).unwrap();
+        self.layers.iter_mut().for_each(|layer| layer.base = base);
+        self
+    }
+
     fn new(names: &[&str]) -> Session {
         Session::with_roots(&["root"], names)
     }
@@ -253,6 +260,30 @@ fn an_original_kept_by_an_earlier_commit_is_not_deleted_with_its_directory() {
     );
     assert!(!s.commit().is_complete());
     assert_eq!(kept(&report), ["old and user"]);
+}
+
+#[test]
+fn hard_links_of_a_deleted_directory_are_not_taken_for_changes_of_someone_else() {
+    let s = Session::new(&["d/x", "z"]);
+    let d = s.root().join("d");
+    fs::remove_file(s.root().join("z")).unwrap();
+    fs::hard_link(d.join("x"), d.join("y")).unwrap();
+    fs::hard_link(d.join("x"), s.root().join("z")).unwrap();
+    let s = s.begun_now();
+    s.agent_deletes("d");
+    let report = s.commit();
+    assert!(
+        report.is_complete() && report.kept.is_empty(),
+        "{report:#?}"
+    );
+    // The name outside has a new change time because of that; it is still the original.
+    s.agent_writes("z");
+    let report = s.commit();
+    assert!(
+        report.is_complete() && report.kept.is_empty(),
+        "{report:#?}"
+    );
+    assert_eq!(s.read("z"), "agent");
 }
 
 #[test]
