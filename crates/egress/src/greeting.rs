@@ -10,18 +10,18 @@
 pub(crate) const MAX_GREETING: usize = 64 * 1024;
 const MAX_LINE: usize = 16 * 1024;
 const METHODS: [&[u8]; 12] = [
-    b"GET ",
-    b"POST ",
-    b"HEAD ",
-    b"PUT ",
-    b"DELETE ",
-    b"OPTIONS ",
-    b"CONNECT ",
-    b"PATCH ",
-    b"TRACE ",
-    b"PROPFIND ",
-    b"REPORT ",
-    b"MKCOL ",
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"CONNECT",
+    b"PATCH",
+    b"TRACE",
+    b"PROPFIND",
+    b"REPORT",
+    b"MKCOL",
 ];
 
 /// What a greeting is, so far.
@@ -43,8 +43,9 @@ pub enum Greeting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim(pub String);
 
-/// Reads the first bytes that a client sent. Never panics; what it says of a prefix never becomes
-/// [`Greeting::Other`] again once it was [`Greeting::Incomplete`] for TLS.
+/// Reads the first bytes that a client sent. Never panics. An answer other than
+/// [`Greeting::Incomplete`] and [`Greeting::Undecided`] is final: whatever bytes follow, it stays, so
+/// that it does not matter in which pieces a greeting arrives.
 pub fn inspect(bytes: &[u8]) -> Greeting {
     match bytes {
         [] => Greeting::Undecided,
@@ -131,9 +132,16 @@ fn server_names(body: &[u8]) -> Option<Vec<Claim>> {
         if name_type != [0] || !list.0.is_empty() || !data.0.is_empty() {
             return None;
         }
-        names.push(claim(name.0)?);
+        names.push(server_name(name.0)?);
     }
     Some(names)
+}
+
+/// A name of the server name extension: no port, no brackets, no spaces around it (RFC 6066,
+/// section 3). A server would take them as part of the name.
+fn server_name(name: &[u8]) -> Option<Claim> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    name.iter().all(plain).then(|| claim(name))?
 }
 
 /// Bytes that are read from the front, with bounds.
@@ -162,29 +170,33 @@ impl<'a> Reader<'a> {
 }
 
 fn http(bytes: &[u8]) -> Greeting {
-    // Servers skip empty lines before a request (RFC 9112, section 2.2).
-    let start = bytes
-        .iter()
-        .take_while(|b| matches!(b, b'\r' | b'\n'))
-        .count();
+    // Servers skip empty lines before a request (RFC 9112, section 2.2), some also spaces.
+    let start = bytes.iter().take_while(|b| b"\r\n \t".contains(b)).count();
     let bytes = &bytes[start..];
-    let known = METHODS.iter().any(|m| {
-        let n = m.len().min(bytes.len());
-        bytes[..n].eq_ignore_ascii_case(&m[..n])
-    });
-    let Some(line_end) = bytes.iter().position(|b| *b == b'\n') else {
-        let method = bytes.split(|b| *b == b' ').next().unwrap_or_default();
-        return match known && !bytes.is_empty() {
-            true if bytes.len() < MAX_LINE => Greeting::Incomplete,
-            true => Greeting::Malformed("the HTTP request line is too long"),
-            false if method.iter().all(|b| token(*b)) && method.len() <= 32 => Greeting::Undecided,
+    let end = bytes.iter().position(|b| *b == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let known = match line.iter().position(is_space) {
+        Some(end) => METHODS.iter().any(|m| m.eq_ignore_ascii_case(&line[..end])),
+        // Without its end it may become one of them.
+        None => METHODS.iter().any(|m| {
+            m.get(..line.len())
+                .is_some_and(|m| m.eq_ignore_ascii_case(line))
+        }),
+    };
+    if known && line.len() > MAX_LINE {
+        return Greeting::Malformed("the HTTP request line is too long");
+    }
+    let Some(line_end) = end else {
+        let method = line.split(is_space).next().unwrap_or_default();
+        return match known && !line.is_empty() {
+            true => Greeting::Incomplete,
+            false if method.iter().all(|b| token(*b)) => Greeting::Undecided,
             false => Greeting::Other,
         };
     };
-    let line = trim(&bytes[..line_end]);
-    let mut words = line
-        .split(|b| matches!(b, b' ' | b'\t'))
-        .filter(|w| !w.is_empty());
+    let line = trim(line);
+    let mut words = line.split(is_space).filter(|w| !w.is_empty());
     let (Some(method), Some(target), Some(version)) =
         (words.next(), words.next(), words.next_back())
     else {
@@ -193,7 +205,7 @@ fn http(bytes: &[u8]) -> Greeting {
     if !version.to_ascii_uppercase().starts_with(b"HTTP/") || !method.iter().all(|b| token(*b)) {
         return Greeting::Other;
     }
-    if version == b"HTTP/2.0" {
+    if (method, target, version) == (b"PRI", b"*", b"HTTP/2.0") {
         // The preface of HTTP/2 without TLS (RFC 9113, section 3.4): names are in binary frames.
         return Greeting::Names(Vec::new());
     }
@@ -205,19 +217,31 @@ fn http(bytes: &[u8]) -> Greeting {
         }
     }
     let mut rest = &bytes[line_end + 1..];
+    let mut after_host = false;
     loop {
         let Some(end) = rest.iter().position(|b| *b == b'\n') else {
             return Greeting::Incomplete;
         };
         let line = &rest[..end];
         rest = &rest[end + 1..];
-        if trim(line).is_empty() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
             return Greeting::Names(names);
+        }
+        // Some servers end a line, or the whole head, where others go on: what follows would be read
+        // as a header by one of them only (RFC 9112, section 2.2).
+        if line.contains(&b'\r') || trim(line).is_empty() {
+            return Greeting::Malformed("a line of the HTTP head ends in an unusual way");
+        }
+        // A folded line (RFC 9112, section 5.2): some servers join it to the one before.
+        if std::mem::take(&mut after_host) && line.first().is_some_and(is_space) {
+            return Greeting::Malformed("the HTTP Host header is folded");
         }
         if let Some(colon) = line.iter().position(|b| *b == b':')
             && trim(&line[..colon]).eq_ignore_ascii_case(b"host")
         {
             // An empty Host is allowed where the target has no authority.
+            after_host = true;
             let value = trim(&line[colon + 1..]);
             match claim(value) {
                 Some(name) if !names.contains(&name) => names.push(name),
@@ -253,7 +277,7 @@ fn authority<'a>(method: &[u8], target: &'a [u8]) -> Option<&'a [u8]> {
 
 /// `host`, `host:port` or `[v6]:port` as a canonical name.
 fn claim(text: &[u8]) -> Option<Claim> {
-    let text = std::str::from_utf8(text).ok()?.trim();
+    let text = std::str::from_utf8(text).ok()?;
     let host = if let Some(v6) = text.strip_prefix('[') {
         let (v6, port) = v6.split_once(']')?;
         if !(port.is_empty() || port.starts_with(':')) {
@@ -276,8 +300,12 @@ fn token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-fn trim(bytes: &[u8]) -> &[u8] {
-    bytes.trim_ascii()
+/// Without the white space of HTTP around it: spaces, tabs, and the line's end.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r'] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -383,6 +411,72 @@ mod tests {
         }
         assert_eq!(host("hello"), Greeting::Undecided);
         assert_eq!(host(""), Greeting::Undecided);
+    }
+
+    #[test]
+    fn a_final_answer_does_not_depend_on_the_pieces() {
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(MAX_LINE));
+        let odd = format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(40));
+        for text in [
+            &long,
+            &odd,
+            "\tGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            " \x0cGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET\t/ HTTP/1.1\nHost: a\n\n",
+            "GETX / HTTP/1.1\nHost: a\n\n",
+            "PING\r\n",
+        ] {
+            let whole = inspect(text.as_bytes());
+            for cut in 0..text.len() {
+                let part = inspect(&text.as_bytes()[..cut]);
+                let open = matches!(part, Greeting::Incomplete | Greeting::Undecided);
+                assert!(open || part == whole, "{part:?} of {cut} bytes of {text}");
+            }
+        }
+        assert_eq!(inspect(odd.as_bytes()), names(&["a"]));
+    }
+
+    #[test]
+    fn what_a_server_would_not_strip_is_not_stripped() {
+        for name in ["a.b\r", " a.b", "a.b:443", "[::1]", "a.b\u{a0}", "a.b\0"] {
+            let greeting = inspect(&hello(Some(name), 255));
+            assert!(matches!(greeting, Greeting::Malformed(_)), "{name:?}");
+        }
+        for value in [
+            "a.b\u{a0}",
+            "\u{3000}a.b",
+            "a.b\x0c",
+            "a.b\r\r\n c",
+            "\r\n evil",
+        ] {
+            let greeting = inspect(format!("GET / HTTP/1.1\r\nHost: {value}\r\n\r\n").as_bytes());
+            assert!(
+                matches!(greeting, Greeting::Malformed(_)),
+                "{value:?} {greeting:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_that_only_some_servers_see_is_refused() {
+        for lines in [
+            "X: a\rHost: evil\r\n\r\n",
+            "X: a\r\n \r\nHost: evil\r\n\r\n",
+            "X: a\r\n\r\r\nHost: evil\r\n\r\n",
+            "Host:\r\n \r\n evil\r\n\r\n",
+        ] {
+            let greeting = inspect(format!("GET / HTTP/1.1\r\n{lines}").as_bytes());
+            assert!(
+                matches!(greeting, Greeting::Malformed(_)),
+                "{lines:?} {greeting:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_preface_of_http_2_has_no_names() {
+        let text = "GET / HTTP/2.0\r\nHost: evil.example\r\n\r\n";
+        assert_eq!(inspect(text.as_bytes()), names(&["evil.example"]));
     }
 
     proptest! {
