@@ -151,6 +151,7 @@ impl Resource {
                     .rsplit_once(':')
                     .ok_or_else(|| wrong("a port after the host"))?;
                 let port = port.parse().map_err(|_| wrong("a port from 0 to 65535"))?;
+                let host = host.strip_suffix('.').unwrap_or(host);
                 let bare = host
                     .strip_prefix('[')
                     .and_then(|h| h.strip_suffix(']'))
@@ -267,6 +268,7 @@ mod tests {
         assert_eq!(net("tcp://Example.COM.:443"), "tcp://example.com:443");
         assert_eq!(net("tcp://[::ffff:10.0.0.1]:80"), "tcp://10.0.0.1:80");
         assert_eq!(net("udp://[::1]:53"), "udp://[::1]:53");
+        assert_eq!(net("udp://[0::1].:53"), "udp://[::1]:53");
         let file = |t: &str| Resource::parse(VerbFamily::File, t).unwrap().to_string();
         assert_eq!(file("/tmp/../etc//./x"), "/etc/x");
         assert!(Resource::parse(VerbFamily::Net, "example.com").is_err());
