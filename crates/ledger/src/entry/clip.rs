@@ -28,8 +28,9 @@ pub fn text(text: &mut String, limit: usize) {
     // Cutting again keeps the count true.
     let before = cut_count(text);
     let kept_mark = before.map_or(0, |(_, mark)| mark);
-    let gone = text.len() - kept_mark - end.min(text.len() - kept_mark)
-        + before.map_or(0, |(count, _)| count);
+    // Saturating: the mark may be an agent's own text, with any number in it.
+    let gone = (text.len() - kept_mark - end.min(text.len() - kept_mark))
+        .saturating_add(before.map_or(0, |(count, _)| count));
     text.truncate(end.min(text.len() - kept_mark));
     text.push_str(&format!("\u{2026}[{gone} bytes cut]"));
 }
@@ -48,6 +49,22 @@ pub fn list(items: &mut Vec<String>, limit: usize) -> u64 {
         text(item, limit);
     }
     gone
+}
+
+/// [`list`] for one that has no counter beside it: its last item, `…[N more]`, tells what is gone.
+pub fn marked_list(items: &mut Vec<String>, limit: usize) {
+    // Cutting again keeps the count true.
+    let before = items.last().and_then(|last| {
+        let count = last.strip_prefix("\u{2026}[")?.strip_suffix(" more]")?;
+        count.parse::<u64>().ok()
+    });
+    if before.is_some() {
+        items.pop();
+    }
+    let gone = list(items, limit).saturating_add(before.unwrap_or(0));
+    if gone > 0 {
+        items.push(format!("\u{2026}[{gone} more]"));
+    }
 }
 
 /// Cuts a list in number; returns how many items are gone.
@@ -89,11 +106,22 @@ pub fn counts(map: &mut BTreeMap<String, u64>, limit: usize) {
 /// Cuts a map of texts; what is gone is told under the key `…`.
 pub fn texts(map: &mut BTreeMap<String, String>, limit: usize) {
     let keep = limit / 16;
-    if map.len() > keep {
-        let gone = map.len() - keep;
-        while map.len() > keep {
-            map.pop_last();
-        }
+    // Cutting again keeps the count true.
+    let told = map.get("\u{2026}").and_then(|text| {
+        let count = text.strip_suffix(" more")?;
+        count.parse::<usize>().ok()
+    });
+    if told.is_some() {
+        map.remove("\u{2026}");
+    }
+    let gone = map
+        .len()
+        .saturating_sub(keep)
+        .saturating_add(told.unwrap_or(0));
+    while map.len() > keep {
+        map.pop_last();
+    }
+    if gone > 0 {
         map.insert("\u{2026}".into(), format!("{gone} more"));
     }
     let old = std::mem::take(map);
@@ -126,6 +154,29 @@ mod tests {
         assert_eq!(t, "äääää\u{2026}[9990 bytes cut]");
         text(&mut t, 0);
         assert_eq!(t, "äääää\u{2026}[9990 bytes cut]", "a short text stays");
+    }
+
+    #[test]
+    fn a_mark_with_any_number_is_no_overflow() {
+        let mut t = format!("{}\u{2026}[{} bytes cut]", "x".repeat(9000), usize::MAX);
+        text(&mut t, LONGEST);
+        assert!(t.ends_with(&format!("\u{2026}[{} bytes cut]", usize::MAX)));
+    }
+
+    #[test]
+    fn lists_and_maps_count_across_cuts() {
+        let mut items: Vec<String> = (0..100).map(|i| format!("m{i}")).collect();
+        let mut map: BTreeMap<String, String> = (0..100)
+            .map(|i| (format!("k{i:03}"), "v".to_owned()))
+            .collect();
+        for (limit, kept) in [(800, 50), (400, 25), (400, 25), (0, 0)] {
+            marked_list(&mut items, limit);
+            assert_eq!(items.len(), kept + 1);
+            assert_eq!(items[kept], format!("\u{2026}[{} more]", 100 - kept));
+            texts(&mut map, limit);
+            assert_eq!(map.len(), kept + 1);
+            assert_eq!(map["\u{2026}"], format!("{} more", 100 - kept));
+        }
     }
 
     #[test]

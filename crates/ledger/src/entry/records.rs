@@ -459,7 +459,9 @@ fn is_zero(n: &u64) -> bool {
 impl Clip for SessionStart {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.name, limit);
-        self.command_cut += clip_arguments(&mut self.command, limit);
+        self.command_cut = self
+            .command_cut
+            .saturating_add(clip_arguments(&mut self.command, limit));
         clip::text(&mut self.workspace, limit);
         clip::text(&mut self.policy, limit);
         clip::texts(&mut self.enforcement, limit);
@@ -482,12 +484,8 @@ impl Clip for DecisionRecord {
         clip::text(&mut self.effect, limit);
         clip::option(&mut self.rule, limit);
         clip::text(&mut self.reason, limit);
-        for marks in [&mut self.monitors, &mut self.errors] {
-            let gone = clip::list(marks, limit);
-            if gone > 0 {
-                marks.push(format!("\u{2026}[{gone} more]"));
-            }
-        }
+        clip::marked_list(&mut self.monitors, limit);
+        clip::marked_list(&mut self.errors, limit);
         clip::text(&mut self.policy, limit);
         clip::text(&mut self.enforced_by, limit);
         clip::option(&mut self.exe, limit);
@@ -498,7 +496,9 @@ impl Clip for Exec {
     fn clip(&mut self, limit: usize) {
         self.decision.clip(limit);
         clip::text(&mut self.argv_sha256, limit);
-        self.argv_cut += clip_arguments(&mut self.argv, limit);
+        self.argv_cut = self
+            .argv_cut
+            .saturating_add(clip_arguments(&mut self.argv, limit));
         clip::option(&mut self.sha256, limit);
     }
 }
@@ -525,7 +525,9 @@ impl Clip for Approval {
 impl Clip for PolicyRecord {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.digest, limit);
-        self.sources_cut += clip::items_only(&mut self.sources, limit);
+        self.sources_cut = self
+            .sources_cut
+            .saturating_add(clip::items_only(&mut self.sources, limit));
         for source in &mut self.sources {
             clip::text(&mut source.name, limit);
             clip::text(&mut source.sha256, limit);
@@ -537,7 +539,9 @@ impl Clip for Changes {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.digest, limit);
         clip::counts(&mut self.counts, limit);
-        self.files_cut += clip::items_only(&mut self.files, limit);
+        self.files_cut = self
+            .files_cut
+            .saturating_add(clip::items_only(&mut self.files, limit));
         for file in &mut self.files {
             clip::text(&mut file.path, limit);
             clip::text(&mut file.change, limit);
@@ -579,7 +583,9 @@ impl Clip for Mask {
 
 impl Clip for Selftest {
     fn clip(&mut self, limit: usize) {
-        self.canaries_cut += clip::items_only(&mut self.canaries, limit);
+        self.canaries_cut = self
+            .canaries_cut
+            .saturating_add(clip::items_only(&mut self.canaries, limit));
         for canary in &mut self.canaries {
             clip::text(&mut canary.name, limit);
             clip::text(&mut canary.result, limit);
