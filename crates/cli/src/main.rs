@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         // Whoever read our output has had enough.
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("{error:#}"));
+            output::note(&output::explain(&error));
             let usage = error.downcast_ref::<UsageError>().is_some();
             ExitCode::from(if usage && failed == FAILED {
                 USAGE
@@ -82,6 +82,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.to_string();
+        // It quotes words of the command line.
+        let lines: Vec<String> = text.lines().map(output::tame).collect();
+        let text = lines.join("\n");
         output::note(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
     } else {
         // Standard output may be closed; there is nobody to tell then.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use agentwall_action::escape_bytes;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 /// Exit status: done.
 pub const OK: u8 = 0;
@@ -74,9 +74,68 @@ pub fn paint(style: Style, text: &str) -> String {
 /// Writes text to standard output.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write the output")
+}
+
+/// An error with its causes, each said once, and what to do about what this host lacks.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    if let Some(next) = next_step(&text) {
+        text.push_str("; ");
+        text.push_str(next);
+    }
+    text
+}
+
+/// What to do about a cause that the system names and that can come up anywhere, unless the message
+/// says it already. Libraries hand some causes on as text, so the text is looked at.
+pub fn next_step(text: &str) -> Option<&'static str> {
+    let has = |cause: &str| text.contains(cause);
+    // ENOSPC and EAGAIN of a namespace are limits of the host, not a disk or a person's processes.
+    let (said, next) = if has("namespace") {
+        let refused = has("(os error 28)") || has("(os error 11)") || has("(os error 1)");
+        (
+            !refused || has("agentwall doctor"),
+            "'agentwall doctor' tells what this host lacks",
+        )
+    } else if has("put a copy layer over") {
+        (
+            has("AGENTWALL_STATE"),
+            "copies need a state folder on a disk of this host that overlayfs can use (set \
+             AGENTWALL_STATE to one, not inside a container's own root), and paths shorter than 256 \
+             bytes",
+        )
+    } else if has("(os error 28)") || has("(os error 122)") {
+        (
+            has("make room"),
+            "the disk is full: make room, then try again",
+        )
+    } else if has("(os error 24)") {
+        (
+            has("ulimit"),
+            "more open files are needed: raise the limit, for example 'ulimit -n 1024'",
+        )
+    } else {
+        return None;
+    };
+    (!said).then_some(next)
+}
+
+/// Whether an error is that a disk is full.
+pub fn disk_is_full(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    text.contains("(os error 28)") || text.contains("(os error 122)")
 }
 
 /// Writes a JSON value to standard output, indented.
@@ -212,5 +271,25 @@ mod tests {
         assert_eq!(tame("a\\n\x1b\n"), "a\\n\\u{1b}\\n");
         assert_eq!(span(59), "59 s");
         assert_eq!(span(7300), "2 h");
+    }
+
+    #[test]
+    fn a_shortage_is_said_once_with_its_next_step() {
+        let os = |n| io::Error::from_raw_os_error(n);
+        let full = anyhow::Error::from(os(28)).context(format!("cannot write /x: {}", os(28)));
+        assert_eq!(
+            explain(&full),
+            "cannot write /x: No space left on device (os error 28); the disk is full: make room, \
+             then try again"
+        );
+        assert!(disk_is_full(&full));
+        let said = anyhow::anyhow!("{}; the disk is full: make room", os(28));
+        assert_eq!(explain(&said).matches("make room").count(), 1);
+        let limit = anyhow::Error::from(os(28)).context("cannot start the process namespace");
+        assert!(explain(&limit).ends_with("'agentwall doctor' tells what this host lacks"));
+        let files = explain(&anyhow::Error::from(os(24)).context("cannot listen"));
+        assert!(files.contains("ulimit -n"), "{files}");
+        let other = anyhow::Error::from(os(2)).context("cannot read /x");
+        assert_eq!(explain(&other), format!("cannot read /x: {}", os(2)));
     }
 }

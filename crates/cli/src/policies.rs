@@ -77,8 +77,15 @@ pub fn user_policy() -> Result<PathBuf> {
 /// Reads one source; its name is the path.
 pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
     use io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let read = || -> io::Result<Vec<u8>> {
-        let file = fs::File::open(path)?;
+        // A FIFO that nobody writes into must not hold the caller up for ever; one that somebody
+        // writes into (a shell's process substitution) is read to its end.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)?;
+        rustix::io::ioctl_fionbio(&file, false)?;
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -89,10 +96,12 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
     };
     let text = read().map_err(|e| {
         let next = match e.kind() {
-            io::ErrorKind::NotFound => "; 'agentwall init' writes one",
-            _ => "",
+            io::ErrorKind::NotFound => "'agentwall init' writes one",
+            io::ErrorKind::IsADirectory => "name the file",
+            io::ErrorKind::PermissionDenied => "make it readable, or name another with --policy",
+            _ => "name another with --policy",
         };
-        anyhow!("cannot read the policy {}: {e}{next}", shown(path))
+        anyhow!("cannot read the policy {}: {e}; {next}", shown(path))
     })?;
     Ok(Source::new(
         path.to_string_lossy().into_owned(),
@@ -122,10 +131,17 @@ pub fn workspace(given: Option<&Path>) -> Result<PathBuf> {
         None => std::env::current_dir()
             .context("cannot tell the current folder; name one with --workspace")?,
     };
-    let canonical = fs::canonicalize(&path)
-        .with_context(|| format!("cannot use the workspace {}", shown(&path)))?;
+    let canonical = fs::canonicalize(&path).map_err(|e| {
+        anyhow!(
+            "cannot use the workspace {}: {e}; name a folder with --workspace",
+            shown(&path)
+        )
+    })?;
     if !canonical.is_dir() {
-        bail!("the workspace {} is not a folder", shown(&canonical));
+        bail!(
+            "the workspace {} is not a folder; name one with --workspace",
+            shown(&canonical)
+        );
     }
     Ok(canonical)
 }
@@ -156,5 +172,55 @@ fn exists(path: &Path) -> Result<bool> {
             Ok(false)
         }
         Err(e) => Err(e).with_context(|| format!("cannot examine {}", shown(path))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is no file is refused at once; what a shell's process substitution gives is read.
+    #[test]
+    fn a_policy_that_is_no_file_is_refused_and_a_pipe_is_read_to_its_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        let fifo = tmp.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        // Nobody writes into it.
+        assert!(read_source(&fifo, Layer::User).unwrap().text.is_empty());
+        let path = fifo.clone();
+        let (opened, wait) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            use std::io::Write as _;
+            // Read and write: opening does not wait for a reader.
+            let options = fs::OpenOptions::new().read(true).write(true).open(&path);
+            let mut both = options.unwrap();
+            opened.send(()).unwrap();
+            for part in ["agentwall: 1\n", "default: deny\n"] {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                both.write_all(part.as_bytes()).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        });
+        wait.recv().unwrap();
+        let read = read_source(&fifo, Layer::User).unwrap();
+        writer.join().unwrap();
+        assert_eq!(read.text, b"agentwall: 1\ndefault: deny\n");
+        for (path, next) in [
+            (tmp.path().to_owned(), "name the file"),
+            (tmp.path().join("nothing"), "agentwall init"),
+        ] {
+            let error = read_source(&path, Layer::User).unwrap_err().to_string();
+            assert!(
+                error.contains("cannot read the policy") && error.contains(next),
+                "{error}"
+            );
+        }
     }
 }

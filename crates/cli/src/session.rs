@@ -190,14 +190,25 @@ impl Session {
                 outcome: Outcome::Kept,
             },
         };
-        for part in [session.layers_dir(), session.dir.join("trash")] {
+        match session.furnish() {
+            Ok(()) => Ok(session),
+            Err(e) => {
+                // A session without a record is nobody's: it would never be listed nor removed.
+                let _ = remove_tree(&session.dir);
+                Err(e)
+            }
+        }
+    }
+
+    /// The folders and the record of a new session.
+    fn furnish(&self) -> Result<()> {
+        for part in [self.layers_dir(), self.dir.join("trash")] {
             fs::DirBuilder::new()
                 .mode(0o700)
                 .create(&part)
                 .with_context(|| format!("cannot make {}", shown(&part)))?;
         }
-        session.save_soon()?;
-        Ok(session)
+        self.save_soon()
     }
 
     /// Reads a session by its exact id.
@@ -226,13 +237,19 @@ impl Session {
 
     /// All sessions, the newest first. Damaged ones are told as errors beside them.
     pub fn list(state: &State) -> Result<(Vec<Session>, Vec<anyhow::Error>)> {
+        let (sessions, damaged) = Session::all(state)?;
+        Ok((sessions, damaged.into_iter().map(|(_, e)| e).collect()))
+    }
+
+    /// The same, the damaged ones with their ids.
+    fn all(state: &State) -> Result<(Vec<Session>, Vec<(String, anyhow::Error)>)> {
         let (mut sessions, mut errors) = (Vec::new(), Vec::new());
         for id in ids(state)? {
             match Session::load(state, &id) {
                 Ok(session) => sessions.push(session),
                 // Removed or being made at this moment.
                 Err(_) if !state.sessions_dir().join(&id).join("session.json").exists() => {}
-                Err(e) => errors.push(e),
+                Err(e) => errors.push((id, e)),
             }
         }
         sessions.sort_by(|a, b| {
@@ -242,11 +259,25 @@ impl Session {
     }
 
     /// The newest session whose workspace is this folder or holds it.
+    ///
+    /// # Errors
+    /// A newer session has a damaged record: it may be the one that is meant, and an older one must
+    /// not be taken for it.
     pub fn newest_for(state: &State, dir: &Path) -> Result<Option<Session>> {
-        let (sessions, _) = Session::list(state)?;
-        Ok(sessions
+        let (sessions, damaged) = Session::all(state)?;
+        let found = sessions
             .into_iter()
-            .find(|s| dir.starts_with(&s.record.workspace)))
+            .find(|s| dir.starts_with(&s.record.workspace));
+        // Ids sort by the minute they began.
+        let minute = |id: &str| id.get(..13).unwrap_or(id).to_owned();
+        let since = found.as_ref().map(|s| minute(s.id())).unwrap_or_default();
+        match damaged.into_iter().find(|(id, _)| minute(id) >= since) {
+            Some((id, e)) => Err(e.context(format!(
+                "the newest session may be {id}, which cannot be read: name the session that you \
+                 mean ('agentwall sessions --all')"
+            ))),
+            None => Ok(found),
+        }
     }
 
     /// The session a person means: an id, a unique prefix or suffix of one, a name (its newest
@@ -406,8 +437,13 @@ impl Session {
                 bail!("the session's record names a policy file outside its folder");
             }
             let path = self.dir.join(&policy.file);
-            let text = fs::read(&path)
-                .with_context(|| format!("cannot read the session's policy {}", shown(&path)))?;
+            let text = fs::read(&path).map_err(|e| {
+                anyhow!(
+                    "cannot read the session's policy {}: {e}; put the file back, or export the \
+                         changes with 'agentwall diff --patch'",
+                    shown(&path)
+                )
+            })?;
             sources.push(Source::new(policy.name.clone(), text, policy.layer));
         }
         let policy = agentwall_policy::load(&sources, &self.variables())
@@ -654,6 +690,26 @@ mod tests {
         assert!(Session::load(&state, "../sessions").is_err());
         b.remove().unwrap();
         assert_eq!(Session::list(&state).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_and_an_older_session_is_not_taken_for_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = State::open_at(tmp.path()).unwrap();
+        let workspace = Path::new("/w");
+        let good = new(&state, "good", workspace);
+        let bad = new(&state, "bad", workspace);
+        fs::write(bad.dir().join("session.json"), "{").unwrap();
+        let (sessions, errors) = Session::list(&state).unwrap();
+        assert_eq!((sessions.len(), errors.len()), (1, 1));
+        let error = Session::newest_for(&state, workspace).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.contains(bad.id()) && error.contains("name the session"),
+            "{error}"
+        );
+        let named = Session::resolve(&state, Some(good.id())).unwrap();
+        assert_eq!(named.id(), good.id());
     }
 
     #[test]

@@ -51,20 +51,27 @@ pub fn main(args: WhyArgs) -> Result<ExitCode> {
 
 fn in_words(entry: &TrailEntry) -> String {
     let decision = &entry.decision;
+    // A person may have written the reason, an agent the rest; each stays on its line.
+    let tame = output::tame;
     let mut text = String::new();
     let outcome = match decision.effect {
         Effect::Deny => "refused",
         other => other.as_str(),
     };
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{outcome}: {} {}", entry.action, entry.resource);
-    let _ = writeln!(text, "  by:     {}", entry.exe);
+    let _ = writeln!(
+        text,
+        "{outcome}: {} {}",
+        tame(&entry.action),
+        tame(&entry.resource)
+    );
+    let _ = writeln!(text, "  by:     {}", tame(&entry.exe));
     let _ = writeln!(
         text,
         "  rule:   {}",
-        decision.rule.as_deref().unwrap_or("(the policy's default)")
+        tame(decision.rule.as_deref().unwrap_or("(the policy's default)"))
     );
-    let _ = writeln!(text, "  reason: {}", decision.reason);
+    let _ = writeln!(text, "  reason: {}", tame(&decision.reason));
     let hint = &decision.hint;
     if !hint.is_empty() {
         let parts = [
@@ -73,7 +80,27 @@ fn in_words(entry: &TrailEntry) -> String {
             hint.text.as_deref(),
         ];
         let parts: Vec<&str> = parts.into_iter().flatten().collect();
-        let _ = writeln!(text, "  hint:   {}", parts.join(": "));
+        let _ = writeln!(text, "  hint:   {}", tame(&parts.join(": ")));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stays_on_its_line_and_acts_on_no_terminal() {
+        let line = serde_json::json!({
+            "time_ms": 0, "action": "file.write", "resource": "/w/a\\u{1b}", "exe": "/bin/sh\u{9b}",
+            "effect": "deny", "rule": "r\u{1b}", "reason": "no\u{1b}[2J\n  rule:   other",
+            "hint": { "text": "ask\u{202e}\rhim" }, "policy": "p",
+        });
+        let text = in_words(&serde_json::from_value(line).unwrap());
+        assert_eq!(
+            text,
+            "refused: file.write /w/a\\u{1b}\n  by:     /bin/sh\\u{9b}\n  rule:   r\\u{1b}\n  \
+             reason: no\\u{1b}[2J\\n  rule:   other\n  hint:   ask\\u{202e}\\rhim\n"
+        );
+    }
 }

@@ -83,7 +83,8 @@ pub fn discard_set(
     discard_chosen(state, session, set, &chosen)
 }
 
-/// Drops some changes of a set; the ledger says so first. Returns how many.
+/// Drops some changes of a set; the ledger says so first. On a full disk dropping is what makes
+/// room, so there it says so at once afterwards. Returns how many.
 pub fn discard_chosen(
     state: &State,
     session: &mut Session,
@@ -92,9 +93,13 @@ pub fn discard_chosen(
 ) -> Result<usize> {
     let part = changes::only(set, chosen);
     let files = part.changes.iter().map(reviewed).collect();
-    state
-        .record(session.id(), discard_records(files))
-        .context("nothing was dropped")?;
+    let records = discard_records(files);
+    let first = state.record(session.id(), records.clone());
+    let later = match first {
+        Ok(()) => None,
+        Err(e) if output::disk_is_full(&e) => Some(records),
+        Err(e) => return Err(e).context("nothing was dropped"),
+    };
     let all = chosen.len() == set.changes.len();
     let layers = &session.record.layers;
     let count = if all {
@@ -114,6 +119,14 @@ pub fn discard_chosen(
         })
         .map_err(|e| anyhow!("cannot drop the changes of session {}: {e}", session.id()))?
     };
+    if let Some(records) = later {
+        state.record(session.id(), records).with_context(|| {
+            format!(
+                "{} dropped, but not recorded",
+                output::count(count, "change")
+            )
+        })?;
+    }
     session.record.outcome = match (session.record.outcome, all) {
         (Outcome::Kept, true) => Outcome::Discarded,
         (outcome @ (Outcome::Committed | Outcome::Discarded), true) => outcome,

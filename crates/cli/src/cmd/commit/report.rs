@@ -167,6 +167,13 @@ pub fn notes(report: &Report) -> Vec<String> {
             .to_owned(),
         );
     }
+    let mut steps: Vec<&str> = report
+        .changes
+        .iter()
+        .filter_map(|line| output::next_step(&line.reason))
+        .collect();
+    steps.dedup();
+    notes.extend(steps.into_iter().map(str::to_owned));
     for kept in &report.kept {
         notes.push(format!("an original was kept: {kept}"));
     }
