@@ -303,11 +303,11 @@ pub(crate) fn valid(name: &str) -> bool {
             && l.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let numeric = last.bytes().all(|b| b.is_ascii_digit())
-        || (last.len() > 1
-            && last[..2].eq_ignore_ascii_case("0x")
-            && last[2..].bytes().all(|b| b.is_ascii_hexdigit()));
+    let last = name.rsplit('.').next().unwrap_or_default().as_bytes();
+    let numeric = match last {
+        [b'0', b'x' | b'X', hex @ ..] => hex.iter().all(u8::is_ascii_hexdigit),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    };
     name.len() <= 253 && name.split('.').all(label) && !numeric
 }
 
@@ -460,6 +460,8 @@ mod tests {
             "::1",
             "a b",
             "ä",
+            "0ǚ",
+            "a.0x",
             &long,
         ] {
             assert!(!valid(bad), "{bad}");
