@@ -127,6 +127,9 @@ pub struct Session {
     pub record: SessionRecord,
 }
 
+/// A session whose record cannot be read: its id, and why.
+type Damaged = (String, anyhow::Error);
+
 /// What a new session is about.
 #[derive(Debug, Clone, Default)]
 pub struct NewSession {
@@ -242,7 +245,7 @@ impl Session {
     }
 
     /// The same, the damaged ones with their ids.
-    fn all(state: &State) -> Result<(Vec<Session>, Vec<(String, anyhow::Error)>)> {
+    fn all(state: &State) -> Result<(Vec<Session>, Vec<Damaged>)> {
         let (mut sessions, mut errors) = (Vec::new(), Vec::new());
         for id in ids(state)? {
             match Session::load(state, &id) {
