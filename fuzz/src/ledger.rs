@@ -1,12 +1,12 @@
 //! The ledger's formats: each is read in one spelling only, so what is read is written back to the
 //! byte; proofs and whole logs that were changed are refused.
 
-use std::{fs, path::PathBuf, sync::OnceLock};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::OnceLock};
 
 use agentwall_ledger::{
     Checkpoint, Entry, EntryError, Hash, Log, LogOptions, Note, Reader, Record, Signer, TlogProof,
     Verifier, VerifyOptions,
-    entry::Gap,
+    entry::{ChangedFile, Changes, Commit, DecisionRecord, Exec, Gap, SessionEnd, SessionStart},
     hash::leaf_hash,
     proof::{
         MemoryTree, prove_consistency, prove_inclusion, root_at, verify_consistency,
@@ -190,6 +190,114 @@ pub fn entry(data: &[u8]) {
         assert_eq!(again, entry);
         assert_eq!(bytes, data);
     }
+}
+
+/// Records of any size. They are cut to what fits into an entry, once, and what is gone is told.
+pub fn clip(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let denied = DecisionRecord {
+        reason: many(&mut bytes).concat(),
+        monitors: many(&mut bytes),
+        errors: many(&mut bytes),
+        ..DecisionRecord::default()
+    };
+    let command = many(&mut bytes);
+    let texts = many(&mut bytes);
+    let map = || texts.iter().cloned().zip(texts.iter().cloned()).collect();
+    let counts: BTreeMap<String, u64> = texts.iter().map(|t| (t.clone(), 3)).collect();
+    let (monitors, errors) = (denied.monitors.len(), denied.errors.len());
+    let told = |list: &[String]| match list.last().and_then(|l| l.strip_prefix("\u{2026}[")) {
+        Some(mark) => {
+            let count = mark.strip_suffix(" more]").expect("a mark");
+            list.len() - 1 + count.parse::<usize>().expect("a number")
+        }
+        None => list.len(),
+    };
+    let exec = Exec {
+        argv: command.clone(),
+        ..Exec::new(denied, &command)
+    };
+    match cut(Record::Exec(exec)) {
+        Record::Exec(exec) => {
+            assert_eq!(exec.argv.len() as u64 + exec.argv_cut, command.len() as u64);
+            assert_eq!(told(&exec.decision.monitors), monitors);
+            assert_eq!(told(&exec.decision.errors), errors);
+        }
+        other => panic!("{other:?}"),
+    }
+    let start = SessionStart {
+        command: command.clone(),
+        enforcement: map(),
+        ..SessionStart::default()
+    };
+    match cut(Record::SessionStart(start)) {
+        Record::SessionStart(start) => {
+            assert_eq!(
+                start.command.len() as u64 + start.command_cut,
+                command.len() as u64
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let end = SessionEnd {
+        allowed: counts.clone(),
+        ..SessionEnd::default()
+    };
+    match cut(Record::SessionEnd(end)) {
+        Record::SessionEnd(end) => {
+            assert_eq!(
+                end.allowed.values().sum::<u64>(),
+                counts.values().sum::<u64>()
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let files = command.iter().map(|path| {
+        let file = ChangedFile {
+            path: path.clone(),
+            change: "add".into(),
+            ..ChangedFile::default()
+        };
+        (path.clone().into_bytes(), file)
+    });
+    // A set of changes is put into as many entries as it needs, so that nothing is cut.
+    let mut paths = Vec::new();
+    for changes in Changes::in_parts(files.collect()) {
+        let outcome = BTreeMap::new();
+        match cut(Record::Commit(Commit { changes, outcome })) {
+            Record::Commit(commit) => {
+                assert_eq!(commit.changes.files_cut, 0);
+                paths.extend(commit.changes.files.into_iter().map(|file| file.path));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut command = command;
+    command.sort();
+    // A longer path is cut by itself.
+    if command.iter().all(|path| path.len() <= 8192) {
+        assert_eq!(paths, command);
+    }
+}
+
+/// Up to 2047 texts, all different, of up to some thousand bytes.
+fn many(bytes: &mut Bytes<'_>) -> Vec<String> {
+    let count = usize::from(bytes.short() & 2047);
+    let repeat = usize::from(bytes.byte() & 31);
+    let unit = String::from_utf8_lossy(bytes.string()).repeat(repeat);
+    let count = count.min(400_000 / (unit.len() + 8));
+    (0..count).map(|n| format!("{n} {unit}")).collect()
+}
+
+/// A record as it comes back from its entry.
+fn cut(record: Record) -> Record {
+    let mut entry = Entry::now("s", 1, record);
+    entry.time = "2026-01-02T03:04:05.678Z".into();
+    let bytes = entry.to_bytes();
+    assert!(bytes.len() <= MAX_ENTRY, "{} bytes", bytes.len());
+    let again = Entry::from_bytes(&bytes).expect("an entry of our own");
+    assert_eq!(again.to_bytes(), bytes, "cut a second time");
+    again.record
 }
 
 /// A log with one of its files changed: found by the verifier, and no wrong entry is ever read.
