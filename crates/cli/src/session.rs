@@ -507,9 +507,8 @@ impl Session {
 
     /// Removes the session's folder with everything in it.
     pub fn remove(self) -> Result<()> {
-        if self.is_running() {
-            bail!("session {} is running; it cannot be removed", self.id());
-        }
+        // The parts of a wall that did not come to stand may hold the lock for a moment longer.
+        let _lock = self.hold_lock().context("it cannot be removed")?;
         agentwall_cow::discard_all(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         remove_tree(&self.dir)
