@@ -6,7 +6,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, Write},
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -30,8 +32,12 @@ const MENU: &str = "[c]ommit, [d]iscard, [k]eep, show [p]atch, [s]elect files?";
 /// Shows what changed and does what the person at the terminal says. The caller is the session's
 /// supervisor, or holds its lock; the terminal is in line mode.
 pub fn review(state: &State, session: &mut Session) -> Result<()> {
+    // Not `stdin().lock()`: the thread that fed the agent's terminal may still hold it, and the question
+    // would not even be shown.
+    let terminal = std::io::stdin().as_fd().try_clone_to_owned();
+    let terminal = File::from(terminal.context("cannot read answers")?);
     Desk {
-        answers: &mut std::io::stdin().lock(),
+        answers: &mut BufReader::new(terminal),
         says: &mut std::io::stderr(),
         shows: &mut std::io::stdout(),
     }
