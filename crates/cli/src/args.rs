@@ -108,7 +108,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
     pub ask_timeout: Duration,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true,
+    // Without hyphens: a mistyped option must not become the command.
+    #[arg(required = true, trailing_var_arg = true,
           value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
     /// The user policy of a one-word form; layers still tighten it.
@@ -570,6 +571,25 @@ mod tests {
             Cli::try_parse_from(["agentwall", "run", "--keep", "--commit", "--", "ls"]).is_err()
         );
         assert!(Cli::try_parse_from(["agentwall", "run"]).is_err());
+        // A mistyped option is not a command.
+        let wrong = Cli::try_parse_from(["agentwall", "run", "--polcy", "p", "--", "ls"]);
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(
+            wrong.contains("--polcy") && wrong.contains("'--policy'"),
+            "{wrong}"
+        );
+        let Command::Run(run) =
+            Cli::parse_from(["agentwall", "run", "--", "-x", "--keep", "--", "y"]).command
+        else {
+            panic!()
+        };
+        assert_eq!(run.command, ["-x", "--keep", "--", "y"]);
+        let Command::Run(run) =
+            Cli::parse_from(["agentwall", "run", "ls", "--keep", "--", "y"]).command
+        else {
+            panic!()
+        };
+        assert_eq!(run.command, ["ls", "--keep", "--", "y"]);
     }
 
     #[test]
