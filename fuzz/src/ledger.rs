@@ -285,7 +285,7 @@ fn many(bytes: &mut Bytes<'_>) -> Vec<String> {
     let count = usize::from(bytes.short() & 2047);
     let repeat = usize::from(bytes.byte() & 31);
     let unit = String::from_utf8_lossy(bytes.string()).repeat(repeat);
-    let count = count.min(400_000 / (unit.len() + 8));
+    let count = count.min(120_000 / (unit.len() + 8));
     (0..count).map(|n| format!("{n} {unit}")).collect()
 }
 
