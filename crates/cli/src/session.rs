@@ -570,8 +570,12 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if fs::symlink_metadata(path)?.is_dir() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(path)? {
-            remove_tree(&entry?.path())?;
+        // The folder is closed before what is in it is entered: a deep tree takes few descriptors.
+        let inside = fs::read_dir(path)?
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        for path in &inside {
+            remove_tree(path)?;
         }
         fs::remove_dir(path)
     } else {
