@@ -1,4 +1,4 @@
-//! What the escape suite and the everyday suite share: a case, its world on the host, the canary
+//! What the suites share: a case, its world on the host, the canary
 //! servers, and the runner.
 //!
 //! Invariants:

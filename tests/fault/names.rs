@@ -1,0 +1,572 @@
+//! Names of any bytes and any length, wherever a name can come from: files, the workspace, the
+//! command and its arguments, the agent's name, questions, refusals.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use agentwall_tests::World;
+
+use crate::kit::{
+    Fault, Running, Verdict, agent_text, bytes, changed, ids, ledger_verifies, need, run, say,
+    session, wall,
+};
+
+const ASK: &str = "  - { id: asked, priority: 30, action: [file.write, file.create], resource: \"${workspace}/asked*\", effect: ask, reason: \"A person decides.\" }\n  - { id: denied, priority: 30, action: [file.write, file.create], resource: \"${workspace}/no*\", effect: deny, reason: \"Not here.\" }\n  - { id: own-binary, priority: 90, action: [process.exec, file.read, file.exec], resource: \"{bin}/**\", effect: allow }\n";
+
+/// What names are made of here: each ends up in one file name.
+const ODD: &[&[u8]] = &[
+    b"new\nline",
+    b"\x1b[31mred\x1b[2J",
+    b"\x1b]0;title\x07",
+    b"\xff\xfe",
+    b"\xc2\x9b1m",
+    "\u{202e}gnp".as_bytes(),
+    "\u{200b}\u{feff}".as_bytes(),
+    b"tab\t\"quote\"\\back",
+    b"-rf",
+    b" ",
+    b"\r",
+    b"\x7f",
+    b"$(id)",
+    b"*",
+];
+
+/// All cases of this theme.
+pub fn cases() -> Vec<Fault> {
+    vec![
+        Fault::new("names/of-files", files).commits(),
+        Fault::new("names/255-bytes", longest).commits(),
+        Fault::new("names/4096-bytes", deep).commits(),
+        Fault::new("names/of-the-workspace", workspaces),
+        Fault::new("names/workspace-of-255-bytes", |w| {
+            long_workspace(w, 1, 255)
+        }),
+        Fault::new("names/workspace-of-3500-bytes", |w| {
+            long_workspace(w, 14, 250)
+        }),
+        Fault::new("names/arguments", arguments),
+        Fault::new("names/program", program),
+        Fault::new("names/of-the-agent", agent_name),
+        Fault::new("names/of-the-policy-file", policy_file),
+        Fault::new("names/on-the-command-line", command_line),
+        Fault::new("names/in-questions-and-refusals", questions).rules(ASK),
+        Fault::new("names/in-reasons", reasons).rules(ASK),
+        Fault::new("names/on-a-terminal", terminal),
+    ]
+}
+
+/// A shell word of any bytes.
+fn word(name: &[u8]) -> String {
+    let octal: String = name.iter().map(|b| format!("\\{b:03o}")).collect();
+    // What follows keeps newlines at the end.
+    format!("\"$(printf '{octal}.')\"")
+}
+
+fn odd_path(w: &World, n: usize) -> PathBuf {
+    let mut name = format!("odd-{n}-").into_bytes();
+    name.extend(ODD[n]);
+    name.push(b'.');
+    w.path("work").join(OsString::from_vec(name))
+}
+
+fn make_odd(verb: &str) -> String {
+    let mut text = String::from("cd {work}\n");
+    for (n, odd) in ODD.iter().enumerate() {
+        text += &format!("{verb} odd-{n}-{}\n", word(odd));
+    }
+    text
+}
+
+/// Everything that shows changes shows these, harmlessly, and JSON is JSON.
+fn shown_everywhere(w: &World, id: &str, count: usize) -> Verdict {
+    for line in ["diff", "diff --stat", "sessions --all", "ledger show"] {
+        let line = if line.starts_with("diff") {
+            format!("{line} {id}")
+        } else {
+            line.to_owned()
+        };
+        let said = say(w, &line)?;
+        said.ended(0)?
+            .harmless()
+            .map_err(|e| format!("{line}: {e}"))?;
+    }
+    let json = say(w, &format!("diff {id} --json"))?;
+    json.ended(0)?.harmless()?;
+    let found = json.json()?["changes"].as_array().map_or(0, Vec::len);
+    need(
+        found == count,
+        format!("{found} of {count} changes in the JSON"),
+    )?;
+    say(w, "sessions --all --json")?.harmless()?.json()?;
+    ledger_lines(w)
+}
+
+/// Every line of `ledger show --json` is JSON.
+fn ledger_lines(w: &World) -> Verdict {
+    let said = say(w, "ledger show --json")?;
+    said.ended(0)?.harmless()?;
+    for line in said.out().lines() {
+        serde_json::from_str::<serde_json::Value>(line).map_err(|e| format!("{e}: {line}"))?;
+    }
+    need(said.out().lines().count() > 3, "the ledger is empty")
+}
+
+fn files(w: &World) -> Verdict {
+    session(w, &make_odd("echo TEXT >"))?.ended(0)?;
+    let id = ids(w)?.pop().ok_or("no session")?;
+    shown_everywhere(w, &id, ODD.len())?;
+    // A person names one of them.
+    let one = odd_path(w, 3);
+    let said = run(wall(w, ["commit", &id, "--"]).arg(&one))?;
+    said.ended(0)?.harmless()?.says(&["1 committed"])?;
+    need(
+        fs::read(&one).is_ok_and(|t| t == b"TEXT\n"),
+        "the named file did not arrive",
+    )?;
+    let said = say(w, &format!("commit {id} --json"))?;
+    said.ended(0)?.harmless()?.json()?;
+    for n in 0..ODD.len() {
+        let path = odd_path(w, n);
+        let there = fs::read(&path).is_ok_and(|t| t == b"TEXT\n");
+        need(there, format!("{} did not arrive", path.display()))?;
+    }
+    ledger_verifies(w)?;
+    ledger_lines(w)?;
+    session(w, &make_odd("rm -f --"))?.ended(0)?;
+    let id = ids(w)?.into_iter().next().ok_or("no session")?;
+    shown_everywhere(w, &id, ODD.len())?;
+    say(w, &format!("discard {id}"))?.ended(0)?.harmless()?;
+    need(odd_path(w, 0).exists(), "a dropped deletion was done")
+}
+
+fn longest(w: &World) -> Verdict {
+    let name = "n".repeat(255);
+    session(w, &format!("echo TEXT > {{work}}/{name}; (echo x > {{work}}/{name}x) 2>&1 | grep -o 'name too long'"))?
+        .ended(0)?
+        .says(&["name too long"])?;
+    let id = ids(w)?.pop().ok_or("no session")?;
+    shown_everywhere(w, &id, 1)?;
+    say(w, &format!("commit {id}"))?.ended(0)?;
+    need(
+        w.read(&format!("work/{name}")) == "TEXT\n",
+        "the file did not arrive",
+    )?;
+    // Changed once more: now the original has it.
+    session(w, &format!("echo MORE >> {{work}}/{name}"))?.ended(0)?;
+    say(w, "commit")?.ended(0)?;
+    need(
+        w.read(&format!("work/{name}")) == "TEXT\nMORE\n",
+        "the change did not arrive",
+    )
+}
+
+/// A path close to what the kernel takes (4,095 bytes), and one beyond it.
+fn deep(w: &World) -> Verdict {
+    let step = "d".repeat(240);
+    let depth = (4095 - w.path("work").as_os_str().len() - "/deep.txt".len()) / 241;
+    let walk = |n: usize| {
+        format!(
+            "cd {{work}}; i=0; while [ $i -lt {n} ]; do mkdir -p {step} && cd -P {step} || exit 3; i=$((i+1)); done; "
+        )
+    };
+    session(w, &(walk(depth) + "echo TEXT > deep.txt"))?.ended(0)?;
+    let id = ids(w)?.pop().ok_or("no session")?;
+    shown_everywhere(w, &id, depth + 1)?;
+    say(w, &format!("commit {id}"))?.ended(0)?.harmless()?;
+    let deep = format!("work/{}deep.txt", format!("{step}/").repeat(depth));
+    need(w.read(&deep) == "TEXT\n", "the file did not arrive")?;
+    // Beyond: nobody can name it as a whole, but a program can go there.
+    let beyond = "perl -e 'chdir \"{work}\"; for (1..30) { mkdir(\"e\" x 240) or die $!; chdir(\"e\" x 240) or die } open(F, \">beyond.txt\") or die; print F \"x\"; close F; print \"MADE\\n\"'";
+    // Made, or refused because nobody could say where it would be.
+    let said = session(w, beyond)?;
+    need(
+        said.out().contains("MADE") || said.status == 36,
+        format!("expected MADE or ENAMETOOLONG, found {}", said.brief()),
+    )?;
+    let id = ids(w)?.into_iter().next().ok_or("no session")?;
+    for line in ["diff", "diff --json", "commit"] {
+        let said = say(w, &format!("{line} {id}"))?;
+        said.harmless()?;
+        need(
+            !said.err().contains("panicked") && said.status <= 3,
+            said.brief(),
+        )?;
+    }
+    say(w, &format!("discard {id}"))?.ended(0)?;
+    ledger_verifies(w)
+}
+
+/// A session in a workspace of this name, from start to commit.
+fn in_workspace(w: &World, dir: &Path) -> Verdict {
+    let fail = |e: String| format!("{}: {e}", dir.display());
+    let args = |script: &str| {
+        let mut args: Vec<OsString> = vec!["run".into(), "--policy".into()];
+        args.extend([
+            w.path("policy.yaml").into(),
+            "--workspace".into(),
+            dir.into(),
+        ]);
+        args.extend(["--keep", "--", "/bin/sh", "-c"].map(OsString::from));
+        args.push(agent_text(w, script).into());
+        args
+    };
+    let said = run(wall(
+        w,
+        args("echo TEXT > new.txt; cat new.txt; echo x > ../escaped"),
+    )
+    .current_dir(dir))
+    .map_err(fail)?;
+    said.says(&["AGENT-RAN", "TEXT"]).map_err(fail)?;
+    let left = dir.with_file_name("escaped");
+    need(!left.exists(), "the agent wrote beside the workspace").map_err(fail)?;
+    for line in [
+        &["diff"][..],
+        &["diff", "--json"],
+        &["sessions"],
+        &["sessions", "--json"],
+    ] {
+        let said = run(wall(w, line).current_dir(dir))?;
+        said.ended(0).and_then(|s| s.harmless()).map_err(fail)?;
+        if line.contains(&"--json") {
+            said.json().map_err(fail)?;
+        } else if line[0] == "diff" {
+            said.says(&["new.txt", "1 change"]).map_err(fail)?;
+        }
+    }
+    let said = run(wall(w, ["commit"]).current_dir(dir))?;
+    said.ended(0)
+        .and_then(|s| s.harmless())
+        .and_then(|s| s.says(&["1 committed"]))
+        .map_err(fail)?;
+    let text = fs::read(dir.join("new.txt")).unwrap_or_default();
+    need(text == b"TEXT\n", "the change did not arrive").map_err(fail)?;
+    ledger_lines(w).map_err(fail)
+}
+
+fn workspaces(w: &World) -> Verdict {
+    for (n, odd) in ODD.iter().enumerate() {
+        let mut name = format!("{n}-").into_bytes();
+        name.extend(*odd);
+        let dir = w.path("run").join(OsString::from_vec(name));
+        fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        w.own(&dir);
+        in_workspace(w, &dir)?;
+    }
+    ledger_verifies(w)
+}
+
+/// It works, or it is refused with the problem and the next step.
+fn long_workspace(w: &World, depth: usize, length: usize) -> Verdict {
+    let mut dir = w.path("run");
+    for _ in 0..depth {
+        dir.push("w".repeat(length));
+        fs::create_dir(&dir).map_err(|e| e.to_string())?;
+        w.own(&dir);
+    }
+    let mut args: Vec<OsString> = vec!["run".into(), "--policy".into()];
+    args.extend([
+        w.path("policy.yaml").into(),
+        "--workspace".into(),
+        dir.clone().into(),
+    ]);
+    args.extend(["--keep", "--", "/bin/echo", "AGENT-RAN"].map(OsString::from));
+    let said = run(wall(w, args).current_dir(&dir))?;
+    if said.status == 0 {
+        in_workspace(w, &dir)
+    } else {
+        said.refused(125, &["copy layer", "shorter than 256 bytes"])
+            .map(drop)
+    }
+}
+
+fn arguments(w: &World) -> Verdict {
+    let mut args: Vec<OsString> = vec![
+        "run".into(),
+        "--policy".into(),
+        w.path("policy.yaml").into(),
+    ];
+    args.extend(["--keep", "--", "/usr/bin/printf", "%s|"].map(OsString::from));
+    args.extend(ODD.iter().map(|o| bytes(o).to_owned()));
+    args.push("x".repeat(100_000).into());
+    let said = run(&mut wall(w, args))?;
+    said.ended(0)?;
+    // The agent gets them byte by byte; what is recorded and shown is escaped.
+    let mut expected = ODD.join(&b'|');
+    expected.push(b'|');
+    need(
+        said.out.starts_with(&expected),
+        "the arguments did not arrive as given",
+    )?;
+    need(
+        said.out.len() == expected.len() + 100_001,
+        "the long argument was cut",
+    )?;
+    for line in ["sessions", "sessions --json", "ledger show", "diff"] {
+        say(w, line)?
+            .ended(0)?
+            .harmless()
+            .map_err(|e| format!("{line}: {e}"))?;
+    }
+    say(w, "sessions --json")?.json()?;
+    ledger_lines(w)?;
+    ledger_verifies(w)
+}
+
+/// The program itself has such a name: found, or not found, and told harmlessly.
+fn program(w: &World) -> Verdict {
+    for odd in ODD.iter().filter(|o| !o.starts_with(b"-")) {
+        let name = Path::new(bytes(odd));
+        let mut args: Vec<OsString> = vec![
+            "run".into(),
+            "--policy".into(),
+            w.path("policy.yaml").into(),
+        ];
+        args.extend([
+            "--keep".into(),
+            "--".into(),
+            w.path("work").join(name).into_os_string(),
+        ]);
+        let said = run(&mut wall(w, args))?;
+        said.refused(127, &["cannot start"])
+            .map_err(|e| format!("{}: {e}", name.display()))?;
+    }
+    for line in ["sessions", "sessions --json", "ledger show"] {
+        say(w, line)?
+            .ended(0)?
+            .harmless()
+            .map_err(|e| format!("{line}: {e}"))?;
+    }
+    ledger_lines(w)
+}
+
+/// Names of agents are words; anything else is wrong usage, and shown harmlessly.
+fn agent_name(w: &World) -> Verdict {
+    let long = "n".repeat(255);
+    for odd in ODD.iter().copied().chain([&b""[..], long.as_bytes()]) {
+        let mut args: Vec<OsString> = vec![
+            "run".into(),
+            "--policy".into(),
+            w.path("policy.yaml").into(),
+        ];
+        let mut name = OsString::from("--name=");
+        name.push(bytes(odd));
+        args.extend([name, "--".into(), "/bin/echo".into(), "AGENT-RAN".into()]);
+        let said = run(&mut wall(w, args))?;
+        let shown = bytes(odd).display();
+        if odd == b"-rf" {
+            said.ended(0).map_err(|e| format!("{shown}: {e}"))?;
+            continue;
+        }
+        let texts: &[&str] = match std::str::from_utf8(odd) {
+            Ok(_) => &["--name", "1 to 64 letters", "--help"],
+            Err(_) => &["invalid UTF-8", "--help"],
+        };
+        said.refused(125, texts)
+            .map_err(|e| format!("{shown}: {e}"))?;
+    }
+    let max = "n".repeat(64);
+    let args = [
+        "run",
+        "--policy",
+        &w.fill("{policy}"),
+        "--name",
+        &max,
+        "--",
+        "/bin/true",
+    ];
+    run(&mut wall(w, args))?.ended(0)?;
+    say(w, &format!("diff {max}"))?.ended(0).map(drop)
+}
+
+fn policy_file(w: &World) -> Verdict {
+    for (n, odd) in ODD.iter().enumerate() {
+        let mut name = format!("{n}-").into_bytes();
+        name.extend(*odd);
+        let file = w.path("run").join(OsString::from_vec(name));
+        let session = |file: &Path| {
+            let mut args: Vec<OsString> = vec!["run".into(), "--policy".into(), file.into()];
+            args.extend(["--keep", "--", "/bin/echo", "AGENT-RAN"].map(OsString::from));
+            run(&mut wall(w, args))
+        };
+        let fail = |e: String| format!("{}: {e}", file.display());
+        session(&file)?
+            .refused(125, &["cannot read the policy", "agentwall init"])
+            .map_err(fail)?;
+        fs::write(&file, "ruels: []\n").map_err(|e| e.to_string())?;
+        session(&file)?
+            .refused(125, &["unknown key 'ruels'", ":1:1"])
+            .map_err(fail)?;
+        fs::write(&file, w.read("policy.yaml")).map_err(|e| e.to_string())?;
+        session(&file)?.ended(0).map_err(fail)?;
+    }
+    for line in ["sessions", "ledger show", "sessions --json"] {
+        say(w, line)?
+            .ended(0)?
+            .harmless()
+            .map_err(|e| format!("{line}: {e}"))?;
+    }
+    ledger_lines(w)
+}
+
+/// Wrong command lines with such words.
+fn command_line(w: &World) -> Verdict {
+    session(w, "echo x > {work}/new.txt")?.ended(0)?;
+    let max = vec![b'p'; 5000];
+    for odd in ODD.iter().copied().chain([max.as_slice()]) {
+        let odd = bytes(odd);
+        for verb in ["diff", "commit", "discard"] {
+            let said = run(wall(w, [verb, "--"]).arg(odd))?;
+            said.refused(2, &["changed nothing at", "agentwall diff --stat"])
+                .map_err(|e| format!("{verb} -- {}: {e}", odd.display()))?;
+        }
+        for words in [
+            &["approve"][..],
+            &["reject"],
+            &["ledger", "show", "--type"],
+            &["ledger", "verify"],
+            &["policy", "check"],
+            &["policy", "explain"],
+            &["run", "--ask-timeout"],
+            &["nothing"],
+        ] {
+            let said = run(wall(w, words).arg(odd))?;
+            let fail = |e: String| format!("{words:?} {}: {e}", odd.display());
+            need(said.status != 0, "it went well").map_err(fail)?;
+            need(!said.err().contains("panicked"), said.brief()).map_err(fail)?;
+            said.harmless().map_err(fail)?;
+        }
+    }
+    need(changed(w, &ids(w)?[0])?.len() == 1, "the change is lost")
+}
+
+fn questions(w: &World) -> Verdict {
+    let mut script = String::from("cd {work}\n");
+    for odd in ODD.iter().filter(|o| !o.is_empty()) {
+        script += &format!("(echo EVIL > no-{} ) 2>/dev/null\n", word(odd));
+    }
+    script += "{wall} why --last > /dev/null && {wall} why --last --json; echo READY\n";
+    for odd in &ODD[..6] {
+        script += &format!("(echo EVIL > asked-{} ) 2>/dev/null &\n", word(odd));
+    }
+    script += "wait; echo DONE";
+    let mut running = Running::start(w, "ask", &script, "READY")?;
+    let mut asked = 0;
+    let mut done = Vec::new();
+    while asked < 6 {
+        w.wait_pending("\"id\"")?;
+        let text = say(w, "pending")?;
+        text.harmless()?;
+        let json = say(w, "pending --json")?;
+        json.harmless()?;
+        let list = json.json()?;
+        for ask in list.as_array().ok_or("pending --json is no list")? {
+            let id = ask["id"].as_str().ok_or("no id")?.to_owned();
+            if done.contains(&id) {
+                continue;
+            }
+            let reason = bytes(ODD[asked % 3]);
+            let said = run(wall(w, ["reject", &id, "--reason"]).arg(reason))?;
+            said.ended(0)?.harmless()?;
+            done.push(id);
+            asked += 1;
+        }
+    }
+    running.until("DONE")?;
+    let said = running.end()?;
+    need(
+        !said.out().contains('\u{1b}'),
+        "agentwall why shows raw escape codes",
+    )?;
+    let shown = say(w, "ledger show")?;
+    shown.ended(0)?.harmless()?.says(&["denied"])?;
+    ledger_lines(w)?;
+    ledger_verifies(w)
+}
+
+/// `agentwall why` inside the wall: the reason a person gave, and the name, both harmless.
+fn reasons(w: &World) -> Verdict {
+    let script = "cd {work}; echo READY; (echo x > asked-1) 2>/dev/null; {wall} why --last; {wall} why --last --json; (echo x > no-$(printf '\\033[2J\\377')) 2>/dev/null; {wall} why --last; {wall} why --last --json; echo END";
+    let mut running = Running::start(w, "why", script, "READY")?;
+    let json = w.wait_pending("asked-1")?;
+    let list: serde_json::Value = serde_json::from_str(&json).map_err(|e| e.to_string())?;
+    let id = list[0]["id"].as_str().ok_or("no id")?.to_owned();
+    let reason = "no \u{1b}[2J\u{202e}\nrule: yes";
+    run(&mut wall(w, ["reject", &id, "--reason", reason]))?
+        .ended(0)?
+        .harmless()?;
+    running.until("END")?;
+    let said = running.end()?;
+    said.harmless()?;
+    let lines = said.out();
+    need(
+        !lines.lines().any(|l| l.starts_with("rule: yes")),
+        "a reason makes a line of its own",
+    )?;
+    need(
+        lines.contains("denied") && lines.contains("asked-1"),
+        said.brief(),
+    )?;
+    ledger_lines(w)
+}
+
+/// On a terminal the only escape codes are the wall's own colours.
+fn terminal(w: &World) -> Verdict {
+    session(
+        w,
+        &make_odd("printf 'x \\033[2J\\033]0;t\\007 \\342\\200\\256 \\377\\n' >"),
+    )?
+    .ended(0)?;
+    for line in [
+        "diff",
+        "diff --patch",
+        "diff --json",
+        "sessions --all",
+        "ledger show",
+        "commit --stat",
+        "commit --patch",
+    ] {
+        let command = w.fill(&format!("{{wall}} {line}"));
+        let mut cmd = w.as_user("script");
+        cmd.args(["-qec", &command, "/dev/null"])
+            .stdin(std::process::Stdio::null());
+        let said = run(&mut cmd)?;
+        said.ended(0).map_err(|e| format!("{line}: {e}"))?;
+        let text = said.out();
+        need(
+            text.contains("odd-") || line.starts_with('s') || line.starts_with('l'),
+            format!("{line}: {}", said.brief()),
+        )?;
+        let bare = without_colours(&text);
+        let bad = bare.chars().find(|c| {
+            (c.is_control() && !matches!(c, '\n' | '\t' | '\r'))
+                || matches!(c, '\u{202a}'..='\u{202e}')
+        });
+        need(
+            bad.is_none(),
+            format!("{line}: a raw {bad:?} reaches the terminal"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Text without SGR sequences of digits.
+fn without_colours(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        let end = after.find(|c: char| !c.is_ascii_digit());
+        match end.filter(|e| after[*e..].starts_with('m')) {
+            Some(end) => rest = &after[end + 1..],
+            None => {
+                out.push('\u{1b}');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
