@@ -8,9 +8,9 @@ use std::{
 
 use agentwall_tests::{World, options::am_root};
 
-use crate::kit::{
-    Fault, Running, Verdict, changed, children, ids, ledger_verifies, need, next_run_works, say,
-    signal,
+use crate::{
+    kit::{Fault, Verdict, changed, ids, ledger_verifies, need, next_run_works, say},
+    tools::{Running, children, signal},
 };
 
 const ASK: &str = "  - { id: asked, priority: 30, action: [file.write, file.create], resource: \"${workspace}/asked*\", effect: ask, reason: \"A person decides.\" }\n";
@@ -169,7 +169,7 @@ fn any_moment(w: &World) -> Verdict {
 
 /// The broker is killed: the agent dies, and the session ends with the reason.
 fn broker(w: &World) -> Verdict {
-    part_of(w, |supervisor| children(supervisor))
+    part_of(w, children)
 }
 
 /// The first process of the agent's namespace is killed, by root or by the person.

@@ -1,11 +1,9 @@
-//! A fault case, and what all of them use: commands with a time limit, sessions in the background,
-//! small disks, and the three checks of every refusal.
+//! A fault case, and what all of them use: commands with a time limit, and the checks of every
+//! refusal.
 
 use std::{
     ffi::{OsStr, OsString},
-    fs,
     os::unix::{ffi::OsStrExt, process::ExitStatusExt},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -17,7 +15,7 @@ use agentwall_tests::{Case, Options, Who, World, case::brief, world::Shared};
 pub type Verdict = Result<(), String>;
 
 /// How long one command may take. Nothing here waits for it unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// One way to fail.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +26,7 @@ pub struct Fault {
     pub play: fn(&World) -> Verdict,
     /// Rules before the base policy's.
     pub rules: &'static str,
-    /// It mounts: needs root.
+    /// It mounts, or gives files away: needs root.
     pub mounts: bool,
     /// The host's folders are meant to change (it commits), so they are not compared.
     pub changes_host: bool,
@@ -324,146 +322,6 @@ pub fn run_with(w: &World, options: &[&str]) -> Command {
     args.extend(["--", "/bin/sh", "-c"].map(OsString::from));
     args.push(agent_text(w, "").into());
     wall(w, args)
-}
-
-/// A session in the background; killed when dropped.
-#[derive(Debug)]
-pub struct Running {
-    /// The supervisor.
-    pub child: Child,
-    out: PathBuf,
-    err: PathBuf,
-}
-
-impl Running {
-    /// Starts one and waits until its agent has said `word`.
-    pub fn start(w: &World, name: &str, script: &str, word: &str) -> Result<Running, String> {
-        let file = |kind: &str| {
-            let path = w.path("run").join(format!("{name}.{kind}"));
-            let file = fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-            Ok::<_, String>((path, file))
-        };
-        let ((out, out_file), (err, err_file)) = (file("out")?, file("err")?);
-        let child = wall(w, session_args(w, script))
-            .stdout(out_file)
-            .stderr(err_file)
-            .spawn()
-            .map_err(|e| format!("the session: {e}"))?;
-        let mut running = Running { child, out, err };
-        running.until(word)?;
-        Ok(running)
-    }
-
-    /// Waits until the agent has said `word`.
-    pub fn until(&mut self, word: &str) -> Verdict {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if self.said().0.contains(word) {
-                return Ok(());
-            }
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let (out, err) = self.said();
-        Err(format!(
-            "the session never said '{word}': {}",
-            brief(&(err + &out))
-        ))
-    }
-
-    /// What it said so far: output, errors.
-    pub fn said(&self) -> (String, String) {
-        let text =
-            |p: &Path| String::from_utf8_lossy(&fs::read(p).unwrap_or_default()).into_owned();
-        (text(&self.out), text(&self.err))
-    }
-
-    /// Waits for its end.
-    pub fn end(mut self) -> Result<Said, String> {
-        let status = wait(&mut self.child).ok_or("the session did not end")?;
-        let (out, err) = self.said();
-        Ok(Said {
-            status,
-            out: out.into_bytes(),
-            err: err.into_bytes(),
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The direct children of a process.
-pub fn children(pid: u32) -> Vec<u32> {
-    let parent = |p: u32| -> Option<u32> {
-        let stat = fs::read_to_string(format!("/proc/{p}/stat")).ok()?;
-        stat.rsplit(')')
-            .next()?
-            .split_whitespace()
-            .nth(1)?
-            .parse()
-            .ok()
-    };
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .filter(|p| parent(*p) == Some(pid))
-        .collect()
-}
-
-/// Sends a signal.
-pub fn signal(pid: u32, name: &str) -> Verdict {
-    let sent = Command::new("/bin/kill")
-        .args([format!("-{name}"), pid.to_string()])
-        .status()
-        .map_err(|e| format!("kill: {e}"))?;
-    need(sent.success(), format!("kill -{name} {pid} failed"))
-}
-
-/// Runs a command of the harness itself.
-pub fn host(program: &str, args: &[&str]) -> Verdict {
-    let out = Command::new(program)
-        .args(args)
-        .output()
-        .map_err(|e| format!("{program}: {e}"))?;
-    let err = String::from_utf8_lossy(&out.stderr);
-    need(
-        out.status.success(),
-        format!("{program} {args:?}: {}", brief(&err)),
-    )
-}
-
-/// Mounts an empty file system over a folder of the world, for this case alone; the user owns it.
-pub fn mount(w: &World, kind: &str, options: &str, name: &str) -> Verdict {
-    let path = w.path(name);
-    let at = path.to_string_lossy();
-    host("mount", &["-t", kind, "-o", options, "agentwall-test", &at])?;
-    w.own(&path);
-    host("chmod", &["700", &at])
-}
-
-/// Makes a mount of [`mount`] read-only, or writable again.
-pub fn remount(w: &World, how: &str, name: &str) -> Verdict {
-    let options = format!("remount,{how}");
-    host("mount", &["-o", &options, &w.path(name).to_string_lossy()])
-}
-
-/// Fills a disk to its last byte with a file, but for `free` bytes.
-pub fn fill_disk(file: &Path, free: u64) -> Verdict {
-    use std::io::Write as _;
-    let mut out = fs::File::create(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let block = [0u8; 4096];
-    let mut written = 0;
-    while let Ok(n @ 1..) = out.write(&block) {
-        written += n as u64;
-    }
-    out.set_len(written.saturating_sub(free))
-        .map_err(|e| format!("{}: {e}", file.display()))
 }
 
 /// The ids of all sessions, the newest first.

@@ -13,8 +13,10 @@ mod ledger;
 mod names;
 mod policy;
 mod sessions;
+mod shown;
 mod start;
 mod state;
+mod tools;
 
 use std::{
     collections::VecDeque,
@@ -49,6 +51,7 @@ fn cases() -> Vec<Fault> {
     all.extend(killed::cases());
     all.extend(sessions::cases());
     all.extend(names::cases());
+    all.extend(shown::cases());
     all.extend(ledger::cases());
     all.extend(start::cases());
     all
@@ -139,7 +142,7 @@ fn skipped(case: &Fault, who: Who, options: &Options) -> Option<String> {
     if let Some((only, why)) = case.only.filter(|(only, _)| *only != who) {
         return Some(format!("{} only: {why}", only.as_str()));
     }
-    (case.mounts && !am_root()).then(|| "needs root, to mount".into())
+    (case.mounts && !am_root()).then(|| "needs root, to mount or to give files away".into())
 }
 
 /// Runs one case in a process and a mount namespace of its own.

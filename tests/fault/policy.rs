@@ -4,7 +4,10 @@ use std::{fs, os::unix::fs::symlink};
 
 use agentwall_tests::{Who, World};
 
-use crate::kit::{Fault, Verdict, host, ids, need, next_run_works, run, run_with};
+use crate::{
+    kit::{Fault, Verdict, ids, need, next_run_works, run, run_with},
+    tools::host,
+};
 
 /// All cases of this theme.
 pub fn cases() -> Vec<Fault> {

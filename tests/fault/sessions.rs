@@ -4,9 +4,12 @@ use std::{fs, thread};
 
 use agentwall_tests::World;
 
-use crate::kit::{
-    Fault, Running, Said, Verdict, changed, ids, ledger_verifies, need, next_run_works, run, say,
-    session, wall,
+use crate::{
+    kit::{
+        Fault, Said, Verdict, changed, ids, ledger_verifies, need, next_run_works, run, say,
+        session, wall,
+    },
+    tools::{Running, remove},
 };
 
 /// All cases of this theme.
@@ -80,7 +83,7 @@ fn unknown(w: &World) -> Verdict {
 fn removed(w: &World) -> Verdict {
     session(w, "echo x > {work}/new.txt")?.ended(0)?;
     let id = ids(w)?.pop().ok_or("no session")?;
-    fs::remove_dir_all(w.path("state/sessions").join(&id)).map_err(|e| e.to_string())?;
+    remove(&w.path("state/sessions").join(&id))?;
     for verb in VERBS {
         say(w, &format!("{verb} {id}"))?.refused(1, &["unknown session", "agentwall run"])?;
         say(w, verb)?.refused(1, &["there is no session of the workspace"])?;
@@ -139,7 +142,7 @@ fn running(w: &World) -> Verdict {
         .ended(0)?
         .says(&["new.txt"])?;
     say(w, "sessions")?.ended(0)?.says(&["running"])?;
-    crate::kit::signal(running.child.id(), "TERM")?;
+    crate::tools::signal(running.child.id(), "TERM")?;
     running.end()?;
     need(changed(w, &id)?.len() == 1, "the change is lost")
 }
@@ -326,7 +329,7 @@ fn damaged(w: &World) -> Verdict {
         next_run_works(w).map_err(fail)?;
         let newest = ids_of(&say(w, "sessions --all --json")?)?;
         for done in newest.iter().filter(|n| **n != good) {
-            fs::remove_dir_all(w.path("state/sessions").join(done)).map_err(|e| e.to_string())?;
+            remove(&w.path("state/sessions").join(done))?;
         }
     }
     say(w, &format!("commit {good}"))?.ended(0)?;

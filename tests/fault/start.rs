@@ -212,24 +212,17 @@ fn folder_deleted(w: &World) -> Verdict {
 
 fn workspace_closed(w: &World) -> Verdict {
     w.mode("work", 0o000);
-    let said = session(
-        w,
-        "cat {work}/readme.txt 2>/dev/null; echo x > {work}/new.txt",
-    );
+    let script = "cat {work}/readme.txt 2>/dev/null; echo x > {work}/new.txt && echo WROTE";
+    let said = run(wall(w, session_args(w, script)).current_dir(w.path("home")));
     w.mode("work", 0o755);
     let said = said?;
-    // Behind the wall with what the user may do, or refused; never as more than the user.
+    // Behind the wall nobody has more than the file's own permissions, the superuser neither.
+    let out = said.out();
     need(
-        said.status != 0 || said.out().contains("AGENT-RAN"),
-        said.brief(),
+        !out.contains("WORKSPACE-OK") && !out.contains("WROTE") && said.status != 0,
+        format!("the agent may more than its user: {}", said.brief()),
     )?;
-    if w.who == agentwall_tests::Who::User {
-        need(
-            !said.out().contains("WORKSPACE-OK"),
-            "the wall reads more than the user",
-        )?;
-    }
-    Ok(())
+    need(!w.path("work/new.txt").exists(), "it wrote the original")
 }
 
 /// Every combination of closed streams: the session runs behind the wall and its descriptors are

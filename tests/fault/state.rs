@@ -4,9 +4,9 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use agentwall_tests::{Who, World};
 
-use crate::kit::{
-    Fault, Verdict, changed, fill_disk, ids, ledger_verifies, mount, need, next_run_works, remount,
-    say, session,
+use crate::{
+    kit::{Fault, Verdict, changed, ids, ledger_verifies, need, next_run_works, say, session},
+    tools::{fill_disk, mount, remount},
 };
 
 /// All cases of this theme.
@@ -16,10 +16,12 @@ pub fn cases() -> Vec<Fault> {
             .only(Who::User, "the superuser writes everywhere"),
         Fault::new("state/cannot-be-made", cannot_be_made)
             .only(Who::User, "the superuser writes everywhere"),
-        Fault::new("state/of-another-user", of_another).only(
-            Who::User,
-            "the superuser's folder is what another user's is",
-        ),
+        Fault::new("state/of-another-user", of_another)
+            .mounts()
+            .only(
+                Who::User,
+                "the superuser's folder is what another user's is",
+            ),
         Fault::new("state/others-can-write", others_can_write),
         Fault::new("state/is-a-file", is_a_file),
         Fault::new("state/below-a-file", below_a_file),
