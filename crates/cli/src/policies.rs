@@ -103,11 +103,15 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
         };
         anyhow!("cannot read the policy {}: {e}; {next}", shown(path))
     })?;
-    Ok(Source::new(
-        path.to_string_lossy().into_owned(),
-        text,
-        layer,
-    ))
+    // By this name the file is found again and kept out of the agent's reach.
+    let Some(name) = path.to_str() else {
+        bail!(
+            "cannot use the policy {}: its path is not UTF-8, and what cannot be named exactly \
+             cannot be kept from the agent; rename it",
+            shown(path)
+        );
+    };
+    Ok(Source::new(name.to_owned(), text, layer))
 }
 
 /// The variables of a run: canonical workspace, home, temporary folder and state folder.
@@ -178,6 +182,7 @@ fn exists(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
 
     /// What is no file is refused at once; what a shell's process substitution gives is read.
     #[test]
@@ -212,13 +217,16 @@ mod tests {
         let read = read_source(&fifo, Layer::User).unwrap();
         writer.join().unwrap();
         assert_eq!(read.text, b"agentwall: 1\ndefault: deny\n");
+        let odd = std::ffi::OsStr::from_bytes(b"\xff.yaml");
+        fs::write(tmp.path().join(odd), "agentwall: 1\n").unwrap();
         for (path, next) in [
             (tmp.path().to_owned(), "name the file"),
             (tmp.path().join("nothing"), "agentwall init"),
+            (tmp.path().join(odd), "rename it"),
         ] {
             let error = read_source(&path, Layer::User).unwrap_err().to_string();
             assert!(
-                error.contains("cannot read the policy") && error.contains(next),
+                error.contains("the policy") && error.contains(next),
                 "{error}"
             );
         }
