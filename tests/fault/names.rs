@@ -389,11 +389,34 @@ fn policy_file(w: &World) -> Verdict {
         session(&file)?
             .refused(125, &["cannot read the policy", "agentwall init"])
             .map_err(fail)?;
-        fs::write(&file, "ruels: []\n").map_err(|e| e.to_string())?;
+        let put = |text: &str| fs::write(&file, text).map_err(|e| e.to_string());
+        put("ruels: []\n")?;
+        if std::str::from_utf8(odd).is_err() {
+            // Its name cannot be kept exactly, so it could not be kept from the agent.
+            let texts = ["cannot use the policy", "not UTF-8", "rename it"];
+            session(&file)?.refused(125, &texts).map_err(fail)?;
+            continue;
+        }
         session(&file)?
             .refused(125, &["unknown key 'ruels'", ":1:1"])
             .map_err(fail)?;
-        fs::write(&file, w.read("policy.yaml")).map_err(|e| e.to_string())?;
+        // Under any policy the agent cannot write the policy of the next session.
+        put("agentwall: 1\ndefault: allow\n")?;
+        w.own(&file);
+        let mut args: Vec<OsString> = vec!["run".into(), "--policy".into(), (&file).into()];
+        let script = "echo AGENT-RAN; echo '# changed' >> \"$1\"; rm -f \"$1\"";
+        args.extend(["--keep", "--", "/bin/sh", "-c", script, "sh"].map(OsString::from));
+        args.push((&file).into());
+        run(&mut wall(w, args))?
+            .says(&["AGENT-RAN"])
+            .map_err(fail)?;
+        let text = fs::read(&file).unwrap_or_default();
+        need(
+            text == b"agentwall: 1\ndefault: allow\n",
+            "the agent changed the policy",
+        )
+        .map_err(fail)?;
+        put(&w.read("policy.yaml"))?;
         session(&file)?.ended(0).map_err(fail)?;
     }
     for line in ["sessions", "ledger show", "sessions --json"] {
