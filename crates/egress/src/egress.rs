@@ -1,7 +1,8 @@
 //! The running network of one session: listeners, names, tickets, threads.
 //!
-//! [`Egress::start`] runs in the host's namespace. Dropping it ends everything: listeners close,
-//! connections are reset, threads go. A thread that waits inside the gate ends when the gate answers.
+//! [`Egress::start`] runs in the host's namespace. Dropping it ends everything, in this order: the
+//! listeners stop listening, connections are reset, threads go. So whoever saw a connection reset by the
+//! end finds nobody listening. A thread that waits inside the gate ends when the gate answers.
 
 use std::{
     fmt, io,
@@ -16,7 +17,8 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, eventfd},
-    fd::OwnedFd,
+    fd::{AsFd, OwnedFd},
+    net::{Shutdown, shutdown},
 };
 
 use crate::{
@@ -123,6 +125,8 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Egress {
     shared: Arc<Shared>,
+    /// The listening sockets once more, to end them before anything else ends.
+    listening: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -142,6 +146,10 @@ impl Egress {
             .map(|l| l.local_addr())
             .collect::<io::Result<_>>()
             .map_err(step("read the listeners' addresses"))?;
+        let listening = (listeners.tcp.iter().chain(&listeners.dns_tcp))
+            .map(|l| l.as_fd().try_clone_to_owned())
+            .collect::<io::Result<_>>()
+            .map_err(step("hold the listeners"))?;
         let Listeners {
             tcp,
             dns_udp,
@@ -164,6 +172,7 @@ impl Egress {
         });
         let mut egress = Egress {
             shared: shared.clone(),
+            listening,
             threads: Vec::new(),
         };
         for (name, run) in [
@@ -215,6 +224,11 @@ impl Egress {
 
 impl Drop for Egress {
     fn drop(&mut self) {
+        // Closing is not enough: a descriptor that another process or thread still holds would go on
+        // listening, and a connection in its backlog would wait for an answer.
+        for listener in &self.listening {
+            let _ = shutdown(listener, Shutdown::Both);
+        }
         self.shared.stopped.store(true, Ordering::SeqCst);
         // Never read, so it stays readable: every poll in every thread wakes up.
         let _ = rustix::io::write(&self.shared.stop_fd, &1u64.to_ne_bytes());

@@ -147,6 +147,9 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         stream.read_exact(&mut length)?;
         packet.resize(u16::from_be_bytes(length).into(), 0);
         stream.read_exact(&mut packet)?;
+        if shared.stopped() {
+            break;
+        }
         let answer = match Question::read(&packet) {
             Ok(mut question) => {
                 question.limit = usize::from(u16::MAX);

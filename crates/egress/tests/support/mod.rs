@@ -72,9 +72,15 @@ impl Gate for TestGate {
 pub struct Wall {
     pub egress: Arc<Mutex<Option<Egress>>>,
     pub gate: Arc<TestGate>,
+    line: UnixStream,
 }
 
 impl Wall {
+    /// The line to the agent's side, for [`step`] and [`await_step`].
+    pub fn line(&self) -> UnixStream {
+        self.line.try_clone().unwrap()
+    }
+
     pub fn with<T>(&self, look: impl FnOnce(&Egress) -> T) -> T {
         look(self.egress.lock().unwrap().as_ref().unwrap())
     }
@@ -198,6 +204,7 @@ impl Scenario {
         let wall = Wall {
             egress: Arc::new(Mutex::new(Some(egress))),
             gate,
+            line: ours.try_clone().unwrap(),
         };
         before(&wall);
         ours.write_all(b"!").unwrap();
@@ -272,6 +279,20 @@ pub fn agent() -> Option<Agent> {
         took,
         facts,
     })
+}
+
+/// Tells the other side that something has happened; the agent's side does so on its standard input.
+pub fn step(line: &impl AsFd) {
+    assert_eq!(rustix::io::write(line, b"."), Ok(1));
+}
+
+/// Waits until the other side tells so.
+pub fn await_step(line: &impl AsFd) {
+    assert_eq!(
+        rustix::io::read(line, &mut [0]),
+        Ok(1),
+        "the other side ended"
+    );
 }
 
 pub struct Agent {
