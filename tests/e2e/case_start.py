@@ -99,15 +99,17 @@ def killed(report, world, agent, user):
         process = account.start(
             wall.run_arguments(policy, [agent.word, *agent.arguments(PROMPT)], "--keep"), env=env,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while not processes(account, "echo $i > beat") and time.monotonic() < end:
-            time.sleep(0.1)
-        report.check("the agent is at work", processes(account, "echo $i > beat"))
+        # Its command line is there long before its first write: a login shell reads its files first.
+        written = eventually(lambda: copies(account, "beat"), 60)
+        report.check("the agent is at work", written and processes(account, "echo $i > beat"),
+                     written)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        time.sleep(1.5)
-        left = [p for mark in ("beat", agent.word) for p in processes(account, mark)]
-        report.check("nothing of the agent survives", not left, left)
+
+        def alive():
+            return [p for mark in ("beat", agent.word) for p in processes(account, mark)]
+        report.check("nothing of the agent survives", eventually(lambda: not alive(), 10), alive())
+        left = alive()
         for pid, _ in left:
             os.kill(pid, signal.SIGKILL)
     report.check("the original is untouched", not os.path.exists(f"{account.workspace}/beat"))
@@ -148,6 +150,20 @@ def wreck(report, world, agent, user):
     again = wall.call("commit", "--yes")
     report.check("there is nothing left to commit", "nothing" in again.stdout + again.stderr
                  and account.snapshot() == account.before, again.stdout + again.stderr)
+
+
+def eventually(fact, seconds):
+    """Waits for a fact; what it is in the end."""
+    end = time.monotonic() + seconds
+    while not (now := fact()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return now
+
+
+def copies(account, name):
+    """Files of this name with content in the copy layers of the account's sessions."""
+    return [f"{folder}/{name}" for folder, _, names in os.walk(f"{account.state}/sessions")
+            if name in names and accounts.read(f"{folder}/{name}")]
 
 
 def processes(account, text):
