@@ -1,7 +1,7 @@
 """Full-screen agents: the real terminal programs inside tmux, behind the wall.
 
 They draw, take keys, run a tool, follow a change of the window size, and leave with their own exit
-status and a sane terminal.
+status and a sane terminal. And a person at the same terminal afterwards, who reviews the changes.
 """
 
 import re
@@ -122,5 +122,45 @@ def shell_job_control(report, world, user):
         report.check("the window size is known", screen.wait("40 120", 10), screen.text())
         screen.type("exit 7")
         report.check("the exit status passes through", screen.wait("left=7", 15), screen.text())
+    finally:
+        screen.close()
+
+
+def review(report, world, user):
+    """The review after the run: the first line typed to it is its first answer, and a line typed
+    ahead, while the agent ran, is none."""
+    if not report.case(f"review on a terminal, as {user[0]}"):
+        return
+    account = accounts.Account(world, *user, f"review-{user[0]}")
+    wall = Wall(account)
+    policy = policy_from_template(world.root, "claude-code", extra_rules(account, 1),
+                                  f"{account.home}/policy.yaml", account)
+
+    def start(script):
+        words = wall.run_arguments(policy, ["sh", "-c", f'"{script}"'], "--review")
+        return Screen(account, f"sh -c '{' '.join(words)}; echo left=$?; sleep 300'", {})
+
+    made = f"{account.workspace}/r"
+    screen = start("echo x > r")
+    try:
+        report.check("it asks", screen.wait(r"\[k\]eep"), screen.text())
+        screen.type("k")
+        report.check("the first answer is taken", screen.wait("left=0", 10)
+                     and "kept; " in screen.text(), screen.text())
+    finally:
+        screen.close()
+    report.check("what is kept is not committed", not accounts.read(made))
+    screen = start("echo x > r; echo working; read line")
+    try:
+        report.check("the agent reads", screen.wait("working"), screen.text())
+        # In one go: the agent ends at the first line, the second is left over.
+        screen.type("go\nc\n")
+        report.check("it asks again", screen.wait(r"\[k\]eep"), screen.text())
+        screen.type("p")
+        report.check("a line typed ahead is no answer", screen.wait(r"\+x", 10)
+                     and not accounts.read(made), screen.text())
+        screen.type("c")
+        report.check("the answer to the question is", screen.wait("left=0", 10)
+                     and accounts.read(made) == b"x\n", screen.text())
     finally:
         screen.close()

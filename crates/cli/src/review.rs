@@ -2,7 +2,9 @@
 //!
 //! Nothing is the answer to silence: an end of input keeps everything, and what is not understood is
 //! asked again. What is committed or dropped is what was shown: exactly the files that the person
-//! named, never more because of the folder they are in.
+//! named, never more because of the folder they are in. What was typed before the first question was
+//! shown was meant for the agent, which may have asked for it: a terminal forgets it, so that no agent
+//! gets its own work committed by a line typed ahead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +16,7 @@ use std::{
 
 use agentwall_cow::{Change, ChangeSet};
 use anyhow::{Context as _, Result};
+use rustix::termios::{QueueSelector, tcflush};
 
 use crate::{
     changes::{self, Chosen, Named},
@@ -32,11 +35,12 @@ const MENU: &str = "[c]ommit, [d]iscard, [k]eep, show [p]atch, [s]elect files?";
 /// Shows what changed and does what the person at the terminal says. The caller is the session's
 /// supervisor, or holds its lock; the terminal is in line mode.
 pub fn review(state: &State, session: &mut Session) -> Result<()> {
-    // Not `stdin().lock()`: the thread that fed the agent's terminal may still hold it, and the question
-    // would not even be shown.
+    // Not `stdin().lock()`: its buffer would outlive this review and keep what was not read.
     let terminal = std::io::stdin().as_fd().try_clone_to_owned();
     let terminal = File::from(terminal.context("cannot read answers")?);
+    let typed_ahead = terminal.try_clone().context("cannot read answers")?;
     Desk {
+        forget: &|| forget(&typed_ahead),
         answers: &mut BufReader::new(terminal),
         says: &mut std::io::stderr(),
         shows: &mut std::io::stdout(),
@@ -44,8 +48,16 @@ pub fn review(state: &State, session: &mut Session) -> Result<()> {
     .review(state, session)
 }
 
+/// Drops what was typed into a terminal and not read. A file or a pipe is not a terminal and forgets
+/// nothing: its answers were written for these questions.
+fn forget(input: &File) {
+    let _ = tcflush(input, QueueSelector::IFlush);
+}
+
 /// The person: what they type, and the two places where they read.
 struct Desk<'a> {
+    /// Drops what was typed so far; called once, right before the first question.
+    forget: &'a dyn Fn(),
     answers: &'a mut dyn BufRead,
     /// Questions and notes.
     says: &'a mut dyn Write,
@@ -55,12 +67,16 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     fn review(&mut self, state: &State, session: &mut Session) -> Result<()> {
+        let mut first = true;
         loop {
             let set = changes::scan(session, false)?;
             if set.is_empty() {
                 return self.note("no changes are left to review");
             }
             let stat = stat_text(session, &set)?;
+            if std::mem::take(&mut first) {
+                (self.forget)();
+            }
             match self.ask(&format!("{stat}{MENU} "))?.as_deref() {
                 Some("c" | "commit") => {
                     let report = commit_set(state, session, &set, &Default::default())?;

@@ -1,6 +1,11 @@
 //! The review driven by typed answers: what is asked, and what then becomes of originals and copies.
 
-use std::{fs, io::Cursor, path::PathBuf};
+use std::{
+    fs,
+    io::{Cursor, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
 
 use agentwall_cow::{Layer, base_timestamp};
 use agentwall_ledger::Reader;
@@ -95,6 +100,7 @@ impl Table {
     fn type_in(&mut self, answers: &str) -> Seen {
         let (mut said, mut shown) = (Vec::new(), Vec::new());
         Desk {
+            forget: &|| {},
             answers: &mut Cursor::new(answers.as_bytes().to_vec()),
             says: &mut said,
             shows: &mut shown,
@@ -291,4 +297,44 @@ fn quitting_the_files_does_what_was_said_so_far() {
     table.type_in("s\nc\nq\nk\n");
     assert_eq!(table.left(), &ALL[1..]);
     assert_eq!(table.read("gone.txt"), None);
+}
+
+#[test]
+fn a_line_typed_before_the_first_question_is_no_answer_to_it() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let mut t = Table::new();
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let terminal = ptsname(&person, Vec::new()).unwrap();
+    let terminal = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOCTTY.bits().cast_signed())
+        .open(terminal.to_str().unwrap())
+        .unwrap();
+    let person = fs::File::from(person);
+    // The terminal echoes a line when it has taken it in.
+    let types = |line: &[u8]| {
+        (&person).write_all(line).unwrap();
+        let mut echo = [0; 3];
+        (&person).read_exact(&mut echo).unwrap();
+    };
+    types(b"c\n");
+    let (mut said, mut shown) = (Vec::new(), Vec::new());
+    Desk {
+        forget: &|| {
+            forget(&terminal);
+            types(b"k\n");
+        },
+        answers: &mut std::io::BufReader::new(terminal.try_clone().unwrap()),
+        says: &mut said,
+        shows: &mut shown,
+    }
+    .review(&t.state, &mut t.session)
+    .unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("kept; "), "{said}");
+    assert!(t.untouched());
+    assert_eq!(t.left(), ALL);
 }

@@ -3,10 +3,15 @@
 //! The agent never holds the user's terminal, so it cannot push input into it or read what is typed
 //! elsewhere. The user's terminal is raw while the agent runs; window size and job control are
 //! passed on.
+//!
+//! The thread that reads what is typed ends with the agent: it waits for input and for the end at once,
+//! and holds neither the lock nor the buffer of standard input, so the next reader gets every byte typed
+//! from then on. What was taken before and not read by the agent ends with the agent's terminal: it was
+//! typed to the agent.
 
 use std::{
     fs::File,
-    io::{IsTerminal, Read, Write},
+    io::{ErrorKind, IsTerminal, Read, Write},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -16,7 +21,8 @@ use std::{
 
 use agentwall_wall::wire::ToBroker;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    io::{Errno, ioctl_fionbio},
     process::Signal,
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
 };
@@ -29,8 +35,11 @@ use super::Supervisor;
 pub struct TerminalRelay {
     saved: Option<Termios>,
     controller: Option<Arc<File>>,
+    input: Option<std::thread::JoinHandle<()>>,
     output: Option<std::thread::JoinHandle<()>>,
     ended: Arc<AtomicBool>,
+    /// Readable from the end on: never read, so it wakes whoever polls it.
+    end: Arc<OwnedFd>,
 }
 
 /// Which of standard input, output and error are terminals.
@@ -48,23 +57,28 @@ impl TerminalRelay {
         supervisor: &Arc<Supervisor>,
         controller: Option<OwnedFd>,
     ) -> std::io::Result<TerminalRelay> {
-        let ended = Arc::new(AtomicBool::new(false));
         let controller = controller.map(|fd| Arc::new(File::from(fd)));
         let mut relay = TerminalRelay {
             saved: None,
             controller: controller.clone(),
+            input: None,
             output: None,
-            ended,
+            ended: Arc::new(AtomicBool::new(false)),
+            end: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
         };
         if let Some(controller) = &controller {
+            // An agent that does not read must not hold up the end.
+            ioctl_fionbio(controller, true)?;
             relay.copy_size();
             let terminals = standard_terminals();
             if terminals[0] {
                 relay.saved = Some(tcgetattr(std::io::stdin())?);
                 relay.raw();
                 let to = Arc::clone(controller);
-                let ended = Arc::clone(&relay.ended);
-                std::thread::spawn(move || copy_input(&to, &ended));
+                let end = Arc::clone(&relay.end);
+                relay.input = Some(std::thread::spawn(move || {
+                    copy_input(std::io::stdin(), &to, &end);
+                }));
             }
             let from = Arc::clone(controller);
             let ended = Arc::clone(&relay.ended);
@@ -126,8 +140,10 @@ impl TerminalRelay {
         supervisor.send(&ToBroker::Signal(signal::SIGCONT));
     }
 
-    /// Waits until everything the agent wrote is shown, then gives the terminal back.
+    /// Takes no more input, waits until everything the agent wrote is shown, then gives the terminal
+    /// back. Every byte typed after this is the next reader's.
     pub fn finish(mut self) {
+        self.end_input();
         self.ended.store(true, Ordering::SeqCst);
         if let Some(output) = self.output.take() {
             let _ = output.join();
@@ -135,10 +151,18 @@ impl TerminalRelay {
         self.restore();
         self.saved = None;
     }
+
+    fn end_input(&mut self) {
+        let _ = rustix::io::write(&self.end, &1u64.to_ne_bytes());
+        if let Some(input) = self.input.take() {
+            let _ = input.join();
+        }
+    }
 }
 
 impl Drop for TerminalRelay {
     fn drop(&mut self) {
+        self.end_input();
         self.restore();
     }
 }
@@ -150,19 +174,41 @@ fn copy_size(controller: &File) {
     }
 }
 
-fn copy_input(mut to: &File, ended: &AtomicBool) {
+/// Copies what is typed until `end` is readable or either side is gone. `to` does not block.
+fn copy_input(from: impl AsFd, mut to: &File, end: &OwnedFd) {
     let mut buf = [0u8; 4096];
-    let mut stdin = std::io::stdin().lock();
-    while !ended.load(Ordering::SeqCst) {
-        match stdin.read(&mut buf) {
-            Ok(0) => break,
-            Ok(n) => {
-                if to.write_all(&buf[..n]).is_err() {
-                    break;
+    while ready(&from, PollFlags::IN, end) {
+        let count = match rustix::io::read(&from, &mut buf) {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(_) => return,
+        };
+        let mut rest = &buf[..count];
+        while !rest.is_empty() {
+            match to.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if !ready(to, PollFlags::OUT, end) {
+                        return;
+                    }
                 }
+                Err(_) => return,
             }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
+        }
+    }
+}
+
+/// Waits until `fd` is ready, hung up or broken, as the next call on it will tell; false at the end.
+fn ready(fd: &impl AsFd, wanted: PollFlags, end: &OwnedFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(fd, wanted), PollFd::new(end, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            _ if !fds[1].revents().is_empty() => return false,
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
 }
@@ -194,10 +240,77 @@ fn copy_output(mut from: &File, to_stdout: bool, ended: &AtomicBool) {
                     return;
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             // EIO: the agent's end is closed. It may be opened again while the agent lives.
             Err(_) if ended.load(Ordering::SeqCst) => return,
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::Shutdown, os::unix::net::UnixStream, thread};
+
+    fn file(stream: UnixStream) -> File {
+        File::from(OwnedFd::from(stream))
+    }
+
+    fn eventfd_for_the_end() -> OwnedFd {
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+    }
+
+    fn at_the_end(end: &OwnedFd) {
+        rustix::io::write(end, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_is_typed_after_the_end_is_the_next_readers() {
+        let (mut person, terminal) = UnixStream::pair().unwrap();
+        let (mut agent, controller) = UnixStream::pair().unwrap();
+        let (controller, end) = (file(controller), eventfd_for_the_end());
+        thread::scope(|s| {
+            let relay = s.spawn(|| copy_input(&terminal, &controller, &end));
+            person.write_all(b"to the agent").unwrap();
+            let mut read = [0; 12];
+            agent.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"to the agent");
+            // The relay waits for input now, or will.
+            at_the_end(&end);
+            relay.join().unwrap();
+        });
+        person.write_all(b"k\n").unwrap();
+        person.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        (&terminal).read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "k\n");
+    }
+
+    #[test]
+    fn the_end_comes_also_when_the_agent_does_not_read() {
+        let (person, terminal) = UnixStream::pair().unwrap();
+        let (_agent, controller) = UnixStream::pair().unwrap();
+        controller.set_nonblocking(true).unwrap();
+        person.set_nonblocking(true).unwrap();
+        let (controller, end) = (file(controller), eventfd_for_the_end());
+        thread::scope(|s| {
+            let relay = s.spawn(|| copy_input(&terminal, &controller, &end));
+            // Until the way to the agent is full; how much that is the kernel knows.
+            let mut to = &controller;
+            while to.write(&[b'x'; 4096]).is_ok() {}
+            let mut from = &person;
+            from.write_all(b"more").unwrap();
+            at_the_end(&end);
+            relay.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn input_that_ends_ends_the_relay() {
+        let (person, terminal) = UnixStream::pair().unwrap();
+        let (_agent, controller) = UnixStream::pair().unwrap();
+        drop(person);
+        copy_input(&terminal, &file(controller), &eventfd_for_the_end());
     }
 }
