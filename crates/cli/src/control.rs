@@ -124,10 +124,13 @@ pub fn call(session: &Session, request: &Request) -> Result<Response> {
     let mut stream = UnixStream::connect(&short).with_context(gone)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write_line(&mut stream, request).with_context(gone)?;
-    read_line(&mut BufReader::new(stream))
-        .with_context(gone)?
-        .ok_or_else(|| anyhow!(gone()))
+    let written = write_line(&mut stream, request);
+    // A supervisor that turns peers away says so without reading what they ask.
+    let answer = read_line(&mut BufReader::new(stream));
+    if !matches!(answer, Ok(Some(_))) {
+        written.with_context(gone)?;
+    }
+    answer.with_context(gone)?.ok_or_else(|| anyhow!(gone()))
 }
 
 /// Writes one message.

@@ -1,13 +1,11 @@
-//! Questions to a person: held here, shown by `agentwall pending`, answered over a socket in the
-//! session's folder, which the agent cannot see.
+//! Questions to a person: held here, shown by `agentwall pending`, answered over the session's
+//! approval channel (`channel`), which the agent cannot see.
 //!
 //! A question is bound to the exact object (path and inode, or destination), the arguments and the
 //! policy digest; its digest is what the ledger records, and an answer is used once.
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
-    os::unix::net::{UnixListener, UnixStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -111,6 +109,15 @@ impl Asks {
             std::thread::sleep(timeout);
             me.asks.expire(&me, &id);
         });
+    }
+
+    /// What a person's request comes to.
+    pub(super) fn answer(&self, supervisor: &Supervisor, request: Request) -> Response {
+        match request {
+            Request::Pending => Response::Pending(self.pending(supervisor)),
+            Request::Approve { id, scope } => self.approve(supervisor, &id, scope),
+            Request::Reject { id, reason } => self.reject(supervisor, &id, reason),
+        }
     }
 
     fn expire(&self, supervisor: &Supervisor, id: &str) {
@@ -250,44 +257,5 @@ fn eprintln_notice(id: &str, event: &Event) {
             "agentwall: waiting for you: {} {} (agentwall approve {id} | agentwall reject {id})",
             event.action.verb, event.action.resource
         );
-    }
-}
-
-/// Serves the approval socket of a session until the process ends.
-pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let supervisor = Arc::clone(&supervisor);
-            std::thread::spawn(move || converse(&supervisor, stream));
-        }
-    });
-}
-
-fn converse(supervisor: &Supervisor, stream: UnixStream) {
-    let own = rustix::process::getuid();
-    let trusted = rustix::net::sockopt::socket_peercred(&stream)
-        .is_ok_and(|peer| peer.uid == own || peer.uid.is_root());
-    if !trusted {
-        return;
-    }
-    let Ok(mut out) = stream.try_clone() else {
-        return;
-    };
-    for line in BufReader::new(stream).lines().map_while(Result::ok) {
-        let response = match serde_json::from_str(&line) {
-            Ok(Request::Pending) => Response::Pending(supervisor.asks.pending(supervisor)),
-            Ok(Request::Approve { id, scope }) => supervisor.asks.approve(supervisor, &id, scope),
-            Ok(Request::Reject { id, reason }) => supervisor.asks.reject(supervisor, &id, reason),
-            Err(e) => Response::Error {
-                text: format!("not a request: {e}"),
-            },
-        };
-        let Ok(mut line) = serde_json::to_vec(&response) else {
-            return;
-        };
-        line.push(b'\n');
-        if out.write_all(&line).is_err() {
-            return;
-        }
     }
 }

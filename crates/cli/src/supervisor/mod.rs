@@ -5,6 +5,7 @@
 //! answers, records, and ends the session when the ledger cannot be written any more.
 
 mod asks;
+mod channel;
 mod gate;
 pub mod opening;
 mod terminal;
@@ -29,7 +30,8 @@ use agentwall_ledger::{
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-pub use asks::{Asks, serve_control};
+pub use asks::Asks;
+pub use channel::serve_control;
 pub use gate::SupervisorGate;
 pub use terminal::{TerminalRelay, standard_terminals};
 
