@@ -102,3 +102,11 @@ pub struct Decision {
     /// SHA-256 of the effective policy, lower-case hex.
     pub policy: String,
 }
+
+impl Decision {
+    /// Whether there is nothing to tell beyond the effect: no monitor marked the action, and no
+    /// condition failed.
+    pub fn is_silent(&self) -> bool {
+        self.monitors.is_empty() && self.errors.is_empty()
+    }
+}

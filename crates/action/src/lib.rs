@@ -22,7 +22,9 @@ mod verb;
 
 pub use decision::{Decision, Effect, Hint};
 pub use facts::{Auth, Facts, Session};
-pub use resource::{Endpoint, ObjectKind, PathResource, Protocol, Resource, ResourceParseError};
+pub use resource::{
+    Endpoint, ObjectKind, PathResource, Protocol, Resource, ResourceParseError, is_within,
+};
 pub use text::{escape_bytes, escape_text};
 pub use verb::{UnknownVerb, Verb, VerbFamily};
 

@@ -42,6 +42,15 @@ impl PathResource {
     }
 }
 
+/// Whether a path is `dir` or lies below it: [`Path::starts_with`] for absolute paths without `.`,
+/// `..` and repeated slashes, at the cost of comparing bytes.
+pub fn is_within(path: &Path, dir: &Path) -> bool {
+    let dir = dir.as_os_str().as_bytes();
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    let rest = path.as_os_str().as_bytes().strip_prefix(dir);
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
 /// The transport of an [`Endpoint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

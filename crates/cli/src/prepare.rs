@@ -47,7 +47,12 @@ pub fn on_this_host(policy: Policy) -> Policy {
         if let Some(real) = known.borrow().get(path) {
             return real.clone();
         }
-        let real = path.canonicalize().ok();
+        // Most names are canonical already, or nothing has them.
+        let real = match plan::stat_canonical(path) {
+            Ok(_) => Some(path.to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(_) => path.canonicalize().ok(),
+        };
         known.borrow_mut().insert(path.to_owned(), real.clone());
         real
     })
@@ -71,6 +76,10 @@ pub fn prepare(
     let subject = Subject::agent(name);
     let mut protected = vec![state.root().to_owned()];
     protected.extend(state::policy_dir().ok().and_then(|d| d.canonicalize().ok()));
+    // Other sessions' copies may lie there, whatever this one needs.
+    let uid = rustix::process::getuid().as_raw();
+    let places = outside_places(uid);
+    protected.extend(places.iter().filter_map(|p| p.canonicalize().ok()));
     let mounts = plan::host_mounts().context("cannot read the mount table")?;
     check_requirement(&policy)?;
     let plan = |protected: &[PathBuf]| {
@@ -99,10 +108,15 @@ pub fn prepare(
     }
     let mut layers_outside = Vec::new();
     for root in isolated_around(&view, state.root()) {
-        layers_outside.push((root.clone(), outside_folder(&root)?));
+        layers_outside.push((root.clone(), outside_folder(&root, &places, uid)?));
     }
-    if !layers_outside.is_empty() {
-        protected.extend(layers_outside.iter().map(|(_, folder)| folder.clone()));
+    let known = protected.len();
+    for (_, folder) in &layers_outside {
+        if !protected.contains(folder) {
+            protected.push(folder.clone());
+        }
+    }
+    if protected.len() > known {
         view = plan(&protected)?;
     }
     let engine = Arc::new(Engine::new(policy, subject, facts));
@@ -128,10 +142,9 @@ fn isolated_around(view: &FileView, path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A private folder for the copy layer of `root`, outside of it. The best place first: what a
+/// Where copy layers may lie that cannot lie in the state folder. The best place first: what a
 /// reboot empties comes last.
-fn outside_folder(root: &Path) -> Result<PathBuf> {
-    let uid = rustix::process::getuid().as_raw();
+fn outside_places(uid: u32) -> Vec<PathBuf> {
     let name = format!("agentwall-{uid}");
     let home = state::home()
         .ok()
@@ -142,14 +155,19 @@ fn outside_folder(root: &Path) -> Result<PathBuf> {
         Some(Path::new("/tmp").join(&name)),
         Some(Path::new("/dev/shm").join(&name)),
     ];
+    places.into_iter().flatten().collect()
+}
+
+/// A private folder for the copy layer of `root`, outside of it.
+fn outside_folder(root: &Path, places: &[PathBuf], uid: u32) -> Result<PathBuf> {
     let mut failure = None;
-    for place in places.into_iter().flatten() {
+    for place in places {
         let real = place.parent().and_then(|p| p.canonicalize().ok());
         if real.is_none_or(|real| real.starts_with(root)) {
             continue;
         }
-        match private_folder(&place, uid) {
-            Ok(()) => return Ok(place.canonicalize().unwrap_or(place)),
+        match private_folder(place, uid) {
+            Ok(()) => return Ok(place.canonicalize().unwrap_or_else(|_| place.clone())),
             Err(e) => failure = Some(e),
         }
     }

@@ -14,7 +14,7 @@ use agentwall_cow::{Layer, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
 use agentwall_engine::Engine;
 use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
-use agentwall_wall::{LayerPaths, Report, Spec, Wall, create_layers, launch, wire::ToBroker};
+use agentwall_wall::{LayerPaths, Spec, Wall, create_layers, launch, wire::ToBroker};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -127,8 +127,6 @@ fn conduct(
         .context("cannot look at an isolated folder")?;
     session.save_soon()?;
     let engine = &prepared.engine;
-    let count = open_ledger(session, &log, args, &prepared, &report)?;
-
     let line = socket
         .try_clone()
         .context("cannot share the line to the broker")?;
@@ -136,10 +134,13 @@ fn conduct(
         Arc::clone(engine),
         session.id().to_owned(),
         Arc::clone(&log),
-        count,
+        opening::COUNT,
         line,
         args.ask_timeout,
     );
+    for record in opening::findings(&report) {
+        supervisor.note(record);
+    }
     let gate = Arc::new(SupervisorGate(Arc::downgrade(&supervisor)));
     let egress = Egress::start(listeners, gate, EgressConfig::default())?;
     let _ = supervisor.egress.set(egress);
@@ -158,9 +159,8 @@ fn conduct(
     relay.finish();
     // The mounts are gone when the broker is; only then may the layers be read.
     let _ = socket.shutdown(std::net::Shutdown::Both);
-    wait_for(broker);
+    let gone = std::thread::spawn(move || wait_for(broker));
     let _ = std::fs::remove_file(session.socket_path());
-    let _ = std::fs::remove_dir(stage(session));
     let started = |error: anyhow::Error| Failure {
         error,
         started: true,
@@ -175,6 +175,8 @@ fn conduct(
         Err(_) => SessionEnd::default(),
     };
     let recorded = supervisor.seal(Record::SessionEnd(end));
+    let _ = gone.join();
+    let _ = std::fs::remove_dir(stage(session));
     session.record.ended_ms = Some(state::now_ms());
     session.record.exit = served.as_ref().ok().map(|e| e.code);
     session.save().map_err(started)?;
@@ -199,7 +201,7 @@ fn conduct(
 
 type Standing = (Wall, Log, agentwall_cow::Timestamp, Vec<LayerPaths>);
 
-/// Builds the wall; the ledger is opened while the broker works.
+/// Builds the wall; the session's start is recorded while the broker works.
 fn stand(
     args: &RunArgs,
     state: &State,
@@ -245,35 +247,48 @@ fn stand(
         directory,
         terminal: standard_terminals(),
     };
-    let (wall, (log, base)) = launch(spec, || {
-        (state.open_log(), base_timestamp(session.dir(), None))
-    })?;
-    let base = base.context("cannot read the file clock in the state folder")?;
-    Ok((wall, log?, base, paths))
+    let mut begun: Result<Log> = Err(anyhow::anyhow!("the ledger was not opened"));
+    let launched = launch(spec, || {
+        begun = state.open_log().and_then(|log| {
+            begin_ledger(session, &log, args, prepared)?;
+            Ok(log)
+        });
+        base_timestamp(session.dir(), None)
+    });
+    match (launched, begun) {
+        (Ok((wall, base)), Ok(log)) => {
+            let base = base.context("cannot read the file clock in the state folder")?;
+            Ok((wall, log, base, paths))
+        }
+        (Err(e), Ok(log)) => {
+            // The start is in the ledger; so is that nothing came of it.
+            let end = Record::SessionEnd(SessionEnd {
+                exit: Some(WALL_FAILED.into()),
+                ..SessionEnd::default()
+            });
+            let entry = Entry::now(session.id(), opening::COUNT, end).to_bytes();
+            let _ = log.append(&entry);
+            Err(e.into())
+        }
+        (Err(e), Err(_)) => Err(e.into()),
+        (Ok(_), Err(e)) => Err(e),
+    }
 }
 
 fn stage(session: &Session) -> PathBuf {
     session.dir().join("stage")
 }
 
-/// Records how the session begins; returns how many entries that took.
-fn open_ledger(
-    session: &Session,
-    log: &Log,
-    args: &RunArgs,
-    prepared: &Prepared,
-    report: &Report,
-) -> Result<u64> {
-    let records = opening::records(&args.command, prepared, report);
-    let count = records.len() as u64;
-    let entries: Vec<Vec<u8>> = (0u64..)
-        .zip(records)
-        .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes())
-        .collect();
+/// Records that the session begins, durably.
+fn begin_ledger(session: &Session, log: &Log, args: &RunArgs, prepared: &Prepared) -> Result<()> {
+    let entries = (0..opening::COUNT)
+        .zip(opening::begin(&args.command, prepared))
+        .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes());
+    let entries: Vec<Vec<u8>> = entries.collect();
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
     log.append_batch(&slices)
         .context("the session's start could not be recorded")?;
-    Ok(count)
+    Ok(())
 }
 
 /// Each connection takes up to six descriptors here. After the wall's processes were made: the
@@ -315,8 +330,9 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
 
 /// Host devices that the policy lets the agent open by a literal name.
 fn devices(engine: &Engine) -> Vec<PathBuf> {
-    let anchors = engine.policy().anchors().into_iter();
+    let anchors = engine.policy().anchors();
     anchors
+        .into_iter()
         .filter(|p| p.starts_with("/dev") && is_device(p))
         .filter(|p| {
             let action = engine.action(Verb::DeviceOpen, Resource::path(p));

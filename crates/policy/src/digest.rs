@@ -35,17 +35,41 @@ fn canonical(policy: &Policy) -> Value {
         })
         .collect();
     let mut budgets: Vec<Value> = policy.budgets.iter().map(budget).collect();
-    budgets.sort_by_key(ToString::to_string);
+    budgets.sort_by_cached_key(ToString::to_string);
     let mut properties: Vec<Value> = policy.properties.iter().map(property).collect();
-    properties.sort_by_key(ToString::to_string);
+    properties.sort_by_cached_key(ToString::to_string);
     json!({
         "agentwall": 1,
+        "labels": labels(policy),
         "require": policy.require,
         "layers": layers,
         "budgets": budgets,
         "risk": policy.risk,
         "properties": properties,
     })
+}
+
+/// The places of each label, once: a version that knows more secrets is another policy.
+fn labels(policy: &Policy) -> Value {
+    let mut labels = serde_json::Map::new();
+    let rules = policy.layers.iter().flat_map(|l| &l.rules);
+    let lists = rules
+        .map(|r| &r.resource)
+        .chain(policy.budgets.iter().map(|b| &b.resource));
+    let listed = lists.flat_map(|l| l.positive.iter().chain(&l.negative));
+    let events = policy.properties.iter().flat_map(|p| match &p.form {
+        PropertyForm::Never(events) => events.iter().collect(),
+        PropertyForm::Before { first, then } => vec![first.as_ref(), then.as_ref()],
+    });
+    for pattern in listed.chain(events.map(|e| &e.resource)) {
+        if let ResourcePattern::Label(l) = pattern
+            && !labels.contains_key(&l.name)
+        {
+            let places = l.paths.iter().chain(l.sockets.iter());
+            labels.insert(l.name.clone(), places.map(glob).collect());
+        }
+    }
+    labels.into()
 }
 
 fn rule(rule: &Rule) -> Value {
@@ -99,7 +123,7 @@ fn event(event: &Event) -> Value {
 fn list<P>(list: &PatternList<P>, one: impl Fn(&P) -> Value) -> Value {
     let sorted = |members: &[P]| {
         let mut values: Vec<Value> = members.iter().map(&one).collect();
-        values.sort_by_key(ToString::to_string);
+        values.sort_by_cached_key(ToString::to_string);
         values
     };
     json!({"any_of": sorted(&list.positive), "none_of": sorted(&list.negative)})
@@ -126,10 +150,7 @@ fn pattern(pattern: &ResourcePattern) -> Value {
         P::Unix(UnixPattern::Any) => json!({"unix": "*"}),
         P::Unix(UnixPattern::Path(g) | UnixPattern::Abstract(g)) => json!({"unix": g.as_str()}),
         P::Host(g) => json!({"dns": g.as_str()}),
-        P::Label(l) => {
-            let places = l.paths.iter().chain(l.sockets.iter());
-            json!({"label": l.name, "places": places.map(glob).collect::<Vec<_>>()})
-        }
+        P::Label(l) => json!({"label": l.name}),
         P::Named(g) => json!({"name": g.as_str()}),
     }
 }

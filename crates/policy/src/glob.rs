@@ -219,7 +219,7 @@ pub fn glob_escape(bytes: &[u8]) -> String {
 enum Token {
     Byte(u8),
     One,
-    Class(ByteSet),
+    Class(Box<ByteSet>),
     Star,
     Any,
 }
@@ -302,8 +302,8 @@ impl Reader<'_> {
                         self.at += 1;
                     }
                     match self.at - start {
-                        1 => vec![Token::Star],
-                        2 => vec![Token::Any],
+                        1 => Token::Star,
+                        2 => Token::Any,
                         n => {
                             return Err(
                                 GlobError::new(start, format!("{n} stars in a row")).suggest("**")
@@ -313,17 +313,23 @@ impl Reader<'_> {
                 }
                 b'?' => {
                     self.at += 1;
-                    vec![Token::One]
+                    Token::One
                 }
-                b'[' => vec![self.class()?],
-                b'\\' => self.escape()?,
+                b'[' => self.class()?,
+                b'\\' => {
+                    let character = self.escape()?;
+                    for alternative in &mut all {
+                        alternative.extend_from_slice(&character);
+                    }
+                    continue;
+                }
                 b => {
                     self.at += 1;
-                    vec![Token::Byte(b)]
+                    Token::Byte(b)
                 }
             };
             for alternative in &mut all {
-                alternative.extend_from_slice(&token);
+                alternative.push(token.clone());
             }
         }
         Ok(all)
@@ -452,7 +458,11 @@ impl Reader<'_> {
                 set.insert(b);
             }
         }
-        Ok(Token::Class(if negated { set.not() } else { set }))
+        Ok(Token::Class(Box::new(if negated {
+            set.not()
+        } else {
+            set
+        })))
     }
 
     /// One byte of a class, `None` at the closing bracket.

@@ -77,23 +77,38 @@ pub(crate) enum Step {
 /// A set of states, sorted, without duplicates, closed under empty moves.
 pub(crate) type States = Vec<usize>;
 
-/// A line of steps with the literal prefix split off for speed.
+/// A line of steps: a literal front, and what comes after it. Most patterns are hardly more than
+/// their front, so it is kept as the bytes it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Nfa {
-    steps: Vec<Step>,
     literal: Vec<u8>,
+    rest: Vec<Step>,
 }
 
 impl Nfa {
     pub(crate) fn new(steps: Vec<Step>) -> Self {
-        let literal = steps
-            .iter()
-            .map_while(|s| match s {
-                Step::Byte(set) => set.only(),
-                _ => None,
-            })
-            .collect();
-        Nfa { steps, literal }
+        Nfa::with_front(Vec::new(), &steps)
+    }
+
+    /// `front` before `steps`, of which the single bytes at the beginning belong to the front.
+    fn with_front(mut literal: Vec<u8>, steps: &[Step]) -> Self {
+        let single = |s: &Step| match s {
+            Step::Byte(set) => set.only(),
+            _ => None,
+        };
+        let before = literal.len();
+        literal.extend(steps.iter().map_while(single));
+        let rest = steps[literal.len() - before..].to_vec();
+        literal.shrink_to_fit();
+        Nfa { literal, rest }
+    }
+
+    /// The step that leaves state `state`; `None` for the accepting one.
+    fn step_at(&self, state: usize) -> Option<Step> {
+        match self.literal.get(state) {
+            Some(b) => Some(Step::Byte(ByteSet::single(*b))),
+            None => self.rest.get(state - self.literal.len()).copied(),
+        }
     }
 
     /// The bytes every matching text begins with.
@@ -103,17 +118,13 @@ impl Nfa {
 
     /// The same line with the first `replaced` bytes of the literal prefix exchanged for `with`.
     pub(crate) fn rebased(&self, replaced: usize, with: &[u8]) -> Nfa {
-        let front = with.iter().map(|b| Step::Byte(ByteSet::single(*b)));
-        Nfa::new(
-            front
-                .chain(self.steps[replaced..].iter().copied())
-                .collect(),
-        )
+        let literal = [with, &self.literal[replaced..]].concat();
+        Nfa::with_front(literal, &self.rest)
     }
 
     /// The steps after [`Nfa::literal`].
     pub(crate) fn rest(&self) -> &[Step] {
-        &self.steps[self.literal.len()..]
+        &self.rest
     }
 
     /// The one text this matches, if it is only one.
@@ -133,18 +144,34 @@ impl Nfa {
 
     /// Whether this matches every text.
     pub(crate) fn is_any(&self) -> bool {
-        matches!(self.steps.as_slice(), [Step::Loop(set)] if *set == ByteSet::all())
+        let whole = self.literal.is_empty();
+        whole && matches!(self.rest.as_slice(), [Step::Loop(set)] if *set == ByteSet::all())
     }
 
     /// Whether the whole text matches; `directory` lets a trailing `/**` match the directory itself.
     pub(crate) fn matches(&self, text: &[u8], directory: bool) -> bool {
+        let Some(rest) = text.strip_prefix(self.literal.as_slice()) else {
+            return false;
+        };
+        if self.as_tree().is_some() {
+            // `dir/**`: what is below, and the directory itself. Only the root ends with a slash.
+            return match rest {
+                [] | [b'/'] => directory,
+                [first, ..] => *first == b'/',
+            };
+        }
+        if let Some(Step::Byte(last)) = self.rest.last()
+            && !rest.last().is_some_and(|b| last.contains(*b))
+        {
+            return false;
+        }
         let states = self.after(text);
         self.accepts(&states, directory)
     }
 
     /// Whether a set of states accepts.
     pub(crate) fn accepts(&self, states: &[usize], directory: bool) -> bool {
-        states.iter().any(|s| match self.steps.get(*s) {
+        states.iter().any(|s| match self.step_at(*s) {
             None => true,
             Some(Step::BelowOpen | Step::BelowFirst) => directory,
             Some(_) => false,
@@ -176,15 +203,16 @@ impl Nfa {
 
     /// Whether every text matches that begins with what led to `states` and goes on with `/`.
     pub(crate) fn covers_below(&self, states: &[usize]) -> bool {
-        states.iter().any(|s| match self.steps.get(*s) {
+        let last = (self.literal.len() + self.rest.len()).checked_sub(1);
+        states.iter().any(|s| match self.step_at(*s) {
             Some(Step::BelowOpen) => true,
-            Some(Step::Loop(set)) => *s + 1 == self.steps.len() && *set == ByteSet::all(),
+            Some(Step::Loop(set)) => Some(*s) == last && set == ByteSet::all(),
             _ => false,
         })
     }
 
     fn step(&self, state: usize, b: u8, next: &mut States) {
-        match self.steps.get(state) {
+        match self.step_at(state) {
             Some(Step::Byte(set)) if set.contains(b) => next.push(state + 1),
             Some(Step::Loop(set)) if set.contains(b) => next.push(state),
             Some(Step::DirsOpen) if b == b'/' => next.extend([state + 1, state + 2]),
@@ -203,12 +231,17 @@ impl Nfa {
     /// Adds what is reachable without a byte (past loops); the result is sorted and has no duplicates.
     fn close(&self, states: &mut States) {
         states.sort_unstable();
+        states.dedup();
+        let loops = |s: &usize| matches!(self.step_at(*s), Some(Step::Loop(_)));
+        if !states.iter().any(loops) {
+            return;
+        }
         let mut closed: States = Vec::with_capacity(states.len() + 1);
         for s in states.drain(..) {
             let mut s = s;
             while closed.last().is_none_or(|last| *last < s) {
                 closed.push(s);
-                if matches!(self.steps.get(s), Some(Step::Loop(_))) {
+                if loops(&s) {
                     s += 1;
                 }
             }

@@ -9,6 +9,7 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
@@ -17,12 +18,24 @@ use crate::{
     policy::Policy,
 };
 
+type Places = Arc<[Glob]>;
+
 impl Policy {
     /// The same policy, whose path patterns also match under the real path of their literal front
     /// part. `real` resolves symlinks of an absolute path, `None` if it does not exist. The digest
     /// stays: it is the policy's, not the host's.
     #[must_use]
     pub fn with_real_paths(mut self, real: &dyn Fn(&Path) -> Option<PathBuf>) -> Policy {
+        // Rules share the places of a label, before and after.
+        let mut places: Vec<(Places, Places)> = Vec::new();
+        let mut shared = |globs: &Places| {
+            let known = places.iter().find(|(before, _)| Arc::ptr_eq(before, globs));
+            known.map(|(_, after)| after.clone()).unwrap_or_else(|| {
+                let after = resolved(globs, real);
+                places.push((globs.clone(), after.clone()));
+                after
+            })
+        };
         for rule in self.layers.iter_mut().flat_map(|l| &mut l.rules) {
             let list = &mut rule.resource;
             for pattern in list.positive.iter_mut().chain(&mut list.negative) {
@@ -30,8 +43,8 @@ impl Policy {
                     ResourcePattern::Path(glob)
                     | ResourcePattern::Unix(UnixPattern::Path(glob)) => resolve(glob, real),
                     ResourcePattern::Label(label) => {
-                        label.paths = resolved(&label.paths, real);
-                        label.sockets = resolved(&label.sockets, real);
+                        label.paths = shared(&label.paths);
+                        label.sockets = shared(&label.sockets);
                     }
                     _ => {}
                 }
@@ -41,7 +54,7 @@ impl Policy {
     }
 }
 
-fn resolved(globs: &[Glob], real: &dyn Fn(&Path) -> Option<PathBuf>) -> std::sync::Arc<[Glob]> {
+fn resolved(globs: &[Glob], real: &dyn Fn(&Path) -> Option<PathBuf>) -> Places {
     let mut globs = globs.to_vec();
     globs.iter_mut().for_each(|g| resolve(g, real));
     globs.into()

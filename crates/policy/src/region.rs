@@ -11,9 +11,10 @@ use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use agentwall_action::{Effect, Facts, Subject, Verb, VerbFamily};
+use agentwall_action::{Effect, Facts, Subject, Verb, VerbFamily, is_within};
 
 use crate::{
     glob::Glob,
@@ -84,14 +85,16 @@ impl Policy {
     /// The literal places that path patterns of file, process and device rules hang on: `/a/b` for
     /// `/a/b/**`, `/a` for `/a/*.x`, `/a/f` for `/a/f`, nothing for `**/x`. Negated members and the
     /// built-in places of labels are in it. Between two neighbouring anchors the answers of
-    /// [`Policy::region`] can only differ by patterns that hang on neither.
-    pub fn anchors(&self) -> BTreeSet<PathBuf> {
+    /// [`Policy::region`] can only differ by patterns that hang on neither. In the order of their
+    /// bytes, each once.
+    pub fn anchors(&self) -> Vec<PathBuf> {
         let on_paths = |rule: &&Rule| rule.verbs.iter().any(|v| is_path_verb(*v));
         let patterns = self
             .rules()
             .filter(on_paths)
             .flat_map(|rule| rule.resource.positive.iter().chain(&rule.resource.negative));
-        let mut anchors = BTreeSet::new();
+        let mut anchors: Vec<OsString> = Vec::new();
+        let mut seen: Vec<&Arc<[Glob]>> = Vec::new();
         let mut add = |glob: &Glob| {
             let places = glob.alternatives().iter().filter_map(anchor);
             anchors.extend(places);
@@ -99,11 +102,27 @@ impl Policy {
         for pattern in patterns {
             match pattern {
                 ResourcePattern::Path(glob) => add(glob),
-                ResourcePattern::Label(label) => label.paths.iter().for_each(&mut add),
+                // Many rules share the places of a label.
+                ResourcePattern::Label(l) if !seen.iter().any(|s| Arc::ptr_eq(s, &l.paths)) => {
+                    seen.push(&l.paths);
+                    l.paths.iter().for_each(&mut add);
+                }
                 _ => {}
             }
         }
-        anchors
+        anchors.sort_unstable();
+        anchors.dedup();
+        anchors.into_iter().map(PathBuf::from).collect()
+    }
+
+    /// Whether the policy cannot tell two verbs apart: every rule names both or neither, and they
+    /// have the same default. What holds for one object and one of them holds for the other.
+    pub fn is_same_for(&self, a: Verb, b: Verb) -> bool {
+        let alike = |(depth, layer): (usize, &LayerPolicy)| {
+            self.unmatched(depth, a) == self.unmatched(depth, b)
+                && (layer.rules.iter()).all(|r| r.verbs.contains(&a) == r.verbs.contains(&b))
+        };
+        a.family() == b.family() && self.layers.iter().enumerate().all(alike)
     }
 
     /// Which effects can a path get for `verb`, if it is `dir` (taken to be a directory) or below it,
@@ -126,7 +145,7 @@ impl Policy {
             except,
             facts,
         };
-        if except.iter().any(|e| dir.starts_with(e)) {
+        if except.iter().any(|e| is_within(dir, e)) {
             return Region {
                 effects: BTreeSet::new(),
                 uniform: false,
@@ -179,7 +198,7 @@ fn is_path_verb(verb: Verb) -> bool {
 }
 
 /// The last whole segment of the literal prefix; `None` where the pattern floats from the start.
-fn anchor(nfa: &Nfa) -> Option<PathBuf> {
+fn anchor(nfa: &Nfa) -> Option<OsString> {
     if nfa.is_any() {
         return None;
     }
@@ -197,7 +216,7 @@ fn anchor(nfa: &Nfa) -> Option<PathBuf> {
         &literal[..slash]
     };
     let bytes = if whole.is_empty() { b"/" } else { whole };
-    Some(PathBuf::from(OsString::from_vec(bytes.to_vec())))
+    Some(OsString::from_vec(bytes.to_vec()))
 }
 
 /// What the rules of one layer say about a tree.

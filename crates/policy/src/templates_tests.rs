@@ -131,7 +131,7 @@ fn file_rules_are_expressible_as_mounts() {
         Verb::FileExec,
     ];
     for (name, p) in all() {
-        let anchors: Vec<_> = p.anchors().into_iter().collect();
+        let anchors = p.anchors();
         for dir in &anchors {
             let below = |a: &&std::path::PathBuf| a.starts_with(dir) && *a != dir;
             let except: Vec<_> = anchors.iter().filter(below).cloned().collect();

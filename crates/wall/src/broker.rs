@@ -36,7 +36,7 @@ use std::{
 };
 
 use agentwall_action::{
-    Action, Decision, Effect, ObjectKind, PathResource, Resource, Verb, escape_bytes,
+    Action, Decision, Effect, ObjectKind, PathResource, Resource, Verb, escape_bytes, is_within,
 };
 use agentwall_engine::Engine;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
@@ -206,9 +206,16 @@ impl Broker {
 
     /// A string argument of the call; answers the call itself if that fails.
     fn string(&self, call: &Call, address: u64) -> Option<Vec<u8>> {
+        self.text(call, address)
+            .filter(|_| self.listener.is_valid(call))
+    }
+
+    /// The same before it is known that the caller still waits (a dead caller's id may belong to
+    /// another process by now): for callers that ask [`Listener::is_valid`] before they act. The
+    /// answer itself needs no question, the kernel takes none for a call that is over.
+    fn text(&self, call: &Call, address: u64) -> Option<Vec<u8>> {
         match sys::read_string(call.pid, address, PATH_LIMIT) {
-            Ok(text) if self.listener.is_valid(call) => Some(text),
-            Ok(_) => None,
+            Ok(text) => Some(text),
             Err(e) => {
                 self.listener
                     .fail(call, e.raw_os_error().unwrap_or(libc::EFAULT));
@@ -261,7 +268,7 @@ impl Broker {
     fn writable<'a>(&'a self, path: &'a Path) -> Option<(&'a BrokerView, &'a Path)> {
         self.broker_views
             .iter()
-            .filter(|v| path.starts_with(&v.root))
+            .filter(|v| is_within(path, &v.root))
             .max_by_key(|v| v.root.as_os_str().len())
             .and_then(|v| Some((v, path.strip_prefix(&v.root).ok()?)))
     }
@@ -342,6 +349,11 @@ impl Broker {
         let Some((action, decision)) = decided else {
             return act(self, &call);
         };
+        // Nothing is recorded of a caller that is gone: who it was cannot be told any more.
+        let uneventful = decision.effect.proceeds() && decision.is_silent();
+        if !uneventful && !self.listener.is_valid(&call) {
+            return;
+        }
         match decision.effect {
             Effect::Allow | Effect::Isolate => {
                 act(self, &call);
@@ -361,7 +373,7 @@ impl Broker {
 
     /// Books an action that went through: counted if it is uneventful, else recorded.
     fn passed(&self, call: &Call, action: Action, decision: Decision, binding: Binding) {
-        if decision.monitors.is_empty() && decision.errors.is_empty() {
+        if decision.is_silent() {
             self.engine.count_plain(action.verb);
         } else {
             self.record(call, action, decision, binding, "broker");
@@ -437,8 +449,8 @@ fn wall_made(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     !bytes.starts_with(b"/")
         || bytes == b"/"
-        || path.starts_with("/proc")
-        || path.starts_with("/dev")
+        || is_within(path, Path::new("/proc"))
+        || is_within(path, Path::new("/dev"))
 }
 
 fn kind_of(object: &Object) -> ObjectKind {

@@ -16,8 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb};
+use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb, is_within};
 use agentwall_policy::Policy;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 
 /// How writes under a node are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl FileView {
         self.nodes
             .iter()
             .rev()
-            .find(|n| path.starts_with(&n.path) && n.path != Path::new("/"))
+            .find(|n| is_within(path, &n.path) && n.path != Path::new("/"))
             .map(|n| &n.placement)
     }
 }
@@ -150,6 +151,8 @@ const FILE_CHANGES: [Verb; 5] = [
     Verb::FileChmod,
 ];
 
+const STARTS: [Verb; 2] = [Verb::ProcessExec, Verb::FileExec];
+
 /// At most this many directory entries are looked at to turn a glob into single files.
 const ENUMERATION_LIMIT: usize = 20_000;
 
@@ -163,6 +166,15 @@ pub fn host_mounts() -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(mounts.into_iter().collect())
+}
+
+/// Looks at an object under its canonical name. `ELOOP` if the name has a symlink in it, at any
+/// place (openat2(2), `RESOLVE_NO_SYMLINKS`).
+pub fn stat_canonical(path: &Path) -> io::Result<Stat> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let no_links = ResolveFlags::NO_SYMLINKS;
+    let fd = openat2(CWD, path, flags, Mode::empty(), no_links)?;
+    Ok(fstat(&fd)?)
 }
 
 /// mountinfo escapes space, tab, newline and backslash as `\ooo`.
@@ -210,8 +222,22 @@ impl Answer {
     }
 }
 
+fn distinct(policy: &Policy, verbs: &[Verb]) -> Vec<Verb> {
+    let mut kept: Vec<Verb> = Vec::new();
+    for verb in verbs {
+        if !kept.iter().any(|k| policy.is_same_for(*k, *verb)) {
+            kept.push(*verb);
+        }
+    }
+    kept
+}
+
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
+    /// Of the verbs that change files, and of those that start code, one for each group that the
+    /// policy cannot tell apart.
+    changes: Vec<Verb>,
+    starts: Vec<Verb>,
     /// Every path that gets a node: is it a directory, is it a mount.
     paths: BTreeMap<PathBuf, (NodeKind, bool)>,
     /// Places the policy names where nothing is (or a symlink, which is not an object).
@@ -225,6 +251,8 @@ impl<'a> Planner<'a> {
     fn new(input: &'a PlanInput<'a>) -> Self {
         Planner {
             input,
+            changes: distinct(input.policy, &FILE_CHANGES),
+            starts: distinct(input.policy, &STARTS),
             paths: BTreeMap::new(),
             absent: Vec::new(),
             absent_denied: BTreeMap::new(),
@@ -233,7 +261,10 @@ impl<'a> Planner<'a> {
     }
 
     fn replaced(&self, path: &Path) -> bool {
-        self.input.replaced.iter().any(|r| path.starts_with(r))
+        self.input
+            .replaced
+            .iter()
+            .any(|r| is_within(path, Path::new(r)))
     }
 
     fn run(mut self) -> Result<FileView, PlanError> {
@@ -260,24 +291,25 @@ impl<'a> Planner<'a> {
         Ok(self.view)
     }
 
+    /// Whether another mount lies inside a tree.
+    fn has_mounts(&self, dir: &Path) -> bool {
+        let mut mounts = self.input.mounts.iter();
+        mounts.any(|m| m != dir && is_within(m, dir))
+    }
+
     fn add(&mut self, path: &Path, is_mount: bool) {
         if self.replaced(path) {
             return;
         }
         // Symlinks are not objects, and what is behind one has another name; the policy's patterns
         // are canonicalised before they get here.
-        let Ok(meta) = fs::symlink_metadata(path) else {
+        let Ok(stat) = stat_canonical(path) else {
             self.absent.push(path.to_owned());
             return;
         };
-        if meta.is_symlink() || path.canonicalize().is_ok_and(|real| real != path) {
-            self.absent.push(path.to_owned());
-            return;
-        }
-        let kind = if meta.is_dir() {
-            NodeKind::Directory
-        } else {
-            NodeKind::File
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => NodeKind::Directory,
+            _ => NodeKind::File,
         };
         let entry = self.paths.entry(path.to_owned()).or_insert((kind, false));
         entry.1 |= is_mount;
@@ -313,7 +345,7 @@ impl<'a> Planner<'a> {
         self.paths
             .range(dir.to_owned()..)
             .skip(1)
-            .take_while(|(p, _)| p.starts_with(dir))
+            .take_while(|(p, _)| is_within(p, dir))
             .map(|(p, _)| p.clone())
             .collect()
     }
@@ -338,6 +370,18 @@ impl<'a> Planner<'a> {
             }
         }
         self.region(verb, path, &except)
+    }
+
+    fn answers(
+        &mut self,
+        verbs: &[Verb],
+        path: &Path,
+        kind: NodeKind,
+        below: &[PathBuf],
+    ) -> Vec<Answer> {
+        let each = verbs.iter();
+        each.map(|verb| self.answer(*verb, path, kind, below))
+            .collect()
     }
 
     fn absent_is_denied(&mut self, verb: Verb, index: usize) -> bool {
@@ -369,8 +413,8 @@ impl<'a> Planner<'a> {
         let read = self.region(Verb::FileRead, path, &except);
         let no = |verb: &Verb| self.region(*verb, path, &except).denied();
         let hidden = read.denied()
-            && FILE_CHANGES.iter().all(no)
-            && (read.rule.is_some() || [Verb::ProcessExec, Verb::FileExec].iter().all(no));
+            && self.changes.iter().all(no)
+            && (read.rule.is_some() || self.starts.iter().all(no));
         hidden.then_some(read.rule)
     }
 
@@ -424,10 +468,10 @@ impl<'a> Planner<'a> {
                 .view
                 .nodes
                 .iter()
-                .filter(|n| path.starts_with(&n.path))
+                .filter(|n| is_within(&path, &n.path))
                 .max_by_key(|n| n.path.as_os_str().len());
             let hidden = parent.is_none_or(|n| n.placement.hidden || n.path == Path::new("/"));
-            if !hidden || !FILE_CHANGES.iter().all(|v| isolated(*v)) {
+            if !hidden || !self.changes.iter().all(|v| isolated(*v)) {
                 continue;
             }
             if parent
@@ -435,9 +479,8 @@ impl<'a> Planner<'a> {
             {
                 continue;
             }
-            let start = self.region(Verb::ProcessExec, &inside, &[]);
-            let map = self.region(Verb::FileExec, &inside, &[]);
-            let startable = !(start.denied() && map.denied());
+            let no_start = |verb: &Verb| self.region(*verb, &inside, &[]).denied();
+            let startable = !self.starts.iter().all(no_start);
             self.view.notes.push(format!(
                 "{}: does not exist; the agent gets it in memory, and it ends with the session",
                 path.display()
@@ -487,12 +530,7 @@ impl<'a> Planner<'a> {
             let Some(&(NodeKind::Directory, _)) = self.paths.get(&dir) else {
                 continue;
             };
-            let has_mounts = self
-                .input
-                .mounts
-                .iter()
-                .any(|m| m != &dir && m.starts_with(&dir));
-            if !has_mounts || dir == Path::new("/") {
+            if !self.has_mounts(&dir) || dir == Path::new("/") {
                 continue;
             }
             let except = self.below(&dir);
@@ -526,7 +564,7 @@ impl<'a> Planner<'a> {
             placement: Placement::HIDDEN,
             rule: Some(rule.to_owned()),
         };
-        if self.input.protected.iter().any(|p| path.starts_with(p)) {
+        if self.input.protected.iter().any(|p| is_within(&path, p)) {
             return Ok(hidden("agentwall:self"));
         }
         if path == Path::new("/") {
@@ -554,27 +592,24 @@ impl<'a> Planner<'a> {
             });
         }
         let read = self.answer(Verb::FileRead, &path, kind, &except);
-        let mut changes: Vec<Answer> = Vec::with_capacity(FILE_CHANGES.len());
-        for verb in FILE_CHANGES {
-            changes.push(self.answer(verb, &path, kind, &except));
-        }
+        let mut changes = self.answers(&self.changes.clone(), &path, kind, &except);
         let to_original = changes.iter().any(|r| r.effects.contains(&Effect::Allow));
         if to_original && kind == NodeKind::Directory {
             // No commit will look again: names that are not there yet count, too.
-            changes = FILE_CHANGES
+            changes = self
+                .changes
                 .iter()
                 .map(|v| self.region(*v, &path, &except))
                 .collect();
         }
-        let start = self.answer(Verb::ProcessExec, &path, kind, &except);
-        let map = self.answer(Verb::FileExec, &path, kind, &except);
+        let starts = self.answers(&self.starts.clone(), &path, kind, &except);
 
         let change_effects: BTreeSet<Effect> = changes
             .iter()
             .flat_map(|r| r.effects.iter().copied())
             .collect();
         let no_change = changes.iter().all(Answer::denied);
-        let no_exec = start.denied() && map.denied();
+        let no_exec = starts.iter().all(Answer::denied);
         if read.denied() && no_change && (no_exec || read.rule.is_some()) {
             return Ok(Node {
                 path,
@@ -588,8 +623,9 @@ impl<'a> Planner<'a> {
         // Landlock asks for the same right to start a program and to load its loader.
         // A process.exec rule that denies a whole node by name (not by default) also keeps a
         // loader from mapping it.
-        let noexec = no_exec || (start.denied() && start.rule.is_some());
-        let startable = !(start.denied() && map.denied());
+        // `process.exec` is the first of the group.
+        let noexec = no_exec || (starts[0].denied() && starts[0].rule.is_some());
+        let startable = !no_exec;
 
         let (writes, brokered) = if no_change {
             (Writes::None, false)
@@ -612,27 +648,21 @@ impl<'a> Planner<'a> {
             ));
         }
         // An overlay cannot be made of a tree with mounts in it, nor of a single file.
-        let (writes, brokered) = if writes == Writes::Isolated
-            && (kind == NodeKind::File
-                || self
-                    .input
-                    .mounts
-                    .iter()
-                    .any(|m| m != &path && m.starts_with(&path)))
-        {
-            if kind == NodeKind::File && !brokered && small_file(&path) {
-                self.view.notes.push(format!(
-                    "{}: a single file has no copy layer; changes to it end with the session \
+        let (writes, brokered) =
+            if writes == Writes::Isolated && (kind == NodeKind::File || self.has_mounts(&path)) {
+                if kind == NodeKind::File && !brokered && small_file(&path) {
+                    self.view.notes.push(format!(
+                        "{}: a single file has no copy layer; changes to it end with the session \
                      (isolate its folder to keep them)",
-                    path.display()
-                ));
-                (Writes::Private, false)
+                        path.display()
+                    ));
+                    (Writes::Private, false)
+                } else {
+                    (Writes::None, false)
+                }
             } else {
-                (Writes::None, false)
-            }
-        } else {
-            (writes, brokered)
-        };
+                (writes, brokered)
+            };
 
         let agent_can_create = writes != Writes::None;
         if !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds())) {

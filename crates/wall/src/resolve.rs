@@ -162,15 +162,25 @@ impl Resolver {
         if path.is_empty() {
             return Err(errno(libc::ENOENT));
         }
-        let base = self.start(tid, dirfd, path)?;
         let c_path = CString::new(path).map_err(|_| errno(libc::EINVAL))?;
         let flags = libc::O_PATH | libc::O_CLOEXEC | if follow_last { 0 } else { libc::O_NOFOLLOW };
-        let how = OpenHow {
+        let how = |resolve| OpenHow {
             flags: flags as u64,
             mode: 0,
-            resolve: sys::RESOLVE_NO_MAGICLINKS,
+            resolve,
         };
-        match sys::openat2(base.as_fd(), &c_path, how) {
+        // A name without any link in it is what the kernel would call the object: nothing to ask.
+        if is_plain(path) {
+            let plain = how(sys::RESOLVE_NO_SYMLINKS);
+            if let Ok(fd) = sys::openat2(self.root.as_fd(), &c_path, plain) {
+                let stat = fstat(&fd)?;
+                // Without following, the last part may be a link itself: it has this name, too.
+                let path = PathBuf::from(OsStr::from_bytes(path));
+                return Ok(Object { fd, path, stat });
+            }
+        }
+        let base = self.start(tid, dirfd, path)?;
+        match sys::openat2(base.as_fd(), &c_path, how(sys::RESOLVE_NO_MAGICLINKS)) {
             Ok(fd) => self.object(fd),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)) => {
                 let fd = self.walk(tid, base, path, follow_last)?;
@@ -343,6 +353,12 @@ impl Resolver {
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     use rustix::fs::{StatxFlags, statx};
     Ok(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// Whether an absolute path is spelt the way the kernel spells it, as far as its text tells.
+pub fn is_plain(path: &[u8]) -> bool {
+    let part = |p: &[u8]| !matches!(p, b"" | b"." | b"..");
+    path.len() > 1 && path[0] == b'/' && path[1..].split(|b| *b == b'/').all(part)
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

@@ -4,6 +4,7 @@
 //! (`launch`) lives here, so that the rest of the crate reads as ordinary Rust. Each wrapper takes
 //! and returns owned or borrowed descriptors and reports the kernel's errno as [`io::Error`].
 
+use rustix::fs::OFlags;
 use std::{
     ffi::{CStr, CString},
     io,
@@ -61,6 +62,21 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, how: OpenHow) -> io::Result<Own
             size_of::<OpenHow>(),
         )
     })
+}
+
+/// Opens an object under its own name and does not wait, whatever it is. An error if any part of
+/// the name is a link.
+pub fn open_plain(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat2(
+        dir,
+        path,
+        OpenHow {
+            flags: u64::from(flags.bits()),
+            mode: 0,
+            resolve: RESOLVE_NO_SYMLINKS,
+        },
+    )
 }
 
 /// A path descriptor for `path` below `dir`, following no symlink at all.

@@ -68,6 +68,11 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
 pub fn discard_session(state: &State, session: &mut Session) -> Result<usize> {
     finish_cut_off(state, session)?;
     let set = changes::scan(session, false)?;
+    if set.is_empty() {
+        session.record.outcome = Outcome::Discarded;
+        session.save_soon()?;
+        return Ok(0);
+    }
     discard_set(state, session, &set, &[])
 }
 

@@ -1,4 +1,5 @@
-//! The first entries of a session: policy, start, self-test, what is hidden.
+//! The first entries of a session: policy and start, durable before the wall's parts are joined; then
+//! what was found out while it was built: the self-test and what is hidden.
 
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _};
 
@@ -12,22 +13,19 @@ use agentwall_wall::Report;
 
 use crate::prepare::Prepared;
 
-/// The records, in order.
-pub fn records(command: &[OsString], prepared: &Prepared, report: &Report) -> Vec<Record> {
+/// How many entries [`begin`] makes.
+pub const COUNT: u64 = 2;
+
+/// What is sealed before anything else.
+pub fn begin(command: &[OsString], prepared: &Prepared) -> [Record; COUNT as usize] {
     let engine = &prepared.engine;
     let digest = engine.policy().digest().to_owned();
     let session = &engine.facts().session;
-    let landlock = if report.landlock { "on" } else { "absent" };
     let sources = prepared.sources.iter().map(|s| PolicySource {
         name: escape_bytes(s.name.as_bytes()),
         sha256: sha256_hex(&s.text),
     });
-    let canaries = report.canaries.iter().map(|c| Canary {
-        name: format!("{} {}", c.class, c.target),
-        result: c.detail.clone(),
-        ok: c.held,
-    });
-    let mut records = vec![
+    [
         Record::Policy(PolicyRecord {
             digest: digest.clone(),
             sources: sources.collect(),
@@ -38,22 +36,34 @@ pub fn records(command: &[OsString], prepared: &Prepared, report: &Report) -> Ve
             command: command.iter().map(|c| escape_bytes(c.as_bytes())).collect(),
             workspace: escape_bytes(session.workspace.as_bytes()),
             policy: digest,
-            enforcement: BTreeMap::from([
-                ("backend".to_owned(), "rootless".to_owned()),
-                ("landlock".to_owned(), landlock.to_owned()),
-            ]),
+            enforcement: BTreeMap::from([("backend".to_owned(), "rootless".to_owned())]),
             user: User {
                 uid: rustix::process::getuid().as_raw(),
                 name: std::env::var("USER").unwrap_or_default(),
             },
             ..SessionStart::default()
         }),
-        Record::Selftest(Selftest {
-            ok: report.canaries.iter().all(|c| c.held),
-            canaries: canaries.collect(),
-            ..Selftest::default()
-        }),
-    ];
+    ]
+}
+
+/// What was found out while the wall was built.
+pub fn findings(report: &Report) -> Vec<Record> {
+    let floor = Canary {
+        name: "landlock".to_owned(),
+        result: if report.landlock { "on" } else { "absent" }.to_owned(),
+        // A second line of defence: without it the mounts still hold.
+        ok: true,
+    };
+    let canaries = report.canaries.iter().map(|c| Canary {
+        name: format!("{} {}", c.class, c.target),
+        result: c.detail.clone(),
+        ok: c.held,
+    });
+    let mut records = vec![Record::Selftest(Selftest {
+        ok: report.canaries.iter().all(|c| c.held),
+        canaries: std::iter::once(floor).chain(canaries).collect(),
+        ..Selftest::default()
+    })];
     records.extend(report.masks.iter().map(|(path, rule)| {
         Record::Mask(Mask {
             path: escape_bytes(path.as_os_str().as_bytes()),

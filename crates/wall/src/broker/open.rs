@@ -1,14 +1,23 @@
 //! open, openat, creat and memfd_create.
 
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    sync::Arc,
+};
 
 use agentwall_action::{Action, ObjectKind, Verb};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fcntl_setfl, fstat, openat, statat};
 
 use super::{Broker, Way, binding_of, kind_of, name_binding, wall_made};
 use crate::{
     notify::Call,
-    resolve::{Name, NamespaceIds, Object},
+    resolve::{Name, NamespaceIds, Object, is_plain},
     sys,
 };
 
@@ -62,8 +71,12 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
         flags: OFlags::from_bits_retain(flags),
         mode: mode & 0o7777,
     };
-    let Some(path) = broker.string(&call, address) else {
+    let Some(path) = broker.text(&call, address) else {
         return;
+    };
+    let (path, held) = match plain(broker, &call, request, path) {
+        Ok(()) => return,
+        Err(not_plain) => not_plain,
     };
     let follow = !(request.has(OFlags::NOFOLLOW) || request.creates() && request.has(OFlags::EXCL));
     if request.creates() {
@@ -79,7 +92,7 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
                     return broker.listener.fail(&call, libc::EEXIST);
                 }
                 if let Some(object) = name.object {
-                    return open_object(broker, call, request, object);
+                    return open_object(broker, call, request, object, held);
                 }
             }
             // "/", "." and ".." exist: they are opened below.
@@ -93,12 +106,85 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
     }
     match broker.resolver.existing(call.pid, dirfd, &path, follow) {
         Ok(object) if request.has(OFlags::TMPFILE) => temporary(broker, call, request, object),
-        Ok(object) => open_object(broker, call, request, object),
+        Ok(object) => open_object(broker, call, request, object, held),
         Err(e) => broker.unresolved(&call, &e),
     }
 }
 
-fn open_object(broker: &Arc<Broker>, call: Call, request: Request, object: Object) {
+/// The common case in few steps: a regular file by its own name. The name is decided on first;
+/// opened without following any link, it is the object that was decided. Everything else (another
+/// kind of object, an event to tell, an error) gives the path back, and what was opened of it: one
+/// end of a FIFO must not be closed before the caller has its own.
+fn plain(
+    broker: &Arc<Broker>,
+    call: &Call,
+    request: Request,
+    text: Vec<u8>,
+) -> Result<(), (Vec<u8>, Option<OwnedFd>)> {
+    const ELSEWHERE: OFlags = OFlags::CREATE
+        .union(OFlags::TRUNC)
+        .union(OFlags::PATH)
+        .union(OFlags::DIRECTORY)
+        .union(OFlags::TMPFILE);
+    let path = Path::new(OsStr::from_bytes(&text));
+    let ours = broker.view.trap_reads && is_plain(&text) && !wall_made(path);
+    if !ours || request.flags.intersects(ELSEWHERE) {
+        return Err((text, None));
+    }
+    let verbs = request.verbs();
+    for verb in &verbs {
+        let action = broker.path_action(*verb, path, ObjectKind::File);
+        let decision = broker.engine.decide(&action);
+        if !decision.effect.proceeds() || !decision.is_silent() {
+            return Err((text, None));
+        }
+    }
+    let writes = verbs.contains(&Verb::FileWrite);
+    let Ok(opened) = open_plain(broker, path, request.flags, writes) else {
+        return Err((text, None));
+    };
+    let regular = fstat(&opened).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && (!writes || is_seen_at(broker, path, &stat))
+    });
+    let status = request.flags.difference(OFlags::NONBLOCK);
+    if !regular || !request.has(OFlags::NONBLOCK) && fcntl_setfl(&opened, status).is_err() {
+        return Err((text, Some(opened)));
+    }
+    broker
+        .listener
+        .install(call, opened.as_fd(), request.has(OFlags::CLOEXEC));
+    // Several aspects of one operation count as the first.
+    broker.engine.count_plain(verbs[0]);
+    Ok(())
+}
+
+/// Opens a name in the agent's view, or for writing in the broker's writable one.
+fn open_plain(broker: &Broker, path: &Path, flags: OFlags, writes: bool) -> io::Result<OwnedFd> {
+    if !writes {
+        return sys::open_plain(broker.resolver.root.as_fd(), &sys::c_path(path)?, flags);
+    }
+    match broker.writable(path) {
+        Some((view, inside)) if broker.way(path) == Way::Broker => {
+            sys::open_plain(view.mount.as_fd(), &sys::c_path(inside)?, flags)
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Whether the agent's view has the same object under this name.
+fn is_seen_at(broker: &Broker, path: &Path, stat: &Stat) -> bool {
+    let seen = statat(&broker.resolver.root, path, AtFlags::SYMLINK_NOFOLLOW);
+    seen.is_ok_and(|seen| seen.st_dev == stat.st_dev && seen.st_ino == stat.st_ino)
+}
+
+fn open_object(
+    broker: &Arc<Broker>,
+    call: Call,
+    request: Request,
+    object: Object,
+    held: Option<OwnedFd>,
+) {
     let kind = kind_of(&object);
     let file_type = object.file_type();
     if file_type == FileType::Symlink {
@@ -125,12 +211,16 @@ fn open_object(broker: &Arc<Broker>, call: Call, request: Request, object: Objec
         if in_kernel {
             return broker.listener.proceed(call);
         }
+        if (writes || may_block) && !broker.listener.is_valid(call) {
+            return;
+        }
         match open_on_behalf(broker, call, request, &object, writes) {
             Ok(fd) => broker
                 .listener
                 .install(call, fd.as_fd(), request.has(OFlags::CLOEXEC)),
             Err(e) => broker.unresolved(call, &e),
         }
+        drop(held);
     };
     if may_block {
         broker.later(move |broker| broker.conclude(call, decided, binding, act));
@@ -145,7 +235,7 @@ fn open_on_behalf(
     request: Request,
     object: &Object,
     writes: bool,
-) -> io::Result<std::os::fd::OwnedFd> {
+) -> io::Result<OwnedFd> {
     let flags = request.flags.difference(OFlags::CREATE | OFlags::EXCL);
     if object.path.as_os_str() == "/dev/tty" {
         return controlling_terminal(broker, call, flags);
@@ -158,11 +248,7 @@ fn open_on_behalf(
 }
 
 /// `/dev/tty` means the caller's terminal, not the broker's: field 7 of `/proc/TID/stat`.
-fn controlling_terminal(
-    broker: &Broker,
-    call: &Call,
-    flags: OFlags,
-) -> io::Result<std::os::fd::OwnedFd> {
+fn controlling_terminal(broker: &Broker, call: &Call, flags: OFlags) -> io::Result<OwnedFd> {
     let none = || io::Error::from_raw_os_error(libc::ENXIO);
     let file = openat(
         &broker.resolver.host_proc,
@@ -209,6 +295,9 @@ fn create(broker: &Arc<Broker>, call: Call, request: Request, name: Name) {
         if in_kernel {
             return broker.listener.proceed(call);
         }
+        if !broker.listener.is_valid(call) {
+            return;
+        }
         let created = (|| {
             let parent = if broker.way(&path) == Way::Broker {
                 broker.writable_object(&name.parent)?
@@ -248,6 +337,9 @@ fn temporary(broker: &Arc<Broker>, call: Call, request: Request, dir: Object) {
     broker.conclude(call, decided, binding, move |broker, call| {
         if in_kernel {
             return broker.listener.proceed(call);
+        }
+        if !broker.listener.is_valid(call) {
+            return;
         }
         let made = (|| {
             let parent = if broker.way(&path) == Way::Broker && !wall_made(&path) {
