@@ -6,6 +6,7 @@
  *   write PATH N   N times open for writing and close
  *   stat PATH N    N times stat
  *   spawn N        N times posix_spawn of /bin/true and wait
+ *   wake N         N round trips of a byte over two pipes with a child: what two wake-ups cost here
  *   recv ADDR PORT BYTES   connect and read BYTES
  *   sh COMMAND     run a shell command; its status must be 0
  *   ready          answers 0
@@ -61,6 +62,28 @@ static int spawns(long n) {
         if (waitpid(pid, &status, 0) < 0 || status != 0) return ECHILD;
     }
     return 0;
+}
+
+static int wakes(long n) {
+    int there[2], back[2];
+    char byte = 0;
+    if (pipe(there) != 0 || pipe(back) != 0) return errno;
+    pid_t pid = fork();
+    if (pid < 0) return errno;
+    if (pid == 0) {
+        close(there[1]);
+        while (read(there[0], &byte, 1) == 1) if (write(back[1], &byte, 1) != 1) break;
+        _exit(0);
+    }
+    close(there[0]);
+    int e = 0;
+    while (n-- > 0 && e == 0)
+        if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1) e = errno;
+    close(there[1]);
+    close(back[0]);
+    close(back[1]);
+    waitpid(pid, NULL, 0);
+    return e;
 }
 
 static int receive(const char *address, int port, long long bytes) {
@@ -120,6 +143,7 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "write %4095s %ld", word, &n) == 2) e = opens(word, n, O_WRONLY);
         else if (sscanf(line, "stat %4095s %ld", word, &n) == 2) e = stats(word, n);
         else if (sscanf(line, "spawn %ld", &n) == 1) e = spawns(n);
+        else if (sscanf(line, "wake %ld", &n) == 1) e = wakes(n);
         else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)
             e = receive(host, port, bytes);
         else if (strncmp(line, "sh ", 3) == 0) e = system(line + 3) == 0 ? 0 : ECANCELED;

@@ -33,6 +33,8 @@ class Bench:
             with open(path, "w", encoding="utf-8") as file:
                 file.write("x" * 1000)
         self.env = {**os.environ, "AGENTWALL_STATE": f"{folder}/state", "CARGO_TERM_QUIET": "true"}
+        # A build that is already there elsewhere would be no build.
+        self.env.pop("CARGO_TARGET_DIR", None)
         self.server = subprocess.Popen([self.probe, "serve", str(GIB)], stdout=subprocess.PIPE,
                                        text=True)
         self.port = int(self.server.stdout.readline())
@@ -67,14 +69,19 @@ class Bench:
         return [self.binary, "run", "--policy", policy or self.policy, "--workspace",
                 self.workspace, "--discard", "--", *command]
 
-    def pair(self, policy=None):
-        """A probe behind the wall and a native one."""
-        return (Probe(self.wall([self.probe], policy), self.workspace, self.env),
-                Probe([self.probe], self.workspace, self.env))
+    def probe_of(self, command, cpu=None):
+        """A started probe; with all it starts, on one CPU if that is named."""
+        on = [] if cpu is None else ["taskset", "-c", str(cpu)]
+        return Probe(on + command, self.workspace, self.env)
 
-    def compare(self, request, runs, policy=None, before=None):
+    def pair(self, policy=None, cpu=None):
+        """A probe behind the wall and a native one."""
+        return (self.probe_of(self.wall([self.probe], policy), cpu),
+                self.probe_of([self.probe], cpu))
+
+    def compare(self, request, runs, policy=None, before=None, cpu=None):
         """Nanoseconds of a request, behind the wall and native, turn by turn."""
-        wall, native = self.pair(policy)
+        wall, native = self.pair(policy, cpu)
         try:
             def ask(probe):
                 if before:
@@ -125,11 +132,24 @@ def files(bench):
             yield ratio_row(f"{name} {place}", "us", 1e-3 / count, wall, native, limit,
                             f"{count} per turn, interleaved with native")
     count = 4_000
+    cpu = max(os.sched_getaffinity(0))
     for name, verb in (("trapped open for reading", "open"),
                        ("trapped open for writing", "write")):
-        wall, native = bench.compare(f"{verb} {path} {count}", 40, bench.trapping)
+        request = f"{verb} {path} {count}"
+        wall, native = bench.compare(request, 40, bench.trapping, cpu=cpu)
         yield extra_row(name, "us", 1e-3 / count, wall, native, 6.0,
-                        f"{count} per turn with a glob deny on the tree, interleaved with native")
+                        f"{count} per turn with a glob deny on the tree, interleaved with native; "
+                        "agent and broker on one CPU, so that no idle CPU has to be woken")
+        wall, native = bench.compare(request, 20, bench.trapping)
+        yield extra_row(f"{name}, on any CPU", "us", 1e-3 / count, wall, native, None,
+                        "the same as the scheduler places them: where the other CPU is idle, it is "
+                        "woken for each answer (see the next rows for what that costs here)")
+    for place, one in (("one CPU", cpu), ("any CPU", None)):
+        probe = bench.probe_of([bench.probe], one)
+        times = [probe.ask(f"wake {count}") for _ in range(bench.runs(20))]
+        probe.close()
+        yield ratio_row(f"two wake-ups between processes, {place}", "us", 1e-3 / count, times, times,
+                        None, "native round trip of a byte over two pipes")
 
 
 def programs(bench):

@@ -179,7 +179,8 @@ fn conduct(
     let _ = std::fs::remove_dir(stage(session));
     session.record.ended_ms = Some(state::now_ms());
     session.record.exit = served.as_ref().ok().map(|e| e.code);
-    session.save().map_err(started)?;
+    // The ledger has the end, durably; the layers were named durably when the session began.
+    session.save_soon().map_err(started)?;
     drop(held);
     if supervisor.has_failed() {
         return Err(started(anyhow::anyhow!(

@@ -99,13 +99,15 @@ pub struct FileView {
 }
 
 impl FileView {
+    /// The node that a path belongs to; `None` for what the wall itself makes.
+    pub fn node(&self, path: &Path) -> Option<&Node> {
+        let mut nodes = self.nodes.iter().rev();
+        nodes.find(|n| is_within(path, &n.path) && n.path != Path::new("/"))
+    }
+
     /// What holds at a path; `None` for what the wall itself makes.
     pub fn placement(&self, path: &Path) -> Option<&Placement> {
-        self.nodes
-            .iter()
-            .rev()
-            .find(|n| is_within(path, &n.path) && n.path != Path::new("/"))
-            .map(|n| &n.placement)
+        self.node(path).map(|n| &n.placement)
     }
 }
 

@@ -4,7 +4,6 @@
 //! (`launch`) lives here, so that the rest of the crate reads as ordinary Rust. Each wrapper takes
 //! and returns owned or borrowed descriptors and reports the kernel's errno as [`io::Error`].
 
-use rustix::fs::OFlags;
 use std::{
     ffi::{CStr, CString},
     io,
@@ -14,6 +13,8 @@ use std::{
     },
     path::Path,
 };
+
+use rustix::fs::OFlags;
 
 /// `EINVAL` for a path with a NUL byte, which the kernel could never see.
 pub fn c_path(path: &Path) -> io::Result<CString> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentwall_action::{Action, ObjectKind, Verb};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fcntl_setfl, fstat, openat, statat};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_setfl, fstat, openat};
 
 use super::{Broker, Way, binding_of, kind_of, name_binding, wall_made};
 use crate::{
@@ -143,10 +143,8 @@ fn plain(
     let Ok(opened) = open_plain(broker, path, request.flags, writes) else {
         return Err((text, None));
     };
-    let regular = fstat(&opened).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && (!writes || is_seen_at(broker, path, &stat))
-    });
+    let regular = fstat(&opened)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     let status = request.flags.difference(OFlags::NONBLOCK);
     if !regular || !request.has(OFlags::NONBLOCK) && fcntl_setfl(&opened, status).is_err() {
         return Err((text, Some(opened)));
@@ -159,23 +157,22 @@ fn plain(
     Ok(())
 }
 
-/// Opens a name in the agent's view, or for writing in the broker's writable one.
+/// Opens a name in the agent's view, or for writing in the broker's writable one. They are the same
+/// tree as long as no other node lies between the view's root and the name.
 fn open_plain(broker: &Broker, path: &Path, flags: OFlags, writes: bool) -> io::Result<OwnedFd> {
     if !writes {
         return sys::open_plain(broker.resolver.root.as_fd(), &sys::c_path(path)?, flags);
     }
-    match broker.writable(path) {
-        Some((view, inside)) if broker.way(path) == Way::Broker => {
+    match (broker.view.node(path), broker.writable(path)) {
+        (Some(node), Some((view, inside)))
+            if node.placement.brokered
+                && node.path == view.root
+                && !inside.as_os_str().is_empty() =>
+        {
             sys::open_plain(view.mount.as_fd(), &sys::c_path(inside)?, flags)
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
-}
-
-/// Whether the agent's view has the same object under this name.
-fn is_seen_at(broker: &Broker, path: &Path, stat: &Stat) -> bool {
-    let seen = statat(&broker.resolver.root, path, AtFlags::SYMLINK_NOFOLLOW);
-    seen.is_ok_and(|seen| seen.st_dev == stat.st_dev && seen.st_ino == stat.st_ino)
 }
 
 fn open_object(
