@@ -23,6 +23,7 @@ mod pool;
 mod trail;
 
 use std::{
+    cell::Cell,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -82,7 +83,14 @@ pub struct Broker {
     own_binary: Binding,
     /// While the canaries are out, refusals are not reported.
     muted: AtomicBool,
+    /// One of the pool's threads takes the calls.
+    serving: AtomicBool,
     pool: Pool,
+}
+
+thread_local! {
+    /// Whether this thread takes the calls.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What [`Broker::new`] is made of.
@@ -131,6 +139,7 @@ impl Broker {
             trail: parts.trail,
             own_binary: parts.own_binary,
             muted: AtomicBool::new(true),
+            serving: AtomicBool::new(false),
             pool: Pool::new(),
         })
     }
@@ -146,7 +155,9 @@ impl Broker {
 
     /// Waits a moment for what the workers still have to report, once no agent process is left.
     pub fn settle(&self) {
-        self.pool.settle(std::time::Duration::from_millis(300));
+        let patience = std::time::Duration::from_millis(300);
+        let serving = || usize::from(self.serving.load(Ordering::SeqCst));
+        self.pool.settle(patience, serving);
     }
 
     fn report(&self, event: Event) {
@@ -156,12 +167,26 @@ impl Broker {
         }
     }
 
-    /// Serves until no process uses the filter any more.
-    pub fn serve(self: &Arc<Broker>) -> io::Result<()> {
-        while let Some(call) = self.listener.receive()? {
-            self.handle(call);
+    /// Begins to serve, until no process uses the filter any more.
+    pub fn start(self: &Arc<Broker>) {
+        self.serving.store(true, Ordering::SeqCst);
+        let broker = Arc::clone(self);
+        self.pool.run(Box::new(move || broker.serve()));
+    }
+
+    /// Takes calls on this thread, until they are over or [`Broker::later`] gave the part away.
+    fn serve(self: &Arc<Broker>) {
+        SERVES.set(true);
+        while SERVES.get() {
+            match self.listener.receive() {
+                Ok(Some(call)) => self.handle(call),
+                // Without a broker every trapped call fails with ENOSYS.
+                Ok(None) | Err(_) => {
+                    SERVES.set(false);
+                    self.serving.store(false, Ordering::SeqCst);
+                }
+            }
         }
-        Ok(())
     }
 
     fn handle(self: &Arc<Broker>, call: Call) {
@@ -198,10 +223,17 @@ impl Broker {
         }
     }
 
-    /// Runs `job` on a worker thread.
+    /// Runs `job`, which may wait, without holding up the calls of others: another thread takes
+    /// them from here on, so that the caller of this one need not wait for a thread to wake up.
     fn later(self: &Arc<Broker>, job: impl FnOnce(&Arc<Broker>) + Send + 'static) {
         let broker = Arc::clone(self);
-        self.pool.run(Box::new(move || job(&broker)));
+        if SERVES.get() && !self.pool.has_room() {
+            return self.pool.run(Box::new(move || job(&broker)));
+        }
+        if SERVES.replace(false) {
+            self.pool.run(Box::new(move || broker.serve()));
+        }
+        job(self);
     }
 
     /// A string argument of the call; answers the call itself if that fails.

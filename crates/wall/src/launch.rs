@@ -402,11 +402,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
             inode: own_binary.st_ino,
         },
     });
-    let serving = Arc::clone(&broker);
-    std::thread::spawn(move || {
-        // Without a broker every trapped call would fail with ENOSYS; better to end at once.
-        let _ = serving.serve();
-    });
+    broker.start();
     let (canaries, _) = heard(&ctl, &mut buf)?;
     let canaries: Vec<CanaryResult> = step(
         "read the canaries' results",

@@ -21,7 +21,7 @@ use std::{
 };
 
 use agentwall_action::{Action, Decision, Effect, ObjectKind, Verb};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 
 use super::{Broker, binding_of, kind_of};
 use crate::{notify::Call, resolve::Object, sys, wire::Binding};
@@ -202,7 +202,7 @@ fn plan(
         break;
     }
     let image = binding_of(&chain[chain.len() - 1].stat);
-    let loaded = if is_loader(broker, call, &chain[chain.len() - 1]) {
+    let loaded = if is_loader(broker, &chain[chain.len() - 1]) {
         loaded_program(broker, call, &arguments)
     } else {
         None
@@ -217,25 +217,23 @@ fn plan(
     })
 }
 
-/// Places of dynamic loaders (ld.so(8), musl's dynamic linker).
-const LOADERS: [&[u8]; 3] = [
-    b"/lib64/ld-linux-x86-64.so.2",
-    b"/lib/ld-linux.so.2",
-    b"/lib/ld-musl-x86_64.so.1",
+/// Places of dynamic loaders (ld.so(8), musl's dynamic linker), in the root.
+const LOADERS: [&str; 3] = [
+    "lib64/ld-linux-x86-64.so.2",
+    "lib/ld-linux.so.2",
+    "lib/ld-musl-x86_64.so.1",
 ];
 
 /// Whether a file is a dynamic loader: one of the known ones under any name, or any by its name.
-fn is_loader(broker: &Broker, call: &Call, object: &Object) -> bool {
+fn is_loader(broker: &Broker, object: &Object) -> bool {
     let named = object.path.file_name().is_some_and(|name| {
         let name = name.as_bytes();
         name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64")
     });
     named
         || LOADERS.iter().any(|path| {
-            broker
-                .resolver
-                .existing(call.pid, libc::AT_FDCWD, path, true)
-                .is_ok_and(|loader| loader.is_same(&object.stat))
+            let loader = statat(&broker.resolver.root, *path, AtFlags::empty());
+            loader.is_ok_and(|loader| object.is_same(&loader))
         })
 }
 

@@ -1,4 +1,5 @@
-//! Worker threads for what may block: questions to a person, connections, FIFOs, program starts.
+//! Worker threads: one takes the calls, the others do what may block: questions to a person,
+//! connections, FIFOs, program starts.
 //!
 //! Grows to [`LIMIT`] threads; past that, jobs queue. An idle worker is reused.
 
@@ -42,9 +43,15 @@ impl Pool {
         }
     }
 
-    /// Waits until every worker is idle and no job is queued, or until `patience` is over: a
-    /// worker that asks a person has no end of its own.
-    pub(super) fn settle(&self, patience: std::time::Duration) {
+    /// Whether a job would find a thread at once, an idle one or a new one.
+    pub(super) fn has_room(&self) -> bool {
+        self.shared.idle.load(Ordering::SeqCst) > 0
+            || self.shared.threads.load(Ordering::SeqCst) < LIMIT
+    }
+
+    /// Waits until every worker but `apart` is idle and no job is queued, or until `patience` is
+    /// over: a worker that asks a person has no end of its own.
+    pub(super) fn settle(&self, patience: std::time::Duration, apart: impl Fn() -> usize) {
         let deadline = std::time::Instant::now() + patience;
         while std::time::Instant::now() < deadline {
             let queued = self
@@ -54,7 +61,7 @@ impl Pool {
                 .unwrap_or_else(|e| e.into_inner())
                 .len();
             let threads = self.shared.threads.load(Ordering::SeqCst);
-            if queued == 0 && self.shared.idle.load(Ordering::SeqCst) == threads {
+            if queued == 0 && self.shared.idle.load(Ordering::SeqCst) + apart() >= threads {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
