@@ -30,6 +30,21 @@ fn plant(w: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Copy layers of another session, where they lie when the state folder is inside an isolated tree.
+const ELSEWHERE: &str = "home/.agentwall-layers/other-session/0/upper/canary";
+
+fn plant_elsewhere(w: &World) -> Result<(), String> {
+    w.put(ELSEWHERE, &format!("{}\n", w.secret));
+    Ok(())
+}
+
+fn elsewhere_intact(w: &World, _: &Outcome) -> Result<(), String> {
+    match fs::read_to_string(w.path(ELSEWHERE)) {
+        Ok(text) if text.trim_end() == w.secret => Ok(()),
+        other => Err(format!("another session's copy is {other:?}")),
+    }
+}
+
 fn state() -> Vec<Case> {
     let reach = |name: &str, policy: &str, attack: &str| {
         let case = Case::new(
@@ -66,6 +81,10 @@ fn state() -> Vec<Case> {
         reach("write", "", write),
         reach("write-under-allow-all", ALLOW_ALL, write),
         reach("parent-moved-under-allow-all", ALLOW_ALL, "cd {state}/../..; mv {state}/.. {scratch}/stolen; find {scratch}/stolen -name canary -exec cat {} +; ln -s {state} {scratch}/l; cat {scratch}/l/canary"),
+        Case::new("wall/state/copies-elsewhere", "another session's copies, where a person would commit them")
+            .attack("find {home}/.agentwall-layers; cat {home}/.agentwall-layers/*/0/upper/canary; echo EVIL > {home}/.agentwall-layers/other-session/0/upper/canary; rm -rf {home}/.agentwall-layers; mv {home}/.agentwall-layers {home}/stolen; cat {home}/stolen/*/0/upper/canary", [NoSecret, Check::Host(elsewhere_intact)])
+            .neighbour("cat {work}/readme.txt", [says("WORKSPACE-OK")])
+            .with(|c| { c.setup = Some(plant_elsewhere); c.policy = Some(ALLOW_ALL.into()) }),
         Case::new("wall/state/policy-file", "the policy changes under the running session")
             .attack("echo 'default: allow' > {policy}; {kit}/writer rename-over {policy} {scratch}; {kit}/writer append {policy}; {kit}/writer unlink {policy}; {kit}/reader open {key}", [NoSecret])
             .neighbour("{kit}/writer append {work}/readme.txt", [says("done append")]),

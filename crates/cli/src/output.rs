@@ -113,8 +113,7 @@ pub fn next_step(text: &str) -> Option<&'static str> {
         (
             has("AGENTWALL_STATE"),
             "copies need a state folder on a disk of this host that overlayfs can use (set \
-             AGENTWALL_STATE to one, not inside a container's own root), and paths shorter than 256 \
-             bytes",
+             AGENTWALL_STATE to one, not inside a container's own root)",
         )
     } else if has("(os error 28)") || has("(os error 122)") {
         (

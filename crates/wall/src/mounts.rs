@@ -9,10 +9,7 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -428,38 +425,28 @@ impl Builder<'_> {
             self.layers.iter().find(|l| l.root == root).ok_or_else(|| {
                 at("find the copy layer of", root)(io::ErrorKind::NotFound.into())
             })?;
-        let text = |path: &Path| {
-            CString::new(path.as_os_str().as_bytes())
-                .map_err(|_| at("name the copy layer of", root)(io::ErrorKind::InvalidInput.into()))
+        // As descriptors: fsconfig(2) takes at most 255 bytes of text, and a colon in a name would
+        // separate layers.
+        let open = |path: &Path| -> Result<OwnedFd, MountError> {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from);
+            fd.map_err(at("open a folder of the copy layer of", root))
         };
-        let (lower, upper, work) = (text(root)?, text(&layer.upper)?, text(&layer.work)?);
-        // lowerdir+ (Linux 6.8) takes one path verbatim; before, a colon or backslash in the
-        // name has to be escaped.
+        let name = |fd: &OwnedFd| {
+            CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+        };
+        let (lower, upper, work) = (open(root)?, open(&layer.upper)?, open(&layer.work)?);
         let result = sys::new_mount(
             c"overlay",
             &[
                 (c"source", Some(c"agentwall")),
-                (c"lowerdir+", Some(&lower)),
-                (c"upperdir", Some(&upper)),
-                (c"workdir", Some(&work)),
+                (c"lowerdir", Some(&name(&lower))),
+                (c"upperdir", Some(&name(&upper))),
+                (c"workdir", Some(&name(&work))),
                 (c"userxattr", None),
             ],
             BASE,
-        )
-        .or_else(|_| {
-            let escaped = escape_colons(root);
-            sys::new_mount(
-                c"overlay",
-                &[
-                    (c"source", Some(c"agentwall")),
-                    (c"lowerdir", Some(&escaped)),
-                    (c"upperdir", Some(&upper)),
-                    (c"workdir", Some(&work)),
-                    (c"userxattr", None),
-                ],
-                BASE,
-            )
-        });
+        );
         result.map_err(at("put a copy layer over", root))
     }
 
@@ -552,18 +539,6 @@ impl Builder<'_> {
     }
 }
 
-/// Overlay's `lowerdir=` separates layers by colons; backslash escapes.
-fn escape_colons(path: &Path) -> CString {
-    let mut out = Vec::new();
-    for b in path.as_os_str().as_bytes() {
-        if matches!(b, b':' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*b);
-    }
-    CString::new(out).unwrap_or_default()
-}
-
 /// Creates upper and work directories for each isolated node, numbered in order; `place` says below
 /// which folder those of a tree lie.
 pub fn create_layers(
@@ -625,17 +600,4 @@ pub fn mount_proc(root: BorrowedFd<'_>) -> Result<(), MountError> {
         sys::attach(clone.as_fd(), inner.as_fd()).map_err(at("attach", path))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lower_directory_names_are_escaped() {
-        assert_eq!(
-            escape_colons(Path::new("/a:b\\c")).as_bytes(),
-            b"/a\\:b\\\\c"
-        );
-    }
 }
