@@ -167,11 +167,16 @@ impl Broker {
         }
     }
 
-    /// Begins to serve, until no process uses the filter any more.
-    pub fn start(self: &Arc<Broker>) {
+    /// Begins to serve, until no process uses the filter any more. An error if this host has no
+    /// thread for it.
+    pub fn start(self: &Arc<Broker>) -> io::Result<()> {
         self.serving.store(true, Ordering::SeqCst);
         let broker = Arc::clone(self);
-        self.pool.run(Box::new(move || broker.serve()));
+        if self.pool.run(Box::new(move || broker.serve())) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
     }
 
     /// Takes calls on this thread, until they are over or [`Broker::later`] gave the part away.
@@ -228,7 +233,8 @@ impl Broker {
     fn later(self: &Arc<Broker>, job: impl FnOnce(&Arc<Broker>) + Send + 'static) {
         let broker = Arc::clone(self);
         if SERVES.get() && !self.pool.has_room() {
-            return self.pool.run(Box::new(move || job(&broker)));
+            self.pool.run(Box::new(move || job(&broker)));
+            return;
         }
         if SERVES.replace(false) {
             self.pool.run(Box::new(move || broker.serve()));

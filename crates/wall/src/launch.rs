@@ -402,7 +402,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
             inode: own_binary.st_ino,
         },
     });
-    broker.start();
+    step("start a thread for the broker", broker.start())?;
     let (canaries, _) = heard(&ctl, &mut buf)?;
     let canaries: Vec<CanaryResult> = step(
         "read the canaries' results",

@@ -68,7 +68,9 @@ impl Pool {
         }
     }
 
-    pub(super) fn run(&self, job: Job) {
+    /// Gives a job to a thread. False if there is none and none can be started: then the job waits
+    /// for the first one.
+    pub(super) fn run(&self, job: Job) -> bool {
         let mut jobs = self.shared.jobs.lock().unwrap_or_else(|e| e.into_inner());
         jobs.push_back(job);
         let waiting = jobs.len();
@@ -85,6 +87,7 @@ impl Pool {
             }
         }
         self.shared.ready.notify_one();
+        self.shared.threads.load(Ordering::SeqCst) > 0
     }
 }
 
