@@ -252,7 +252,7 @@ fn summary(record: &Record) -> String {
             format!(
                 "{} hidden by {}",
                 mask.path,
-                mask.rule.as_deref().unwrap_or("the wall itself")
+                mask.rule.as_deref().unwrap_or("the default")
             )
         }
         Record::Selftest(selftest) => {
