@@ -157,7 +157,7 @@ EOF'; echo task-done"#,
             "text-tools",
             &["tar", "sed", "awk"],
             r#"
-mkdir -p a/b/c; for i in 1 2 3; do echo line $i > a/f$i; done; ln -s f1 a/link; cp a/f2 a/b/hard; chmod 751 a/b; touch -d '2020-01-02 03:04:05' a/f3
+mkdir -p a/b/c; for i in 1 2 3; do echo line $i > a/f$i; done; ln -s f1 a/link; cp a/f2 a/b/hard; chmod 751 a/b; touch -d '2020-01-02 03:04:05' a/f3 a/b
 in_wall 'tar czf t.tgz --sort=name --mtime=@0 --owner=0 --group=0 a; mkdir x; tar xzf t.tgz -C x; ls -R x; sed -i s/line/LINE/ a/f1; cat a/f1; mv a/f2 a/g2; cp -a a copy; stat -c "%a %Y %n" copy/f3 copy/b; readlink copy/link; cp --reflink=auto a/f3 r; mv a moved; find . -type f | sort | xargs wc -c; rm -r x; ln moved/g2 h; stat -c %h h; truncate -s 10 r; chmod 600 r; dd if=/dev/zero of=z bs=1k count=3 2>/dev/null; awk "{print \$2}" moved/f1; sort -r moved/f1 moved/f3; diff -r moved copy; echo diff $?; rm t.tgz'
 echo task-done"#,
         ),
