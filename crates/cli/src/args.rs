@@ -6,6 +6,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use agentwall_engine::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub mod policy;
+
+use policy::PolicyCommand;
+
 const EXIT_CODES: &str = "\
 Exit status:
   run, claude, codex   the agent's own status; 128+N when signal N ended it;
@@ -377,64 +381,6 @@ pub struct LedgerVerifyArgs {
     /// The public key, as text or in a file [default: this user's own key]
     #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<OsString>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `agentwall policy …`.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Load policy files and tell everything that is wrong with them
-    Check(PolicyFilesArgs),
-    /// Run the tests that rules carry
-    Test(PolicyFilesArgs),
-    /// Tell what happens to an action, and which rules said so
-    Explain(PolicyExplainArgs),
-    /// Print the JSON Schema of policy files, for editors
-    Schema,
-    /// List the starter policies
-    Templates,
-}
-
-/// `agentwall policy check`, `agentwall policy test`.
-#[derive(Debug, Clone, Args)]
-pub struct PolicyFilesArgs {
-    /// Policy files; each is checked by itself
-    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub files: Vec<PathBuf>,
-    /// The workspace that ${workspace} stands for [default: the current folder]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub workspace: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `agentwall policy explain`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
-    agentwall policy explain net.connect tcp://example.com:443\n  \
-    agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'"
-)]
-pub struct PolicyExplainArgs {
-    /// The policy [default: what 'agentwall run' would use here]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub policy: Option<PathBuf>,
-    /// The action, for example file.read
-    pub action: String,
-    /// The object: a path, tcp://host:port, dns:name, unix:/path
-    pub resource: String,
-    /// Who acts
-    #[arg(long, value_name = "SUBJECT", default_value = "agent:agent")]
-    pub subject: String,
-    /// The arguments, as a JSON list or object
-    #[arg(long, value_name = "JSON")]
-    pub args: Option<String>,
-    /// The workspace that ${workspace} stands for [default: the current folder]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub workspace: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

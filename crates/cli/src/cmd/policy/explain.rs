@@ -1,104 +1,20 @@
-//! `agentwall policy`: check, test, explain; the schema and the starter policies.
+//! `agentwall policy explain`: what happens to an action, and which rules said so.
 
 use std::{fs, path::Path, process::ExitCode};
 
 use agentwall_action::{Action, ObjectKind, Resource, Subject, Verb, VerbFamily, escape_text};
-use agentwall_policy::{
-    ExplainedRule, Layer, LoadError, Mismatch, Policy, RuleOutcome, Variables, load, schema,
-    templates,
-};
+use agentwall_policy::{ExplainedRule, Mismatch, RuleOutcome};
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
 
 use crate::{
-    args::{PolicyCommand, PolicyExplainArgs, PolicyFilesArgs},
+    args::policy::ExplainArgs,
+    cmd::policy::variables,
     output::{self, Style, UsageError, paint},
-    policies,
-    state::{self, State},
+    policies, state,
 };
 
 /// Runs the command.
-pub fn main(command: PolicyCommand) -> Result<ExitCode> {
-    match command {
-        PolicyCommand::Check(args) => check(&args),
-        PolicyCommand::Test(args) => test(&args),
-        PolicyCommand::Explain(args) => explain(&args),
-        PolicyCommand::Schema => {
-            output::print(&format!("{}\n", schema().trim_end()))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        PolicyCommand::Templates => list(),
-    }
-}
-
-fn check(args: &PolicyFilesArgs) -> Result<ExitCode> {
-    each(args, |policy| {
-        let rules = policy.rules().count();
-        let value = json!({ "ok": true, "rules": rules, "digest": policy.digest() });
-        let text = format!(
-            "ok, {}, digest {}",
-            output::count(rules, "rule"),
-            policy.digest()
-        );
-        (true, value, text)
-    })
-}
-
-fn test(args: &PolicyFilesArgs) -> Result<ExitCode> {
-    each(args, |policy| {
-        let report = policy.run_tests();
-        let ok = report.passed();
-        let value = json!({ "ok": ok, "run": report.run, "failures": report.failures });
-        (ok, value, report.to_string())
-    })
-}
-
-/// Loads every file by itself and says what `tell` finds, or everything that is wrong with it.
-fn each(
-    args: &PolicyFilesArgs,
-    tell: impl Fn(&Policy) -> (bool, Value, String),
-) -> Result<ExitCode> {
-    let variables = variables(args.workspace.as_deref())?;
-    let (mut fine, mut values) = (true, Vec::new());
-    for file in &args.files {
-        let name = state::shown(file);
-        let (ok, mut value, text) = match load_file(file, &variables) {
-            Ok(Ok(policy)) => tell(&policy),
-            Ok(Err(e)) => {
-                let value = json!({ "ok": false, "diagnostics": e.diagnostics() });
-                (false, value, e.to_string())
-            }
-            Err(e) => {
-                let text = format!("{e:#}");
-                (false, json!({ "ok": false, "error": text }), text)
-            }
-        };
-        fine &= ok;
-        if args.json {
-            value["file"] = name.into();
-            values.push(value);
-        } else if ok {
-            output::print(&format!("{name}: {text}\n"))?;
-        } else {
-            output::note(&format!("{name}:\n{text}"));
-        }
-    }
-    if args.json {
-        output::print_json(&values)?;
-    }
-    Ok(ExitCode::from(if fine {
-        output::OK
-    } else {
-        output::FAILED
-    }))
-}
-
-fn load_file(file: &Path, variables: &Variables) -> Result<Result<Policy, LoadError>> {
-    let source = policies::read_source(file, Layer::User)?;
-    Ok(load(&[source], variables))
-}
-
-fn explain(args: &PolicyExplainArgs) -> Result<ExitCode> {
+pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let workspace = policies::workspace(args.workspace.as_deref())?;
     let variables = variables(Some(&workspace))?;
     let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
@@ -183,7 +99,7 @@ fn row(rule: &ExplainedRule) -> Option<Vec<String>> {
     ])
 }
 
-fn action(args: &PolicyExplainArgs, workspace: &Path) -> Result<Action> {
+fn action(args: &ExplainArgs, workspace: &Path) -> Result<Action> {
     let verb: Verb = args.action.parse().map_err(|_| {
         let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
         UsageError(format!(
@@ -230,35 +146,4 @@ fn action(args: &PolicyExplainArgs, workspace: &Path) -> Result<Action> {
     action.facts.session.workspace = workspace.to_string_lossy().into_owned();
     action.facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
     Ok(action)
-}
-
-fn list() -> Result<ExitCode> {
-    let rows: Vec<Vec<String>> = templates()
-        .iter()
-        .map(|t| {
-            let first = t
-                .text
-                .lines()
-                .find_map(|l| l.strip_prefix("# "))
-                .unwrap_or_default();
-            vec![t.name.to_owned(), first.to_owned()]
-        })
-        .collect();
-    output::print(&output::table(&rows))?;
-    output::print(
-        "'agentwall init --agent NAME --stdout' prints one, without --stdout writes it\n",
-    )?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Variables as a run in the workspace would have them. Where the state is out of reach, as it is
-/// inside the wall, a policy can still be checked.
-fn variables(workspace: Option<&Path>) -> Result<Variables> {
-    let workspace = policies::workspace(workspace)?;
-    let state = State::locate().ok();
-    let mut variables = policies::variables(state.as_ref(), &workspace)?;
-    if variables.state.is_none() {
-        variables.state = state::home().ok().map(|h| h.join(".local/state/agentwall"));
-    }
-    Ok(variables)
 }

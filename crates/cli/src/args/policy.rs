@@ -1,0 +1,63 @@
+//! The command line of `agentwall policy`: one struct for each of its commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+
+/// `agentwall policy …`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Load policy files and tell everything that is wrong with them
+    Check(FilesArgs),
+    /// Run the tests that rules carry
+    Test(FilesArgs),
+    /// Tell what happens to an action, and which rules said so
+    Explain(ExplainArgs),
+    /// Print the JSON Schema of policy files, for editors
+    Schema,
+    /// List the starter policies
+    Templates,
+}
+
+/// `agentwall policy check`, `agentwall policy test`.
+#[derive(Debug, Clone, Args)]
+pub struct FilesArgs {
+    /// Policy files; each is checked by itself
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy explain`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
+    agentwall policy explain net.connect tcp://example.com:443\n  \
+    agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'"
+)]
+pub struct ExplainArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The action, for example file.read
+    pub action: String,
+    /// The object: a path, tcp://host:port, dns:name, unix:/path
+    pub resource: String,
+    /// Who acts
+    #[arg(long, value_name = "SUBJECT", default_value = "agent:agent")]
+    pub subject: String,
+    /// The arguments, as a JSON list or object
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
