@@ -250,7 +250,7 @@ impl Addresses {
             Addresses::Set(set) => match set.name {
                 "private" => is_private(ip),
                 "public" => !is_private(ip),
-                _ => in_set(set, unmap(ip)) || embedded(ip).iter().any(|v4| in_set(set, *v4)),
+                _ => in_set(set, unmap(ip)) || embedded(ip).any(|v4| in_set(set, v4)),
             },
         }
     }
@@ -310,10 +310,10 @@ fn is_private(ip: IpAddr) -> bool {
             .iter()
             .any(|s| s.name != "private" && in_set(s, ip))
     };
-    private(ip) || embedded(ip).into_iter().any(private)
+    private(ip) || embedded(ip).any(private)
 }
 
-fn unmap(ip: IpAddr) -> IpAddr {
+pub(crate) fn unmap(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
         v4 => v4,
@@ -322,25 +322,33 @@ fn unmap(ip: IpAddr) -> IpAddr {
 
 /// The IPv4 addresses an IPv6 address wraps: NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380,
 /// server and client), ISATAP (RFC 5214), IPv4-compatible (RFC 4291).
-fn embedded(ip: IpAddr) -> Vec<IpAddr> {
-    let IpAddr::V6(v6) = ip else {
-        return Vec::new();
-    };
+pub(crate) fn wrapped(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 3] {
     let s = v6.segments();
-    let v4 =
-        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
-    let mut found = Vec::new();
-    match s {
-        [0x64, 0xff9b, 0, 0, 0, 0, a, b] => found.push(v4(a, b)),
-        [0x2002, a, b, ..] => found.push(v4(a, b)),
-        [0x2001, 0, a, b, _, _, c, d] => found.extend([v4(a, b), v4(!c, !d)]),
-        [0, 0, 0, 0, 0, 0, a, b] => found.push(v4(a, b)),
-        _ => {}
-    }
-    if matches!(s[4], 0 | 0x200) && s[5] == 0x5efe {
-        found.push(v4(s[6], s[7]));
-    }
-    found
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    let (first, second) = match s {
+        [0x64, 0xff9b, 0, 0, 0, 0, a, b] => (v4(a, b), None),
+        [0x2002, a, b, ..] => (v4(a, b), None),
+        [0x2001, 0, a, b, _, _, c, d] => (v4(a, b), v4(!c, !d)),
+        [0, 0, 0, 0, 0, 0, a, b] => (v4(a, b), None),
+        _ => (None, None),
+    };
+    let isatap = matches!(s[4], 0 | 0x200) && s[5] == 0x5efe;
+    [first, second, if isatap { v4(s[6], s[7]) } else { None }]
+}
+
+/// The same of any address.
+fn embedded(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let wrapped = match ip {
+        IpAddr::V6(v6) => wrapped(v6),
+        IpAddr::V4(_) => [None; 3],
+    };
+    wrapped.into_iter().flatten().map(IpAddr::V4)
+}
+
+/// The networks of a named set; of all sets for `private`; none for `public`.
+pub(crate) fn set_networks(name: &str) -> Vec<Network> {
+    let set = ADDRESS_SETS.iter().find(|s| s.name == name);
+    set.map(|s| networks(s).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -162,6 +162,13 @@ impl Expression {
         }
     }
 
+    /// The truth of the expression as far as the facts of these names say it; `None` where it depends
+    /// on another one, or fails.
+    pub(crate) fn known(&self, action: &Action, names: &[&str]) -> Option<bool> {
+        let run = AssertUnwindSafe(|| known(self.program.expression(), &context(action), names));
+        catch_unwind(run).unwrap_or(None)
+    }
+
     /// The number the expression gives: finite and not negative.
     pub fn number(&self, action: &Action) -> Result<f64, String> {
         let number = match self.run(action)? {
@@ -184,6 +191,51 @@ impl Expression {
                 .map_err(|e| e.to_string())
         });
         catch_unwind(run).unwrap_or_else(|_| Err("the evaluation failed".into()))
+    }
+}
+
+/// One side of `&&` and `||` is enough where it decides: the interpreter, too, lets it absorb what the
+/// other side says, be it a failure.
+fn known(e: &IdedExpr, context: &Context<'_, '_>, names: &[&str]) -> Option<bool> {
+    if let Expr::Call(call) = &e.expr
+        && let [left, right] = call.args.as_slice()
+        && let Some(absorbing) = match call.func_name.as_str() {
+            "_&&_" => Some(false),
+            "_||_" => Some(true),
+            _ => None,
+        }
+    {
+        let sides = [left, right].map(|side| known(side, context, names));
+        return match sides {
+            [Some(a), _] if a == absorbing => Some(absorbing),
+            [_, Some(b)] if b == absorbing => Some(absorbing),
+            [Some(_), Some(_)] => Some(!absorbing),
+            _ => None,
+        };
+    }
+    if !reads_only(e, names) {
+        return None;
+    }
+    match Value::resolve(e, context) {
+        Ok(Value::Bool(b)) => Some(b),
+        _ => None,
+    }
+}
+
+/// Whether an expression reads no fact but those of these names.
+fn reads_only(e: &IdedExpr, names: &[&str]) -> bool {
+    let all = |list: &[IdedExpr]| list.iter().all(|x| reads_only(x, names));
+    match &e.expr {
+        Expr::Unspecified | Expr::Literal(_) => true,
+        Expr::Ident(name) => !FACTS.contains(&name.as_str()) || names.contains(&name.as_str()),
+        Expr::Select(select) => reads_only(&select.operand, names),
+        Expr::Call(call) => {
+            let target = call.target.as_deref();
+            target.is_none_or(|t| reads_only(t, names)) && all(&call.args)
+        }
+        Expr::List(list) => all(&list.elements),
+        // Rare in conditions, and they bind names: left to the moment of the action.
+        Expr::Map(_) | Expr::Struct(_) | Expr::Comprehension(_) => false,
     }
 }
 

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod compile;
 mod condition;
 mod diagnostic;
 mod digest;
@@ -40,6 +41,7 @@ mod vars;
 mod yaml;
 
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
+pub use compile::{AutomatonReport, Compiled, Report, Verdict};
 pub use condition::{Expression, MAX_EXPRESSION};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
 pub use document::{Enforcement, MAX_RULES};

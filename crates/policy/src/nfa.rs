@@ -47,7 +47,13 @@ impl ByteSet {
         self.0[usize::from(b >> 6)] & (1 << (b & 63)) != 0
     }
 
-    fn only(&self) -> Option<u8> {
+    /// The set as four words of 64 bits, the lowest bytes first.
+    pub(crate) fn words(&self) -> [u64; 4] {
+        self.0
+    }
+
+    /// The one byte in it, if it is only one.
+    pub(crate) fn only(&self) -> Option<u8> {
         let count: u32 = self.0.iter().map(|w| w.count_ones()).sum();
         (count == 1).then(|| {
             let word = self.0.iter().position(|w| *w != 0).unwrap_or(0);

@@ -301,13 +301,18 @@ impl LabelPattern {
     }
 }
 
+/// Whether the name is bound to loopback (RFC 6761, section 6.3).
+pub(crate) fn is_local_name(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
 /// The addresses an endpoint stands for. A name that is bound to loopback by RFC 6761 stands for
 /// both loopback addresses until the real one is known, so that a deny of loopback sees it.
 fn effective_addresses(e: &Endpoint) -> impl Iterator<Item = IpAddr> {
     let host = e.host.as_deref().unwrap_or("");
     let named = match e.ip {
         Some(_) => Vec::new(),
-        None if host == "localhost" || host.ends_with(".localhost") => vec![
+        None if is_local_name(host) => vec![
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
         ],

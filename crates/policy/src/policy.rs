@@ -119,16 +119,8 @@ impl Policy {
             rule: None,
         });
         Decision {
-            effect: answer.effect,
-            rule: answer.rule.map(|r| r.id.clone()),
-            reason: match answer.rule {
-                Some(rule) => rule_reason(rule, action),
-                None => default_reason(answer.effect, action),
-            },
-            hint: answer.rule.map(|r| r.hint.clone()).unwrap_or_default(),
-            monitors,
             errors,
-            policy: self.digest.clone(),
+            ..render(self, answer.effect, answer.rule, action, monitors)
         }
     }
 
@@ -273,6 +265,28 @@ fn decide_layer<'p>(
         }
     }
     (answer, floor)
+}
+
+/// A decision in words.
+pub(crate) fn render(
+    policy: &Policy,
+    effect: Effect,
+    rule: Option<&Rule>,
+    action: &Action,
+    monitors: Vec<String>,
+) -> Decision {
+    Decision {
+        effect,
+        rule: rule.map(|r| r.id.clone()),
+        reason: match rule {
+            Some(rule) => rule_reason(rule, action),
+            None => default_reason(effect, action),
+        },
+        hint: rule.map(|r| r.hint.clone()).unwrap_or_default(),
+        monitors,
+        errors: Vec::new(),
+        policy: policy.digest.clone(),
+    }
 }
 
 fn rule_reason(rule: &Rule, action: &Action) -> String {

@@ -215,6 +215,11 @@ impl Rule {
         if !self.resource.matches(resource) {
             return Match::No(Mismatch::Resource);
         }
+        self.conditions(action)
+    }
+
+    /// How `when` and `unless` stand to the action, whatever its verb and object.
+    pub(crate) fn conditions(&self, action: &Action) -> Match {
         let mut errors = Vec::new();
         if let Some(when) = &self.when {
             match when.test(action) {

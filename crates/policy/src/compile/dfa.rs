@@ -1,0 +1,379 @@
+//! Subset construction: from the parts of one walk to a deterministic automaton.
+//!
+//! The parts are first laid into a trie, so that common beginnings cost once; a state is a set of trie
+//! nodes that are alive together. A part that is done is *emitted* by the state that is reached and
+//! then forgotten: what the automaton knows is only where it stands, never what it has seen, which is
+//! what keeps it small. Still, loops of many patterns in one segment can multiply (`a1*` … beside
+//! `*.b1` …), so that construction stops at a limit and the caller splits the parts.
+//!
+//! States that behave alike are merged: every state whose successors come later in the order of
+//! discovery, or are itself. That is all of them for parts without loops.
+
+use std::collections::HashMap;
+
+use super::parts::{ByteSets, Code, Found, LOOP, SET, TextPart, Walk};
+
+/// A deterministic automaton. State 0 is where nothing is alive.
+#[derive(Debug, Default)]
+pub(crate) struct Dfa {
+    /// The class of each byte, from 0.
+    pub classes: Vec<u8>,
+    pub class_count: usize,
+    pub start: u32,
+    pub states: Vec<State>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    /// Where every class goes that is not in `moves`.
+    pub default: u32,
+    /// By class, sorted; none goes to `default`.
+    pub moves: Vec<(u8, u32)>,
+    /// What reaching this state says.
+    pub outcome: Outcome,
+}
+
+/// Parts, by their number among those the automaton was made of; sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Outcome {
+    /// Found on the way here.
+    pub passed: Vec<u32>,
+    /// Found if the walk ends here.
+    pub ending: Vec<u32>,
+    /// Found as well, if it ends here and the text names a directory.
+    pub directory: Vec<u32>,
+}
+
+impl Outcome {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.passed.is_empty() && self.ending.is_empty() && self.directory.is_empty()
+    }
+}
+
+/// The limit was reached.
+#[derive(Debug)]
+pub(crate) struct TooManyStates;
+
+#[derive(Debug, Default)]
+struct Node {
+    edges: Vec<(Code, u32)>,
+    /// The set this node stays alive on.
+    stays: Option<Code>,
+    /// Parts that are done when this node is reached.
+    done: Vec<u32>,
+    /// Parts that are found when the walk ends with this node alive.
+    ending: Vec<u32>,
+    /// Parts that are found then for a directory.
+    directory: Vec<u32>,
+}
+
+/// Builds the automaton of parts that have one walk.
+pub(crate) fn build(
+    parts: &[&TextPart],
+    walk: Walk,
+    sets: &ByteSets,
+    limit: usize,
+) -> Result<Dfa, TooManyStates> {
+    let trie = trie(parts);
+    let (classes, class_count) = classes(&trie, sets);
+    let mut builder = Builder {
+        trie: &trie,
+        sets,
+        walk,
+        classes: &classes,
+        members: members(&classes, class_count),
+        index: HashMap::new(),
+        keys: Vec::new(),
+        states: Vec::new(),
+    };
+    // The state in which nothing is alive is the first, whatever the parts.
+    builder.state(Vec::new(), Vec::new());
+    let start = match walk {
+        Walk::Inner => 0,
+        Walk::Front | Walk::Back => {
+            let alive = builder.closed(vec![0]);
+            builder.state(alive, Vec::new())
+        }
+    };
+    let mut at = 0;
+    while at < builder.keys.len() {
+        if builder.keys.len() > limit {
+            return Err(TooManyStates);
+        }
+        builder.expand(at);
+        at += 1;
+    }
+    let mut dfa = Dfa {
+        start,
+        states: builder.states,
+        classes,
+        class_count,
+    };
+    dfa.merge();
+    Ok(dfa)
+}
+
+fn trie(parts: &[&TextPart]) -> Vec<Node> {
+    let mut nodes = vec![Node::default()];
+    let mut edges: HashMap<(u32, Code), u32> = HashMap::new();
+    for (id, part) in (0u32..).zip(parts) {
+        let mut at = 0u32;
+        let below = part.codes.len().saturating_sub(2);
+        for (i, code) in part.codes.iter().enumerate() {
+            if part.found == Found::Below && i >= below {
+                nodes[at as usize].directory.push(id);
+            }
+            at = *edges.entry((at, *code)).or_insert_with(|| {
+                let new = nodes.len() as u32;
+                nodes.push(Node {
+                    stays: (*code >= LOOP).then_some(*code),
+                    ..Node::default()
+                });
+                nodes[at as usize].edges.push((*code, new));
+                new
+            });
+        }
+        let last = &mut nodes[at as usize];
+        match part.found {
+            Found::Ending => last.ending.push(id),
+            Found::Passing | Found::Below => last.done.push(id),
+        }
+    }
+    nodes
+}
+
+/// Bytes that no step tells apart share a class. `/` is always alone: walks look out for it.
+fn classes(trie: &[Node], sets: &ByteSets) -> (Vec<u8>, usize) {
+    let mut group = [0u32; 256];
+    let mut count = 1u32;
+    let mut refine = |inside: &dyn Fn(u8) -> bool| {
+        let mut renamed: HashMap<(u32, bool), u32> = HashMap::new();
+        for b in 0..=255u8 {
+            let key = (group[usize::from(b)], inside(b));
+            let next = renamed.len() as u32;
+            group[usize::from(b)] = *renamed.entry(key).or_insert(next);
+        }
+        count = renamed.len() as u32;
+    };
+    refine(&|b| b == b'/');
+    let (mut single, mut wide) = ([false; 256], std::collections::BTreeSet::new());
+    for (code, _) in trie.iter().flat_map(|n| &n.edges) {
+        match u8::try_from(*code) {
+            Ok(byte) => single[usize::from(byte)] = true,
+            Err(_) => {
+                wide.insert(*code);
+            }
+        }
+    }
+    for b in 0..=255u8 {
+        if single[usize::from(b)] {
+            refine(&|x| x == b);
+        }
+    }
+    for code in wide {
+        refine(&|b| sets.of(code).contains(b));
+    }
+    let classes = group.iter().map(|g| *g as u8).collect();
+    (classes, count as usize)
+}
+
+/// One byte of each class.
+fn members(classes: &[u8], count: usize) -> Vec<u8> {
+    (0..count)
+        .map(|c| {
+            let at = classes.iter().position(|x| usize::from(*x) == c);
+            at.unwrap_or(0) as u8
+        })
+        .collect()
+}
+
+type Key = (Vec<u32>, Vec<u32>);
+
+struct Builder<'a> {
+    trie: &'a [Node],
+    sets: &'a ByteSets,
+    walk: Walk,
+    classes: &'a [u8],
+    members: Vec<u8>,
+    index: HashMap<Key, u32>,
+    keys: Vec<Key>,
+    states: Vec<State>,
+}
+
+impl Builder<'_> {
+    fn state(&mut self, alive: Vec<u32>, passed: Vec<u32>) -> u32 {
+        let key = (alive, passed);
+        if let Some(id) = self.index.get(&key) {
+            return *id;
+        }
+        let id = self.keys.len() as u32;
+        let collect = |of: fn(&Node) -> &Vec<u32>| {
+            let nodes = key.0.iter().map(|n| &self.trie[*n as usize]);
+            let mut ids: Vec<u32> = nodes.flat_map(of).copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        self.states.push(State {
+            outcome: Outcome {
+                passed: key.1.clone(),
+                ending: collect(|n| &n.ending),
+                directory: collect(|n| &n.directory),
+            },
+            ..State::default()
+        });
+        self.keys.push(key.clone());
+        self.index.insert(key, id);
+        id
+    }
+
+    /// Adds the loops that may be entered without a byte; drops nodes that have nothing ahead.
+    fn closed(&self, mut alive: Vec<u32>) -> Vec<u32> {
+        let mut at = 0;
+        while at < alive.len() {
+            let node = &self.trie[alive[at] as usize];
+            let loops = node.edges.iter().filter(|(code, _)| *code >= LOOP);
+            alive.extend(loops.map(|(_, child)| *child));
+            at += 1;
+        }
+        alive.retain(|n| {
+            let node = &self.trie[*n as usize];
+            node.stays.is_some()
+                || !node.edges.is_empty()
+                || !node.ending.is_empty()
+                || !node.directory.is_empty()
+        });
+        alive.sort_unstable();
+        alive.dedup();
+        alive
+    }
+
+    fn expand(&mut self, at: usize) {
+        let alive = self.keys[at].0.clone();
+        let nodes = || alive.iter().map(|n| &self.trie[*n as usize]);
+        let wide = nodes().any(|n| {
+            let set = |(code, _): &(Code, u32)| (SET..LOOP).contains(code);
+            n.stays.is_some() || n.edges.iter().any(set)
+        });
+        let class = |b: u8| self.classes[usize::from(b)];
+        let mut targets: Vec<(u8, Vec<u32>)> = Vec::new();
+        if wide {
+            for (c, byte) in self.members.iter().enumerate() {
+                targets.push((c as u8, self.reached(&alive, *byte)));
+            }
+        } else {
+            let mut own: Vec<u8> = nodes()
+                .flat_map(|n| &n.edges)
+                .filter_map(|(code, _)| u8::try_from(*code).ok())
+                .collect();
+            if self.walk == Walk::Inner {
+                own.push(b'/');
+            }
+            own.sort_unstable();
+            own.dedup();
+            for byte in own {
+                targets.push((class(byte), self.reached(&alive, byte)));
+            }
+        }
+        let mut moves: Vec<(u8, u32)> = Vec::with_capacity(targets.len());
+        for (class, reached) in targets {
+            let mut passed: Vec<u32> = reached
+                .iter()
+                .flat_map(|n| &self.trie[*n as usize].done)
+                .copied()
+                .collect();
+            passed.sort_unstable();
+            passed.dedup();
+            let alive = self.closed(reached);
+            moves.push((class, self.state(alive, passed)));
+        }
+        let default = match wide {
+            false => 0,
+            true => most_common(&moves),
+        };
+        moves.retain(|(_, to)| *to != default);
+        moves.sort_unstable();
+        self.states[at].default = default;
+        self.states[at].moves = moves;
+    }
+
+    /// The nodes that are reached by a byte.
+    fn reached(&self, alive: &[u32], byte: u8) -> Vec<u32> {
+        let mut reached = Vec::new();
+        for n in alive {
+            let node = &self.trie[*n as usize];
+            if node
+                .stays
+                .is_some_and(|set| self.sets.of(set).contains(byte))
+            {
+                reached.push(*n);
+            }
+            let takes = |code: Code| match code {
+                c if c < SET => c == Code::from(byte),
+                c if c < LOOP => self.sets.of(c).contains(byte),
+                _ => false,
+            };
+            let edges = node.edges.iter().filter(|(code, _)| takes(*code));
+            reached.extend(edges.map(|(_, child)| *child));
+        }
+        if self.walk == Walk::Inner && byte == b'/' {
+            reached.push(0);
+        }
+        reached
+    }
+}
+
+fn most_common(moves: &[(u8, u32)]) -> u32 {
+    let mut count: HashMap<u32, usize> = HashMap::new();
+    for (_, to) in moves {
+        *count.entry(*to).or_default() += 1;
+    }
+    let best = count.into_iter().max_by_key(|(to, n)| (*n, *to));
+    best.map_or(0, |(to, _)| to)
+}
+
+impl Dfa {
+    /// Merges states that behave alike, from the last discovered to the first.
+    fn merge(&mut self) {
+        const OWN: u32 = u32::MAX;
+        let mut stands_for: Vec<u32> = (0..self.states.len() as u32).collect();
+        let mut seen: HashMap<State, u32> = HashMap::with_capacity(self.states.len());
+        for id in (1..self.states.len() as u32).rev() {
+            let target = |to: u32| match to {
+                to if to == id => OWN,
+                to => stands_for[to as usize],
+            };
+            let state = &self.states[id as usize];
+            let mut alike = State {
+                default: target(state.default),
+                moves: state
+                    .moves
+                    .iter()
+                    .map(|(c, to)| (*c, target(*to)))
+                    .collect(),
+                outcome: state.outcome.clone(),
+            };
+            let default = alike.default;
+            alike.moves.retain(|(_, to)| *to != default);
+            stands_for[id as usize] = *seen.entry(alike).or_insert(id);
+        }
+        // Those that stand for themselves move together.
+        let mut renumbered = vec![0u32; self.states.len()];
+        let mut kept = Vec::new();
+        for (id, state) in (0u32..).zip(std::mem::take(&mut self.states)) {
+            if stands_for[id as usize] == id {
+                renumbered[id as usize] = kept.len() as u32;
+                kept.push(state);
+            }
+        }
+        let new = |to: u32| renumbered[stands_for[to as usize] as usize];
+        for state in &mut kept {
+            state.default = new(state.default);
+            let default = state.default;
+            let moves = state.moves.iter().map(|(c, to)| (*c, new(*to)));
+            state.moves = moves.filter(|(_, to)| *to != default).collect();
+        }
+        self.start = new(self.start);
+        self.states = kept;
+    }
+}

@@ -1,0 +1,1 @@
+//! What once differed, by the name of what was wrong.

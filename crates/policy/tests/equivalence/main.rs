@@ -1,0 +1,93 @@
+//! The compiled policy and the interpreter give the same decision, the same deciding rule and the same
+//! marks, for generated policies and actions.
+//!
+//! `EQUIVALENCE_PAIRS` is how many (policy, action) pairs are compared; the suite runs ten million of
+//! them in an optimised build. A failure is shrunk; what it shrinks to belongs into `corpus.rs`.
+
+mod corpus;
+mod generate;
+
+use std::{path::PathBuf, sync::Arc};
+
+use agentwall_action::{Action, Facts, Subject};
+use agentwall_policy::{Compiled, Policy, Variables, load};
+use proptest::{
+    prelude::*,
+    test_runner::{TestError, TestRunner},
+};
+
+/// Actions for each policy.
+const ACTIONS: usize = 500;
+
+fn variables() -> Variables {
+    Variables {
+        workspace: Some("/work".into()),
+        home: Some("/home/u".into()),
+        tmp: Some("/tmp".into()),
+        state: Some(PathBuf::from("/home/u/.local/state/agentwall")),
+    }
+}
+
+/// Compares one action; the error names what differs.
+fn compare(policy: &Policy, compiled: &Compiled, action: &Action) -> Result<(), String> {
+    let wanted = policy.decide(action);
+    let found = compiled.decide(action);
+    if wanted != found {
+        return Err(format!("{action:?}\nwanted {wanted:?}\nfound  {found:?}"));
+    }
+    let verdict = compiled.verdict(action);
+    let same = verdict.effect == wanted.effect
+        && verdict.rule.map(|r| &r.id) == wanted.rule.as_ref()
+        && verdict.marked != wanted.monitors.is_empty()
+        && verdict.failed != wanted.errors.is_empty();
+    if !same {
+        return Err(format!("{action:?}\nwanted {wanted:?}\nfound  {verdict:?}"));
+    }
+    Ok(())
+}
+
+fn compiled(policy: &Arc<Policy>, session: &Facts) -> Compiled {
+    Compiled::new(Arc::clone(policy), &Subject("agent:a".into()), session)
+}
+
+#[test]
+fn compiled_and_interpreted_decide_alike() {
+    let pairs: usize = std::env::var("EQUIVALENCE_PAIRS").ok().map_or(50_000, |n| {
+        n.parse().expect("EQUIVALENCE_PAIRS is a number")
+    });
+    let case = (generate::policies(), generate::session()).prop_flat_map(|(policies, session)| {
+        let actions = generate::actions(session.clone(), ACTIONS);
+        (Just(policies), Just(session), actions)
+    });
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: u32::try_from(pairs.div_ceil(ACTIONS)).expect("a sensible number"),
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..ProptestConfig::default()
+    });
+    let counts = std::cell::Cell::new((0usize, 0usize));
+    let outcome = runner.run(&case, |(policies, session, actions)| {
+        // Some patterns can never match, some lower rules loosen: those policies do not load.
+        let Ok(policy) = load(&policies.sources(), &variables()) else {
+            return Err(TestCaseError::reject("not a policy"));
+        };
+        let policy = Arc::new(policy);
+        let compiled = compiled(&policy, &session);
+        for action in &actions {
+            compare(&policy, &compiled, action).map_err(TestCaseError::fail)?;
+        }
+        let (p, a) = counts.get();
+        counts.set((p + 1, a + actions.len()));
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, (policies, session, _))) => {
+            panic!("{reason}\nsession {session:?}\n{policies}")
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let (policies, actions) = counts.get();
+    assert!(actions >= pairs, "only {actions} pairs were compared");
+    println!("{actions} pairs of {policies} policies decided alike");
+}
