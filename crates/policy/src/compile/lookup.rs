@@ -17,9 +17,9 @@ use super::{
 use crate::address::wrapped;
 
 /// Most sets of parts that one object may have.
-const MAX_FOUND: usize = 48;
+const MAX_FOUND: usize = 24;
 /// Most candidate lists that are merged.
-const MAX_LISTS: usize = 48;
+const MAX_LISTS: usize = 24;
 /// Most steps of a line that are walked without allocating: four words of states.
 const LINE_WORDS: usize = 66;
 
@@ -320,25 +320,25 @@ impl<'t> View<'t> {
         let sets = self.field(field::SETS);
         let row = layer as u32 * self.field(field::CLASSES) + class;
         let leaves = self.field(field::LEAVES) as usize + row as usize * sets as usize;
-        let mut cursors: [(usize, usize); MAX_LISTS] = [(0, 0); MAX_LISTS];
+        let mut cursors: [(u32, u32); MAX_LISTS] = [(0, 0); MAX_LISTS];
         let mut open = 0;
         for set in found.sets() {
             for list in self.table.list(self.table.at(leaves + *set as usize)) {
                 let Some(slot) = cursors.get_mut(open) else {
                     return false;
                 };
-                let at = *list as usize;
-                *slot = (at + 1, at + 1 + self.table.at(at) as usize);
+                *slot = (list + 1, list + 1 + self.table.at(*list as usize));
                 open += 1;
             }
         }
         let mut done = None;
         loop {
             let heads = cursors[..open].iter_mut().filter(|(at, end)| at < end);
-            let Some(next) = heads.min_by_key(|(at, _)| self.table.at(*at) & RANK) else {
+            let Some(next) = heads.min_by_key(|(at, _)| self.table.at(*at as usize) & RANK) else {
                 return true;
             };
-            let (head, check) = (self.table.at(next.0), self.table.at(next.0 + 1));
+            let at = next.0 as usize;
+            let (head, check) = (self.table.at(at), self.table.at(at + 1));
             next.0 += 2;
             let rank = head & RANK;
             if done == Some(rank) {
@@ -476,11 +476,10 @@ impl<'t> Automaton<'t> {
     fn next(&self, at: u32, byte: u8) -> u32 {
         let base = (at & BASE) as usize;
         let cell = self.cells[base + 1 + usize::from(self.classes[usize::from(byte)])];
-        if cell[0] == base as u32 {
-            cell[1]
-        } else {
-            self.cells[base][1]
-        }
+        let default = self.cells[base][1];
+        // Both are loaded at once, and neither waits for the comparison or for a guess about it.
+        let own = u32::from(cell[0] == base as u32).wrapping_neg();
+        (cell[1] & own) | (default & !own)
     }
 
     /// The state at the end; where nothing is alive and nothing can begin, the walk ends at once.

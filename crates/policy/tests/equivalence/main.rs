@@ -62,6 +62,7 @@ fn compiled_and_interpreted_decide_alike() {
     let mut runner = TestRunner::new(ProptestConfig {
         cases: u32::try_from(pairs.div_ceil(ACTIONS)).expect("a sensible number"),
         failure_persistence: None,
+        max_global_rejects: u32::MAX,
         max_shrink_time: 30_000,
         ..ProptestConfig::default()
     });
