@@ -16,9 +16,14 @@ LONGEST_RUN = 5
 AROUND_WORDS = "'\"`.,;:!?()[]{}<>*"
 
 
+def bare(word):
+    """A word without the punctuation around it."""
+    return word.strip(AROUND_WORDS)
+
+
 def labels(prompt):
     """What the user's words give: `prompt`, and `said:` with each run of words."""
-    words = [w for w in (word.strip(AROUND_WORDS) for word in prompt.split()) if w]
+    words = [word for word in map(bare, prompt.split()) if word]
     runs = {" ".join(words[start:start + length])
             for length in range(1, LONGEST_RUN + 1)
             for start in range(len(words) - length + 1)}
