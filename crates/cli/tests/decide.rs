@@ -32,6 +32,10 @@ rules:
     action: file.read
     resource: ${workspace}/notes/**
     effect: allow
+  - id: web
+    action: net.connect
+    resource: tcp://example.org:443
+    effect: allow
   - id: person
     action: tool.call
     resource: night
@@ -120,12 +124,16 @@ fn it_answers_as_explain_does() {
     host.put("notes/real", "x");
     std::os::unix::fs::symlink("notes/real", host.work.join("link")).unwrap();
     let path = host.work.join("notes/../notes/real");
-    for (verb, resource) in [
-        ("file.read", "link"),
-        ("file.read", path.to_str().unwrap()),
-        ("file.read", "~/x"),
-        ("file.write", "notes/real"),
-        ("tool.call", "send_email"),
+    for (verb, resource, effect) in [
+        ("file.read", "link", "allow"),
+        ("file.read", path.to_str().unwrap(), "allow"),
+        ("file.read", "~/x", "deny"),
+        ("file.write", "notes/real", "deny"),
+        ("tool.call", "send_email", "allow"),
+        ("net.connect", "tcp://Example.org.:443", "allow"),
+        // A name is resolved for the connections that are allowed to it.
+        ("dns.resolve", "dns:example.org", "allow"),
+        ("dns.resolve", "example.net", "deny"),
     ] {
         let line = json!({"action": verb, "resource": resource, "args": {"recipients": []}});
         let (answers, code) = decide(&host, line.to_string().as_bytes());
@@ -148,6 +156,7 @@ fn it_answers_as_explain_does() {
             .code(0)
             .json();
         assert_eq!(explained["decision"], decision, "{verb} {resource}");
+        assert_eq!(decision["effect"], effect, "{verb} {resource}");
     }
 }
 

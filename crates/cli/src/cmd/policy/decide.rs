@@ -20,7 +20,10 @@ use serde_json::{Value, json};
 
 use crate::{
     args::policy::DecideArgs,
-    cmd::policy::{asked::Asked, variables},
+    cmd::policy::{
+        asked::{self, Asked},
+        variables,
+    },
     output, policies,
 };
 
@@ -71,9 +74,8 @@ fn decide(policy: &Policy, line: &[u8], workspace: &Path) -> Result<Value> {
         return Err(wrong("no JSON object"));
     }
     let asked: Asked = serde_json::from_slice(line).map_err(|e| wrong(&e.to_string()))?;
-    Ok(serde_json::to_value(
-        policy.decide(&asked.action(workspace)?),
-    )?)
+    let action = asked.action(workspace)?;
+    Ok(serde_json::to_value(asked::decide(policy, &action))?)
 }
 
 /// The next line without its end; `None` after the last. A line that is too long is read to its end

@@ -8,7 +8,10 @@ use anyhow::Result;
 
 use crate::{
     args::policy::ExplainArgs,
-    cmd::policy::{asked::Asked, variables},
+    cmd::policy::{
+        asked::{self, Asked},
+        variables,
+    },
     output::{self, Style, UsageError, paint},
     policies,
 };
@@ -21,7 +24,8 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let policy = policies::load(&sources, &variables)?
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
-    let explanation = policy.explain(&action);
+    let mut explanation = policy.explain(&action);
+    explanation.decision = asked::decide(&policy, &action);
     if args.json {
         let mut value = serde_json::to_value(&explanation)?;
         value["action"] = action.verb.as_str().into();
