@@ -1,5 +1,5 @@
 """Whether the policies do what their authors meant: policies/examples.jsonl, hand-written from the
-tools' schemas, each a call with the answer it should get. None comes from a task of the benchmark."""
+tools' schemas and the suites' data, each a made-up call with the answer it should get."""
 
 import json
 import os
