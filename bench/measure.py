@@ -4,6 +4,7 @@ A ratio is the quotient of two medians; its spread is the median absolute deviat
 ratios of the interleaved pairs, so that it says how far one comparison is from another in this run.
 """
 
+import json
 import os
 import random
 import statistics
@@ -92,3 +93,24 @@ def row(name, value, unit, baseline, ratio, target, ok, runs, spread, method):
     return {"name": name, "value": round(value, 4), "unit": unit, "baseline": round(baseline, 4),
             "ratio": round(ratio, 4), "target": target, "ok": ok, "runs": runs,
             "spread": round(spread, 4), "method": method}
+
+
+def show(row):
+    mark = "ok  " if row["ok"] else "MISS"
+    print(f"{mark} {row['name']:<40} {row['value']:>10.3f} {row['unit']:<6} baseline "
+          f"{row['baseline']:>10.3f}  ratio {row['ratio']:>7.3f} ±{row['spread']:.3f}  "
+          f"({row['target']}, {row['runs']} runs)", flush=True)
+
+
+def save(rows):
+    """Replaces the rows of results.json measured now, keeps the others; the file is swapped whole."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results.json")
+    kept = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            names = {row["name"] for row in rows}
+            kept = [row for row in json.load(file) if row["name"] not in names]
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(kept + rows, file, indent=2)
+        file.write("\n")
+    os.replace(path + ".tmp", path)

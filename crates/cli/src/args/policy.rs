@@ -17,6 +17,8 @@ pub enum PolicyCommand {
     Schema,
     /// List the starter policies
     Templates,
+    /// Decide actions that another program writes, one JSON object a line
+    Decide(DecideArgs),
 }
 
 /// `agentwall policy check`, `agentwall policy test`.
@@ -60,4 +62,25 @@ pub struct ExplainArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `agentwall policy decide`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Reads one action a line on standard input, writes one decision a line on standard \
+    output and flushes it, so that another program can keep it running and ask. A line is a JSON \
+    object: action and resource, and where known subject, args, labels, session, auth, risk, time. An \
+    answer has line, effect, rule, reason, policy, and where there are any hint, monitors, errors. A \
+    line that cannot be read is answered with line and error instead, and the exit status is then 1: \
+    take it for a refusal.\n\nExamples:\n  \
+    echo '{\"action\":\"file.read\",\"resource\":\"/etc/passwd\"}' | agentwall policy decide\n  \
+    agentwall policy decide --policy tools.yaml < calls.jsonl | jq -c '[.line, .effect, .rule]'"
+)]
+pub struct DecideArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
 }

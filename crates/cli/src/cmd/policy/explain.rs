@@ -1,16 +1,19 @@
 //! `agentwall policy explain`: what happens to an action, and which rules said so.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
-use agentwall_action::{Action, ObjectKind, Resource, Subject, Verb, VerbFamily, escape_text};
+use agentwall_action::{Action, escape_text};
 use agentwall_policy::{ExplainedRule, Mismatch, RuleOutcome};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     args::policy::ExplainArgs,
-    cmd::policy::variables,
+    cmd::policy::{
+        asked::{self, Asked},
+        variables,
+    },
     output::{self, Style, UsageError, paint},
-    policies, state,
+    policies,
 };
 
 /// Runs the command.
@@ -21,7 +24,8 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let policy = policies::load(&sources, &variables)?
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
-    let explanation = policy.explain(&action);
+    let mut explanation = policy.explain(&action);
+    explanation.decision = asked::decide(&policy, &action);
     if args.json {
         let mut value = serde_json::to_value(&explanation)?;
         value["action"] = action.verb.as_str().into();
@@ -100,50 +104,15 @@ fn row(rule: &ExplainedRule) -> Option<Vec<String>> {
 }
 
 fn action(args: &ExplainArgs, workspace: &Path) -> Result<Action> {
-    let verb: Verb = args.action.parse().map_err(|_| {
-        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
-        UsageError(format!(
-            "unknown action '{}'; the actions are {}",
-            escape_text(&args.action),
-            known.join(", ")
-        ))
-    })?;
-    let mut text = args.resource.clone();
-    let by_path = matches!(
-        verb.family(),
-        VerbFamily::File | VerbFamily::Process | VerbFamily::Device
-    );
-    if by_path && !text.starts_with('/') {
-        let home = text
-            .strip_prefix("~/")
-            .and_then(|rest| Some((state::home().ok()?, rest)));
-        let path = match home {
-            Some((home, rest)) => home.join(rest),
-            None => std::env::current_dir()
-                .context("cannot tell the current folder")?
-                .join(&text),
-        };
-        text = path.to_string_lossy().into_owned();
-    }
-    let mut resource =
-        Resource::parse(verb.family(), &text).map_err(|e| UsageError(e.to_string()))?;
-    // The wall decides on the object, not on the name: follow links where there is an object.
-    if let Resource::Path(object) = &mut resource
-        && let Ok(real) = fs::canonicalize(&object.path)
-    {
-        object.kind = if real.is_dir() {
-            ObjectKind::Directory
-        } else {
-            ObjectKind::File
-        };
-        object.path = real;
-    }
-    let mut action = Action::new(Subject(args.subject.clone()), verb, resource);
+    let mut asked = Asked {
+        subject: Some(args.subject.clone()),
+        action: args.action.clone(),
+        resource: args.resource.clone(),
+        ..Asked::default()
+    };
     if let Some(text) = &args.args {
-        action.facts.args = serde_json::from_str(text)
+        asked.args = serde_json::from_str(text)
             .map_err(|e| UsageError(format!("--args is not JSON: {e}")))?;
     }
-    action.facts.session.workspace = workspace.to_string_lossy().into_owned();
-    action.facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
-    Ok(action)
+    asked.action(workspace)
 }

@@ -1,8 +1,11 @@
 //! `agentwall policy`: everything that is asked of a policy without running an agent. One module for
 //! each command; what they share stands here.
 
+mod asked;
+mod decide;
 mod explain;
 mod files;
+mod unique;
 
 use std::{path::Path, process::ExitCode};
 
@@ -26,6 +29,7 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         PolicyCommand::Templates => list(),
+        PolicyCommand::Decide(args) => decide::main(&args),
     }
 }
 
