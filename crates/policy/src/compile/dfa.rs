@@ -78,10 +78,10 @@ pub(crate) fn build(
     let (classes, class_count) = classes(&trie, sets);
     let mut builder = Builder {
         trie: &trie,
-        sets,
         walk,
         classes: &classes,
-        members: members(&classes, class_count),
+        class_count,
+        inside: inside(&trie, sets, &classes, class_count),
         index: HashMap::new(),
         keys: Vec::new(),
         states: Vec::new(),
@@ -177,24 +177,38 @@ fn classes(trie: &[Node], sets: &ByteSets) -> (Vec<u8>, usize) {
     (classes, count as usize)
 }
 
-/// One byte of each class.
-fn members(classes: &[u8], count: usize) -> Vec<u8> {
-    (0..count)
-        .map(|c| {
-            let at = classes.iter().position(|x| usize::from(*x) == c);
-            at.unwrap_or(0) as u8
-        })
-        .collect()
+/// For every set or loop that occurs, which classes it takes.
+fn inside(
+    trie: &[Node],
+    sets: &ByteSets,
+    classes: &[u8],
+    count: usize,
+) -> HashMap<Code, Vec<bool>> {
+    let mut inside = HashMap::new();
+    for (code, _) in trie
+        .iter()
+        .flat_map(|n| &n.edges)
+        .filter(|(c, _)| *c >= SET)
+    {
+        inside.entry(*code).or_insert_with(|| {
+            let mut takes = vec![false; count];
+            for b in 0..=255u8 {
+                takes[usize::from(classes[usize::from(b)])] |= sets.of(*code).contains(b);
+            }
+            takes
+        });
+    }
+    inside
 }
 
 type Key = (Vec<u32>, Vec<u32>);
 
 struct Builder<'a> {
     trie: &'a [Node],
-    sets: &'a ByteSets,
     walk: Walk,
     classes: &'a [u8],
-    members: Vec<u8>,
+    class_count: usize,
+    inside: HashMap<Code, Vec<bool>>,
     index: HashMap<Key, u32>,
     keys: Vec<Key>,
     states: Vec<State>,
@@ -250,81 +264,94 @@ impl Builder<'_> {
 
     fn expand(&mut self, at: usize) {
         let alive = self.keys[at].0.clone();
-        let nodes = || alive.iter().map(|n| &self.trie[*n as usize]);
-        let wide = nodes().any(|n| {
-            let set = |(code, _): &(Code, u32)| (SET..LOOP).contains(code);
-            n.stays.is_some() || n.edges.iter().any(set)
-        });
-        let class = |b: u8| self.classes[usize::from(b)];
-        let mut targets: Vec<(u8, Vec<u32>)> = Vec::new();
-        if wide {
-            for (c, byte) in self.members.iter().enumerate() {
-                targets.push((c as u8, self.reached(&alive, *byte)));
-            }
-        } else {
-            let mut own: Vec<u8> = nodes()
-                .flat_map(|n| &n.edges)
-                .filter_map(|(code, _)| u8::try_from(*code).ok())
-                .collect();
-            if self.walk == Walk::Inner {
-                own.push(b'/');
-            }
-            own.sort_unstable();
-            own.dedup();
-            for byte in own {
-                targets.push((class(byte), self.reached(&alive, byte)));
-            }
+        let moves = self.successors(&alive);
+        let mut moves: Vec<(u8, u32)> = moves
+            .into_iter()
+            .map(|(class, reached)| (class, self.reached(reached)))
+            .collect();
+        // Classes that are not named lead to the first state.
+        let unnamed = self.class_count - moves.len();
+        let default = most_common(&moves, unnamed);
+        if default != 0 && unnamed > 0 {
+            let named: Vec<u8> = moves.iter().map(|(class, _)| *class).collect();
+            let all = (0..self.class_count).map(|c| c as u8);
+            moves.extend(all.filter(|c| !named.contains(c)).map(|c| (c, 0)));
         }
-        let mut moves: Vec<(u8, u32)> = Vec::with_capacity(targets.len());
-        for (class, reached) in targets {
-            let mut passed: Vec<u32> = reached
-                .iter()
-                .flat_map(|n| &self.trie[*n as usize].done)
-                .copied()
-                .collect();
-            passed.sort_unstable();
-            passed.dedup();
-            let alive = self.closed(reached);
-            moves.push((class, self.state(alive, passed)));
-        }
-        let default = match wide {
-            false => 0,
-            true => most_common(&moves),
-        };
         moves.retain(|(_, to)| *to != default);
         moves.sort_unstable();
         self.states[at].default = default;
         self.states[at].moves = moves;
     }
 
-    /// The nodes that are reached by a byte.
-    fn reached(&self, alive: &[u32], byte: u8) -> Vec<u32> {
-        let mut reached = Vec::new();
+    /// The nodes that each class of bytes leads to; classes that lead to none are left out.
+    fn successors(&self, alive: &[u32]) -> Vec<(u8, Vec<u32>)> {
+        let mut own: Vec<Option<Vec<u32>>> = vec![None; self.class_count];
+        let mut stay: Vec<(u32, &[bool])> = Vec::new();
         for n in alive {
             let node = &self.trie[*n as usize];
-            if node
-                .stays
-                .is_some_and(|set| self.sets.of(set).contains(byte))
-            {
-                reached.push(*n);
+            if let Some(code) = node.stays {
+                stay.push((*n, self.inside(code)));
             }
-            let takes = |code: Code| match code {
-                c if c < SET => c == Code::from(byte),
-                c if c < LOOP => self.sets.of(c).contains(byte),
-                _ => false,
-            };
-            let edges = node.edges.iter().filter(|(code, _)| takes(*code));
-            reached.extend(edges.map(|(_, child)| *child));
+            for (code, child) in &node.edges {
+                if let Ok(byte) = u8::try_from(*code) {
+                    let class = usize::from(self.classes[usize::from(byte)]);
+                    own[class].get_or_insert_default().push(*child);
+                } else if *code < LOOP {
+                    for (class, inside) in self.inside(*code).iter().enumerate() {
+                        if *inside {
+                            own[class].get_or_insert_default().push(*child);
+                        }
+                    }
+                }
+            }
         }
-        if self.walk == Walk::Inner && byte == b'/' {
-            reached.push(0);
+        if self.walk == Walk::Inner {
+            let slash = usize::from(self.classes[usize::from(b'/')]);
+            own[slash].get_or_insert_default().push(0);
         }
-        reached
+        // Classes that no edge names differ only by which loops take them.
+        let mut plain: HashMap<Vec<u32>, Vec<u8>> = HashMap::new();
+        let mut found = Vec::new();
+        for (class, own) in own.into_iter().enumerate() {
+            let takes = stay
+                .iter()
+                .filter(|(_, inside)| inside[class])
+                .map(|(n, _)| *n);
+            match own {
+                Some(mut reached) => {
+                    reached.extend(takes);
+                    found.push((class as u8, reached));
+                }
+                None if stay.is_empty() => {}
+                None => plain.entry(takes.collect()).or_default().push(class as u8),
+            }
+        }
+        for (reached, classes) in plain {
+            if !reached.is_empty() {
+                found.extend(classes.into_iter().map(|c| (c, reached.clone())));
+            }
+        }
+        found
+    }
+
+    /// Which classes the set of a code takes.
+    fn inside(&self, code: Code) -> &[bool] {
+        self.inside.get(&code).map_or(&[], Vec::as_slice)
+    }
+
+    fn reached(&mut self, reached: Vec<u32>) -> u32 {
+        let done = reached.iter().flat_map(|n| &self.trie[*n as usize].done);
+        let mut passed: Vec<u32> = done.copied().collect();
+        passed.sort_unstable();
+        passed.dedup();
+        let alive = self.closed(reached);
+        self.state(alive, passed)
     }
 }
 
-fn most_common(moves: &[(u8, u32)]) -> u32 {
-    let mut count: HashMap<u32, usize> = HashMap::new();
+/// Where most classes lead; `first` of them lead to the first state.
+fn most_common(moves: &[(u8, u32)], first: usize) -> u32 {
+    let mut count: HashMap<u32, usize> = HashMap::from([(0, first)]);
     for (_, to) in moves {
         *count.entry(*to).or_default() += 1;
     }

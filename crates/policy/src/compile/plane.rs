@@ -216,7 +216,11 @@ impl Plane {
 
     /// One atom for each alternative.
     fn glob(&mut self, glob: &Glob, with: &[PartId], sets: &mut ByteSets, out: &mut Vec<AtomId>) {
-        for nfa in glob.alternatives() {
+        let kind = self.kind;
+        // An abstract name begins with '@': what begins with '/' is not for it.
+        let path = |nfa: &&Nfa| nfa.literal().first() == Some(&b'/') || nfa.floats();
+        let fits = |nfa: &&Nfa| kind != Kind::Abstract || !path(nfa);
+        for nfa in glob.alternatives().iter().filter(fits) {
             out.push(self.text(nfa, with, sets));
         }
     }
