@@ -13,19 +13,24 @@
 mod grant;
 
 use std::sync::{
-    Arc, RwLock,
-    atomic::{AtomicU64, Ordering},
+    Arc, OnceLock, RwLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use agentwall_action::{Action, Decision, Effect, Facts, Resource, Subject, Verb};
-use agentwall_policy::Policy;
+use agentwall_policy::{Compiled, Policy};
+use arc_swap::ArcSwap;
 
 pub use grant::{Grant, GrantError, Scope};
+
+/// Decisions that the interpreter gives before a policy is compiled beside it. A session of a few
+/// files is over sooner than its policy would be compiled.
+const COMPILE_AFTER: u32 = 256;
 
 /// The decision core of one session.
 #[derive(Debug)]
 pub struct Engine {
-    policy: RwLock<Arc<Policy>>,
+    force: ArcSwap<InForce>,
     grants: RwLock<Vec<Grant>>,
     subject: Subject,
     facts: Facts,
@@ -33,11 +38,34 @@ pub struct Engine {
     plain: Vec<AtomicU64>,
 }
 
+/// A policy, and what became of compiling it. The two always change together: who decides holds one
+/// of these for the whole decision.
+#[derive(Debug)]
+struct InForce {
+    policy: Arc<Policy>,
+    compiled: OnceLock<Compiled>,
+    interpreted: AtomicU32,
+}
+
+impl InForce {
+    fn new(policy: Arc<Policy>) -> InForce {
+        InForce {
+            policy,
+            compiled: OnceLock::new(),
+            interpreted: AtomicU32::new(0),
+        }
+    }
+
+    fn compile(&self, subject: &Subject, facts: &Facts) {
+        let _ = (self.compiled).get_or_init(|| Compiled::new(self.policy.clone(), subject, facts));
+    }
+}
+
 impl Engine {
     /// An engine for one subject; `facts` are those that hold for the whole session.
     pub fn new(policy: Arc<Policy>, subject: Subject, facts: Facts) -> Engine {
         Engine {
-            policy: RwLock::new(policy),
+            force: ArcSwap::from_pointee(InForce::new(policy)),
             grants: RwLock::default(),
             subject,
             facts,
@@ -47,11 +75,21 @@ impl Engine {
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
-        // A poisoned lock still holds a whole Arc: the swap is a single assignment.
-        self.policy
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.force.load().policy.clone()
+    }
+
+    /// Puts another policy in force, compiled before the first decision with it. Decisions that are
+    /// under way finish with the one they began with; every later one is the new policy's. Grants
+    /// given under the former policy do not answer any more: they are bound to its digest.
+    pub fn replace(&self, policy: Arc<Policy>) {
+        let force = InForce::new(policy);
+        force.compile(&self.subject, &self.facts);
+        self.force.store(Arc::new(force));
+    }
+
+    /// Compiles the policy in force now, on this thread.
+    pub fn compile(&self) {
+        self.force.load_full().compile(&self.subject, &self.facts);
     }
 
     /// For whom this engine decides.
@@ -76,7 +114,7 @@ impl Engine {
 
     /// Decides one action.
     pub fn decide(&self, action: &Action) -> Decision {
-        let mut decision = self.policy().decide(action);
+        let mut decision = self.decide_by_policy(action);
         if decision.effect == Effect::Ask {
             let grants = self.grants.read().unwrap_or_else(|e| e.into_inner());
             if let Some(grant) = grants.iter().find(|g| g.covers(action, &decision)) {
@@ -85,6 +123,22 @@ impl Engine {
             }
         }
         decision
+    }
+
+    fn decide_by_policy(&self, action: &Action) -> Decision {
+        let force = self.force.load();
+        if let Some(compiled) = force.compiled.get() {
+            return compiled.decide(action);
+        }
+        if force.interpreted.fetch_add(1, Ordering::Relaxed) == COMPILE_AFTER {
+            let (force, subject, facts) =
+                (Arc::clone(&force), self.subject.clone(), self.facts.clone());
+            // Without a thread for it, the interpreter goes on: the same answers, later.
+            let _ = std::thread::Builder::new()
+                .name("compile".into())
+                .spawn(move || force.compile(&subject, &facts));
+        }
+        force.policy.decide(action)
     }
 
     /// Decides several aspects of one operation (a rename reads, deletes and creates): the
@@ -128,5 +182,70 @@ impl Engine {
             .write()
             .unwrap_or_else(|e| e.into_inner())
             .push(grant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use agentwall_policy::{Layer, Source, Variables, load};
+
+    use super::*;
+
+    fn policy(effect: &str) -> Arc<Policy> {
+        let text = format!(
+            "agentwall: 1\nrules:\n  - {{ id: {effect}-a, action: file.read, resource: /a/**, \
+             effect: {effect} }}\n"
+        );
+        let source = Source::new("p.yaml", text, Layer::User);
+        Arc::new(load(&[source], &Variables::default()).unwrap())
+    }
+
+    #[test]
+    fn every_decision_is_of_one_policy_while_policies_change() {
+        let policies = ["allow", "deny", "ask"].map(policy);
+        let first = Arc::clone(&policies[0]);
+        let engine = Engine::new(first, Subject::agent("a"), Facts::default());
+        let action = engine.action(Verb::FileRead, Resource::path("/a/b"));
+        let known: Vec<_> = policies.iter().map(|p| p.decide(&action)).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut seen = 0u64;
+                        while !stop.load(Ordering::Relaxed) || seen < 1000 {
+                            let decision = engine.decide(&action);
+                            assert!(known.contains(&decision), "{decision:?}");
+                            seen += 1;
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            for round in 1..=300 {
+                let next = &policies[round % policies.len()];
+                engine.replace(Arc::clone(next));
+                // What is decided after the exchange is the new policy's.
+                assert_eq!(engine.decide(&action).policy, next.digest());
+            }
+            stop.store(true, Ordering::Relaxed);
+            for reader in readers {
+                assert!(reader.join().unwrap() >= 1000);
+            }
+        });
+    }
+
+    #[test]
+    fn a_policy_is_compiled_after_some_decisions_and_answers_the_same() {
+        let policy = policy("deny");
+        let engine = Engine::new(policy.clone(), Subject::agent("a"), Facts::default());
+        let action = engine.action(Verb::FileRead, Resource::path("/a/b"));
+        let wanted = policy.decide(&action);
+        while engine.force.load().compiled.get().is_none() {
+            assert_eq!(engine.decide(&action), wanted);
+        }
+        assert_eq!(engine.decide(&action), wanted);
     }
 }
