@@ -132,6 +132,11 @@ fn commands() -> Vec<Case> {
         case("commit-from-inside", "echo EVIL > {work}/readme.txt; {wall} commit; {wall} commit --all; cd {work} && {wall} commit -- readme.txt", vec![]),
         case("discard-from-inside", "{wall} discard; {wall} sessions; {wall} ledger show", vec![Check::Host(state_intact)]).with(|c| c.setup = Some(plant)),
         case("nested-run", "printf 'agentwall: 1\\ndefault: allow\\nrules: []\\n' > {work}/p.yaml; AGENTWALL_STATE={work}/s {wall} run --policy {work}/p.yaml --workspace {work} --keep -- cat {key}; AGENTWALL_STATE={scratch}/s {wall} run --policy {work}/p.yaml --workspace {work} --commit -- {kit}/writer write {out}/canary.txt", vec![NoSecret]),
+        Case::new("wall/commands/advice", "advice that leads to a key, or is forged by the agent")
+            .rules(OWN_BINARY)
+            .attack("cat {key}; {wall} why --json; cat /dev/agentwall/advice.jsonl; echo EVIL > /dev/agentwall/advice.jsonl; rm -f /dev/agentwall/advice.jsonl; mv /dev/agentwall/decisions.jsonl /dev/agentwall/advice.jsonl", [NoSecret])
+            .neighbour("echo x > /usr/share/agentwall-test; {wall} why --last", [says("instead:")])
+            .native(NO_WALL),
         case("other-state", "AGENTWALL_STATE={work}/s {wall} selftest; AGENTWALL_STATE={work}/s {wall} approve 1; AGENTWALL_STATE={state} {wall} ledger verify; cat {state}/canary", vec![NoSecret]).with(|c| c.setup = Some(plant)),
     ]
 }

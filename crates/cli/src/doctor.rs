@@ -8,20 +8,25 @@ use serde::Serialize;
 
 use crate::{args::DoctorArgs, output, policies, selftest, state::State};
 
+/// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
-    what: &'static str,
-    ok: bool,
+pub struct Finding {
+    /// What.
+    pub what: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
     /// Without it no wall can stand.
-    needed: bool,
-    found: String,
+    pub needed: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
-/// Runs the command.
-pub fn main(args: DoctorArgs) -> Result<ExitCode> {
-    let findings = vec![
+/// What this host offers; the last one builds a wall.
+pub fn findings() -> Vec<Finding> {
+    vec![
         kernel(),
         user_namespaces(),
         apparmor(),
@@ -30,8 +35,18 @@ pub fn main(args: DoctorArgs) -> Result<ExitCode> {
         nf_tables(),
         state_folder(),
         wall(),
-    ];
-    let ok = findings.iter().all(|f| f.ok || !f.needed);
+    ]
+}
+
+/// Whether a wall stands on a host with these findings.
+pub fn stands(findings: &[Finding]) -> bool {
+    findings.iter().all(|f| f.ok || !f.needed)
+}
+
+/// Runs the command.
+pub fn main(args: DoctorArgs) -> Result<ExitCode> {
+    let findings = findings();
+    let ok = stands(&findings);
     if args.json {
         output::print_json(&serde_json::json!({ "ok": ok, "findings": findings }))?;
     } else {

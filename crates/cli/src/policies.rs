@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentwall_policy::{Layer, MAX_FILE, Policy, Source, Variables, templates};
+use agentwall_policy::{Guard, Layer, MAX_FILE, Policy, Source, Variables, templates};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::state::{self, State, shown};
@@ -126,6 +126,15 @@ pub fn variables(state: Option<&State>, workspace: &Path) -> Result<Variables> {
         tmp: Some(canonical(tmp.unwrap_or_else(|| "/tmp".into()))),
         state: state.map(|s| s.root().to_owned()),
     })
+}
+
+/// What is never proposed under these values: keys, metadata services, the wall's state and policies.
+pub fn guard(variables: &Variables) -> Guard {
+    let own: Vec<PathBuf> = state::policy_dir()
+        .into_iter()
+        .map(|dir| fs::canonicalize(&dir).unwrap_or(dir))
+        .collect();
+    Guard::new(variables, &own)
 }
 
 /// The workspace folder: `--workspace`, else the current folder; canonical.

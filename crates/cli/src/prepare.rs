@@ -15,6 +15,7 @@ use agentwall_engine::Engine;
 use agentwall_policy::{Enforcement, LoopbackPorts, Policy, Source, Variables};
 use agentwall_wall::{
     Canaries, TRAIL_PATH,
+    enforcement::has_face,
     plan::{self, FileView, NodeKind, PlanInput, REPLACED, Writes},
 };
 use anyhow::{Context as _, Result, bail};
@@ -58,13 +59,25 @@ pub fn on_this_host(policy: Policy) -> Policy {
     })
 }
 
-/// Loads the policy and plans the wall.
+/// Loads the policy and plans the wall, if this version can keep what the policy asks for.
 pub fn prepare(
     state: &State,
     sources: Vec<Source>,
     name: &str,
     workspace: &Path,
     session: &str,
+) -> Result<Prepared> {
+    planned(state, sources, name, workspace, session, check_requirement)
+}
+
+/// Loads the policy and plans the wall; `check` may refuse the policy before it is planned for.
+pub fn planned(
+    state: &State,
+    sources: Vec<Source>,
+    name: &str,
+    workspace: &Path,
+    session: &str,
+    check: impl Fn(&Policy) -> Result<()>,
 ) -> Result<Prepared> {
     let variables = policies::variables(Some(state), workspace)?;
     let policy = Arc::new(on_this_host(policies::load(&sources, &variables)?));
@@ -81,7 +94,7 @@ pub fn prepare(
     let places = outside_places(uid);
     protected.extend(places.iter().filter_map(|p| p.canonicalize().ok()));
     let mounts = plan::host_mounts().context("cannot read the mount table")?;
-    check_requirement(&policy)?;
+    check(&policy)?;
     let plan = |protected: &[PathBuf]| {
         plan::plan(&PlanInput {
             policy: &policy,
@@ -196,26 +209,10 @@ fn private_folder(folder: &Path, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Parts of the language that this backend does not enforce. A policy that has them must say that
-/// it accepts that (`require: {enforcement: audit}`), or it is refused.
-fn check_requirement(policy: &Policy) -> Result<()> {
-    let mut missing = Vec::new();
-    let on_wall = |verb: &Verb| {
-        !matches!(
-            verb,
-            Verb::ToolCall
-                | Verb::ApiCall
-                | Verb::HttpRequest
-                | Verb::AgentMessage
-                | Verb::CredentialUse
-        )
-    };
-    for property in policy.properties() {
-        missing.push(format!("property '{}' (temporal properties)", property.id));
-    }
-    if policy.budgets().iter().any(|b| b.verbs.iter().any(on_wall)) {
-        missing.push("budgets on actions of the wall".to_owned());
-    }
+/// Refuses a policy with parts that this version does not enforce, unless it says that it accepts that
+/// (`require: {enforcement: audit}`).
+pub fn check_requirement(policy: &Policy) -> Result<()> {
+    let missing = without_effect(policy);
     if missing.is_empty() || policy.require() == Enforcement::Audit {
         return Ok(());
     }
@@ -224,6 +221,26 @@ fn check_requirement(policy: &Policy) -> Result<()> {
          with 'require: {{ enforcement: audit }}'",
         missing.join(", ")
     )
+}
+
+/// Parts of the policy, beside its rules, that are read and checked but enforced nowhere.
+pub fn without_effect(policy: &Policy) -> Vec<String> {
+    let properties = policy.properties().iter();
+    let mut missing: Vec<String> = properties
+        .map(|p| format!("property '{}' (temporal properties)", p.id))
+        .collect();
+    let on_wall = |verb: &Verb| has_face(*verb);
+    if policy.budgets().iter().any(|b| b.verbs.iter().any(on_wall)) {
+        missing.push("budgets on actions of the wall".to_owned());
+    }
+    missing
+}
+
+/// Whether a rule forbids tracing even inside the agent's own process tree.
+pub fn denies_tracing(engine: &Engine) -> bool {
+    let action = engine.action(Verb::ProcessTrace, Resource::path("/proc"));
+    let decision = engine.decide(&action);
+    decision.effect == Effect::Deny && decision.rule.is_some()
 }
 
 /// The policy's host loopback ports in the form the capture takes.

@@ -236,7 +236,8 @@ fn stand(
     let spec = Spec {
         canaries: prepare::canaries(engine, view),
         host_loopback: prepare::host_loopback(&engine.policy().host_loopback()),
-        no_trace: denies_tracing(engine),
+        no_trace: prepare::denies_tracing(engine),
+        guard: policies::guard(&prepared.variables),
         engine: Arc::clone(engine),
         view: view.clone(),
         layers: paths.clone(),
@@ -352,13 +353,6 @@ fn is_device(path: &Path) -> bool {
             .is_some_and(|n| OWN.iter().any(|o| n == *o));
     let node = std::fs::symlink_metadata(path).map(|m| m.file_type());
     !own && node.is_ok_and(|t| t.is_char_device() || t.is_block_device())
-}
-
-/// Whether a rule forbids tracing even inside the agent's own process tree.
-fn denies_tracing(engine: &Engine) -> bool {
-    let action = engine.action(Verb::ProcessTrace, Resource::path("/proc"));
-    let decision = engine.decide(&action);
-    decision.effect == Effect::Deny && decision.rule.is_some()
 }
 
 /// Review, commit, keep or discard.

@@ -72,6 +72,7 @@ pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<
         terminal: [false; 3],
         host_loopback: HostLoopback::none(),
         no_trace: false,
+        guard: policies::guard(&prepared.variables),
     };
     let outcome = launch(spec, || ());
     let results = match outcome {

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use agentwall_action::{Effect, Resource, Verb};
-use agentwall_wall::{TRAIL_PATH, TrailEntry};
+use agentwall_wall::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{args::WhyArgs, output, state};
@@ -41,15 +41,30 @@ pub fn main(args: WhyArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::from(output::FAILED));
     };
+    let instead = instead(&entry);
     if args.json {
-        output::print_json(&entry)?;
+        let mut value = serde_json::to_value(&entry)?;
+        value["nearest"] = serde_json::to_value(&instead)?;
+        output::print_json(&value)?;
     } else {
-        output::print(&in_words(&entry))?;
+        output::print(&in_words(&entry, &instead))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(entry: &TrailEntry) -> String {
+/// What goes through instead. The broker wrote it down when this program was started; of a refusal
+/// long ago there may be nothing.
+fn instead(entry: &TrailEntry) -> Vec<Instead> {
+    let text = std::fs::read_to_string(ADVICE_PATH).unwrap_or_default();
+    let lines = text.lines().rev();
+    let mut found = lines.filter_map(|l| serde_json::from_str::<AdviceEntry>(l).ok());
+    found
+        .find(|a| a.action == entry.action && a.resource == entry.resource)
+        .map(|a| a.nearest)
+        .unwrap_or_default()
+}
+
+fn in_words(entry: &TrailEntry, instead: &[Instead]) -> String {
     let decision = &entry.decision;
     // A person may have written the reason, an agent the rest; each stays on its line.
     let tame = output::tame;
@@ -82,6 +97,13 @@ fn in_words(entry: &TrailEntry) -> String {
         let parts: Vec<&str> = parts.into_iter().flatten().collect();
         let _ = writeln!(text, "  hint:   {}", tame(&parts.join(": ")));
     }
+    for near in instead {
+        let effect = match near.effect {
+            Effect::Ask => " (the user is asked)",
+            _ => "",
+        };
+        let _ = writeln!(text, "  instead: {}{effect}", tame(&near.resource));
+    }
     text
 }
 
@@ -96,11 +118,18 @@ mod tests {
             "effect": "deny", "rule": "r\u{1b}", "reason": "no\u{1b}[2J\n  rule:   other",
             "hint": { "text": "ask\u{202e}\rhim" }, "policy": "p",
         });
-        let text = in_words(&serde_json::from_value(line).unwrap());
+        let near = [("/w/\u{1b}b", Effect::Allow), ("/w/c", Effect::Ask)];
+        let near = near.map(|(resource, effect)| Instead {
+            resource: resource.to_owned(),
+            effect,
+            rule: None,
+        });
+        let text = in_words(&serde_json::from_value(line).unwrap(), &near);
         assert_eq!(
             text,
             "refused: file.write /w/a\\u{1b}\n  by:     /bin/sh\\u{9b}\n  rule:   r\\u{1b}\n  \
-             reason: no\\u{1b}[2J\\n  rule:   other\n  hint:   ask\\u{202e}\\rhim\n"
+             reason: no\\u{1b}[2J\\n  rule:   other\n  hint:   ask\\u{202e}\\rhim\n  \
+             instead: /w/\\u{1b}b\n  instead: /w/c (the user is asked)\n"
         );
     }
 }

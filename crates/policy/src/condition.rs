@@ -149,6 +149,11 @@ impl Expression {
         &self.text
     }
 
+    /// The syntax tree.
+    pub(crate) fn syntax(&self) -> &IdedExpr {
+        self.program.expression()
+    }
+
     /// Whether it reads `args`.
     pub fn uses_args(&self) -> bool {
         self.uses_args

@@ -40,11 +40,22 @@ mod testrun;
 mod vars;
 mod yaml;
 
+mod advise;
+mod detail;
+mod facts_read;
+mod pattern_text;
+
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
+pub use advise::{
+    Advice, Change, ChangeKind, FactChange, Guard, MetCondition, NearObject, Never, NewRule,
+    Overridden,
+};
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
 pub use condition::{Expression, MAX_EXPRESSION};
+pub use detail::{ConditionReport, Nearest};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
 pub use document::{Enforcement, MAX_RULES};
+pub use facts_read::FactRead;
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
 pub use load::{Source, load};
 pub use network::LoopbackPorts;

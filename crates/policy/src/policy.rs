@@ -16,6 +16,7 @@
 use agentwall_action::{Action, Decision, Effect, Resource, Verb};
 
 use crate::{
+    detail::{ConditionReport, Nearest},
     document::Enforcement,
     rule::{Layer, Location, Match, Mismatch, Rule, RuleEffect},
     temporal::{Budget, Property, Risk},
@@ -63,7 +64,7 @@ pub enum RuleOutcome {
 }
 
 /// One rule of an [`Explanation`].
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ExplainedRule {
     /// The rule's id.
@@ -78,6 +79,10 @@ pub struct ExplainedRule {
     pub location: Location,
     /// How it stood to the action.
     pub outcome: RuleOutcome,
+    /// Where the subject or the object does not match: the member that came nearest.
+    pub nearest: Option<Nearest>,
+    /// Where the action, the subject and the object match: what the conditions said.
+    pub conditions: Vec<ConditionReport>,
 }
 
 /// A decision with the path to it.
@@ -91,9 +96,9 @@ pub struct Explanation {
 }
 
 /// The answer of one layer.
-struct Answer<'p> {
-    effect: Effect,
-    rule: Option<&'p Rule>,
+pub(crate) struct Answer<'p> {
+    pub effect: Effect,
+    pub rule: Option<&'p Rule>,
 }
 
 impl Policy {
@@ -147,7 +152,19 @@ impl Policy {
                         }
                     },
                 };
+                let (nearest, conditions) = match &outcome {
+                    RuleOutcome::NoMatch(Mismatch::Action) => (None, Vec::new()),
+                    RuleOutcome::NoMatch(Mismatch::Subject) => {
+                        (rule.nearest_subject(action), Vec::new())
+                    }
+                    RuleOutcome::NoMatch(Mismatch::Resource) => {
+                        (rule.nearest_resource(action), Vec::new())
+                    }
+                    _ => (None, rule.condition_reports(action)),
+                };
                 rules.push(ExplainedRule {
+                    nearest,
+                    conditions,
                     id: rule.id.clone(),
                     priority: rule.priority,
                     effect: rule.effect.as_str(),
@@ -224,7 +241,7 @@ impl Policy {
 }
 
 /// The answer of a layer's rules, and the strictest rule whose condition failed.
-fn decide_layer<'p>(
+pub(crate) fn decide_layer<'p>(
     layer: &'p LayerPolicy,
     action: &Action,
     monitors: &mut Vec<String>,
@@ -326,7 +343,7 @@ fn default_reason(effect: Effect, action: &Action) -> String {
 }
 
 /// The object as a pattern an author can paste.
-fn as_pattern(resource: &Resource) -> String {
+pub(crate) fn as_pattern(resource: &Resource) -> String {
     let text = match resource {
         Resource::Path(p) => crate::glob::glob_escape(p.as_bytes()),
         other => other.to_string(),

@@ -125,6 +125,37 @@ impl Policy {
         a.family() == b.family() && self.layers.iter().enumerate().all(alike)
     }
 
+    /// The rules that may decide or mark some path of a tree, in the order they are looked at: those
+    /// behind the answer of [`Policy::region`] to the same question, and those that only mark.
+    pub fn deciders(
+        &self,
+        subject: &Subject,
+        verb: Verb,
+        dir: &Path,
+        except: &[PathBuf],
+        facts: &Facts,
+    ) -> Vec<&Rule> {
+        let tree = Tree::new(dir, except, facts);
+        if except.iter().any(|e| is_within(dir, e)) {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (depth, layer) in self.layers.iter().enumerate() {
+            let unmatched = self.unmatched(depth, verb);
+            let own = opinion(layer, subject, verb, &tree, unmatched, &mut false);
+            let marks = |rule: &Rule| {
+                rule.effect == RuleEffect::Monitor
+                    && rule.verbs.contains(&verb)
+                    && rule.matches_subject(subject)
+                    && tree.fit(rule) != Fit::Disjoint
+            };
+            let decides = |rule: &Rule| own.deciders.contains(&Some(rule.id.as_str()));
+            let rules = layer.rules.iter();
+            found.extend(rules.filter(|rule| decides(rule) || marks(rule)));
+        }
+        found
+    }
+
     /// Which effects can a path get for `verb`, if it is `dir` (taken to be a directory) or below it,
     /// and is not one of `except` or below one?
     ///
@@ -139,12 +170,7 @@ impl Policy {
         except: &[PathBuf],
         facts: &Facts,
     ) -> Region {
-        let bytes = dir.as_os_str().as_bytes();
-        let tree = Tree {
-            dir: if bytes == b"/" { b"" } else { bytes },
-            except,
-            facts,
-        };
+        let tree = Tree::new(dir, except, facts);
         if except.iter().any(|e| is_within(dir, e)) {
             return Region {
                 effects: BTreeSet::new(),
@@ -309,7 +335,16 @@ fn stricter<'p>(upper: Opinion<'p>, lower: Opinion<'p>) -> Opinion<'p> {
     }
 }
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
+    fn new(dir: &'a Path, except: &'a [PathBuf], facts: &'a Facts) -> Self {
+        let bytes = dir.as_os_str().as_bytes();
+        Tree {
+            dir: if bytes == b"/" { b"" } else { bytes },
+            except,
+            facts,
+        }
+    }
+
     fn fit(&self, rule: &Rule) -> Fit {
         let best = |patterns: &[ResourcePattern]| {
             let fits = patterns.iter().map(|p| self.pattern_fit(p));

@@ -40,6 +40,7 @@ use agentwall_action::{
     Action, Decision, Effect, ObjectKind, PathResource, Resource, Verb, escape_bytes, is_within,
 };
 use agentwall_engine::Engine;
+use agentwall_policy::Guard;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 
 use crate::{
@@ -51,7 +52,7 @@ use crate::{
     wire::{Actor, Binding, Event, Line, Request, ToSupervisor},
 };
 
-pub use trail::{TRAIL_PATH, Trail, TrailEntry};
+pub use trail::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, Trail, TrailEntry};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use {
@@ -79,6 +80,8 @@ pub struct Broker {
     pub(crate) uppers: Vec<(PathBuf, OwnedFd)>,
     pub(crate) line: Arc<Line>,
     pub(crate) trail: Trail,
+    /// What is never proposed to the agent.
+    guard: Guard,
     /// The wall's own binary.
     own_binary: Binding,
     /// While the canaries are out, refusals are not reported.
@@ -112,6 +115,8 @@ pub struct Parts {
     pub line: Arc<Line>,
     /// Where the agent reads its refusals.
     pub trail: Trail,
+    /// What is never proposed to the agent.
+    pub guard: Guard,
     /// Device and inode of the wall's own binary.
     pub own_binary: Binding,
 }
@@ -137,6 +142,7 @@ impl Broker {
             uppers: parts.uppers,
             line: parts.line,
             trail: parts.trail,
+            guard: parts.guard,
             own_binary: parts.own_binary,
             muted: AtomicBool::new(true),
             serving: AtomicBool::new(false),

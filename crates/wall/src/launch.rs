@@ -24,6 +24,7 @@ use std::{
 
 use agentwall_egress::{HostLoopback, Listeners};
 use agentwall_engine::Engine;
+use agentwall_policy::Guard;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,8 @@ pub struct Spec {
     pub canaries: Canaries,
     /// The policy denies tracing even inside the agent's own process tree.
     pub no_trace: bool,
+    /// What is never proposed to the agent.
+    pub guard: Guard,
 }
 
 /// A wall that stands, with nothing running inside yet.
@@ -397,6 +400,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         uppers,
         line: Arc::clone(&line),
         trail,
+        guard: spec.guard,
         own_binary: Binding {
             device: own_binary.st_dev,
             inode: own_binary.st_ino,

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! plan     policy + host mounts → what each tree is inside (pure)
+//! enforcement  plan → by what each rule is enforced, and whether exactly
 //! launch   namespaces, the three processes, the handshake
 //! mounts   executes the plan: the sound bound on files
 //! seccomp  the filter: which calls are decided outside the kernel
@@ -19,6 +20,7 @@
 
 mod broker;
 mod canary;
+pub mod enforcement;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -33,7 +35,7 @@ mod seccomp;
 mod sys;
 pub mod wire;
 
-pub use broker::{TRAIL_PATH, TrailEntry};
+pub use broker::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry};
 pub use canary::{Canaries, CanaryResult};
 pub use landlock_floor::abi as landlock_abi;
 pub use launch::{LaunchError, Report, Spec, Wall, launch};

@@ -105,6 +105,19 @@ impl FileView {
         nodes.find(|n| is_within(path, &n.path) && n.path != Path::new("/"))
     }
 
+    /// Whether the view has a place where the action can be done to a path, if the policy lets it.
+    pub fn reaches(&self, verb: Verb, path: &Path) -> bool {
+        let Some(placement) = self.placement(path) else {
+            return true;
+        };
+        !placement.hidden
+            && match verb {
+                verb if FILE_CHANGES.contains(&verb) => placement.writes != Writes::None,
+                verb if STARTS.contains(&verb) => placement.startable && !placement.noexec,
+                _ => true,
+            }
+    }
+
     /// What holds at a path; `None` for what the wall itself makes.
     pub fn placement(&self, path: &Path) -> Option<&Placement> {
         self.node(path).map(|n| &n.placement)

@@ -19,6 +19,8 @@ pub enum PolicyCommand {
     Templates,
     /// Decide actions that another program writes, one JSON object a line
     Decide(DecideArgs),
+    /// Tell where each rule is enforced on this host, and whether exactly
+    Enforcement(EnforcementArgs),
 }
 
 /// `agentwall policy check`, `agentwall policy test`.
@@ -40,6 +42,7 @@ pub struct FilesArgs {
 #[command(
     after_help = "Examples:\n  agentwall policy explain file.write ~/.bashrc\n  \
     agentwall policy explain net.connect tcp://example.com:443\n  \
+    agentwall policy explain file.read /etc/hosts --all --enforcement\n  \
     agentwall policy explain process.exec /usr/bin/git --args '[\"git\",\"push\"]'"
 )]
 pub struct ExplainArgs {
@@ -56,6 +59,33 @@ pub struct ExplainArgs {
     /// The arguments, as a JSON list or object
     #[arg(long, value_name = "JSON")]
     pub args: Option<String>,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Show the rules for other actions, subjects and objects, too, and where they do not fit
+    #[arg(long)]
+    pub all: bool,
+    /// Tell where the rules are enforced on this host, and whether exactly; with --all every rule
+    #[arg(long)]
+    pub enforcement: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy enforcement`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall policy enforcement\n  \
+    agentwall policy enforcement --policy strict.yaml --json\n\n\
+    Exit status: 1 if a rule is enforced more weakly than the policy's 'require' says, if 'run' would \
+    refuse the policy, or if this host cannot be probed.")]
+pub struct EnforcementArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The name of the run, which rules about subjects see
+    #[arg(long, value_name = "NAME", default_value = "agent")]
+    pub name: String,
     /// The workspace that ${workspace} stands for [default: the current folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,

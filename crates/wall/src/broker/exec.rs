@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use agentwall_action::{Action, Decision, Effect, ObjectKind, Verb};
+use agentwall_action::{Action, Decision, Effect, ObjectKind, Resource, Verb};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 
 use super::{Broker, binding_of, kind_of};
@@ -93,7 +93,19 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
     let Some((action, decision)) = decided else {
         return broker.listener.fail(&call, libc::EACCES);
     };
+    let asks_why = own && plan.arguments.get(1).is_some_and(|a| a == b"why");
     match decision.effect {
+        Effect::Allow | Effect::Isolate if asks_why => broker.later(move |broker| {
+            // Somebody wants to know: before it looks.
+            let reachable = |action: &Action, object: &Resource| match object {
+                Resource::Path(p) => broker.view.reaches(action.verb, &p.path),
+                _ => true,
+            };
+            broker
+                .trail
+                .advise(&broker.engine.policy(), &broker.guard, reachable);
+            start(broker, call, plan, action, decision);
+        }),
         Effect::Allow | Effect::Isolate => start(broker, call, plan, action, decision),
         Effect::Ask => broker.later(move |broker| {
             let answer = broker.ask(&call, &action, decision, plan.image.clone());
@@ -113,7 +125,7 @@ fn start(broker: &Arc<Broker>, call: Call, plan: Plan, action: Action, decision:
         let decision = missing_loader(decision, loader);
         let mut action = action;
         action.verb = Verb::FileExec;
-        action.resource = agentwall_action::Resource::path(loader);
+        action.resource = Resource::path(loader);
         return broker.refuse(&call, action, decision, plan.image, true);
     }
     broker.later(move |broker| {

@@ -2,16 +2,14 @@
 //!
 //! `explain` and `decide` make their actions here and nowhere else, so that both ask about the same
 //! thing. The object is made canonical as the wall would do it: paths are absolute, `~/` is the home
-//! folder, links are followed where there is an object. Both answer with [`decide`]. What the asker does not say is what a run in
+//! folder, links are followed where there is an object. Both answer with [`Policy::answer`](agentwall_policy::Policy::answer). What the asker does not say is what a run in
 //! this workspace would say: the workspace and the time.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use agentwall_action::{
-    Action, Auth, Decision, Facts, ObjectKind, Resource, Session, Subject, Verb, VerbFamily,
-    escape_text,
+    Action, Auth, Facts, ObjectKind, Resource, Session, Subject, Verb, VerbFamily, escape_text,
 };
-use agentwall_policy::Policy;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -90,17 +88,6 @@ impl Asked {
                 .time
                 .unwrap_or_else(|| i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX)),
         })
-    }
-}
-
-/// What the wall answers. A name is resolved for the connections that are allowed to it, so that
-/// question has an answer of its own.
-pub fn decide(policy: &Policy, action: &Action) -> Decision {
-    match (action.verb, &action.resource) {
-        (Verb::DnsResolve, Resource::Host(name)) => {
-            policy.resolve_name(&action.subject, name, &action.facts)
-        }
-        _ => policy.decide(action),
     }
 }
 

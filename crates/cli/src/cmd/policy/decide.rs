@@ -20,10 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::policy::DecideArgs,
-    cmd::policy::{
-        asked::{self, Asked},
-        variables,
-    },
+    cmd::policy::{asked::Asked, variables},
     output, policies,
 };
 
@@ -75,7 +72,7 @@ fn decide(policy: &Policy, line: &[u8], workspace: &Path) -> Result<Value> {
     }
     let asked: Asked = serde_json::from_slice(line).map_err(|e| wrong(&e.to_string()))?;
     let action = asked.action(workspace)?;
-    Ok(serde_json::to_value(asked::decide(policy, &action))?)
+    Ok(serde_json::to_value(policy.answer(&action))?)
 }
 
 /// The next line without its end; `None` after the last. A line that is too long is read to its end

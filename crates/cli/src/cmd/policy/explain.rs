@@ -2,17 +2,17 @@
 
 use std::{path::Path, process::ExitCode};
 
-use agentwall_action::{Action, escape_text};
-use agentwall_policy::{ExplainedRule, Mismatch, RuleOutcome};
+use agentwall_action::{Action, Verb};
+use agentwall_policy::{Explanation, Source};
 use anyhow::Result;
 
 use crate::{
     args::policy::ExplainArgs,
     cmd::policy::{
         asked::{self, Asked},
-        variables,
+        enforcement, explain_text, variables,
     },
-    output::{self, Style, UsageError, paint},
+    output::{self, UsageError},
     policies,
 };
 
@@ -25,82 +25,59 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
     let mut explanation = policy.explain(&action);
-    explanation.decision = asked::decide(&policy, &action);
+    explanation.decision = policy.answer(&action);
+    // A rule for the subject that stands for any would speak about no run.
+    let for_subject = args.subject != asked::SUBJECT;
+    let advice = policy.advise(&action, &policies::guard(&variables), for_subject);
+    let enforcement = match args.enforcement {
+        true => Some(enforced(args, sources, &workspace, &action, &explanation)?),
+        false => None,
+    };
     if args.json {
         let mut value = serde_json::to_value(&explanation)?;
         value["action"] = action.verb.as_str().into();
         value["resource"] = action.resource.to_string().into();
         value["subject"] = action.subject.as_str().into();
+        value["advice"] = serde_json::to_value(&advice)?;
+        for (n, near) in advice.nearest.iter().enumerate() {
+            value["advice"]["nearest"][n]["exists"] = explain_text::exists(near).into();
+        }
+        if let Some(enforcement) = enforcement {
+            value["enforcement"] = serde_json::to_value(&enforcement)?;
+        }
         output::print_json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let decision = &explanation.decision;
-    let style = if decision.effect.proceeds() {
-        Style::Green
-    } else {
-        Style::Red
-    };
-    let mut text = format!(
-        "{}: {} {} for {}\n",
-        paint(style, decision.effect.as_str()),
-        action.verb,
-        action.resource,
-        escape_text(action.subject.as_str())
-    );
-    let rule = decision
-        .rule
-        .as_deref()
-        .map_or("the default".into(), escape_text);
-    text.push_str(&format!(
-        "  rule    {rule}\n  reason  {}\n",
-        escape_text(&decision.reason)
-    ));
-    for (name, hint) in [
-        ("next", &decision.hint.next),
-        ("with", &decision.hint.with),
-        ("hint", &decision.hint.text),
-    ] {
-        if let Some(hint) = hint {
-            text.push_str(&format!("  {name:<7} {}\n", escape_text(hint)));
-        }
-    }
-    for error in &decision.errors {
-        text.push_str(&format!(
-            "  {}   {}\n",
-            paint(Style::Red, "error"),
-            escape_text(error)
-        ));
-    }
-    let rows: Vec<Vec<String>> = explanation.rules.iter().filter_map(row).collect();
-    if !rows.is_empty() {
-        text.push_str("rules that speak about it, in the order they are looked at:\n");
-        text.push_str(&output::table(&rows));
+    let mut text = explain_text::explanation(&action, &explanation, args.all);
+    text.push_str(&explain_text::advice(&action, &advice));
+    if let Some(enforcement) = enforcement {
+        text.push_str(&enforcement::text(&enforcement));
     }
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// One rule of an explanation; those for other actions and objects are left out.
-fn row(rule: &ExplainedRule) -> Option<Vec<String>> {
-    let outcome = match &rule.outcome {
-        RuleOutcome::Decided => "decided".to_owned(),
-        RuleOutcome::Overruled => "overruled by a stricter one".to_owned(),
-        RuleOutcome::TooLate => "too late: an earlier priority decided".to_owned(),
-        RuleOutcome::Marked => "marks it".to_owned(),
-        RuleOutcome::Failed(errors) => format!("failed: {}", escape_text(&errors.join("; "))),
-        RuleOutcome::NoMatch(Mismatch::Action | Mismatch::Resource | Mismatch::Subject) => {
-            return None;
-        }
-        RuleOutcome::NoMatch(_) => "its condition does not hold".to_owned(),
-        other => format!("{other:?}"),
-    };
-    Some(vec![
-        format!("  {}", escape_text(&rule.id)),
-        rule.priority.to_string(),
-        rule.effect.to_owned(),
-        rule.location.to_string(),
-        outcome,
-    ])
+/// Where the rules about the action are enforced; with `--all` every rule.
+fn enforced(
+    args: &ExplainArgs,
+    sources: Vec<Source>,
+    workspace: &Path,
+    action: &Action,
+    explanation: &Explanation,
+) -> Result<enforcement::Report> {
+    let name = enforcement::run_name(&args.subject)?;
+    if args.all {
+        return enforcement::report(sources, name, workspace, Verb::ALL, |_| true);
+    }
+    let speaking: Vec<&str> = explanation
+        .rules
+        .iter()
+        .filter(|rule| explain_text::speaks(rule))
+        .map(|rule| rule.id.as_str())
+        .collect();
+    enforcement::report(sources, name, workspace, &[action.verb], |id| {
+        speaking.contains(&id)
+    })
 }
 
 fn action(args: &ExplainArgs, workspace: &Path) -> Result<Action> {

@@ -7,6 +7,9 @@ mod explain;
 mod files;
 mod unique;
 
+mod enforcement;
+mod explain_text;
+
 use std::{path::Path, process::ExitCode};
 
 use agentwall_policy::{Variables, schema, templates};
@@ -30,6 +33,7 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         }
         PolicyCommand::Templates => list(),
         PolicyCommand::Decide(args) => decide::main(&args),
+        PolicyCommand::Enforcement(args) => enforcement::main(&args),
     }
 }
 
