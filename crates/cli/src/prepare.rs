@@ -65,6 +65,7 @@ pub fn prepare(
     name: &str,
     workspace: &Path,
     session: &str,
+    learning: bool,
 ) -> Result<Prepared> {
     let variables = policies::variables(Some(state), workspace)?;
     let policy = Arc::new(on_this_host(policies::load(&sources, &variables)?));
@@ -90,6 +91,7 @@ pub fn prepare(
             protected,
             replaced: REPLACED,
             mounts: &mounts,
+            learning,
         })
     };
     let mut view = plan(&protected)?;
@@ -119,7 +121,8 @@ pub fn prepare(
     if protected.len() > known {
         view = plan(&protected)?;
     }
-    let engine = Arc::new(Engine::new(policy, subject, facts));
+    let engine = Engine::new(policy, subject, facts);
+    let engine = Arc::new(if learning { engine.learning() } else { engine });
     Ok(Prepared {
         engine,
         view,

@@ -36,7 +36,11 @@ pub struct Engine {
     facts: Facts,
     /// Decisions that were a plain allow or isolate, per verb in the order of [`Verb::ALL`].
     plain: Vec<AtomicU64>,
+    learning: bool,
 }
+
+/// What marks the decisions of a learning engine, in the place of a `monitor` rule's id.
+pub const LEARN_MARK: &str = "agentwall:learn";
 
 /// A policy, and what became of compiling it. The two always change together: who decides holds one
 /// of these for the whole decision.
@@ -70,7 +74,21 @@ impl Engine {
             subject,
             facts,
             plain: Verb::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            learning: false,
         }
+    }
+
+    /// The same engine, which marks everything that goes ahead with [`LEARN_MARK`], as a `monitor`
+    /// rule about everything would: what is marked is recorded. It decides what it decided before.
+    #[must_use]
+    pub fn learning(mut self) -> Engine {
+        self.learning = true;
+        self
+    }
+
+    /// Whether this engine marks what goes ahead.
+    pub fn is_learning(&self) -> bool {
+        self.learning
     }
 
     /// The policy in force.
@@ -121,6 +139,9 @@ impl Engine {
                 decision.effect = Effect::Allow;
                 decision.reason = format!("approved for {}: {}", grant.scope, decision.reason);
             }
+        }
+        if self.learning && decision.effect.proceeds() {
+            decision.monitors.push(LEARN_MARK.to_owned());
         }
         decision
     }

@@ -126,6 +126,9 @@ pub struct PlanInput<'a> {
     pub replaced: &'a [&'a str],
     /// Mount points of the host, see [`host_mounts`].
     pub mounts: &'a [PathBuf],
+    /// Whether everything that may go ahead is to be seen, as if a `monitor` rule were about it.
+    /// What is certainly denied stays what it is without: absent.
+    pub learning: bool,
 }
 
 /// The view could not be planned.
@@ -434,7 +437,8 @@ impl<'a> Planner<'a> {
         Answer {
             effects: BTreeSet::from([decision.effect]),
             uniform: !uncertain && decision.errors.is_empty(),
-            monitored: !decision.monitors.is_empty(),
+            monitored: !decision.monitors.is_empty()
+                || (self.input.learning && (uncertain || decision.effect != Effect::Deny)),
             rule: decision.rule,
         }
     }
@@ -509,9 +513,10 @@ impl<'a> Planner<'a> {
                 .policy
                 .region(self.input.subject, verb, dir, except, self.input.facts);
         Answer {
+            monitored: region.monitored
+                || (self.input.learning && region.effects.iter().any(|e| *e != Effect::Deny)),
             effects: region.effects,
             uniform: region.uniform,
-            monitored: region.monitored,
             rule: region.rule,
         }
     }

@@ -7,6 +7,7 @@
 mod asks;
 mod channel;
 mod gate;
+mod learned;
 pub mod opening;
 mod terminal;
 
@@ -33,6 +34,7 @@ use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 pub use asks::Asks;
 pub use channel::serve_control;
 pub use gate::SupervisorGate;
+pub use learned::Learned;
 pub use terminal::{TerminalRelay, standard_terminals};
 
 /// How the agent ended.
@@ -58,6 +60,8 @@ pub struct Supervisor {
     out: Mutex<UnixStream>,
     pub(crate) asks: Asks,
     pub(crate) egress: OnceLock<Egress>,
+    /// What a learning session has recorded.
+    pub learned: Learned,
     failed: AtomicBool,
 }
 
@@ -88,6 +92,7 @@ impl Supervisor {
             decisions: Mutex::default(),
             out: Mutex::new(socket),
             egress: OnceLock::new(),
+            learned: Learned::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -137,6 +142,9 @@ impl Supervisor {
         *lock(&self.decisions)
             .entry(event.decision.effect.to_string())
             .or_default() += 1;
+        if !self.learned.is_news(&event) {
+            return;
+        }
         let exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
         let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
         decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
