@@ -40,6 +40,8 @@ mod testrun;
 mod vars;
 mod yaml;
 
+pub mod recommend;
+
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
 pub use condition::{Expression, MAX_EXPRESSION};
