@@ -6,12 +6,17 @@
 //! table is printed with `--nocapture`. The held-back sessions were never looked at to set a number in
 //! `recommend`: what they miss, they miss.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use agentwall_action::{Action, Effect, Resource, Subject, Verb};
 use agentwall_policy::{
     Layer, Policy, Source, Variables, load,
-    recommend::{Input, Observation, ObservedSession, Options, Proposal, Standing, recommend},
+    recommend::{
+        Input, Observation, ObservedSession, Options, Proposal, Standing, is_library, recommend,
+    },
 };
 
 const TASKS: [&str; 5] = ["cargo", "git", "packages", "python", "shell"];
@@ -100,7 +105,7 @@ fn observations(trace: &Trace, sessions: std::ops::Range<usize>) -> Vec<Observat
                 },
                 derived: false,
             };
-            let library = line.verb == Verb::FileRead && line.object.contains(".so");
+            let library = line.verb == Verb::FileRead && is_library(Path::new(&line.object));
             all.push(observation.clone());
             if library {
                 observation.verb = Verb::FileExec;
@@ -332,11 +337,22 @@ fn universe(trace: &Trace, variables: &Variables) -> Vec<(Verb, Resource, bool)>
         .map(|l| (l.verb, resource(l.verb, &l.object, variables).to_string()))
         .collect();
     let mut all = BTreeMap::new();
+    let folders: BTreeMap<PathBuf, u64> = trace.lines.iter().fold(BTreeMap::new(), |mut m, l| {
+        if let Resource::Path(p) = resource(l.verb, &l.object, variables) {
+            *m.entry(p.path.parent().unwrap_or(&p.path).to_owned())
+                .or_default() |= l.sessions;
+        }
+        m
+    });
     for line in &trace.lines {
         let Resource::Path(p) = resource(line.verb, &line.object, variables) else {
             continue;
         };
         let folder = p.path.parent().unwrap_or(&p.path).to_owned();
+        // A folder that one session drew (of a hash) is no place that the task has.
+        if folders.get(&folder).is_none_or(|s| s.count_ones() < 2) {
+            continue;
+        }
         let names = [
             "notes.txt",
             "x.py",

@@ -28,7 +28,7 @@ use super::{
     cover::NeverCover,
     token::{
         Breadth, Segment, Shape, affix_segment, any_segment, extension, first_word, length_segment,
-        shape, shape_segment,
+        process_segment, shape, shape_segment,
     },
 };
 
@@ -193,6 +193,13 @@ impl<'a> Merger<'a> {
             part.bits += SEGMENT + BYTE * name.len() as i64;
             parts.insert(name, part);
         }
+        if let Some((numbers, merged)) = self.processes(node, prefix, nested) {
+            numbers
+                .iter()
+                .for_each(|n| drop(parts.remove(n.as_slice())));
+            cover.bits += merged.bits;
+            cover.patterns.extend(merged.patterns);
+        }
         let may = nested < NESTED && self.work < WORK && self.is_open(prefix);
         while may && self.work < WORK {
             let Some((names, merged)) = self.best(node, &parts, prefix, nested) else {
@@ -210,6 +217,38 @@ impl<'a> Merger<'a> {
             return tree;
         }
         cover
+    }
+
+    /// The numbers of processes below `/proc`, and of threads below a process, as one.
+    fn processes(
+        &mut self,
+        node: &Node,
+        prefix: &mut Vec<Segment>,
+        nested: usize,
+    ) -> Option<(Vec<Vec<u8>>, Cover)> {
+        let literal = |s: &Segment, name: &[u8]| *s == Segment::Literal(name.to_vec());
+        let here = match prefix.as_slice() {
+            [proc] => literal(proc, b"proc"),
+            [proc, _, task] => literal(proc, b"proc") && literal(task, b"task"),
+            _ => false,
+        };
+        if !here {
+            return None;
+        }
+        let number = |n: &&Vec<u8>| n.iter().all(u8::is_ascii_digit);
+        let numbers: Vec<Vec<u8>> = node.names.keys().filter(number).cloned().collect();
+        let mut merged = Node::default();
+        let children = numbers.iter().filter_map(|n| node.names.get(n));
+        children.for_each(|c| merged.add(c));
+        if merged.sessions.len() < self.sessions {
+            return None;
+        }
+        prefix.push(process_segment());
+        let mut cover = self.cover(&merged, prefix, nested + 1);
+        prefix.pop();
+        cover.bits += SEGMENT + self.beta * Breadth::Shape.bits() / 100;
+        self.permitted(&cover.patterns, &merged.verbs)
+            .then_some((numbers, cover))
     }
 
     /// The merge of names of this node that saves most, if one saves anything.

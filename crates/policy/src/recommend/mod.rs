@@ -136,6 +136,21 @@ impl Default for Options {
     }
 }
 
+/// Whether a path names a shared library (`libc.so.6`, `x.so`): what opens one maps it.
+pub fn is_library(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let Some(at) = name.windows(3).rposition(|w| w == b".so") else {
+        return false;
+    };
+    let version = |b: &u8| b.is_ascii_digit() || *b == b'.';
+    match &name[at + 3..] {
+        [] => at > 0,
+        [b'.', rest @ ..] => at > 0 && !rest.is_empty() && rest.iter().all(version),
+        _ => false,
+    }
+}
+
 /// A proposed rule and what speaks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProposedRule {

@@ -46,10 +46,7 @@ pub(crate) const NEVER: &[Entry] = &[
         id: "process-memory",
         tier: Tier::Never,
         actions: &["file.*"],
-        resources: &[
-            "/proc/**/{environ,mem,auxv,cmdline}",
-            "/proc/**/{fd,root,cwd}/**",
-        ],
+        resources: &["/proc/**/{environ,mem,auxv}"],
     },
     Entry {
         id: "metadata-service",

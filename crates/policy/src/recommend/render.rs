@@ -165,7 +165,8 @@ fn assign(
     mut patterns: Vec<Vec<Segment>>,
     objects: &BTreeMap<&[u8], (Object, Vec<usize>)>,
 ) -> Vec<Found> {
-    patterns.sort_by_key(|p| p.iter().all(Segment::is_literal));
+    let breadth = |p: &Vec<Segment>| -> i64 { p.iter().map(Segment::breadth_bits).sum() };
+    patterns.sort_by_key(|p| std::cmp::Reverse(breadth(p)));
     let mut covered: BTreeSet<(&[u8], Verb)> = BTreeSet::new();
     let mut found = Vec::new();
     for segments in patterns {

@@ -71,6 +71,15 @@ impl Segment {
         }
     }
 
+    /// The charge for what it lets in unseen.
+    pub const fn breadth_bits(&self) -> i64 {
+        match self {
+            Segment::Literal(_) => 0,
+            Segment::Pattern { breadth, .. } => breadth.bits(),
+            Segment::Below => Breadth::Below.bits(),
+        }
+    }
+
     /// Whether it is one name.
     pub fn is_literal(&self) -> bool {
         matches!(self, Segment::Literal(_))
@@ -197,14 +206,16 @@ pub(crate) fn shape_segment(names: &[&[u8]]) -> Option<Segment> {
 const SPELLED: usize = 16;
 
 fn drawn(class: Class, runs: &[&[u8]]) -> String {
-    let front = common_front(runs);
+    let front = word(common_front(runs));
     let length = runs.first().map_or(0, |r| r.len());
     let even = runs.iter().all(|r| r.len() == length);
+    // Numbers of one width mean something when they are padded, or as long as a year.
+    let padded = even && (length >= 4 || runs.iter().any(|r| length > 1 && r[0] == b'0'));
     if runs.iter().all(|r| *r == runs[0]) {
         return glob_escape(runs[0]);
     }
     match class {
-        Class::Digits if even && length <= 8 => "[0-9]".repeat(length),
+        Class::Digits if padded && length <= 8 => "[0-9]".repeat(length),
         Class::Hex if even && length <= 4 => "[0-9a-f]".repeat(length),
         Class::Random if even && length - front.len() <= SPELLED => {
             format!("{}{}", glob_escape(front), "?".repeat(length - front.len()))
@@ -215,11 +226,23 @@ fn drawn(class: Class, runs: &[&[u8]]) -> String {
     }
 }
 
+/// What of a common front of drawn runs was not drawn: letters, as the `tmp` of `tmp3gr8Eo8HxO`. Digits
+/// that a few samples share are chance, or the clock.
+fn word(front: &[u8]) -> &[u8] {
+    let letters = front.iter().take_while(|b| b.is_ascii_lowercase()).count();
+    &front[..if letters < 2 { 0 } else { letters }]
+}
+
 /// The segment for names of one length with something in common or drawn; at most [`SPELLED`] open
 /// bytes.
 pub(crate) fn length_segment(names: &[&[u8]]) -> Option<Segment> {
     let length = names.first()?.len();
-    let (front, back) = (common_front(names), common_back(names));
+    let front = common_front(names);
+    // As for one run: what is shared behind the last separator counts if it is a word.
+    let whole = whole_part(front).len();
+    let front = &front[..whole + word(&front[whole..]).len()];
+    let back = extension(names.first()?).filter(|e| names.iter().all(|n| n.ends_with(e)));
+    let back = back.unwrap_or_default();
     let open = length.checked_sub(front.len() + back.len())?;
     if length < 6 || open > SPELLED || open == 0 || names.iter().any(|n| n.len() != length) {
         return None;
@@ -280,20 +303,12 @@ fn common_front<'n>(names: &[&'n [u8]]) -> &'n [u8] {
     &first[..length]
 }
 
-fn common_back<'n>(names: &[&'n [u8]]) -> &'n [u8] {
-    let Some(first) = names.first() else {
-        return &[];
-    };
-    let front = common_front(names).len();
-    let same = |name: &&[u8]| {
-        let pairs = name.iter().rev().zip(first.iter().rev());
-        pairs
-            .take_while(|(a, b)| a == b)
-            .count()
-            .min(name.len() - front)
-    };
-    let length = names.iter().map(same).min().unwrap_or(0);
-    &first[first.len() - length..]
+/// Numbers of processes below `/proc`: the kernel draws them, however often one recurs.
+pub(crate) fn process_segment() -> Segment {
+    Segment::Pattern {
+        glob: "[0-9]*".into(),
+        breadth: Breadth::Shape,
+    }
 }
 
 /// Any name of a segment.
@@ -317,7 +332,7 @@ mod tests {
     fn drawn_names_have_a_shape() {
         for (names, glob) in [
             (
-                vec!["log-2026-11-21.txt", "log-2026-12-02.txt"],
+                vec!["log-2026-01-21.txt", "log-2026-12-02.txt"],
                 "log-2026-[0-9][0-9]-[0-9][0-9].txt",
             ),
             (vec!["tmp.2E12ZqcJLu", "tmp.3gr8Eo8HxO"], "tmp.??????????"),
@@ -331,6 +346,11 @@ mod tests {
                 "libx-????????????????.rlib",
             ),
             (vec!["v0.9", "v0.10"], "v0.*"),
+            (vec!["v0.7", "v0.3"], "v0.*"),
+            (
+                vec!["s-hod2g9ewfp-1ple81t", "s-hod2g3sq61-1u88w6s"],
+                "s-hod???????-???????",
+            ),
         ] {
             let shapes: Vec<_> = names.iter().map(|n| shape(n.as_bytes())).collect();
             assert!(
@@ -371,8 +391,8 @@ mod tests {
             "????????"
         );
         assert_eq!(
-            text(length_segment(&names(&["aaaaaa.x", "aabaaa.x"]))),
-            "aa?aaa.x"
+            text(length_segment(&names(&["aa1aa1.x", "aa1baa.x"]))),
+            "aa????.x"
         );
         assert_eq!(text(length_segment(&names(&["short", "other"]))), "-");
     }

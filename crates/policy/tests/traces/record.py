@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Records the traces that `recommend_traces.rs` measures on: ordinary tasks behind the wall.
 
-    crates/policy/tests/traces/record.py BINARY [--base DIR] [--sessions N] [TASK ...]
+    crates/policy/tests/traces/record.py BINARY [--base DIR] [--sessions N] [--seed TEXT] [TASK ...]
 
-Each task runs in N sessions (8), every one in a workspace of its own, with other file names, dates and
+Each task runs in N sessions (10), every one in a workspace of its own, with other file names, dates and
 contents: `agentwall run --learn` under the template `generic`. What the ledger then holds of a session
 is written to `TASK.txt` beside this file, each distinct action once:
 
@@ -14,7 +14,7 @@ BITS is a hexadecimal set of the sessions that did it (bit 0 is the first). In O
 workspace, home folder and temporary folder stand as ${workspace}, ${home} and ${tmp}.
 
 Needs git, python3, node, a Rust toolchain (hard-linked into the recorded home folder) and a folder
-outside /tmp and of every real home folder. Names are drawn from a fixed seed; what the tools draw by
+outside /tmp and of every real home folder. Names are drawn from a seed; what the tools draw by
 themselves (temporary names, hashes) differs from one recording to the next.
 """
 
@@ -171,8 +171,8 @@ TASKS = {"git": git, "cargo": cargo, "python": python, "packages": packages, "sh
 
 
 class Recorder:
-    def __init__(self, binary, base):
-        self.binary, self.base = binary, base
+    def __init__(self, binary, base, seed):
+        self.binary, self.base, self.seed = binary, base, seed
         self.state = os.path.join(base, "state")
 
     def home(self, task):
@@ -196,7 +196,7 @@ class Recorder:
                 "PYTHONDONTWRITEBYTECODE": "", "PYTHONNOUSERSITE": "1"}
 
     def session(self, task, number, home):
-        rng = random.Random(f"{task} {number}")
+        rng = random.Random(f"{self.seed} {task} {number}")
         root = os.path.join(self.base, "work", f"{rng.choice(WORDS)}-{number}")
         shutil.rmtree(root, ignore_errors=True)
         os.makedirs(root)
@@ -234,12 +234,13 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--base", default="/srv/agentwall-traces")
     parser.add_argument("--out", default=HERE)
-    parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--sessions", type=int, default=10)
+    parser.add_argument("--seed", default="2")
     parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
     args = parser.parse_args()
     args.base = os.path.realpath(args.base)
     for task in args.tasks or TASKS:
-        recorder = Recorder(os.path.abspath(args.binary), args.base)
+        recorder = Recorder(os.path.abspath(args.binary), args.base, args.seed)
         home = recorder.home(task)
         seen = {}
         for number in range(args.sessions):
