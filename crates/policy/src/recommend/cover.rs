@@ -281,7 +281,7 @@ mod tests {
             ("/w/**", "**/.git/hooks/**", true),
             ("/tmp/*", "/tmp/krb5cc_0", true),
             ("/tmp/tmp*", "/tmp/krb5cc_0", false),
-            ("/a/?", "/a/.", false),
+            ("/a/?", "/a/[.]", false),
             ("/a/**", "/a/**/?", true),
             ("/a/[.-]", "/a/[+-.]", true),
             ("/a/[+.]", "/a/[!+]", false),
