@@ -509,8 +509,9 @@ impl Broker {
     }
 }
 
-/// Whether the wall itself made what is at this path.
-fn wall_made(path: &Path) -> bool {
+/// Whether the wall itself made what is at this path: refused only by a rule that says so, not by the
+/// policy's default.
+pub fn wall_made(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     !bytes.starts_with(b"/")
         || bytes == b"/"

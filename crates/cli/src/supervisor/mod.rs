@@ -27,9 +27,11 @@ use agentwall_egress::Egress;
 use agentwall_engine::Engine;
 use agentwall_ledger::{
     AppendError, Entry, Log, Record,
-    entry::{Connect, DecisionRecord, Exec},
+    entry::{Connect, DecisionRecord, Exec, PolicyAnswer},
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
+
+use crate::answer;
 
 pub use asks::Asks;
 pub use channel::serve_control;
@@ -149,6 +151,7 @@ impl Supervisor {
         let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
         decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
         decision.exe = exe;
+        let decision = decision.said_by_policy(self.policy_answer(&event));
         self.note(match event.action.verb {
             Verb::ProcessExec => {
                 let argv: Vec<String> = event
@@ -175,6 +178,16 @@ impl Supervisor {
             }
             _ => Record::Decision(decision),
         });
+    }
+
+    /// What the policy alone says about the event's action: without a person's answer, and without
+    /// refusals for other reasons.
+    fn policy_answer(&self, event: &Event) -> PolicyAnswer {
+        let policy = self.engine.policy();
+        if policy.digest() != event.decision.policy {
+            return PolicyAnswer::default();
+        }
+        PolicyAnswer::of(&answer::of_policy(&policy, &event.action))
     }
 
     /// Serves the broker until the agent has ended or the broker is gone.
