@@ -1,7 +1,7 @@
 //! Recommendation on recorded traces: learned from some sessions, measured on others of the same task.
 //!
-//! The traces (`traces/*.txt`, made by `traces/record.py`) are ordinary tasks behind the wall, eight
-//! sessions each. From the first five a whole policy is proposed; the last three are decided with it by
+//! The traces (`traces/*.txt`, made by `traces/record.py`) are ordinary tasks behind the wall, ten
+//! sessions each. From the first five a whole policy is proposed; the last five are decided with it by
 //! the interpreter, and so is an attack set that mirrors the places and hosts of the escape suite. The
 //! table is printed with `--nocapture`. The held-back sessions were never looked at to set a number in
 //! `recommend`: what they miss, they miss.
@@ -130,7 +130,7 @@ fn propose(observations: &[Observation], here: &Variables) -> Proposal {
     let subject = Subject::agent("agent");
     recommend(&Input {
         observations,
-        sessions: &sessions(8),
+        sessions: &sessions(10),
         current: &[],
         variables: here,
         subject: &subject,

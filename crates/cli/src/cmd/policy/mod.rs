@@ -5,6 +5,7 @@ mod asked;
 mod decide;
 mod explain;
 mod files;
+mod recommend;
 mod unique;
 
 use std::{path::Path, process::ExitCode};
@@ -30,6 +31,7 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         }
         PolicyCommand::Templates => list(),
         PolicyCommand::Decide(args) => decide::main(&args),
+        PolicyCommand::Recommend(args) => recommend::main(&args),
     }
 }
 
