@@ -98,6 +98,7 @@ pub(crate) fn patterns(
             labels.iter().map(|(l, s)| (l.as_bytes(), s)).collect();
         for (segment, _) in merge_names(&names, sessions, beta) {
             if let Segment::Pattern { glob, .. } = segment {
+                let glob = not_bracketed(&glob);
                 merged(
                     verb,
                     text(protocol, &format!("{glob}.{parent}"), &port.to_string()),
@@ -127,6 +128,14 @@ pub(crate) fn patterns(
 
 fn text(protocol: Protocol, host: &str, port: &str) -> String {
     format!("{}://{host}:{port}", protocol.as_str())
+}
+
+/// A host that begins with a bracket would be read as an IPv6 address: a class there is any byte.
+fn not_bracketed(glob: &str) -> String {
+    match glob.strip_prefix('[').and_then(|g| g.split_once(']')) {
+        Some((_, rest)) => format!("?{rest}"),
+        None => glob.to_owned(),
+    }
 }
 
 fn host_text(e: &Endpoint) -> String {
@@ -236,6 +245,8 @@ mod tests {
         let one: Vec<(&str, u16, usize)> = hosts.iter().map(|h| (h.as_str(), 443, 0)).collect();
         assert!(found(&one).is_empty());
         // Shapes.
+        let hex = found(&[("ab.example.com", 443, 0), ("c1.example.com", 443, 1)]);
+        assert_eq!(hex, ["tcp://?[0-9a-f].example.com:443"]);
         let shaped = found(&[
             ("cdn-01.example.com", 443, 0),
             ("cdn-17.example.com", 443, 1),

@@ -3,7 +3,8 @@
 //! Written as the rules of a policy, so that the patterns are read, expanded and spelled like any
 //! other; nothing decides with it. An entry of the first tier is not proposed in any form, not even for
 //! the object that was seen. One of the second tier may be proposed by its own name if it was seen, and
-//! no wider pattern may cover it.
+//! no wider pattern may cover it. `dir{,/**}` is the name itself, whatever has it, and all below: a link by
+//! the name of a folder would be a way around.
 
 /// How an entry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,18 +60,18 @@ pub(crate) const NEVER: &[Entry] = &[
         tier: Tier::Never,
         actions: &["file.*", "process.*"],
         resources: &[
-            "${state}/**",
-            "~/.config/agentwall/**",
-            "~/.agentwall-layers/**",
-            "/etc/agentwall/**",
-            "/{var/tmp,tmp,dev/shm}/agentwall-[0-9]*/**",
+            "${state}{,/**}",
+            "~/.config/agentwall{,/**}",
+            "~/.agentwall-layers{,/**}",
+            "/etc/agentwall{,/**}",
+            "/{var/tmp,tmp,dev/shm}/agentwall-[0-9]*{,/**}",
         ],
     },
     Entry {
         id: "the-wall-sockets",
         tier: Tier::Never,
         actions: &["ipc.connect"],
-        resources: &["unix:${state}/**"],
+        resources: &["unix:${state}{,/**}"],
     },
     Entry {
         id: "start-up-files",
@@ -81,29 +82,29 @@ pub(crate) const NEVER: &[Entry] = &[
             "~/.{zshrc,zshenv,zprofile,zlogin,zlogout,kshrc,cshrc,tcshrc,login,logout}",
             "~/.{inputrc,xprofile,xinitrc,xsession,xsessionrc,pam_environment}",
             "~/.{vimrc,gvimrc,exrc,emacs,gdbinit,lldbinit,gitconfig,hgrc,wgetrc,curlrc}",
-            "~/.{vim,emacs.d,bash_completion.d,oh-my-zsh}/**",
-            "~/.config/{fish,zsh,git,nvim,autostart,systemd,environment.d,pip,nushell}/**",
-            "~/.local/share/{applications,systemd,dbus-1,bash-completion}/**",
+            "~/.{vim,emacs.d,bash_completion.d,oh-my-zsh}{,/**}",
+            "~/.config/{fish,zsh,git,nvim,autostart,systemd,environment.d,pip,nushell}{,/**}",
+            "~/.local/share/{applications,systemd,dbus-1,bash-completion}{,/**}",
             "~/.cargo/{config,config.toml,env}",
-            "~/{bin,.local/bin,.cargo/bin,go/bin,.npm-global/bin}/**",
-            "/{etc,usr,bin,sbin,lib,lib64,boot,opt,sys}/**",
-            "/{var/spool,var/lib,run/systemd,proc/sys}/**",
+            "~/{bin,.local/bin,.cargo/bin,go/bin,.npm-global/bin}{,/**}",
+            "/{etc,usr,bin,sbin,lib,lib64,boot,opt,sys}{,/**}",
+            "/{var/spool,var/lib,run/systemd,proc/sys}{,/**}",
         ],
     },
     Entry {
         id: "hooks",
         tier: Tier::Never,
         actions: CHANGES,
-        resources: &["**/{.git/hooks,.git/modules/**/hooks,.githooks,.husky,.hg/hgrc}/**"],
+        resources: &["**/{.git/hooks,.git/modules/**/hooks,.githooks,.husky,.hg/hgrc}{,/**}"],
     },
     Entry {
         id: "agents",
         tier: Tier::Never,
         actions: &["file.*"],
         resources: &[
-            "~/.{claude,codex,gemini,cursor,aider,continue,windsurf,qwen}/**",
+            "~/.{claude,codex,gemini,cursor,aider,continue,windsurf,qwen}{,/**}",
             "~/.claude.json",
-            "~/.config/{claude,codex,gemini,goose,opencode,github-copilot}/**",
+            "~/.config/{claude,codex,gemini,goose,opencode,github-copilot}{,/**}",
         ],
     },
     Entry {
@@ -111,7 +112,7 @@ pub(crate) const NEVER: &[Entry] = &[
         tier: Tier::Never,
         actions: CHANGES,
         resources: &[
-            "**/.{claude,codex,gemini,cursor}/**",
+            "**/.{claude,codex,gemini,cursor}{,/**}",
             "**/{.mcp.json,CLAUDE.md,AGENTS.md,GEMINI.md,agentwall.yaml,agentwall.yml}",
         ],
     },
@@ -122,7 +123,7 @@ pub(crate) const NEVER: &[Entry] = &[
         resources: &[
             "**/.git/{config,config.worktree,info/**}",
             "**/{.gitattributes,.gitmodules,.envrc,.env,.pre-commit-config.yaml}",
-            "**/{.github/workflows,.github/actions,.circleci,.vscode,.idea,.devcontainer}/**",
+            "**/{.github/workflows,.github/actions,.circleci,.vscode,.idea,.devcontainer}{,/**}",
             "**/{.gitlab-ci.yml,Jenkinsfile}",
         ],
     },

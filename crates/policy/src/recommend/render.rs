@@ -711,7 +711,7 @@ fn rule(out: &mut String, draft: &Draft, priority: i64) {
     };
     push(String::new());
     push(format!(
-        "  # {} observations of {} objects in {} of the sessions, {} to {}",
+        "  # observations: {}; objects: {}; sessions: {}; first {}, last {}",
         rule.entries.len(),
         rule.objects,
         rule.sessions.len(),
