@@ -6,6 +6,8 @@
 //! table is printed with `--nocapture`. The held-back sessions were never looked at to set a number in
 //! `recommend`: what they miss, they miss.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

@@ -112,6 +112,9 @@ impl<'a> Evidence<'a> {
                 Standing::Refused => refused.insert(key),
             };
             self.unwanted.push((o.verb, resource.clone()));
+            if o.standing == Standing::Asked {
+                self.leave_out(Reason::Asked, o.verb, resource);
+            }
             if let Some(entry) = never.holds(o.verb, resource) {
                 flagged
                     .entry(&o.session)

@@ -354,14 +354,17 @@ impl<'a> Merger<'a> {
     }
 }
 
+/// Names by what they share.
+type Groups<'n, K> = BTreeMap<K, Vec<&'n [u8]>>;
+
 /// Groups of names that may be one segment.
 fn candidates<'n>(names: &[&'n [u8]]) -> Vec<(Segment, Vec<&'n [u8]>)> {
     let mut found: Vec<(Segment, Vec<&[u8]>)> = Vec::new();
     let mut shapes: BTreeMap<Shape, Vec<&[u8]>> = BTreeMap::new();
     let mut words: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     let mut ends: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
-    let mut both: BTreeMap<(&[u8], &[u8]), Vec<&[u8]>> = BTreeMap::new();
-    let mut lengths: BTreeMap<(usize, Option<&[u8]>), Vec<&[u8]>> = BTreeMap::new();
+    let mut both: Groups<'n, (&[u8], &[u8])> = BTreeMap::new();
+    let mut lengths: Groups<'n, (usize, Option<&[u8]>)> = BTreeMap::new();
     for name in names.iter().copied() {
         if let Some(shape) = shape(name) {
             shapes.entry(shape).or_default().push(name);

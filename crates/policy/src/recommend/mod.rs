@@ -3,8 +3,8 @@
 //! Input are recorded actions with their evidence, and the policy in force. Output are the rules that
 //! the policy does not give yet, as a policy file with reasons, tests and evidence, for a person to
 //! review; nothing is taken over by itself. The parts: `evidence` says which actions count, `merge`
-//! turns paths into patterns, `network` endpoints, `cover` keeps them off the never-cover set, `render`
-//! writes the file, `estimate` says how much was probably not seen.
+//! turns paths into patterns, `network` endpoints, `cover` keeps them off the never-cover set, `patterns`
+//! gives every action to a pattern, `render` and `examples` write the file, `estimate` says how much was probably not seen.
 //!
 //! Poisoning: who can act can suggest. So nothing is learned from an action that was refused, asked
 //! about or approved, in any session; nothing at all from a session in which a person rejected a
@@ -19,9 +19,11 @@
 mod cover;
 mod estimate;
 mod evidence;
+mod examples;
 mod merge;
 mod network;
 mod never;
+mod patterns;
 mod render;
 mod token;
 

@@ -38,6 +38,9 @@ pub(crate) struct EndpointText {
     pub internal: bool,
 }
 
+/// Which sessions used what, by the place it has in common with others.
+type Uses<Place, What> = BTreeMap<Place, BTreeMap<What, BTreeSet<usize>>>;
+
 /// The first port that needs no privilege.
 const UNPRIVILEGED: u16 = 1024;
 
@@ -55,12 +58,9 @@ pub(crate) fn patterns(
     refused: &dyn Fn(Verb, &str) -> bool,
 ) -> BTreeMap<Verb, BTreeSet<EndpointText>> {
     let mut found: BTreeMap<Verb, BTreeSet<EndpointText>> = BTreeMap::new();
-    let mut hosts: BTreeMap<(Verb, Protocol, u16, String), BTreeMap<String, BTreeSet<usize>>> =
-        BTreeMap::new();
-    let mut addresses: BTreeMap<(Verb, Protocol, u16, IpAddr), BTreeMap<IpAddr, BTreeSet<usize>>> =
-        BTreeMap::new();
-    let mut ports: BTreeMap<(Verb, Protocol, String), BTreeMap<u16, BTreeSet<usize>>> =
-        BTreeMap::new();
+    let mut hosts: Uses<(Verb, Protocol, u16, String), String> = BTreeMap::new();
+    let mut addresses: Uses<(Verb, Protocol, u16, IpAddr), IpAddr> = BTreeMap::new();
+    let mut ports: Uses<(Verb, Protocol, String), u16> = BTreeMap::new();
     for peer in peers {
         let e = &peer.endpoint;
         let literal = EndpointText {
