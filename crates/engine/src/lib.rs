@@ -269,4 +269,29 @@ mod tests {
         }
         assert_eq!(engine.decide(&action), wanted);
     }
+
+    #[test]
+    fn learning_marks_what_goes_ahead_and_decides_as_before() {
+        let text = "agentwall: 1\nrules:\n  - {id: w, action: file.read, resource: /w/**, effect: allow}\n  \
+                    - {id: c, action: file.write, resource: /w/**, effect: isolate}\n  \
+                    - {id: q, action: file.delete, resource: /w/**, effect: ask}\n";
+        let source = Source::new("t", text, Layer::User);
+        let policy = Arc::new(load(&[source], &Variables::default()).unwrap());
+        let engine = || Engine::new(Arc::clone(&policy), Subject::agent("a"), Facts::default());
+        let (plain, learning) = (engine(), engine().learning());
+        assert!(learning.is_learning() && !plain.is_learning());
+        for verb in [
+            Verb::FileRead,
+            Verb::FileWrite,
+            Verb::FileDelete,
+            Verb::FileChmod,
+        ] {
+            let action = plain.action(verb, Resource::path("/w/x"));
+            let (before, after) = (plain.decide(&action), learning.decide(&action));
+            assert_eq!((before.effect, &before.rule), (after.effect, &after.rule));
+            let marked = after.monitors == [LEARN_MARK];
+            assert_eq!(marked, after.effect.proceeds(), "{verb}");
+            assert!(before.is_silent());
+        }
+    }
 }

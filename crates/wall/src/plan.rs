@@ -812,4 +812,33 @@ mod tests {
         assert_eq!(unescape_octal(b"/a\\040b\\134c"), PathBuf::from("/a b\\c"));
         assert_eq!(unescape_octal(b"/plain\\"), PathBuf::from("/plain\\"));
     }
+
+    /// A learning session sees every open; what is denied stays as absent as without.
+    #[test]
+    fn learning_traps_what_may_go_ahead_and_opens_nothing() {
+        let text = "agentwall: 1\nrules:\n  - {id: etc, action: file.read, resource: /etc/**, effect: allow}\n  \
+                    - {id: no, priority: 1, action: file.*, resource: [/etc/ssl/**, /usr/**], effect: deny}\n";
+        let source = agentwall_policy::Source::new("t", text, agentwall_policy::Layer::User);
+        let policy = agentwall_policy::load(&[source], &Default::default()).expect("it loads");
+        let view = |learning| {
+            let input = PlanInput {
+                policy: &policy,
+                subject: &Subject::agent("a"),
+                facts: &Facts::default(),
+                protected: &[],
+                replaced: REPLACED,
+                mounts: &[],
+                learning,
+            };
+            plan(&input).expect("this host can be looked at")
+        };
+        let (plain, learning) = (view(false), view(true));
+        assert!(!plain.trap_reads && learning.trap_reads);
+        let hidden = |v: &FileView| -> Vec<PathBuf> {
+            let nodes = v.nodes.iter().filter(|n| n.placement.hidden);
+            nodes.map(|n| n.path.clone()).collect()
+        };
+        assert!(hidden(&plain).contains(&PathBuf::from("/usr")));
+        assert_eq!(hidden(&plain), hidden(&learning));
+    }
 }
