@@ -1,21 +1,22 @@
 //! Recommendation on recorded traces: learned from some sessions, measured on others of the same task.
 //!
 //! The traces (`traces/*.txt`, made by `traces/record.py`) are ordinary tasks behind the wall, ten
-//! sessions each. From the first five a whole policy is proposed; the last five are decided with it by
-//! the interpreter, and so is an attack set that mirrors the places and hosts of the escape suite. The
-//! table is printed with `--nocapture`. The held-back sessions were never looked at to set a number in
-//! `recommend`: what they miss, they miss.
+//! sessions each. From the first five a whole policy is proposed. The last five are decided with it in
+//! the compiled form that the engine uses (the interpreter must agree), and so is an attack set that
+//! mirrors the places and hosts of the escape suite. `--nocapture` prints the table. The held-back
+//! sessions were never looked at to set a number in `recommend`: what they miss, they miss.
 
 #![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use agentwall_action::{Action, Effect, Resource, Subject, Verb};
+use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb};
 use agentwall_policy::{
-    Layer, Policy, Source, Variables, load,
+    Compiled, Layer, Policy, Source, Variables, load,
     recommend::{
         Input, Observation, ObservedSession, Options, Proposal, Standing, is_library, recommend,
     },
@@ -142,17 +143,27 @@ fn propose(observations: &[Observation], here: &Variables) -> Proposal {
     .unwrap()
 }
 
-fn policy(proposal: &Proposal, variables: &Variables) -> Policy {
-    load(
-        &[Source::new("proposal", proposal.text.clone(), Layer::User)],
-        variables,
-    )
-    .unwrap()
+/// The proposal as the wall decides with it, and as the interpreter does.
+struct InForce {
+    compiled: Compiled,
+    policy: Arc<Policy>,
 }
 
-fn goes_ahead(policy: &Policy, verb: Verb, resource: Resource) -> bool {
+fn in_force(proposal: &Proposal, variables: &Variables) -> InForce {
+    let source = Source::new("proposal", proposal.text.clone(), Layer::User);
+    let policy = Arc::new(load(&[source], variables).unwrap());
+    let subject = Subject::agent("agent");
+    InForce {
+        compiled: Compiled::new(Arc::clone(&policy), &subject, &Facts::default()),
+        policy,
+    }
+}
+
+fn goes_ahead(by: &InForce, verb: Verb, resource: Resource) -> bool {
     let action = Action::new(Subject::agent("agent"), verb, resource);
-    policy.decide(&action).effect.proceeds()
+    let decision = by.compiled.decide(&action);
+    assert_eq!(decision, by.policy.decide(&action));
+    decision.effect.proceeds()
 }
 
 /// What no session needed and no policy should give.
@@ -384,7 +395,7 @@ fn held_back_sessions_go_ahead_and_attacks_do_not() {
         let trace = trace(task);
         let training = observations(&trace, 0..TRAINING);
         let proposal = propose(&training, &here);
-        let policy = policy(&proposal, &here);
+        let policy = in_force(&proposal, &here);
         // The sessions that were not learned from, told in today's folders.
         let (mut all, mut passed, mut worst) = (0usize, 0usize, 1.0f64);
         let mut missed = Vec::new();
