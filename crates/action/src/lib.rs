@@ -25,7 +25,7 @@ pub use facts::{Auth, Facts, Session};
 pub use resource::{
     Endpoint, ObjectKind, PathResource, Protocol, Resource, ResourceParseError, is_within,
 };
-pub use text::{escape_bytes, escape_text};
+pub use text::{escape_bytes, escape_text, unescape_bytes};
 pub use verb::{UnknownVerb, Verb, VerbFamily};
 
 use serde::{Deserialize, Serialize};

@@ -29,6 +29,40 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes that [`escape_bytes`] (or [`escape_text`]) showed as this text; `None` for a text that
+/// neither of them writes.
+pub fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let mut after = rest[at + 1..].chars();
+        let kind = after.next()?;
+        rest = after.as_str();
+        match kind {
+            '\\' => out.push(b'\\'),
+            'n' => out.push(b'\n'),
+            'r' => out.push(b'\r'),
+            't' => out.push(b'\t'),
+            'u' => {
+                let (digits, left) = rest.strip_prefix('{')?.split_once('}')?;
+                let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = left;
+            }
+            'x' => {
+                let (digits, left) = rest.split_at_checked(2)?;
+                out.push(u8::from_str_radix(digits, 16).ok()?);
+                rest = left;
+            }
+            _ => return None,
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    // One spelling only: what could have been written in another way was not written by us.
+    (escape_bytes(&out) == text).then_some(out)
+}
+
 fn push(out: &mut String, c: char) {
     match c {
         '\\' => out.push_str("\\\\"),
@@ -58,5 +92,38 @@ mod tests {
         assert_eq!(escape_text("a\x1b[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert_eq!(escape_text("naïve\\n"), "naïve\\\\n");
         assert_eq!(escape_bytes(b"x\xff\ny"), "x\\xff\\ny");
+    }
+
+    #[test]
+    fn what_was_escaped_comes_back_and_nothing_else_does() {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16
+        };
+        // Bytes that mean something to the escaping are frequent.
+        let bytes = b"\\nxu{}07f\n\t\xff\xc3\xa9\xe2\x80\xaea/";
+        for _ in 0..20_000 {
+            let length = next() % 12;
+            let text: Vec<u8> = (0..length)
+                .map(|_| bytes[next() as usize % bytes.len()])
+                .collect();
+            let shown = escape_bytes(&text);
+            assert_eq!(
+                unescape_bytes(&shown).as_deref(),
+                Some(&text[..]),
+                "{shown}"
+            );
+            if let Ok(shown) = std::str::from_utf8(&text)
+                && let Some(bytes) = unescape_bytes(shown)
+            {
+                assert_eq!(escape_bytes(&bytes), shown);
+            }
+        }
+        for wrong in [
+            "\\", "\\q", "\\x", "\\x6", "\\x61", "\\u{61}", "\\u{zz}", "\\u{", "a\nb", "\\xF0",
+        ] {
+            assert_eq!(unescape_bytes(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -111,6 +111,9 @@ pub struct RunArgs {
     /// How long a question waits before it is denied, for example 90, 90s, 10m
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
     pub ask_timeout: Duration,
+    /// Record every distinct action that goes ahead, for 'agentwall policy recommend' (slower)
+    #[arg(long)]
+    pub learn: bool,
     /// The command and its arguments
     // Without hyphens: a mistyped option must not become the command.
     #[arg(required = true, trailing_var_arg = true,

@@ -66,6 +66,7 @@ pub fn prepare(
     name: &str,
     workspace: &Path,
     session: &str,
+    learning: bool,
 ) -> Result<Prepared> {
     planned(state, sources, name, workspace, session, check_requirement)
 }
@@ -103,6 +104,7 @@ pub fn planned(
             protected,
             replaced: REPLACED,
             mounts: &mounts,
+            learning,
         })
     };
     let mut view = plan(&protected)?;
@@ -132,7 +134,8 @@ pub fn planned(
     if protected.len() > known {
         view = plan(&protected)?;
     }
-    let engine = Arc::new(Engine::new(policy, subject, facts));
+    let engine = Engine::new(policy, subject, facts);
+    let engine = Arc::new(if learning { engine.learning() } else { engine });
     Ok(Prepared {
         engine,
         view,

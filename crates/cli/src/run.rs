@@ -62,8 +62,8 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
                 .collect(),
         },
     )?;
-    let prepared =
-        prepare::prepare(&state, sources, &name, &workspace, session.id()).and_then(|prepared| {
+    let prepared = prepare::prepare(&state, sources, &name, &workspace, session.id(), args.learn)
+        .and_then(|prepared| {
             let policy = prepared.engine.policy();
             session.keep_policy(&prepared.sources, &prepared.variables, &policy)?;
             Ok(prepared)
@@ -174,6 +174,9 @@ fn conduct(
         },
         Err(_) => SessionEnd::default(),
     };
+    if let Some(gap) = supervisor.learned.gap() {
+        supervisor.note(Record::Gap(gap));
+    }
     let recorded = supervisor.seal(Record::SessionEnd(end));
     let _ = gone.join();
     let _ = std::fs::remove_dir(stage(session));

@@ -48,7 +48,7 @@ pub fn main(args: SelftestArgs) -> Result<ExitCode> {
 
 /// Builds a wall, collects the canaries' results, tears it down.
 pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<Vec<CanaryResult>> {
-    let prepared = prepare::prepare(state, sources, "selftest", workspace, "selftest")?;
+    let prepared = prepare::prepare(state, sources, "selftest", workspace, "selftest", false)?;
     let place = state
         .root()
         .join(format!("selftest-{}", std::process::id()));

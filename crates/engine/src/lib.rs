@@ -36,7 +36,11 @@ pub struct Engine {
     facts: Facts,
     /// Decisions that were a plain allow or isolate, per verb in the order of [`Verb::ALL`].
     plain: Vec<AtomicU64>,
+    learning: bool,
 }
+
+/// What marks the decisions of a learning engine, in the place of a `monitor` rule's id.
+pub const LEARN_MARK: &str = "agentwall:learn";
 
 /// A policy, and what became of compiling it. The two always change together: who decides holds one
 /// of these for the whole decision.
@@ -70,7 +74,21 @@ impl Engine {
             subject,
             facts,
             plain: Verb::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            learning: false,
         }
+    }
+
+    /// The same engine, which marks everything that goes ahead with [`LEARN_MARK`], as a `monitor`
+    /// rule about everything would: what is marked is recorded. It decides what it decided before.
+    #[must_use]
+    pub fn learning(mut self) -> Engine {
+        self.learning = true;
+        self
+    }
+
+    /// Whether this engine marks what goes ahead.
+    pub fn is_learning(&self) -> bool {
+        self.learning
     }
 
     /// The policy in force.
@@ -121,6 +139,9 @@ impl Engine {
                 decision.effect = Effect::Allow;
                 decision.reason = format!("approved for {}: {}", grant.scope, decision.reason);
             }
+        }
+        if self.learning && decision.effect.proceeds() {
+            decision.monitors.push(LEARN_MARK.to_owned());
         }
         decision
     }
@@ -247,5 +268,30 @@ mod tests {
             assert_eq!(engine.decide(&action), wanted);
         }
         assert_eq!(engine.decide(&action), wanted);
+    }
+
+    #[test]
+    fn learning_marks_what_goes_ahead_and_decides_as_before() {
+        let text = "agentwall: 1\nrules:\n  - {id: w, action: file.read, resource: /w/**, effect: allow}\n  \
+                    - {id: c, action: file.write, resource: /w/**, effect: isolate}\n  \
+                    - {id: q, action: file.delete, resource: /w/**, effect: ask}\n";
+        let source = Source::new("t", text, Layer::User);
+        let policy = Arc::new(load(&[source], &Variables::default()).unwrap());
+        let engine = || Engine::new(Arc::clone(&policy), Subject::agent("a"), Facts::default());
+        let (plain, learning) = (engine(), engine().learning());
+        assert!(learning.is_learning() && !plain.is_learning());
+        for verb in [
+            Verb::FileRead,
+            Verb::FileWrite,
+            Verb::FileDelete,
+            Verb::FileChmod,
+        ] {
+            let action = plain.action(verb, Resource::path("/w/x"));
+            let (before, after) = (plain.decide(&action), learning.decide(&action));
+            assert_eq!((before.effect, &before.rule), (after.effect, &after.rule));
+            let marked = after.monitors == [LEARN_MARK];
+            assert_eq!(marked, after.effect.proceeds(), "{verb}");
+            assert!(before.is_silent());
+        }
     }
 }

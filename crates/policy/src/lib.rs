@@ -44,6 +44,7 @@ mod advise;
 mod detail;
 mod facts_read;
 mod pattern_text;
+pub mod recommend;
 
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
 pub use advise::{

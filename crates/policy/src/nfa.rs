@@ -110,7 +110,7 @@ impl Nfa {
     }
 
     /// The step that leaves state `state`; `None` for the accepting one.
-    fn step_at(&self, state: usize) -> Option<Step> {
+    pub(crate) fn step_at(&self, state: usize) -> Option<Step> {
         match self.literal.get(state) {
             Some(b) => Some(Step::Byte(ByteSet::single(*b))),
             None => self.rest.get(state - self.literal.len()).copied(),

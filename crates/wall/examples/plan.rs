@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         protected: &[],
         replaced: REPLACED,
         mounts: &host_mounts()?,
+        learning: false,
     })?;
     println!(
         "reads trapped: {}, brokered writes: {}",

@@ -370,14 +370,41 @@ impl Broker {
     /// Decides on the aspects of one operation. What the wall itself provides (`/proc`, `/dev`)
     /// is refused only by a rule that says so, not by the policy's default.
     fn decide(&self, actions: Vec<Action>) -> Option<(Action, Decision)> {
-        let actions = actions
+        let actions: Vec<Action> = actions
             .into_iter()
             .filter(|a| match &a.resource {
                 Resource::Path(p) if wall_made(&p.path) => self.engine.decide(a).rule.is_some(),
                 _ => true,
             })
             .collect();
+        if self.engine.is_learning() {
+            self.note_each(&actions);
+        }
         self.engine.decide_all(actions)
+    }
+
+    /// Reports every aspect of an operation that goes ahead but the first, which stands for it in
+    /// the decision. Only a learning session needs them all: a rename of one name to another is two
+    /// permissions.
+    fn note_each(&self, actions: &[Action]) {
+        let decided: Vec<Decision> = actions.iter().map(|a| self.engine.decide(a)).collect();
+        if decided.iter().any(|d| !d.effect.proceeds()) {
+            return;
+        }
+        // The one that `decide_all` picks: the first of the strictest.
+        let strictest = decided.iter().map(|d| d.effect).max();
+        let chosen = decided.iter().position(|d| Some(d.effect) == strictest);
+        for (index, (action, decision)) in actions.iter().zip(decided).enumerate() {
+            if Some(index) != chosen {
+                self.report(Event {
+                    action: action.clone(),
+                    decision,
+                    actor: Actor::default(),
+                    binding: binding_none(),
+                    enforced_by: "broker".to_owned(),
+                });
+            }
+        }
     }
 
     /// The common end of every operation: refuses, asks, or carries out.
@@ -488,8 +515,9 @@ impl Broker {
     }
 }
 
-/// Whether the wall itself made what is at this path.
-fn wall_made(path: &Path) -> bool {
+/// Whether the wall itself made what is at this path: refused only by a rule that says so, not by the
+/// policy's default.
+pub fn wall_made(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     !bytes.starts_with(b"/")
         || bytes == b"/"

@@ -35,7 +35,7 @@ mod seccomp;
 mod sys;
 pub mod wire;
 
-pub use broker::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry};
+pub use broker::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry, wall_made};
 pub use canary::{Canaries, CanaryResult};
 pub use landlock_floor::abi as landlock_abi;
 pub use launch::{LaunchError, Report, Spec, Wall, launch};

@@ -139,6 +139,9 @@ pub struct PlanInput<'a> {
     pub replaced: &'a [&'a str],
     /// Mount points of the host, see [`host_mounts`].
     pub mounts: &'a [PathBuf],
+    /// Whether everything that may go ahead is to be seen, as if a `monitor` rule were about it.
+    /// What is certainly denied stays what it is without: absent.
+    pub learning: bool,
 }
 
 /// The view could not be planned.
@@ -447,7 +450,8 @@ impl<'a> Planner<'a> {
         Answer {
             effects: BTreeSet::from([decision.effect]),
             uniform: !uncertain && decision.errors.is_empty(),
-            monitored: !decision.monitors.is_empty(),
+            monitored: !decision.monitors.is_empty()
+                || (self.input.learning && (uncertain || decision.effect != Effect::Deny)),
             rule: decision.rule,
         }
     }
@@ -522,9 +526,10 @@ impl<'a> Planner<'a> {
                 .policy
                 .region(self.input.subject, verb, dir, except, self.input.facts);
         Answer {
+            monitored: region.monitored
+                || (self.input.learning && region.effects.iter().any(|e| *e != Effect::Deny)),
             effects: region.effects,
             uniform: region.uniform,
-            monitored: region.monitored,
             rule: region.rule,
         }
     }
@@ -819,5 +824,34 @@ mod tests {
     fn mountinfo_escapes_are_undone() {
         assert_eq!(unescape_octal(b"/a\\040b\\134c"), PathBuf::from("/a b\\c"));
         assert_eq!(unescape_octal(b"/plain\\"), PathBuf::from("/plain\\"));
+    }
+
+    /// A learning session sees every open; what is denied stays as absent as without.
+    #[test]
+    fn learning_traps_what_may_go_ahead_and_opens_nothing() {
+        let text = "agentwall: 1\nrules:\n  - {id: etc, action: file.read, resource: /etc/**, effect: allow}\n  \
+                    - {id: no, priority: 1, action: file.*, resource: [/etc/ssl/**, /usr/**], effect: deny}\n";
+        let source = agentwall_policy::Source::new("t", text, agentwall_policy::Layer::User);
+        let policy = agentwall_policy::load(&[source], &Default::default()).expect("it loads");
+        let view = |learning| {
+            let input = PlanInput {
+                policy: &policy,
+                subject: &Subject::agent("a"),
+                facts: &Facts::default(),
+                protected: &[],
+                replaced: REPLACED,
+                mounts: &[],
+                learning,
+            };
+            plan(&input).expect("this host can be looked at")
+        };
+        let (plain, learning) = (view(false), view(true));
+        assert!(!plain.trap_reads && learning.trap_reads);
+        let hidden = |v: &FileView| -> Vec<PathBuf> {
+            let nodes = v.nodes.iter().filter(|n| n.placement.hidden);
+            nodes.map(|n| n.path.clone()).collect()
+        };
+        assert!(hidden(&plain).contains(&PathBuf::from("/usr")));
+        assert_eq!(hidden(&plain), hidden(&learning));
     }
 }

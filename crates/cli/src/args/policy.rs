@@ -21,6 +21,8 @@ pub enum PolicyCommand {
     Decide(DecideArgs),
     /// Tell where each rule is enforced on this host, and whether exactly
     Enforcement(EnforcementArgs),
+    /// Propose the least rules that explain what was observed
+    Recommend(RecommendArgs),
 }
 
 /// `agentwall policy check`, `agentwall policy test`.
@@ -113,4 +115,39 @@ pub struct DecideArgs {
     /// The workspace that ${workspace} stands for [default: the current folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,
+}
+
+/// `agentwall policy recommend`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall run --learn -- make test      record what a task does, twice or more\n  \
+    agentwall policy recommend              the rules that the policy in force lacks\n  \
+    agentwall policy recommend --whole --session k3f9 --session m4g2 > learned.yaml\n\n\
+    Nothing is taken over: the output is a policy file with evidence as comments, to be reviewed and \
+    appended. Nothing is learned from what was refused, asked about or approved, nor from a session in \
+    which a question was rejected or a secret was tried. A pattern with a wildcard needs evidence from \
+    several sessions; one session yields only the very objects it used."
+)]
+pub struct RecommendArgs {
+    /// Sessions: id, prefix or name; may be repeated [default: those of the workspace]
+    #[arg(long, value_name = "SESSION")]
+    pub session: Vec<String>,
+    /// The log's folder [default: this user's log]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub ledger: Option<PathBuf>,
+    /// The policy in force [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "whole")]
+    pub policy: Option<PathBuf>,
+    /// Propose a whole policy, as if none were in force
+    #[arg(long)]
+    pub whole: bool,
+    /// Different sessions that a pattern with a wildcard needs
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub min_sessions: usize,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

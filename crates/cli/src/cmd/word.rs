@@ -33,6 +33,7 @@ pub fn main(agent: Agent, args: WordArgs) -> Result<ExitCode> {
         name: Some(agent.as_str().to_owned()),
         ending: Ending::default(),
         ask_timeout: ASK_TIMEOUT,
+        learn: false,
         command,
         user_policy: Some(policy),
     })

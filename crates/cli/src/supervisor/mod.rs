@@ -7,6 +7,7 @@
 mod asks;
 mod channel;
 mod gate;
+mod learned;
 pub mod opening;
 mod terminal;
 
@@ -26,13 +27,16 @@ use agentwall_egress::Egress;
 use agentwall_engine::Engine;
 use agentwall_ledger::{
     AppendError, Entry, Log, Record,
-    entry::{Connect, DecisionRecord, Exec},
+    entry::{Connect, DecisionRecord, Exec, PolicyAnswer},
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
+
+use crate::answer;
 
 pub use asks::Asks;
 pub use channel::serve_control;
 pub use gate::SupervisorGate;
+pub use learned::Learned;
 pub use terminal::{TerminalRelay, standard_terminals};
 
 /// How the agent ended.
@@ -58,6 +62,8 @@ pub struct Supervisor {
     out: Mutex<UnixStream>,
     pub(crate) asks: Asks,
     pub(crate) egress: OnceLock<Egress>,
+    /// What a learning session has recorded.
+    pub learned: Learned,
     failed: AtomicBool,
 }
 
@@ -88,6 +94,7 @@ impl Supervisor {
             decisions: Mutex::default(),
             out: Mutex::new(socket),
             egress: OnceLock::new(),
+            learned: Learned::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -137,10 +144,14 @@ impl Supervisor {
         *lock(&self.decisions)
             .entry(event.decision.effect.to_string())
             .or_default() += 1;
+        if !self.learned.is_news(&event) {
+            return;
+        }
         let exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
         let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
         decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
         decision.exe = exe;
+        let decision = decision.said_by_policy(self.policy_answer(&event));
         self.note(match event.action.verb {
             Verb::ProcessExec => {
                 let argv: Vec<String> = event
@@ -167,6 +178,16 @@ impl Supervisor {
             }
             _ => Record::Decision(decision),
         });
+    }
+
+    /// What the policy alone says about the event's action: without a person's answer, and without
+    /// refusals for other reasons.
+    fn policy_answer(&self, event: &Event) -> PolicyAnswer {
+        let policy = self.engine.policy();
+        if policy.digest() != event.decision.policy {
+            return PolicyAnswer::default();
+        }
+        PolicyAnswer::of(&answer::of_policy(&policy, &event.action))
     }
 
     /// Serves the broker until the agent has ended or the broker is gone.

@@ -1,14 +1,17 @@
 //! The first entries of a session: policy and start, durable before the wall's parts are joined; then
 //! what was found out while it was built: the self-test and what is hidden.
 
-use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
     Record,
-    entry::{Canary, Mask, PolicyRecord, PolicySource, Selftest, SessionStart, User},
+    entry::{
+        Canary, Mask, PolicyRecord, PolicySource, PolicyVariables, Selftest, SessionStart, User,
+    },
     hash::sha256_hex,
 };
+use agentwall_policy::Variables;
 use agentwall_wall::Report;
 
 use crate::prepare::Prepared;
@@ -41,9 +44,21 @@ pub fn begin(command: &[OsString], prepared: &Prepared) -> [Record; COUNT as usi
                 uid: rustix::process::getuid().as_raw(),
                 name: std::env::var("USER").unwrap_or_default(),
             },
+            variables: Some(variables(&prepared.variables)),
             ..SessionStart::default()
         }),
     ]
+}
+
+/// The values of the policy's variables as the ledger has them.
+fn variables(values: &Variables) -> PolicyVariables {
+    let text = |path: &Option<PathBuf>| path.as_deref().map(PolicyVariables::text);
+    PolicyVariables {
+        workspace: text(&values.workspace),
+        home: text(&values.home),
+        tmp: text(&values.tmp),
+        state: text(&values.state),
+    }
 }
 
 /// What was found out while the wall was built.

@@ -132,6 +132,11 @@ pub fn texts(map: &mut BTreeMap<String, String>, limit: usize) {
     }
 }
 
+/// Whether a text ends in the mark of a cut.
+pub fn is_cut(text: &str) -> bool {
+    cut_count(text).is_some()
+}
+
 /// The number in the mark at the end of a text that was cut, and the mark's length.
 fn cut_count(text: &str) -> Option<(usize, usize)> {
     let start = text.rfind("\u{2026}[")?;

@@ -1,9 +1,10 @@
 //! What AgentWall logs: one canonical JSON object per entry.
 //!
-//! `{"v":1,"type":…,"time":…,"session":…,"seq":…, …fields of the type}`, no white space, keys in
+//! `{"v":N,"type":…,"time":…,"session":…,"seq":…, …fields of the type}`, no white space, keys in
 //! the order of the structs in [`records`], absent options left out, integers only. Two equal
 //! records have equal bytes. `seq` counts the entries of one session from 0, so that a reader sees
-//! a gap.
+//! a gap. `v` is the lowest format that has all fields of the entry: 2 for decisions and session
+//! starts, which tell enough to be replayed (see [`Entry::recall`]), 1 for everything else.
 //!
 //! Writing never fails: text that is too long is cut and says so (see [`clip`]), so that an agent
 //! cannot keep an action out of the log by giving it a long name. Reading never loses anything:
@@ -11,20 +12,24 @@
 //! [`Record::Other`], neither trusted nor refused.
 
 pub mod clip;
+mod facts;
+mod recall;
 pub mod records;
 mod time;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
+pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::time::rfc3339_ms;
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
 
-/// The version of the format written here.
-pub const VERSION: u64 = 1;
+/// The newest format that is written and read here.
+pub const VERSION: u64 = 2;
 
 /// One entry of the ledger.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,7 +160,7 @@ impl Entry {
     /// Reads an entry.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
         let head: Head<'_> = serde_json::from_slice(bytes).unwrap_or_default();
-        if head.v == Some(VERSION)
+        if head.v.is_some_and(|v| (1..=VERSION).contains(&v))
             && let Some(entry) = read_known(head.kind.as_deref().unwrap_or_default(), bytes)
             && write(&entry) == bytes
         {
@@ -218,9 +223,9 @@ struct WireIn<T> {
     body: T,
 }
 
-fn wire<T: Serialize>(entry: &Entry, kind: &str, body: &T) -> Vec<u8> {
+fn wire<T: Serialize + records::FormatOf>(entry: &Entry, kind: &str, body: &T) -> Vec<u8> {
     let wire = WireOut {
-        v: VERSION,
+        v: body.format(),
         r#type: kind,
         time: &entry.time,
         session: &entry.session,

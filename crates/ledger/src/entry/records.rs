@@ -1,6 +1,6 @@
 //! The fields of each type of entry. The order of the fields is the order in the entry; adding a
 //! field makes older readers see the entry as unknown, so a field that most entries have belongs
-//! to a new `v`.
+//! to a new `v`: see [`FormatOf`].
 //!
 //! Verbs and effects are text here, not the types of the vocabulary: an old reader must read the
 //! log of a newer writer. Text that an agent chooses (paths, arguments, names) is stored as it is
@@ -12,7 +12,10 @@ use agentwall_action::{Action, Decision, Resource, escape_bytes};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::clip::{self, Clip};
+use super::{
+    clip::{self, Clip},
+    facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables},
+};
 use crate::hash::sha256_hex;
 
 /// A session began.
@@ -34,6 +37,15 @@ pub struct SessionStart {
     pub enforcement: BTreeMap<String, String>,
     /// Who started it.
     pub user: User,
+    /// The values the policy was loaded with (format 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variables: Option<PolicyVariables>,
+    /// The signed bundles the policy came in (format 2).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<PolicyBundle>,
+    /// How many bundles are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bundles_cut: u64,
 }
 
 /// A user of the host.
@@ -122,6 +134,12 @@ pub struct DecisionRecord {
     /// Its program, escaped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
+    /// The facts it was made on (format 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<FactsText>,
+    /// What the policy itself answers, where `effect` and `rule` are not that (format 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<PolicyAnswer>,
 }
 
 impl DecisionRecord {
@@ -138,6 +156,26 @@ impl DecisionRecord {
             enforced_by: enforced_by.to_owned(),
             pid: None,
             exe: None,
+            facts: Some(FactsText::of(action)),
+            said: None,
+        }
+    }
+
+    /// With what the policy itself answers, which need not be what is carried out.
+    pub fn said_by_policy(mut self, answer: PolicyAnswer) -> Self {
+        self.said = (answer != self.carried_out()).then_some(answer);
+        self
+    }
+
+    /// What the policy itself answers.
+    pub fn answer(&self) -> PolicyAnswer {
+        self.said.clone().unwrap_or_else(|| self.carried_out())
+    }
+
+    fn carried_out(&self) -> PolicyAnswer {
+        PolicyAnswer {
+            effect: self.effect.clone(),
+            rule: self.rule.clone(),
         }
     }
 
@@ -456,6 +494,50 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+/// The format that a record needs: the lowest one that has all fields it makes use of. So what an
+/// older reader can understand it does understand.
+pub(super) trait FormatOf {
+    /// 1 or 2.
+    fn format(&self) -> u64 {
+        1
+    }
+}
+
+impl FormatOf for SessionStart {
+    fn format(&self) -> u64 {
+        let older = self.variables.is_none() && self.bundles.is_empty() && self.bundles_cut == 0;
+        if older { 1 } else { 2 }
+    }
+}
+
+impl FormatOf for DecisionRecord {
+    fn format(&self) -> u64 {
+        let older = self.facts.is_none() && self.said.is_none();
+        if older { 1 } else { 2 }
+    }
+}
+
+impl FormatOf for Exec {
+    fn format(&self) -> u64 {
+        self.decision.format()
+    }
+}
+
+impl FormatOf for Connect {
+    fn format(&self) -> u64 {
+        self.decision.format()
+    }
+}
+
+impl FormatOf for SessionEnd {}
+impl FormatOf for Approval {}
+impl FormatOf for PolicyRecord {}
+impl FormatOf for Commit {}
+impl FormatOf for Discard {}
+impl FormatOf for Mask {}
+impl FormatOf for Selftest {}
+impl FormatOf for Gap {}
+
 impl Clip for SessionStart {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.name, limit);
@@ -466,6 +548,13 @@ impl Clip for SessionStart {
         clip::text(&mut self.policy, limit);
         clip::texts(&mut self.enforcement, limit);
         clip::text(&mut self.user.name, limit);
+        if let Some(variables) = &mut self.variables {
+            variables.clip(limit);
+        }
+        self.bundles_cut = self
+            .bundles_cut
+            .saturating_add(clip::items_only(&mut self.bundles, limit));
+        self.bundles.iter_mut().for_each(|b| b.clip(limit));
     }
 }
 
@@ -489,6 +578,12 @@ impl Clip for DecisionRecord {
         clip::text(&mut self.policy, limit);
         clip::text(&mut self.enforced_by, limit);
         clip::option(&mut self.exe, limit);
+        if let Some(facts) = &mut self.facts {
+            facts.clip(limit);
+        }
+        if let Some(said) = &mut self.said {
+            said.clip(limit);
+        }
     }
 }
 

@@ -66,6 +66,16 @@ fn samples() -> Vec<Record> {
             name: "claude".into(),
             command: vec!["claude".into(), "-p".into()],
             enforcement: [("landlock".to_owned(), "abi 7".to_owned())].into(),
+            variables: Some(PolicyVariables {
+                workspace: Some("/w".into()),
+                ..Default::default()
+            }),
+            bundles: vec![PolicyBundle {
+                key: "example.com/policy+01020304".into(),
+                name: "team".into(),
+                counter: 7,
+                digest: "cd".repeat(32),
+            }],
             ..Default::default()
         }),
         Record::SessionEnd(SessionEnd {
@@ -122,12 +132,19 @@ fn every_type_reads_back_and_has_one_spelling() {
         assert_eq!(Entry::from_bytes(&bytes), Ok(entry.clone()));
         assert_eq!(entry.to_bytes(), bytes);
         let text = String::from_utf8(bytes).expect("JSON is UTF-8");
+        let v = match entry.record {
+            Record::SessionStart(_)
+            | Record::Decision(_)
+            | Record::Exec(_)
+            | Record::Connect(_) => 2,
+            _ => 1,
+        };
         let head = format!(
-            r#"{{"v":1,"type":"{}","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
+            r#"{{"v":{v},"type":"{}","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
             entry.record.type_name()
         );
         assert!(text.starts_with(&head), "{text}");
-        let spaced = text.replace("\"v\":1", "\"v\": 1");
+        let spaced = text.replacen("\"v\":", "\"v\": ", 1);
         assert_eq!(
             Entry::from_bytes(spaced.as_bytes()),
             Err(EntryError::NotCanonical)
@@ -141,15 +158,42 @@ fn the_exact_bytes_of_a_decision() {
     let policy = "ab".repeat(32);
     let expected = format!(
         concat!(
-            r#"{{"v":1,"type":"decision","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
+            r#"{{"v":2,"type":"decision","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#,
             r#""action":{{"verb":"file.read","resource":"/h/\\xff\\u{{1b}}[2J","bytes":"L2gv/xtbMko="}},"#,
             r#""effect":"deny","rule":"no-keys","reason":"keys stay here","policy":"{policy}","#,
-            r#""enforced_by":"seccomp"}}"#
+            r#""enforced_by":"seccomp","facts":{{"subject":"agent:test"}}}}"#
         ),
         policy = policy
     );
     let bytes = entry(Record::Decision(record)).to_bytes();
     assert_eq!(String::from_utf8(bytes).expect("UTF-8"), expected);
+}
+
+#[test]
+fn entries_of_format_1_read_back_to_the_same_bytes() {
+    let start = concat!(
+        r#"{"v":1,"type":"session_start","time":"t","session":"s","seq":1,"name":"a","command":["x"],"#,
+        r#""workspace":"/w","policy":"ab","enforcement":{},"user":{"uid":0,"name":""}}"#
+    );
+    let denied = concat!(
+        r#"{"v":1,"type":"decision","time":"t","session":"s","seq":2,"action":{"verb":"file.read","#,
+        r#""resource":"/x"},"effect":"deny","reason":"r","policy":"ab","enforced_by":"broker"}"#
+    );
+    for text in [start, denied] {
+        let entry = Entry::from_bytes(text.as_bytes()).expect("an entry");
+        assert!(!matches!(entry.record, Record::Other(_)), "{text}");
+        assert_eq!(entry.to_bytes(), text.as_bytes());
+        // Each entry has one format: the lowest that has all its fields.
+        let newer = text.replacen("\"v\":1", "\"v\":2", 1);
+        let entry = Entry::from_bytes(newer.as_bytes()).expect("an object");
+        assert!(matches!(entry.record, Record::Other(_)), "{newer}");
+        assert_eq!(entry.to_bytes(), newer.as_bytes());
+    }
+    let entry = Entry::from_bytes(denied.as_bytes()).expect("an entry");
+    assert_eq!(
+        entry.recall(Some(&SessionStart::default())),
+        Some(Err(NotRecallable::NoFacts))
+    );
 }
 
 #[test]

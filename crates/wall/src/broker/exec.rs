@@ -24,7 +24,12 @@ use agentwall_action::{Action, Decision, Effect, ObjectKind, Resource, Verb};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 
 use super::{Broker, binding_of, kind_of};
-use crate::{notify::Call, resolve::Object, sys, wire::Binding};
+use crate::{
+    notify::Call,
+    resolve::Object,
+    sys,
+    wire::{Actor, Binding, Event},
+};
 
 /// Arguments past this are not read; such a call is refused when a condition looks at arguments,
 /// else decided without them (`MAX_ARG_STRINGS` would be 2^31).
@@ -50,6 +55,8 @@ struct Plan {
     loaded: Option<(Object, Vec<Vec<u8>>)>,
     /// The path of the loader the image asks for, if it is there but unreachable or missing.
     missing_loader: Option<PathBuf>,
+    /// The loader the image asks for.
+    loader: Option<Object>,
 }
 
 pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
@@ -74,7 +81,13 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
         .loaded
         .iter()
         .map(|(object, arguments)| action(broker, object, arguments));
-    let actions = started.chain(loaded).collect();
+    let actions: Vec<Action> = started.chain(loaded).collect();
+    if broker.engine.is_learning() {
+        broker.note_each(&actions);
+        if let Some(loader) = &plan.loader {
+            note_loader(broker, loader);
+        }
+    }
     let decided = broker.engine.decide_all(actions);
     let own = plan.chain.len() == 1
         && (plan.chain[0].path == OsStr::new("/dev/agentwall/bin/agentwall")
@@ -134,6 +147,23 @@ fn start(broker: &Arc<Broker>, call: Call, plan: Plan, action: Action, decision:
     });
 }
 
+/// The kernel maps the loader of a program by itself: nobody opens it, yet no program starts without.
+fn note_loader(broker: &Broker, loader: &Object) {
+    for verb in [Verb::FileRead, Verb::FileExec] {
+        let action = broker.path_action(verb, &loader.path, ObjectKind::File);
+        let decision = broker.engine.decide(&action);
+        if decision.effect.proceeds() {
+            broker.report(Event {
+                action,
+                decision,
+                actor: Actor::default(),
+                binding: Binding::default(),
+                enforced_by: "exec-check".to_owned(),
+            });
+        }
+    }
+}
+
 fn missing_loader(decision: Decision, loader: &std::path::Path) -> Decision {
     let text = format!(
         "the program needs its loader {0}, which the policy does not show; add a rule with \
@@ -186,6 +216,7 @@ fn plan(
     let mut chain = vec![object];
     let mut outermost = None;
     let mut missing = None;
+    let mut its_loader = None;
     loop {
         let head = head(broker, &chain[chain.len() - 1]);
         if let Some(line) = head.strip_prefix(b"#!") {
@@ -204,12 +235,14 @@ fn plan(
         }
         if head.starts_with(b"\x7fELF")
             && let Some(loader) = elf_interpreter(broker, &chain[chain.len() - 1])
-            && broker
+        {
+            match broker
                 .resolver
                 .existing(call.pid, libc::AT_FDCWD, &loader, true)
-                .is_err()
-        {
-            missing = Some(PathBuf::from(OsStr::from_bytes(&loader)));
+            {
+                Ok(object) => its_loader = Some(object),
+                Err(_) => missing = Some(PathBuf::from(OsStr::from_bytes(&loader))),
+            }
         }
         break;
     }
@@ -226,6 +259,7 @@ fn plan(
         arguments,
         interpreter: outermost,
         missing_loader: missing,
+        loader: its_loader,
     })
 }
 

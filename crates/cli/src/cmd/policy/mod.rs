@@ -5,6 +5,7 @@ mod asked;
 mod decide;
 mod explain;
 mod files;
+mod recommend;
 mod unique;
 
 mod enforcement;
@@ -34,6 +35,7 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Templates => list(),
         PolicyCommand::Decide(args) => decide::main(&args),
         PolicyCommand::Enforcement(args) => enforcement::main(&args),
+        PolicyCommand::Recommend(args) => recommend::main(&args),
     }
 }
 
