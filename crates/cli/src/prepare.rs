@@ -68,7 +68,15 @@ pub fn prepare(
     session: &str,
     learning: bool,
 ) -> Result<Prepared> {
-    planned(state, sources, name, workspace, session, check_requirement)
+    planned(
+        state,
+        sources,
+        name,
+        workspace,
+        session,
+        learning,
+        check_requirement,
+    )
 }
 
 /// Loads the policy and plans the wall; `check` may refuse the policy before it is planned for.
@@ -78,6 +86,7 @@ pub fn planned(
     name: &str,
     workspace: &Path,
     session: &str,
+    learning: bool,
     check: impl Fn(&Policy) -> Result<()>,
 ) -> Result<Prepared> {
     let variables = policies::variables(Some(state), workspace)?;

@@ -41,6 +41,7 @@ fn planned(rules: &str) -> Planned {
     let (subject, facts) = (Subject::agent("a"), Facts::default());
     let mounts = host_mounts().unwrap();
     let view = plan(&PlanInput {
+        learning: false,
         policy: &policy,
         subject: &subject,
         facts: &facts,

@@ -142,7 +142,9 @@ pub fn report(
         return Ok(report);
     }
     let state = State::open()?;
-    let prepared = prepare::planned(&state, sources, name, workspace, "explain", |_| Ok(()))?;
+    let prepared = prepare::planned(&state, sources, name, workspace, "explain", false, |_| {
+        Ok(())
+    })?;
     let findings = doctor::findings();
     report.probed = true;
     report.stands = doctor::stands(&findings);
