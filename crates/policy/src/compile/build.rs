@@ -8,7 +8,7 @@ use super::{
     dfa,
     fold::{Known, Residue},
     pack::pack,
-    parts::{ByteSets, Code, LOOP, SET, TextPart, Walk, ends},
+    parts::{ByteSets, Code, LOOP, SET, TextPart, Walk, narrowed},
     plane::{ANY, AddressKey, Kind, Member, Part, PartId, Plane, is_v4, networks},
     ranges::{Range, elementary},
     table::{BYTE_SETS, CERTAIN, HEAD, NO_CLASS, PLANES, PRIVATE, RANK, Table, Words, field},
@@ -47,7 +47,7 @@ pub struct Report {
 pub struct AutomatonReport {
     /// The kind of objects.
     pub kind: &'static str,
-    /// `front`, `back` or `inner`.
+    /// `front`, `back`, `inner` or `anywhere`.
     pub walk: &'static str,
     /// The parts it finds.
     pub parts: usize,
@@ -76,7 +76,8 @@ pub(crate) struct Built {
 /// The rules of one layer or the marks, in the order of their ranks.
 type Ranked<'p> = Vec<Live<'p>>;
 
-pub(crate) fn build(policy: &Policy, known: &Known<'_>) -> Built {
+/// `states` is the most states of an automaton that has loops; `None` for twice its steps.
+pub(crate) fn build(policy: &Policy, known: &Known<'_>, states: Option<usize>) -> Built {
     let mut layers: Vec<Ranked<'_>> = Vec::new();
     let mut marks: Ranked<'_> = Vec::new();
     let mut mark_layers = Vec::new();
@@ -123,7 +124,7 @@ pub(crate) fn build(policy: &Policy, known: &Known<'_>) -> Built {
     let mut words = Words::with_head(HEAD);
     let mut sets = ByteSets::default();
     for (i, kind) in Kind::ALL.into_iter().enumerate() {
-        let mut compiling = Compiling::new(kind, &layers, &mut sets);
+        let mut compiling = Compiling::new(kind, &layers, &mut sets, states);
         match compiling.write(&mut words, &sets, &mut report) {
             Some(offset) => words.set((PLANES + i) as u32, offset),
             None => report.interpreted.push(kind.name()),
@@ -155,10 +156,16 @@ struct Compiling<'a, 'p> {
     sets: Vec<Vec<PartId>>,
     set_index: HashMap<Vec<PartId>, u32>,
     set_members: usize,
+    states: Option<usize>,
 }
 
 impl<'a, 'p> Compiling<'a, 'p> {
-    fn new(kind: Kind, layers: &'a [Ranked<'p>], sets: &mut ByteSets) -> Self {
+    fn new(
+        kind: Kind,
+        layers: &'a [Ranked<'p>],
+        sets: &mut ByteSets,
+        states: Option<usize>,
+    ) -> Self {
         let mut plane = Plane::new(kind);
         let of_kind = |rule: &Rule| rule.verbs.iter().any(|v| kind.is_of(v.family()));
         let members = layers
@@ -178,6 +185,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
             sets: Vec::new(),
             set_index: HashMap::new(),
             set_members: 0,
+            states,
         };
         compiling.set(Vec::new());
         compiling.set(vec![ANY]);
@@ -286,13 +294,9 @@ impl<'a, 'p> Compiling<'a, 'p> {
                 Ok(built) => break built,
                 Err((parts, wide)) => {
                     report.cut += parts.len();
-                    for part in parts {
-                        let Part::Text(text) = &self.plane.parts[part as usize] else {
-                            continue;
-                        };
-                        let instead = ends(text, wide);
-                        self.plane.cut(part, instead);
-                    }
+                    let left = |p: &PartId| Some((*p, narrowed(self.text(*p)?, wide)));
+                    let instead = parts.iter().filter_map(left).collect();
+                    self.plane.cut(instead);
                 }
             }
         };
@@ -397,7 +401,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
             .into_iter()
             .find(|w| parts.iter().any(|p| p.has(*w)));
         let limit = match wide {
-            Some(_) => 2 * steps + 4096,
+            Some(_) => self.states.unwrap_or(2 * steps + 4096),
             // Nothing to cut: a trie.
             None => usize::MAX,
         };
@@ -663,6 +667,7 @@ impl Walk {
             Walk::Front => "front",
             Walk::Back => "back",
             Walk::Inner => "inner",
+            Walk::Anywhere => "anywhere",
         }
     }
 }

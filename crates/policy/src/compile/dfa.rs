@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use super::parts::{ByteSets, Code, Found, LOOP, SET, TextPart, Walk};
 
-/// A deterministic automaton. State 0 is where nothing is alive.
+/// A deterministic automaton. State 0 is where nothing has begun.
 #[derive(Debug, Default)]
 pub(crate) struct Dfa {
     /// The class of each byte, from 0.
@@ -86,10 +86,14 @@ pub(crate) fn build(
         keys: Vec::new(),
         states: Vec::new(),
     };
-    // The state in which nothing is alive is the first, whatever the parts.
-    builder.state(Vec::new(), Vec::new());
+    // The state in which nothing has begun is the first, whatever the parts.
+    let idle = match walk {
+        Walk::Anywhere => builder.closed(vec![0]),
+        _ => Vec::new(),
+    };
+    builder.state(idle, Vec::new());
     let start = match walk {
-        Walk::Inner => 0,
+        Walk::Inner | Walk::Anywhere => 0,
         Walk::Front | Walk::Back => {
             let alive = builder.closed(vec![0]);
             builder.state(alive, Vec::new())
@@ -344,6 +348,10 @@ impl Builder<'_> {
         let mut passed: Vec<u32> = done.copied().collect();
         passed.sort_unstable();
         passed.dedup();
+        let mut reached = reached;
+        if self.walk == Walk::Anywhere {
+            reached.push(0);
+        }
         let alive = self.closed(reached);
         self.state(alive, passed)
     }

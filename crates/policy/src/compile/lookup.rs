@@ -33,7 +33,8 @@ pub(crate) struct Found {
 impl Found {
     #[inline]
     fn add(&mut self, set: u32) {
-        if set == 0 {
+        // The same again, as while a text repeats itself, says nothing new.
+        if set == 0 || self.sets[self.len.saturating_sub(1)] == set {
             return;
         }
         match self.sets.get_mut(self.len) {
@@ -477,11 +478,11 @@ impl<'t> Automaton<'t> {
     #[inline]
     fn walk(&self, walk: u32, text: &[u8], directory: bool, found: &mut Found) {
         const BACK: u32 = Walk::Back as u32;
-        const INNER: u32 = Walk::Inner as u32;
+        const FRONT: u32 = Walk::Front as u32;
         let end = match walk {
             BACK => self.backwards(text, found),
-            INNER => self.forwards::<true>(text, found),
-            _ => self.forwards::<false>(text, found),
+            FRONT => self.forwards::<false>(text, found),
+            _ => self.forwards::<true>(text, found),
         };
         let [_, ending, below] = self.outcome(end);
         found.add(ending);
@@ -502,7 +503,7 @@ impl<'t> Automaton<'t> {
 
     /// The state at the end; where nothing is alive and nothing can begin, the walk ends at once.
     #[inline]
-    fn forwards<const INNER: bool>(&self, text: &[u8], found: &mut Found) -> u32 {
+    fn forwards<const AGAIN: bool>(&self, text: &[u8], found: &mut Found) -> u32 {
         let mut at = self.start;
         let mut i = 0;
         while let Some(byte) = text.get(i) {
@@ -518,7 +519,7 @@ impl<'t> Automaton<'t> {
             if at & PASSED != 0 {
                 found.add(self.outcome(at)[0]);
             }
-            if !INNER && at & BASE == 0 {
+            if !AGAIN && at & BASE == 0 {
                 return at;
             }
         }

@@ -74,12 +74,24 @@ impl Compiled {
     /// Compiles a policy for the actions of one subject; of `facts`, `auth` and `session` are taken as
     /// those of all its actions. Actions of others are answered by the interpreter.
     pub fn new(policy: Arc<Policy>, subject: &Subject, facts: &Facts) -> Compiled {
+        Compiled::with_states(policy, subject, facts, None)
+    }
+
+    /// The same with at most so many states for an automaton of patterns with wildcards, instead of
+    /// twice as many as they have steps. What does not fit is split off, then narrowed down by what is
+    /// literal in it and walked pattern by pattern: the same answers, slower.
+    pub fn with_states(
+        policy: Arc<Policy>,
+        subject: &Subject,
+        facts: &Facts,
+        states: Option<usize>,
+    ) -> Compiled {
         let known = Known {
             subject,
             auth: &facts.auth,
             session: &facts.session,
         };
-        let built = build::build(&policy, &known);
+        let built = build::build(&policy, &known, states);
         let folded = policy.rules().any(|r| {
             r.is_conditional()
                 && r.matches_subject(subject)

@@ -3,7 +3,7 @@
 //! A text pattern is cut at `**`, because one automaton that remembers every `**` it is inside of
 //! grows with the product of all patterns. What is left are *parts*, each walked in one of three ways:
 //! anchored at the front, anchored at the back (walked backwards), or a run of whole segments that may
-//! stand anywhere. Between two `**` every match has the same number of segments, so that a front, a
+//! stand anywhere; a fourth walk looks for bytes anywhere, for what loops leave of a part. Between two `**` every match has the same number of segments, so that a front, a
 //! back and a count of slashes say exactly whether `front/**/back` matches. Where parts say only
 //! "perhaps", the atom names the whole pattern as a *line*, which is then walked by itself.
 //!
@@ -23,10 +23,13 @@ pub(crate) enum Walk {
     Back,
     /// From the first byte on, beginning anew after every `/`.
     Inner,
+    /// From the first byte on, beginning anew after every byte: for what is left of parts that cost too
+    /// many states (Aho and Corasick, "Efficient string matching", 1975).
+    Anywhere,
 }
 
 impl Walk {
-    pub(crate) const ALL: [Walk; 3] = [Walk::Front, Walk::Back, Walk::Inner];
+    pub(crate) const ALL: [Walk; 4] = [Walk::Front, Walk::Back, Walk::Inner, Walk::Anywhere];
 }
 
 /// One step of a part, in the order of the walk: a byte (below [`SET`]), one byte of a set, or any
@@ -241,10 +244,10 @@ fn anchored(codes: &[Code], all: Code) -> TextPart {
     TextPart { walk, codes, found }
 }
 
-/// The ends of a part without steps of at least `wide`, from both sides where it is anchored on both:
-/// what is left of it when such steps cost too many states.
-pub(crate) fn ends(part: &TextPart, wide: Code) -> Vec<TextPart> {
-    let mut ends: Vec<TextPart> = part.narrow_front(wide).into_iter().collect();
+/// What is left of a part without its steps of at least `wide`: its ends, from both sides where it is
+/// anchored on both, and its longest run between them.
+pub(crate) fn narrowed(part: &TextPart, wide: Code) -> Vec<TextPart> {
+    let mut left: Vec<TextPart> = part.narrow_front(wide).into_iter().collect();
     if part.found == Found::Ending {
         let other = TextPart {
             walk: match part.walk {
@@ -254,7 +257,26 @@ pub(crate) fn ends(part: &TextPart, wide: Code) -> Vec<TextPart> {
             codes: part.codes.iter().rev().copied().collect(),
             found: Found::Ending,
         };
-        ends.extend(other.narrow_front(wide));
+        left.extend(other.narrow_front(wide));
     }
-    ends
+    // The end of a part that may end a text is not sure to be there.
+    let sure = match part.found {
+        Found::Below => part.codes.len() - 2,
+        Found::Passing | Found::Ending => part.codes.len(),
+    };
+    let runs = part.codes[..sure].split(|c| *c >= wide);
+    let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
+    // A single byte is in most texts.
+    if longest.len() > 1 {
+        let mut codes = longest.to_vec();
+        if part.walk == Walk::Back {
+            codes.reverse();
+        }
+        left.push(TextPart {
+            walk: Walk::Anywhere,
+            codes,
+            found: Found::Passing,
+        });
+    }
+    left
 }

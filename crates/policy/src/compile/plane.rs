@@ -272,23 +272,28 @@ impl Plane {
         })
     }
 
-    /// Exchanges a text part for others that say less; the atoms that had it ask their line.
-    pub(crate) fn cut(&mut self, part: PartId, instead: Vec<TextPart>) {
-        let instead: Vec<PartId> = instead
+    /// Exchanges text parts for others that say less; the atoms that had them ask their line.
+    pub(crate) fn cut(&mut self, instead: Vec<(PartId, Vec<TextPart>)>) {
+        let instead: HashMap<PartId, Vec<PartId>> = instead
             .into_iter()
-            .map(|p| self.part(Part::Text(p)))
+            .map(|(part, left)| {
+                let left = left.into_iter().map(|p| self.part(Part::Text(p)));
+                (part, left.collect())
+            })
             .collect();
         for atom in &mut self.atoms {
-            if let Some(at) = atom.parts.iter().position(|p| *p == part) {
-                atom.parts.remove(at);
-                atom.parts.extend(&instead);
-                atom.parts.sort_unstable();
-                atom.parts.dedup();
-                if atom.parts.is_empty() {
-                    atom.parts.push(ANY);
-                }
-                atom.line = atom.source;
+            if !atom.parts.iter().any(|p| instead.contains_key(p)) {
+                continue;
             }
+            let parts = std::mem::take(&mut atom.parts).into_iter();
+            let left = parts.flat_map(|p| instead.get(&p).cloned().unwrap_or_else(|| vec![p]));
+            atom.parts = left.collect();
+            atom.parts.sort_unstable();
+            atom.parts.dedup();
+            if atom.parts.is_empty() {
+                atom.parts.push(ANY);
+            }
+            atom.line = atom.source;
         }
     }
 
