@@ -268,11 +268,11 @@ impl Builder<'_> {
 
     fn expand(&mut self, at: usize) {
         let alive = self.keys[at].0.clone();
-        let moves = self.successors(&alive);
-        let mut moves: Vec<(u8, u32)> = moves
-            .into_iter()
-            .map(|(class, reached)| (class, self.reached(reached)))
-            .collect();
+        let mut moves: Vec<(u8, u32)> = Vec::new();
+        for (classes, reached) in self.successors(&alive) {
+            let to = self.reached(reached);
+            moves.extend(classes.into_iter().map(|class| (class, to)));
+        }
         // Classes that are not named lead to the first state.
         let unnamed = self.class_count - moves.len();
         let default = most_common(&moves, unnamed);
@@ -287,8 +287,8 @@ impl Builder<'_> {
         self.states[at].moves = moves;
     }
 
-    /// The nodes that each class of bytes leads to; classes that lead to none are left out.
-    fn successors(&self, alive: &[u32]) -> Vec<(u8, Vec<u32>)> {
+    /// The nodes that classes of bytes lead to; classes that lead to none are left out.
+    fn successors(&self, alive: &[u32]) -> Vec<(Vec<u8>, Vec<u32>)> {
         let mut own: Vec<Option<Vec<u32>>> = vec![None; self.class_count];
         let mut stay: Vec<(u32, &[bool])> = Vec::new();
         for n in alive {
@@ -313,28 +313,27 @@ impl Builder<'_> {
             let slash = usize::from(self.classes[usize::from(b'/')]);
             own[slash].get_or_insert_default().push(0);
         }
-        // Classes that no edge names differ only by which loops take them.
-        let mut plain: HashMap<Vec<u32>, Vec<u8>> = HashMap::new();
+        // Classes that no edge names differ only by which loops take them: that is few kinds.
+        let mut plain: Vec<(Vec<u8>, Vec<u32>)> = Vec::new();
         let mut found = Vec::new();
         for (class, own) in own.into_iter().enumerate() {
-            let takes = stay
-                .iter()
-                .filter(|(_, inside)| inside[class])
-                .map(|(n, _)| *n);
-            match own {
-                Some(mut reached) => {
-                    reached.extend(takes);
-                    found.push((class as u8, reached));
+            let takes = stay.iter().filter(|(_, inside)| inside[class]);
+            let takes = takes.map(|(n, _)| *n);
+            if let Some(mut reached) = own {
+                reached.extend(takes);
+                found.push((vec![class as u8], reached));
+            } else if !stay.is_empty() {
+                match plain
+                    .iter_mut()
+                    .find(|(_, r)| takes.clone().eq(r.iter().copied()))
+                {
+                    Some((classes, _)) => classes.push(class as u8),
+                    None => plain.push((vec![class as u8], takes.collect())),
                 }
-                None if stay.is_empty() => {}
-                None => plain.entry(takes.collect()).or_default().push(class as u8),
             }
         }
-        for (reached, classes) in plain {
-            if !reached.is_empty() {
-                found.extend(classes.into_iter().map(|c| (c, reached.clone())));
-            }
-        }
+        plain.retain(|(_, reached)| !reached.is_empty());
+        found.extend(plain);
         found
     }
 

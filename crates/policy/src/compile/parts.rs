@@ -70,17 +70,28 @@ impl TextPart {
     /// The steps before the first of at least `wide` (a loop, or a set): what is left when these cost
     /// too many states.
     fn narrow_front(&self, wide: Code) -> Option<TextPart> {
-        let front = self.codes.iter().take_while(|c| **c < wide).count();
-        (front > 0 && front < self.codes.len()).then(|| TextPart {
+        let steps = self.steps();
+        let front = steps.iter().take_while(|c| **c < wide).count();
+        (front > 0).then(|| TextPart {
             walk: self.walk,
-            codes: self.codes[..front].to_vec(),
+            codes: steps[..front].to_vec(),
             found: Found::Passing,
         })
     }
 
     /// Whether a step is at least `wide`: [`LOOP`] for loops, [`SET`] for sets, too.
     pub(crate) fn has(&self, wide: Code) -> bool {
-        self.codes.iter().any(|c| *c >= wide)
+        self.steps().iter().any(|c| *c >= wide)
+    }
+
+    /// The steps that every match takes: the path of a directory ends before the last two of what is
+    /// below it.
+    fn steps(&self) -> &[Code] {
+        let end = match self.found {
+            Found::Below => self.codes.len().saturating_sub(2),
+            Found::Passing | Found::Ending => self.codes.len(),
+        };
+        &self.codes[..end]
     }
 
     /// Whether a byte has to be found after a loop in the same segment: such parts do not go together
@@ -259,12 +270,7 @@ pub(crate) fn narrowed(part: &TextPart, wide: Code) -> Vec<TextPart> {
         };
         left.extend(other.narrow_front(wide));
     }
-    // The end of a part that may end a text is not sure to be there.
-    let sure = match part.found {
-        Found::Below => part.codes.len() - 2,
-        Found::Passing | Found::Ending => part.codes.len(),
-    };
-    let runs = part.codes[..sure].split(|c| *c >= wide);
+    let runs = part.steps().split(|c| *c >= wide);
     let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
     // A single byte is in most texts.
     if longest.len() > 1 {

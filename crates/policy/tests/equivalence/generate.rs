@@ -11,17 +11,8 @@ use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
 /// The sources of a policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Deserialize)]
 pub struct Policies(pub Vec<(Layer, Value)>);
-
-impl std::fmt::Display for Policies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (layer, text) in &self.0 {
-            writeln!(f, "{}: {text}", layer.as_str())?;
-        }
-        Ok(())
-    }
-}
 
 impl Policies {
     pub fn sources(&self) -> Vec<Source> {

@@ -9,7 +9,7 @@ mod generate;
 
 use std::{path::PathBuf, sync::Arc};
 
-use agentwall_action::{Action, Facts, Subject};
+use agentwall_action::{Action, Decision, Facts, Subject};
 use agentwall_policy::{Compiled, Policy, Variables, load};
 use proptest::{
     prelude::*,
@@ -33,7 +33,7 @@ fn compare(policy: &Policy, compiled: &Compiled, action: &Action) -> Result<(), 
     let wanted = policy.decide(action);
     let found = compiled.decide(action);
     if wanted != found {
-        return Err(format!("{action:?}\nwanted {wanted:?}\nfound  {found:?}"));
+        return Err(differs(action, &wanted, &found));
     }
     let verdict = compiled.verdict(action);
     let same = verdict.effect == wanted.effect
@@ -41,9 +41,14 @@ fn compare(policy: &Policy, compiled: &Compiled, action: &Action) -> Result<(), 
         && verdict.marked != wanted.monitors.is_empty()
         && verdict.failed != wanted.errors.is_empty();
     if !same {
-        return Err(format!("{action:?}\nwanted {wanted:?}\nfound  {verdict:?}"));
+        return Err(differs(action, &wanted, &verdict));
     }
     Ok(())
+}
+
+fn differs(action: &Action, wanted: &Decision, found: &dyn std::fmt::Debug) -> String {
+    let action = serde_json::to_string(action).unwrap_or_default();
+    format!("{action}\nwanted {wanted:?}\nfound  {found:?}")
 }
 
 fn compiled(policy: &Arc<Policy>, session: &Facts, states: Option<usize>) -> Compiled {
@@ -106,7 +111,11 @@ fn compare_pairs(pairs: usize) -> (usize, usize) {
     match outcome {
         Ok(()) => counts.get(),
         Err(TestError::Fail(reason, (policies, session, states, _))) => {
-            panic!("{reason}\nsession {session:?} states {states:?}\n{policies}")
+            // In the form that `corpus.json` has; the action is the first line.
+            let case = serde_json::json!({
+                "name": "", "policies": policies.0, "session": session, "states": states,
+            });
+            panic!("{reason}\n{case}")
         }
         Err(error) => panic!("{error}"),
     }
