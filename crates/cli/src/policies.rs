@@ -113,9 +113,10 @@ fn read(path: &Path, layer: Layer, trust: &Trust) -> Result<Chosen> {
     let text = read_bytes(path)?;
     let files = vec![path.to_owned()];
     if is_bundle(&text) {
+        let name = name_of(path)?;
         let opened = bundles::open(path, &text, trust)?;
         let sources = opened.bundle.sources.iter().map(|s| Source {
-            name: format!("{}:{}", shown(path), s.name),
+            name: format!("{name}:{}", s.name),
             ..s.clone()
         });
         return Ok(Chosen {
@@ -126,7 +127,7 @@ fn read(path: &Path, layer: Layer, trust: &Trust) -> Result<Chosen> {
     }
     trust.unsigned_is_taken(path)?;
     Ok(Chosen {
-        sources: vec![Source::new(name_of(path), text, layer)],
+        sources: vec![Source::new(name_of(path)?, text, layer)],
         files,
         bundles: Vec::new(),
     })
@@ -168,12 +169,18 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
             shown(path)
         );
     }
-    Ok(Source::new(name_of(path), text, layer))
+    Ok(Source::new(name_of(path)?, text, layer))
 }
 
-/// The name of a source for messages: the path, escaped where it is not UTF-8.
-fn name_of(path: &Path) -> String {
-    path.to_str().map_or_else(|| shown(path), str::to_owned)
+/// The name of a source: its path. By this name the file is kept out of the agent's reach.
+fn name_of(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        anyhow!(
+            "cannot use the policy {}: its path is not UTF-8, and what cannot be named exactly \
+             cannot be kept from the agent; rename it",
+            shown(path)
+        )
+    })
 }
 
 /// The content of a policy file or bundle, and at most a little more than the longest one.
@@ -318,11 +325,10 @@ mod tests {
         assert_eq!(read.text, b"agentwall: 1\ndefault: deny\n");
         let odd = std::ffi::OsStr::from_bytes(b"\xff.yaml");
         fs::write(tmp.path().join(odd), "agentwall: 1\n").unwrap();
-        let read = read_source(&tmp.path().join(odd), Layer::User).unwrap();
-        assert!(read.name.ends_with("/\\xff.yaml"), "{}", read.name);
         for (path, next) in [
             (tmp.path().to_owned(), "name the file"),
             (tmp.path().join("nothing"), "agentwall init"),
+            (tmp.path().join(odd), "rename it"),
         ] {
             let error = read_source(&path, Layer::User).unwrap_err().to_string();
             assert!(
