@@ -338,7 +338,9 @@ fn trusted_keys_are_read_strictly() {
     assert!(all.require_signed && all.keys.is_empty());
     all.extend(trusted);
     assert!(all.require_signed && all.keys == [key.clone()]);
+    let odd = key.to_string().replacen('+', "+\x1b\u{202e}", 1);
     for wrong in [
+        &odd,
         "require-sign",
         "example.com",
         &format!("{key} x"),
@@ -348,7 +350,7 @@ fn trusted_keys_are_read_strictly() {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("line 2") && !error.contains('\x1b'),
+            error.contains("line 2") && !error.contains(['\x1b', '\u{202e}']),
             "{error}"
         );
     }
