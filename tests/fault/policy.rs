@@ -287,18 +287,26 @@ fn bundle(w: &World) -> Verdict {
         ])?
         .ended(0)?;
     }
+    w.put("run/keys", &format!("{public}\n"));
+    w.own(&w.path("run/keys"));
+    let keys = w.path("run/keys").to_string_lossy().into_owned();
     let run_under = |counter: &str, trust: &str| {
         let file = w.fill(&format!("{{run}}/{counter}.bundle"));
-        let script = "echo AGENT-RAN; echo x >> \"$1\"; rm -f \"$1\"";
+        let script = "echo AGENT-RAN; for f; do echo x >> \"$f\"; rm -f \"$f\"; done";
         let mut args = vec!["run", "--policy", &file, "--keep"];
         if !trust.is_empty() {
             args.extend(["--trust", trust]);
         }
-        args.extend(["--", "/bin/sh", "-c", script, "sh", &file]);
+        args.extend(["--", "/bin/sh", "-c", script, "sh", &file, &keys]);
         said(&args)
     };
     run_under("2", "")?.refused(125, &["not a trusted key", "--trust"])?;
     let before = w.read("run/2.bundle");
+    run_under("2", &keys)?.says(&["AGENT-RAN"])?;
+    need(
+        w.read("run/keys") == format!("{public}\n"),
+        "the agent changed the trusted keys",
+    )?;
     run_under("2", &public)?.says(&["AGENT-RAN"])?;
     need(
         w.read("run/2.bundle") == before,

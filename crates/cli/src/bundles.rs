@@ -42,6 +42,8 @@ pub struct Trust {
     keys: Vec<Verifier>,
     /// The file that demands bundles.
     demanded_by: Option<PathBuf>,
+    /// The files that `--trust` named.
+    given: Vec<PathBuf>,
 }
 
 impl Trust {
@@ -64,7 +66,9 @@ impl Trust {
             }
         }
         for key in given {
-            trust.keys.extend(given_keys(key)?);
+            let (keys, file) = given_keys(key)?;
+            trust.keys.extend(keys);
+            trust.given.extend(file);
         }
         Ok(trust)
     }
@@ -72,6 +76,11 @@ impl Trust {
     /// The keys.
     pub fn keys(&self) -> &[Verifier] {
         &self.keys
+    }
+
+    /// The files that `--trust` named: who can change one decides on the next session's policy.
+    pub fn given(&self) -> &[PathBuf] {
+        &self.given
     }
 
     /// Fails where a policy that no bundle vouches for is not to be used.
@@ -229,8 +238,8 @@ fn parse(file: File, length: u64) -> Result<TrustedKeys> {
     Ok(TrustedKeys::parse(&text)?)
 }
 
-/// What `--trust` gives: a public key as text, or a file with keys.
-fn given_keys(given: &OsStr) -> Result<Vec<Verifier>> {
+/// What `--trust` gives: a public key as text, or a file with keys, and that file.
+fn given_keys(given: &OsStr) -> Result<(Vec<Verifier>, Option<PathBuf>)> {
     let path = Path::new(given);
     if let Some(text) = given.to_str().filter(|t| t.contains('+'))
         && !path.exists()
@@ -241,7 +250,7 @@ fn given_keys(given: &OsStr) -> Result<Vec<Verifier>> {
                  keygen' prints it, or a file with such lines"
             ))
         })?;
-        return Ok(vec![key]);
+        return Ok((vec![key], None));
     }
     let file = File::open(path)
         .with_context(|| format!("cannot read the key file {} of --trust", shown(path)))?;
@@ -254,7 +263,7 @@ fn given_keys(given: &OsStr) -> Result<Vec<Verifier>> {
             shown(path)
         );
     }
-    Ok(read.keys)
+    Ok((read.keys, Some(path.to_owned())))
 }
 
 #[cfg(test)]

@@ -106,9 +106,13 @@ fn a_key_is_given_as_text_or_in_a_file() {
     let file = tmp.path().join("keys");
     let key = key::generate("k").unwrap().verifier();
     fs::write(&file, format!("# one\n{key}\n")).unwrap();
-    for given in [OsString::from(key.to_string()), file.clone().into()] {
-        assert_eq!(given_keys(&given).unwrap(), std::slice::from_ref(&key));
-    }
+    let whole = |keys: &[Verifier]| keys == std::slice::from_ref(&key);
+    let (keys, from) = given_keys(OsStr::new(&key.to_string())).unwrap();
+    assert!(whole(&keys) && from.is_none());
+    let (keys, from) = given_keys(file.as_os_str()).unwrap();
+    assert!(whole(&keys) && from.as_ref() == Some(&file));
+    let trust = Trust::of(&[], &[file.clone().into()]).unwrap();
+    assert_eq!(trust.given(), std::slice::from_ref(&file));
     fs::write(&file, "# none\n").unwrap();
     for (given, wanted) in [
         (file.as_os_str(), "has no key"),

@@ -57,10 +57,12 @@ impl Chosen {
 /// the keys of `--trust`.
 pub fn choose(policy: Option<&Path>, trust: &[OsString], workspace: &Path) -> Result<Chosen> {
     let trust = Trust::of_host(trust)?;
-    match policy {
-        Some(path) => read(path, Layer::User, &trust),
-        None => layers(&user_policy()?, &trust, workspace),
-    }
+    let mut chosen = match policy {
+        Some(path) => read(path, Layer::User, &trust)?,
+        None => layers(&user_policy()?, &trust, workspace)?,
+    };
+    chosen.files.extend_from_slice(trust.given());
+    Ok(chosen)
 }
 
 /// The policy of a run of a named template (`agentwall claude`), its user policy being `file`.

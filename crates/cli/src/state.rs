@@ -46,7 +46,7 @@ impl State {
         let root = State::place()?;
         let root = fs::canonicalize(&root).unwrap_or(root);
         if root.exists() {
-            check(&root)?;
+            check_owner(&root)?;
         }
         Ok(State { root })
     }
