@@ -63,7 +63,7 @@ fn start() -> Record {
 }
 
 fn decided(n: u64) -> Record {
-    let program = n % 2 == 0;
+    let program = n.is_multiple_of(2);
     let (verb, path) = match program {
         true => (Verb::ProcessExec, format!("/usr/bin/tool-{}", n % 97)),
         false => (
