@@ -24,6 +24,10 @@ pub fn cases() -> Vec<Fault> {
         Fault::new("ledger/read-only", read_only),
         Fault::new("ledger/two-sessions-at-once", together),
         Fault::new("ledger/pipe-closed", pipe_closed),
+        Fault::new("ledger/replayed", replayed).rules(
+            r#"  - { id: guarded, priority: 5, action: [file.write, file.create], resource: "${workspace}/guarded/**", effect: deny }
+  - { id: no-uname, priority: 5, action: process.exec, resource: "**/uname", when: 'size(args) > 1', effect: deny }"#,
+        ),
     ]
 }
 
@@ -309,4 +313,48 @@ fn pipe_closed(w: &World) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// What a session really recorded is replayed whole: under its own policy nothing flips, under
+/// another one what that policy says differently, and nothing of a log that does not verify.
+fn replayed(w: &World) -> Verdict {
+    let script = "mkdir -p guarded; echo x > guarded/x; uname -a; uname; cat {home}/.ssh/id_ed25519; \
+                  exec 3<>/dev/tcp/example.org/80; true";
+    session(w, script)?;
+    let replay = |policy: &str| {
+        let said = say(w, &format!("policy replay --policy {policy} --json"))?;
+        Ok::<_, String>((said.status, said.json()?))
+    };
+    let (status, same) = replay("{policy}")?;
+    let summary = same.to_string();
+    need(
+        status == 0 && same["flips"] == 0 && same["not_replayed"] == 0,
+        format!("under its own policy: {status}, {summary}"),
+    )?;
+    need(
+        same["replayed"].as_u64() >= Some(4),
+        format!("little was recorded: {summary}"),
+    )?;
+    let text = w.read("policy.yaml");
+    w.put(
+        "run/new.yaml",
+        &text.replace("when: 'size(args) > 1'", "when: 'size(args) == 1'"),
+    );
+    let (status, new) = replay("{run}/new.yaml")?;
+    let summary = new.to_string();
+    need(
+        status == 1
+            && new["classes"]["newly_denied"] == 1
+            && new["classes"]["newly_allowed"].as_u64() >= Some(1)
+            && summary.contains("uname"),
+        format!("under another one: {status}, {summary}"),
+    )?;
+    for file in files(w, "tile/entries") {
+        let mut bytes = fs::read(&file).map_err(|e| e.to_string())?;
+        bytes[40] ^= 1;
+        fs::write(&file, bytes).map_err(|e| e.to_string())?;
+    }
+    say(w, "policy replay --policy {policy}")?
+        .refused(1, &["does not verify"])
+        .map(drop)
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use agentwall_tests::{Who, World};
 
 use crate::{
-    kit::{Fault, Verdict, ids, need, next_run_works, run, run_with},
+    kit::{Fault, Verdict, ids, need, next_run_works, run, run_with, say, wall},
     tools::host,
 };
 
@@ -33,6 +33,7 @@ pub fn cases() -> Vec<Fault> {
             .only(Who::User, "the superuser reads everything"),
         Fault::new("policy/of-the-repository", of_the_repository),
         Fault::new("policy/not-enforceable", not_enforceable),
+        Fault::new("policy/bundle", bundle),
         Fault::new("policy/workspace-missing", no_workspace),
         Fault::new("policy/workspace-a-file", file_workspace),
     ]
@@ -250,4 +251,70 @@ fn file_workspace(w: &World) -> Verdict {
     run(&mut run_with(w, &options))?
         .refused(125, &["notes.txt", "is not a folder", "--workspace"])?;
     clean(w)
+}
+
+/// A signed bundle is used, named in the ledger and kept from the agent; an older one is refused.
+fn bundle(w: &World) -> Verdict {
+    w.put("run/open.yaml", "agentwall: 1\ndefault: allow\n");
+    let said = |args: &[&str]| {
+        let args = args.iter().map(|a| w.fill(a));
+        run(&mut wall(w, args))
+    };
+    let key = w.fill("{run}/team.key");
+    let keygen = said(&[
+        "policy",
+        "bundle",
+        "keygen",
+        &key,
+        "--name",
+        "example.com/p",
+    ])?;
+    let public = keygen.ended(0)?.out().trim().to_owned();
+    for counter in ["1", "2"] {
+        let out = w.fill(&format!("{{run}}/{counter}.bundle"));
+        let source = w.path("run/open.yaml").to_string_lossy().into_owned();
+        said(&[
+            "policy",
+            "bundle",
+            "sign",
+            "--key",
+            &key,
+            "--counter",
+            counter,
+            "--out",
+            &out,
+            &source,
+        ])?
+        .ended(0)?;
+    }
+    w.put("run/keys", &format!("{public}\n"));
+    w.own(&w.path("run/keys"));
+    let keys = w.path("run/keys").to_string_lossy().into_owned();
+    let run_under = |counter: &str, trust: &str| {
+        let file = w.fill(&format!("{{run}}/{counter}.bundle"));
+        let script = "echo AGENT-RAN; for f; do echo x >> \"$f\"; rm -f \"$f\"; done";
+        let mut args = vec!["run", "--policy", &file, "--keep"];
+        if !trust.is_empty() {
+            args.extend(["--trust", trust]);
+        }
+        args.extend(["--", "/bin/sh", "-c", script, "sh", &file, &keys]);
+        said(&args)
+    };
+    run_under("2", "")?.refused(125, &["not a trusted key", "--trust"])?;
+    let before = w.read("run/2.bundle");
+    run_under("2", &keys)?.says(&["AGENT-RAN"])?;
+    need(
+        w.read("run/keys") == format!("{public}\n"),
+        "the agent changed the trusted keys",
+    )?;
+    run_under("2", &public)?.says(&["AGENT-RAN"])?;
+    need(
+        w.read("run/2.bundle") == before,
+        "the agent changed the bundle",
+    )?;
+    say(w, "ledger show --type session_start")?
+        .ended(0)?
+        .says(&["bundle 2 signed by example.com/p+"])?;
+    run_under("1", &public)?.refused(125, &["counter is 1", "has used 2", "at least 3"])?;
+    next_run_works(w)
 }

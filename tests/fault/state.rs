@@ -120,6 +120,18 @@ fn read_only_later(w: &World) -> Verdict {
     for verb in ["commit", "discard"] {
         say(w, &format!("{verb} {id}"))?.refused(1, &["not writable", "make it writable"])?;
     }
+    // Who only reads needs no writable folder.
+    for (line, text) in [
+        ("sessions --all", id.as_str()),
+        (&format!("diff {id}"), "readme.txt"),
+        ("ledger show --last 1", "session_end"),
+        ("ledger verify", "verified"),
+        ("ledger key", "agentwall.local/"),
+        ("pending", "no questions wait"),
+        ("policy replay --policy {policy}", "nothing flips"),
+    ] {
+        say(w, line)?.ended(0)?.says(&[text])?;
+    }
     need(
         w.read("work/readme.txt") == "WORKSPACE-OK\n",
         "the original was changed",

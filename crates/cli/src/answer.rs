@@ -9,27 +9,22 @@ use agentwall_policy::Policy;
 
 /// What the policy says. A person's answers, budgets and failures of a face are not in it.
 pub fn of_policy(policy: &Policy, action: &Action) -> Decision {
+    let mut decision = policy.answer(action);
     match (action.verb, &action.resource) {
-        (Verb::DnsResolve, Resource::Host(name)) => {
-            let mut decision = policy.resolve_name(&action.subject, name, &action.facts);
-            // Learning an address does nothing yet; the connection asks.
-            if matches!(decision.effect, Effect::Ask | Effect::Isolate) {
-                decision.effect = Effect::Allow;
-            }
-            decision
+        // Learning an address does nothing yet; the connection asks.
+        (Verb::DnsResolve, _) if decision.effect == Effect::Ask => decision.effect = Effect::Allow,
+        (Verb::FileExec | Verb::FileCommit, _) => {}
+        (verb, Resource::Path(path))
+            if verb.family() == VerbFamily::File
+                && decision.rule.is_none()
+                && agentwall_wall::wall_made(&path.path) =>
+        {
+            decision.effect = Effect::Allow;
+            decision.reason = "the wall itself made it".to_owned();
         }
-        (_, Resource::Path(path)) => {
-            let mut decision = policy.decide(action);
-            let by_name = action.verb.family() == VerbFamily::File
-                && !matches!(action.verb, Verb::FileExec | Verb::FileCommit);
-            if by_name && decision.rule.is_none() && agentwall_wall::wall_made(&path.path) {
-                decision.effect = Effect::Allow;
-                decision.reason = "the wall itself made it".to_owned();
-            }
-            decision
-        }
-        _ => policy.decide(action),
+        _ => {}
     }
+    decision
 }
 
 /// Whether an endpoint is on a loopback port that the policy leaves to the agent's own network.

@@ -96,9 +96,12 @@ pub enum Command {
     Exit status: the command's own; 128+N when signal N ended it; 125 the wall itself failed, \
     126 the command cannot be started, 127 it was not found.")]
 pub struct RunArgs {
-    /// Use exactly this policy file
+    /// Use exactly this policy file or signed bundle
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// Trust this key, too, to sign a bundle: as text, or a file with keys
+    #[arg(long, value_name = "KEY|FILE", value_hint = ValueHint::FilePath)]
+    pub trust: Vec<OsString>,
     /// The folder the agent works in [default: the current folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,
@@ -422,6 +425,9 @@ pub struct SelftestArgs {
     /// Under this policy [default: the strictest that a program can start under]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// Trust this key, too, to sign a bundle: as text, or a file with keys
+    #[arg(long, value_name = "KEY|FILE", value_hint = ValueHint::FilePath)]
+    pub trust: Vec<OsString>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

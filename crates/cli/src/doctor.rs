@@ -191,7 +191,7 @@ fn wall() -> Finding {
         let text = "agentwall: 1\ndefault: deny\n";
         let source = Source::new("(strictest)", text, Layer::User);
         let here = policies::workspace(None)?;
-        selftest::attempt(&state, vec![source], &here)
+        selftest::attempt(&state, policies::Chosen::built_in(source), &here)
     });
     match tried {
         Ok(results) => {

@@ -8,6 +8,7 @@
 
 mod answer;
 mod args;
+mod bundles;
 mod changes;
 mod cmd;
 mod control;

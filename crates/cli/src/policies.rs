@@ -2,17 +2,23 @@
 //!
 //! With `--policy FILE` that file alone. Otherwise the user's policy, tightened by the host's
 //! (`/etc/agentwall/policy.yaml`, the organisation's layer) and by the workspace's own
-//! `agentwall.yaml` (the repository's layer), where they exist. Layers only tighten.
+//! `agentwall.yaml` (the repository's layer), where they exist. Layers only tighten. In the place of
+//! each but the repository's a signed bundle may stand: see [`crate::bundles`].
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
 };
 
+use agentwall_bundle::{MAX_BUNDLE, Opened, is_bundle};
 use agentwall_policy::{Guard, Layer, MAX_FILE, Policy, Source, Variables, templates};
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::state::{self, State, shown};
+use crate::{
+    bundles::{self, Trust},
+    state::{self, State, shown},
+};
 
 /// The policy of the whole host.
 pub const ORGANISATION: &str = "/etc/agentwall/policy.yaml";
@@ -20,38 +26,119 @@ pub const ORGANISATION: &str = "/etc/agentwall/policy.yaml";
 /// The name of a repository's own policy.
 pub const REPOSITORY: &str = "agentwall.yaml";
 
-/// The sources for a run in `workspace`: `--policy` as given, or the layers that exist.
-pub fn policy_sources(policy: Option<&Path>, workspace: &Path) -> Result<Vec<Source>> {
-    if let Some(path) = policy {
-        return Ok(vec![read_source(path, Layer::User)?]);
-    }
-    let mut sources = Vec::new();
-    sources.extend(read_if_there(Path::new(ORGANISATION), Layer::Organisation)?);
-    sources.push(read_source(&user_policy()?, Layer::User)?);
-    sources.extend(read_if_there(
-        &workspace.join(REPOSITORY),
-        Layer::Repository,
-    )?);
-    Ok(sources)
+/// A policy that was chosen, and where it came from.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    /// What is loaded.
+    pub sources: Vec<Source>,
+    /// The files it was read from: what must be kept from the agent.
+    pub files: Vec<PathBuf>,
+    /// The bundles among them. Verified, and not older than what this host has used.
+    pub bundles: Vec<Opened>,
 }
 
-/// The sources for a run of a named template (`agentwall claude`), its user policy being `file`.
-pub fn sources_with_user(file: &Path, workspace: &Path) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    sources.extend(read_if_there(Path::new(ORGANISATION), Layer::Organisation)?);
-    sources.push(read_source(file, Layer::User)?);
-    sources.extend(read_if_there(
-        &workspace.join(REPOSITORY),
-        Layer::Repository,
-    )?);
-    Ok(sources)
+impl Chosen {
+    /// A policy that is in no file.
+    pub fn built_in(source: Source) -> Chosen {
+        Chosen {
+            sources: vec![source],
+            ..Chosen::default()
+        }
+    }
+
+    fn extend(&mut self, other: Chosen) {
+        self.sources.extend(other.sources);
+        self.files.extend(other.files);
+        self.bundles.extend(other.bundles);
+    }
+}
+
+/// The policy of a run in `workspace`: `--policy` as given, or the layers that exist. `trust` has
+/// the keys of `--trust`.
+pub fn choose(policy: Option<&Path>, trust: &[OsString], workspace: &Path) -> Result<Chosen> {
+    let trust = Trust::of_host(trust)?;
+    let mut chosen = match policy {
+        Some(path) => read(path, Layer::User, &trust)?,
+        None => layers(&user_policy()?, &trust, workspace)?,
+    };
+    chosen.files.extend_from_slice(trust.given());
+    Ok(chosen)
+}
+
+/// The policy of a run of a named template (`agentwall claude`), its user policy being `file`.
+pub fn choose_with_user(file: &Path, workspace: &Path) -> Result<Chosen> {
+    layers(file, &Trust::of_host(&[])?, workspace)
+}
+
+/// The sources of [`choose`], with the keys that the host trusts.
+pub fn policy_sources(policy: Option<&Path>, workspace: &Path) -> Result<Vec<Source>> {
+    Ok(choose(policy, &[], workspace)?.sources)
+}
+
+fn layers(user: &Path, trust: &Trust, workspace: &Path) -> Result<Chosen> {
+    let mut chosen = Chosen::default();
+    if let Some(organisation) = either(Path::new(ORGANISATION))? {
+        chosen.extend(read(&organisation, Layer::Organisation, trust)?);
+    }
+    chosen.extend(read(user, Layer::User, trust)?);
+    let repository = workspace.join(REPOSITORY);
+    if exists(&repository)? {
+        // Whoever wrote the repository is nobody's issuer; what it says only tightens.
+        chosen
+            .sources
+            .push(read_source(&repository, Layer::Repository)?);
+        chosen.files.push(repository);
+    }
+    Ok(chosen)
+}
+
+/// The policy file or the bundle beside it, whichever exists.
+///
+/// # Errors
+/// Both do.
+fn either(yaml: &Path) -> Result<Option<PathBuf>> {
+    let bundle = yaml.with_extension("bundle");
+    match (exists(yaml)?, exists(&bundle)?) {
+        (false, false) => Ok(None),
+        (true, false) => Ok(Some(yaml.to_owned())),
+        (false, true) => Ok(Some(bundle)),
+        (true, true) => bail!(
+            "both {} and {} exist, and only one can be the policy; move one away",
+            shown(yaml),
+            shown(&bundle)
+        ),
+    }
+}
+
+/// Reads a policy file or a bundle.
+fn read(path: &Path, layer: Layer, trust: &Trust) -> Result<Chosen> {
+    let text = read_bytes(path)?;
+    let files = vec![path.to_owned()];
+    if is_bundle(&text) {
+        let name = name_of(path)?;
+        let opened = bundles::open(path, &text, trust)?;
+        let sources = opened.bundle.sources.iter().map(|s| Source {
+            name: format!("{name}:{}", s.name),
+            ..s.clone()
+        });
+        return Ok(Chosen {
+            sources: sources.collect(),
+            files,
+            bundles: vec![opened],
+        });
+    }
+    trust.unsigned_is_taken(path)?;
+    Ok(Chosen {
+        sources: vec![Source::new(name_of(path)?, text, layer)],
+        files,
+        bundles: Vec::new(),
+    })
 }
 
 /// The user's policy: `policy.yaml`, else the newest one made from a template.
 pub fn user_policy() -> Result<PathBuf> {
     let dir = state::policy_dir()?;
-    let own = dir.join("policy.yaml");
-    if exists(&own)? {
+    if let Some(own) = either(&dir.join("policy.yaml"))? {
         return Ok(own);
     }
     let mut newest: Option<(std::time::SystemTime, PathBuf)> = None;
@@ -74,8 +161,32 @@ pub fn user_policy() -> Result<PathBuf> {
     })
 }
 
-/// Reads one source; its name is the path.
+/// Reads one source; its name is the path. A bundle is refused: it is more than a source.
 pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
+    let text = read_bytes(path)?;
+    if is_bundle(&text) {
+        bail!(
+            "{} is a signed bundle, and a policy file is expected; 'agentwall policy bundle inspect' \
+             shows what is in it, --policy takes it",
+            shown(path)
+        );
+    }
+    Ok(Source::new(name_of(path)?, text, layer))
+}
+
+/// The name of a source: its path. By this name the file is kept out of the agent's reach.
+fn name_of(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        anyhow!(
+            "cannot use the policy {}: its path is not UTF-8, and what cannot be named exactly \
+             cannot be kept from the agent; rename it",
+            shown(path)
+        )
+    })
+}
+
+/// The content of a policy file or bundle, and at most a little more than the longest one.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     use io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let read = || -> io::Result<Vec<u8>> {
@@ -91,10 +202,15 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
         }
         let mut text = Vec::new();
         // One byte more than the loader takes, so that it complains.
-        file.take(MAX_FILE as u64 + 1).read_to_end(&mut text)?;
+        let mut file = file.take(MAX_FILE as u64 + 1);
+        file.read_to_end(&mut text)?;
+        if is_bundle(&text) {
+            file.set_limit((MAX_BUNDLE - MAX_FILE) as u64);
+            file.read_to_end(&mut text)?;
+        }
         Ok(text)
     };
-    let text = read().map_err(|e| {
+    read().map_err(|e| {
         let next = match e.kind() {
             io::ErrorKind::NotFound => "'agentwall init' writes one",
             io::ErrorKind::IsADirectory => "name the file",
@@ -102,16 +218,7 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
             _ => "name another with --policy",
         };
         anyhow!("cannot read the policy {}: {e}; {next}", shown(path))
-    })?;
-    // By this name the file is found again and kept out of the agent's reach.
-    let Some(name) = path.to_str() else {
-        bail!(
-            "cannot use the policy {}: its path is not UTF-8, and what cannot be named exactly \
-             cannot be kept from the agent; rename it",
-            shown(path)
-        );
-    };
-    Ok(Source::new(name.to_owned(), text, layer))
+    })
 }
 
 /// The variables of a run: canonical workspace, home, temporary folder and state folder.
@@ -162,14 +269,6 @@ pub fn workspace(given: Option<&Path>) -> Result<PathBuf> {
 /// Loads sources; the error is the complete report.
 pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy> {
     agentwall_policy::load(sources, variables).map_err(|e| anyhow!("{e}"))
-}
-
-fn read_if_there(path: &Path, layer: Layer) -> Result<Option<Source>> {
-    if exists(path)? {
-        read_source(path, layer).map(Some)
-    } else {
-        Ok(None)
-    }
 }
 
 /// Whether something is there; a place that cannot be examined is an error, not an absence.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use agentwall_action::{Effect, Endpoint, Facts, Protocol, Resource, Subject, Verb};
+use agentwall_bundle::Opened;
 use agentwall_egress::HostLoopback;
 use agentwall_engine::Engine;
 use agentwall_policy::{Enforcement, LoopbackPorts, Policy, Source, Variables};
@@ -21,7 +22,7 @@ use agentwall_wall::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    policies,
+    policies::{self, Chosen},
     state::{self, State},
     supervisor::standard_terminals,
 };
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub view: FileView,
     /// What it was loaded from.
     pub sources: Vec<Source>,
+    /// The bundles among it.
+    pub bundles: Vec<Opened>,
     /// With which values.
     pub variables: Variables,
     /// Trees whose copies cannot lie in the session's own folder, and where they lie instead.
@@ -62,7 +65,7 @@ pub fn on_this_host(policy: Policy) -> Policy {
 /// Loads the policy and plans the wall, if this version can keep what the policy asks for.
 pub fn prepare(
     state: &State,
-    sources: Vec<Source>,
+    chosen: Chosen,
     name: &str,
     workspace: &Path,
     session: &str,
@@ -70,7 +73,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     planned(
         state,
-        sources,
+        chosen,
         name,
         workspace,
         session,
@@ -82,13 +85,18 @@ pub fn prepare(
 /// Loads the policy and plans the wall; `check` may refuse the policy before it is planned for.
 pub fn planned(
     state: &State,
-    sources: Vec<Source>,
+    chosen: Chosen,
     name: &str,
     workspace: &Path,
     session: &str,
     learning: bool,
     check: impl Fn(&Policy) -> Result<()>,
 ) -> Result<Prepared> {
+    let Chosen {
+        sources,
+        files,
+        bundles,
+    } = chosen;
     let variables = policies::variables(Some(state), workspace)?;
     let policy = Arc::new(on_this_host(policies::load(&sources, &variables)?));
     let mut facts = Facts::default();
@@ -118,9 +126,9 @@ pub fn planned(
     };
     let mut view = plan(&protected)?;
     // A policy file that the agent could change would be the next session's policy.
-    let exposed: Vec<PathBuf> = sources
+    let exposed: Vec<PathBuf> = files
         .iter()
-        .filter_map(|s| Path::new(&s.name).canonicalize().ok())
+        .filter_map(|file| file.canonicalize().ok())
         .filter(|file| {
             view.placement(file)
                 .is_some_and(|p| p.writes == Writes::Direct)
@@ -149,6 +157,7 @@ pub fn planned(
         engine,
         view,
         sources,
+        bundles,
         variables,
         layers_outside,
     })

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     args::RunArgs,
-    changes,
+    bundles, changes,
     cmd::{commit, discard},
     control,
     output::{WALL_FAILED, note},
@@ -41,9 +41,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     }
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let workspace = policies::workspace(args.workspace.as_deref())?;
-    let sources = match &args.user_policy {
-        Some(file) => policies::sources_with_user(file, &workspace)?,
-        None => policies::policy_sources(args.policy.as_deref(), &workspace)?,
+    let chosen = match &args.user_policy {
+        Some(file) => policies::choose_with_user(file, &workspace)?,
+        None => policies::choose(args.policy.as_deref(), &args.trust, &workspace)?,
     };
     let state = State::open()?;
     let name = args.name.clone().unwrap_or_else(|| {
@@ -62,10 +62,13 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
                 .collect(),
         },
     )?;
-    let prepared = prepare::prepare(&state, sources, &name, &workspace, session.id(), args.learn)
+    let prepared = prepare::prepare(&state, chosen, &name, &workspace, session.id(), args.learn)
         .and_then(|prepared| {
             let policy = prepared.engine.policy();
             session.keep_policy(&prepared.sources, &prepared.variables, &policy)?;
+            for bundle in &prepared.bundles {
+                bundles::remember(&state, bundle)?;
+            }
             Ok(prepared)
         });
     let ending = match prepared {

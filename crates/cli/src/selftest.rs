@@ -7,7 +7,13 @@ use agentwall_policy::{Layer, Source};
 use agentwall_wall::{CanaryResult, LaunchError, Spec, create_layers, launch};
 use anyhow::{Context as _, Result};
 
-use crate::{args::SelftestArgs, output, policies, prepare, session, state::State};
+use crate::{
+    args::SelftestArgs,
+    output,
+    policies::{self, Chosen},
+    prepare, session,
+    state::State,
+};
 
 /// The strictest policy: nothing is readable, writable or startable.
 const STRICTEST: &str = "agentwall: 1\ndefault: deny\n";
@@ -16,11 +22,11 @@ const STRICTEST: &str = "agentwall: 1\ndefault: deny\n";
 pub fn main(args: SelftestArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let here = policies::workspace(None)?;
-    let source = match &args.policy {
-        Some(file) => policies::read_source(file, Layer::User)?,
-        None => Source::new("(strictest)", STRICTEST, Layer::User),
+    let chosen = match &args.policy {
+        Some(file) => policies::choose(Some(file), &args.trust, &here)?,
+        None => Chosen::built_in(Source::new("(strictest)", STRICTEST, Layer::User)),
     };
-    let results = attempt(&state, vec![source], &here)?;
+    let results = attempt(&state, chosen, &here)?;
     let ok = !results.is_empty() && results.iter().all(|r| r.held);
     if args.json {
         output::print_json(&serde_json::json!({ "ok": ok, "canaries": results }))?;
@@ -47,8 +53,8 @@ pub fn main(args: SelftestArgs) -> Result<ExitCode> {
 }
 
 /// Builds a wall, collects the canaries' results, tears it down.
-pub fn attempt(state: &State, sources: Vec<Source>, workspace: &Path) -> Result<Vec<CanaryResult>> {
-    let prepared = prepare::prepare(state, sources, "selftest", workspace, "selftest", false)?;
+pub fn attempt(state: &State, chosen: Chosen, workspace: &Path) -> Result<Vec<CanaryResult>> {
+    let prepared = prepare::prepare(state, chosen, "selftest", workspace, "selftest", false)?;
     let place = state
         .root()
         .join(format!("selftest-{}", std::process::id()));

@@ -496,7 +496,8 @@ impl Session {
 
     /// Whether its supervisor lives.
     pub fn is_running(&self) -> bool {
-        let Ok(file) = self.lock_file() else {
+        // For reading: who only looks makes nothing.
+        let Ok(file) = File::open(self.dir.join("lock")) else {
             return false;
         };
         matches!(
@@ -553,10 +554,8 @@ fn replace(path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
         if !durable {
             return Ok(());
         }
-        match path.parent() {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
     };
     let result = write();
     if result.is_err() {

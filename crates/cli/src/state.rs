@@ -46,9 +46,27 @@ impl State {
         let root = State::place()?;
         let root = fs::canonicalize(&root).unwrap_or(root);
         if root.exists() {
-            check(&root)?;
+            check_owner(&root)?;
         }
         Ok(State { root })
+    }
+
+    /// For a command that only reads: like [`State::open`], but a folder that cannot be written is
+    /// taken as it is.
+    pub fn for_reading() -> Result<State> {
+        let root = State::place()?;
+        let Ok(real) = fs::canonicalize(&root) else {
+            return State::open_at(&root);
+        };
+        let readable = rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK;
+        let only_readable = real.is_dir()
+            && rustix::fs::access(&real, rustix::fs::Access::WRITE_OK).is_err()
+            && rustix::fs::access(&real, readable).is_ok();
+        if only_readable {
+            check_owner(&real)?;
+            return Ok(State { root: real });
+        }
+        State::open_at(&root)
     }
 
     /// [`State::open`] for a given folder.
@@ -295,6 +313,20 @@ fn make(dir: &Path) -> Result<()> {
 
 /// The root must be ours, writable for us and for nobody else.
 fn check(root: &Path) -> Result<()> {
+    check_owner(root)?;
+    use rustix::fs::Access;
+    if let Err(e) = rustix::fs::access(root, Access::WRITE_OK | Access::EXEC_OK) {
+        bail!(
+            "the state folder {} is not writable ({e}); make it writable, or set AGENTWALL_STATE to \
+             a folder that you can write",
+            shown(root)
+        );
+    }
+    Ok(())
+}
+
+/// The root must be ours, and writable for nobody else.
+fn check_owner(root: &Path) -> Result<()> {
     let meta = fs::metadata(root)
         .with_context(|| format!("cannot examine the state folder {}", shown(root)))?;
     if !meta.is_dir() {
@@ -318,14 +350,6 @@ fn check(root: &Path) -> Result<()> {
              AGENTWALL_STATE to a private folder",
             shown(root),
             meta.mode() & 0o777
-        );
-    }
-    use rustix::fs::Access;
-    if let Err(e) = rustix::fs::access(root, Access::WRITE_OK | Access::EXEC_OK) {
-        bail!(
-            "the state folder {} is not writable ({e}); make it writable, or set AGENTWALL_STATE to \
-             a folder that you can write",
-            shown(root)
         );
     }
     Ok(())

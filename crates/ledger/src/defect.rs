@@ -109,6 +109,12 @@ pub enum KeyError {
         /// The key file.
         path: std::path::PathBuf,
     },
+    /// Something is there already where a new key was to be.
+    #[error("{path} exists: a key is never overwritten; name another file, or move that one away")]
+    Exists {
+        /// The key file.
+        path: std::path::PathBuf,
+    },
     /// Others may read or write it.
     #[error(
         "{path} has mode {mode:04o}, expected 0600: others could read or replace the key; check who did, then `chmod 600` it or replace the key"

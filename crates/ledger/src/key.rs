@@ -79,6 +79,15 @@ pub fn load_or_create(path: &Path, name: &str) -> Result<Signer, KeyError> {
 }
 
 fn create(path: &Path, name: &str) -> Result<Signer, KeyError> {
+    match create_new(path, name) {
+        // Another process was faster.
+        Err(KeyError::Exists { .. }) => load(path),
+        other => other,
+    }
+}
+
+/// Makes the key file with a fresh key named `name`. Never replaces anything that is there.
+pub fn create_new(path: &Path, name: &str) -> Result<Signer, KeyError> {
     let signer = generate(name)?;
     let mut suffix = [0u8; 8];
     getrandom::fill(&mut suffix).map_err(|e| KeyError::Random(e.to_string()))?;
@@ -95,13 +104,16 @@ fn create(path: &Path, name: &str) -> Result<Signer, KeyError> {
         file.sync_all()?;
         // Unlike a rename, a link fails when another process was faster.
         fs::hard_link(temporary, path)?;
-        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
     let result = write();
     let _ = fs::remove_file(temporary);
     match result {
         Ok(()) => Ok(signer),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load(path),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists {
+            path: path.to_owned(),
+        }),
         Err(e) => Err(FileError::new("make", path, e).into()),
     }
 }
@@ -132,6 +144,15 @@ mod tests {
             load_or_create(&path, "other.example"),
             Err(KeyError::OtherName { .. })
         ));
+        let before = fs::read(&path).expect("the key file");
+        for there in [&path, &dir.path().join("dangling")] {
+            let _ = symlink("nowhere", dir.path().join("dangling"));
+            assert!(matches!(
+                create_new(there, "log.example"),
+                Err(KeyError::Exists { .. })
+            ));
+        }
+        assert_eq!(fs::read(&path).expect("the key file"), before);
         let link = dir.path().join("link");
         symlink(&path, &link).expect("a link");
         assert!(matches!(load(&link), Err(KeyError::NotAFile { .. })));

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use agentwall_action::escape_text;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -51,7 +52,7 @@ impl Verifier {
         let expected = format!("{:08x}", verifier.id());
         if id != expected {
             return Err(VkeyError::Id {
-                found: id.to_owned(),
+                found: escape_text(id),
                 expected,
             });
         }
@@ -156,7 +157,7 @@ impl Signer {
         let expected = format!("{:08x}", signer.verifier().id());
         if id != expected {
             return Err(VkeyError::Id {
-                found: id.to_owned(),
+                found: escape_text(id),
                 expected,
             });
         }
@@ -334,7 +335,7 @@ pub enum VkeyError {
     /// The id does not belong to name and key.
     #[error("the key id is {found}, but name and key give {expected}")]
     Id {
-        /// What the text says.
+        /// What the text says, escaped.
         found: String,
         /// What it should say.
         expected: String,

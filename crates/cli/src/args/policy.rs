@@ -1,6 +1,6 @@
 //! The command line of `agentwall policy`: one struct for each of its commands.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 
@@ -23,6 +23,11 @@ pub enum PolicyCommand {
     Enforcement(EnforcementArgs),
     /// Propose the least rules that explain what was observed
     Recommend(RecommendArgs),
+    /// Tell which recorded decisions would be others under a new policy
+    Replay(ReplayArgs),
+    /// Sign, verify and look into policy bundles
+    #[command(subcommand)]
+    Bundle(BundleCommand),
 }
 
 /// `agentwall policy check`, `agentwall policy test`.
@@ -148,6 +153,131 @@ pub struct RecommendArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy replay`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall policy replay --policy stricter.yaml\n  \
+    agentwall policy replay --policy new.yaml --session k3f9 --each\n  \
+    agentwall policy replay --policy new.yaml --ledger /backup/ledger --key '…+1a2b3c4d+…' --json\n\n\
+    Every recorded decision is made again under the new policy, with the facts and the variables of its \
+    session; nothing is run and nothing is guessed. What was asked counts as asked, whatever a person \
+    answered. The ledger is verified first.\n\n\
+    Exit status: 0 nothing flips, 1 something flips or the ledger does not verify, 2 wrong usage."
+)]
+pub struct ReplayArgs {
+    /// The new policy: a file or a signed bundle
+    #[arg(long, required = true, value_name = "NEW", value_hint = ValueHint::FilePath)]
+    pub policy: PathBuf,
+    /// Trust this key, too, to sign a bundle: as text, or a file with keys
+    #[arg(long, value_name = "KEY|FILE", value_hint = ValueHint::FilePath)]
+    pub trust: Vec<OsString>,
+    /// The log's folder [default: this user's log]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub ledger: Option<PathBuf>,
+    /// The log's public key, as text or in a file [default: this user's own key]
+    #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<OsString>,
+    /// Only decisions of these sessions (id, prefix, end of the id, or name)
+    #[arg(long, value_name = "SESSION", num_args = 1..)]
+    pub session: Vec<String>,
+    /// Print every flip and every decision that cannot be replayed, before the summary
+    #[arg(long)]
+    pub each: bool,
+    /// Print JSON; with --each one object a line, the summary last
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy bundle …`.
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Make a signing key; print its public half
+    Keygen(KeygenArgs),
+    /// Put policy files into a bundle and sign it
+    Sign(SignArgs),
+    /// Check that a bundle is signed by a trusted key and not older than what was used here
+    Verify(BundleVerifyArgs),
+    /// Show what is in a bundle, whoever signed it
+    Inspect(InspectArgs),
+}
+
+/// `agentwall policy bundle keygen`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  agentwall policy bundle keygen team.key --name example.com/policy \
+    >> ~/.config/agentwall/trusted-keys"
+)]
+pub struct KeygenArgs {
+    /// The private key's file; one that exists is never overwritten
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The key's name, without spaces and '+'; a domain of yours keeps it apart from others
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+}
+
+/// `agentwall policy bundle sign`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall policy bundle sign --key team.key --counter 7 --out team.bundle team.yaml\n  \
+    agentwall policy bundle sign --key team.key --name web --counter 8 --out web.bundle \
+    organisation=org.yaml user=web.yaml"
+)]
+pub struct SignArgs {
+    /// The private key
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: PathBuf,
+    /// Which of the key's policies it is; counters are compared under one key and name
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub name: String,
+    /// The version: higher than that of the bundle before
+    #[arg(long, value_name = "N")]
+    pub counter: u64,
+    /// The time of issue in seconds since 1970 [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    pub issued: Option<u64>,
+    /// Where to write it [default: standard output]; replaces an older bundle only
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// Policy files, each with its layer: organisation, user (the default) or repository
+    #[arg(required = true, value_name = "[LAYER=]FILE", value_hint = ValueHint::FilePath)]
+    pub sources: Vec<OsString>,
+}
+
+/// `agentwall policy bundle verify`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  agentwall policy bundle verify team.bundle --trust team.pub")]
+pub struct BundleVerifyArgs {
+    /// The bundle
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Trust this key, too: as text, or a file with keys
+    #[arg(long, value_name = "KEY|FILE", value_hint = ValueHint::FilePath)]
+    pub trust: Vec<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy bundle inspect`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall policy bundle inspect team.bundle\n  \
+    agentwall policy bundle inspect team.bundle --source team.yaml\n  \
+    agentwall policy bundle inspect team.bundle --json | jq -r '.sources[0].text'"
+)]
+pub struct InspectArgs {
+    /// The bundle
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print this source, control characters escaped
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub source: Option<String>,
+    /// Print JSON, the sources' texts with it
     #[arg(long)]
     pub json: bool,
 }

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(400);
 
 /// `agentwall pending`.
 pub fn pending(args: PendingArgs) -> Result<ExitCode> {
-    let state = State::open()?;
+    let state = State::for_reading()?;
     if args.watch {
         return watch(&state, args.json);
     }

@@ -32,7 +32,7 @@ pub struct Show {
 
 /// Runs the command.
 pub fn main(args: DiffArgs) -> Result<ExitCode> {
-    let state = State::open()?;
+    let state = State::for_reading()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     let set = changes::scan(&session, false)?;
     let part = changes::only(

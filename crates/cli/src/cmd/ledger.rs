@@ -33,14 +33,14 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Show(args) => show(&args),
         LedgerCommand::Verify(args) => check(&args),
         LedgerCommand::Key => {
-            output::print(&format!("{}\n", State::open()?.verifier()?))?;
+            output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
-    let state = State::open()?;
+    let state = State::for_reading()?;
     let filter = Filter::new(&state, args)?;
     let mut next = 0;
     let mut first = true;
@@ -149,7 +149,7 @@ impl Filter {
             .kind
             .as_ref()
             .is_none_or(|k| entry.record.type_name() == k);
-        let decision = decision(&entry.record);
+        let decision = entry.record.decision();
         let effect = self
             .effect
             .as_ref()
@@ -162,20 +162,11 @@ impl Filter {
     }
 }
 
-fn decision(record: &Record) -> Option<&DecisionRecord> {
-    match record {
-        Record::Decision(decision) => Some(decision),
-        Record::Exec(exec) => Some(&exec.decision),
-        Record::Connect(connect) => Some(&connect.decision),
-        _ => None,
-    }
-}
-
 /// One entry for a person. Text in entries is escaped already; it is not trusted to be.
 fn line(index: u64, entry: &Entry) -> String {
     let session = entry.session.rsplit('-').next().unwrap_or_default();
     let mut kind = entry.record.type_name().to_owned();
-    if let Some(decision) = decision(&entry.record) {
+    if let Some(decision) = entry.record.decision() {
         kind.clone_from(&decision.effect);
     }
     let style = match kind.as_str() {
@@ -194,13 +185,23 @@ fn line(index: u64, entry: &Entry) -> String {
 
 fn summary(record: &Record) -> String {
     match record {
-        Record::SessionStart(start) => format!(
-            "{} in {}: {} (policy {})",
-            start.name,
-            start.workspace,
-            start.command.join(" "),
-            start.policy.get(..12).unwrap_or(&start.policy)
-        ),
+        Record::SessionStart(start) => {
+            let bundles = start.bundles.iter().map(|b| {
+                let name = match b.name.as_str() {
+                    "" => "bundle",
+                    name => name,
+                };
+                format!(", {name} {} signed by {}", b.counter, b.key)
+            });
+            format!(
+                "{} in {}: {} (policy {}{})",
+                start.name,
+                start.workspace,
+                start.command.join(" "),
+                start.policy.get(..12).unwrap_or(&start.policy),
+                bundles.collect::<String>()
+            )
+        }
         Record::SessionEnd(end) => {
             let how = match (end.exit, end.signal) {
                 (Some(code), _) => format!("exit {code}"),
@@ -321,7 +322,7 @@ fn counts(map: &std::collections::BTreeMap<String, u64>) -> String {
 }
 
 fn check(args: &LedgerVerifyArgs) -> Result<ExitCode> {
-    let (dir, options) = what(args)?;
+    let (dir, options) = what(args.dir.as_deref(), args.key.as_deref())?;
     let result = if has_log(&dir) {
         verify(&dir, &options).map_err(|e| anyhow!("{e}"))
     } else {
@@ -391,16 +392,17 @@ fn verified(dir: &Path, report: &Report) -> String {
 }
 
 /// The folder, the key that is trusted, and this host's memory where it belongs to that log.
-fn what(args: &LedgerVerifyArgs) -> Result<(PathBuf, VerifyOptions)> {
+pub fn what(dir: Option<&Path>, key: Option<&OsStr>) -> Result<(PathBuf, VerifyOptions)> {
     // With both given, no state of this host is needed.
-    if let (Some(dir), Some(key)) = (&args.dir, &args.key) {
-        return Ok((dir.clone(), VerifyOptions::new(given_key(key)?)));
+    if let (Some(dir), Some(key)) = (dir, key) {
+        return Ok((dir.to_owned(), VerifyOptions::new(given_key(key)?)));
     }
-    let state = State::open()?;
+    let state = State::for_reading()?;
     let own = state.ledger_dir();
-    let dir = args.dir.clone().unwrap_or_else(|| own.clone());
+    let given = dir.is_some();
+    let dir = dir.map_or_else(|| own.clone(), Path::to_owned);
     let same = fs::canonicalize(&dir).is_ok_and(|d| fs::canonicalize(&own).is_ok_and(|o| o == d));
-    let key = match &args.key {
+    let key = match key {
         Some(key) => given_key(key)?,
         None if !state.key_path().exists() && !has_log(&own) => {
             bail!("there is no ledger yet; 'agentwall run -- CMD' begins one")
@@ -408,7 +410,7 @@ fn what(args: &LedgerVerifyArgs) -> Result<(PathBuf, VerifyOptions)> {
         None => state.verifier()?,
     };
     let mut options = VerifyOptions::new(key);
-    if same || args.dir.is_none() {
+    if same || !given {
         options.head = Some(state.head_path());
     }
     Ok((dir, options))

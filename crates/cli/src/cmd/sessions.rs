@@ -14,7 +14,7 @@ use crate::{
 
 /// Runs the command.
 pub fn main(args: SessionsArgs) -> Result<ExitCode> {
-    let state = State::open()?;
+    let state = State::for_reading()?;
     let (all, errors) = Session::list(&state)?;
     for error in &errors {
         output::note(&format!("{error:#}"));

@@ -29,6 +29,7 @@ pub fn main(agent: Agent, args: WordArgs) -> Result<ExitCode> {
     command.extend(args.args);
     run::run(RunArgs {
         policy: None,
+        trust: Vec::new(),
         workspace: None,
         name: Some(agent.as_str().to_owned()),
         ending: Ending::default(),

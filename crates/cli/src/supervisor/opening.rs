@@ -14,7 +14,7 @@ use agentwall_ledger::{
 use agentwall_policy::Variables;
 use agentwall_wall::Report;
 
-use crate::prepare::Prepared;
+use crate::{bundles, prepare::Prepared};
 
 /// How many entries [`begin`] makes.
 pub const COUNT: u64 = 2;
@@ -45,6 +45,7 @@ pub fn begin(command: &[OsString], prepared: &Prepared) -> [Record; COUNT as usi
                 name: std::env::var("USER").unwrap_or_default(),
             },
             variables: Some(variables(&prepared.variables)),
+            bundles: prepared.bundles.iter().map(bundles::recorded).collect(),
             ..SessionStart::default()
         }),
     ]

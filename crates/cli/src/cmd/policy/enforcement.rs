@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentwall_action::{Verb, escape_text};
-use agentwall_policy::{Enforcement, Policy, Source};
+use agentwall_policy::{Enforcement, Policy};
 use agentwall_wall::enforcement::{Fidelity, Landing, Mechanism, Question, landings};
 use anyhow::Result;
 use serde::Serialize;
@@ -21,7 +21,8 @@ use crate::{
     args::policy::EnforcementArgs,
     doctor,
     output::{self, Style, UsageError, paint},
-    policies, prepare,
+    policies::{self, Chosen},
+    prepare,
     state::{self, State},
 };
 
@@ -86,8 +87,8 @@ pub struct Placed {
 /// `agentwall policy enforcement`.
 pub fn main(args: &EnforcementArgs) -> Result<ExitCode> {
     let workspace = policies::workspace(args.workspace.as_deref())?;
-    let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
-    let report = report(sources, &args.name, &workspace, Verb::ALL, |_| true)?;
+    let chosen = policies::choose(args.policy.as_deref(), &[], &workspace)?;
+    let report = report(chosen, &args.name, &workspace, Verb::ALL, |_| true)?;
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -118,7 +119,7 @@ pub fn run_name(subject: &str) -> Result<&str> {
 
 /// The report about the verbs and the rules that `wanted` picks.
 pub fn report(
-    sources: Vec<Source>,
+    chosen: Chosen,
     name: &str,
     workspace: &Path,
     verbs: &[Verb],
@@ -142,9 +143,15 @@ pub fn report(
         return Ok(report);
     }
     let state = State::open()?;
-    let prepared = prepare::planned(&state, sources, name, workspace, "explain", false, |_| {
-        Ok(())
-    })?;
+    let prepared = prepare::planned(
+        &state,
+        chosen,
+        name,
+        workspace,
+        "explain",
+        false,
+        |_| Ok(()),
+    )?;
     let findings = doctor::findings();
     report.probed = true;
     report.stands = doctor::stands(&findings);

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use agentwall_action::{Action, Verb};
-use agentwall_policy::{Explanation, Source};
+use agentwall_policy::Explanation;
 use anyhow::Result;
 
 use crate::{
@@ -13,15 +13,15 @@ use crate::{
         enforcement, explain_text, variables,
     },
     output::{self, UsageError},
-    policies,
+    policies::{self, Chosen},
 };
 
 /// Runs the command.
 pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let workspace = policies::workspace(args.workspace.as_deref())?;
     let variables = variables(Some(&workspace))?;
-    let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
-    let policy = policies::load(&sources, &variables)?
+    let chosen = policies::choose(args.policy.as_deref(), &[], &workspace)?;
+    let policy = policies::load(&chosen.sources, &variables)?
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
     let mut explanation = policy.explain(&action);
@@ -30,7 +30,7 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let for_subject = args.subject != asked::SUBJECT;
     let advice = policy.advise(&action, &policies::guard(&variables), for_subject);
     let enforcement = match args.enforcement {
-        true => Some(enforced(args, sources, &workspace, &action, &explanation)?),
+        true => Some(enforced(args, chosen, &workspace, &action, &explanation)?),
         false => None,
     };
     if args.json {
@@ -60,14 +60,14 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
 /// Where the rules about the action are enforced; with `--all` every rule.
 fn enforced(
     args: &ExplainArgs,
-    sources: Vec<Source>,
+    chosen: Chosen,
     workspace: &Path,
     action: &Action,
     explanation: &Explanation,
 ) -> Result<enforcement::Report> {
     let name = enforcement::run_name(&args.subject)?;
     if args.all {
-        return enforcement::report(sources, name, workspace, Verb::ALL, |_| true);
+        return enforcement::report(chosen, name, workspace, Verb::ALL, |_| true);
     }
     let speaking: Vec<&str> = explanation
         .rules
@@ -75,7 +75,7 @@ fn enforced(
         .filter(|rule| explain_text::speaks(rule))
         .map(|rule| rule.id.as_str())
         .collect();
-    enforcement::report(sources, name, workspace, &[action.verb], |id| {
+    enforcement::report(chosen, name, workspace, &[action.verb], |id| {
         speaking.contains(&id)
     })
 }

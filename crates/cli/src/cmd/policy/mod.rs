@@ -8,8 +8,10 @@ mod files;
 mod recommend;
 mod unique;
 
+mod bundle;
 mod enforcement;
 mod explain_text;
+mod replay;
 
 use std::{path::Path, process::ExitCode};
 
@@ -36,6 +38,8 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Decide(args) => decide::main(&args),
         PolicyCommand::Enforcement(args) => enforcement::main(&args),
         PolicyCommand::Recommend(args) => recommend::main(&args),
+        PolicyCommand::Replay(args) => replay::main(&args),
+        PolicyCommand::Bundle(command) => bundle::main(command),
     }
 }
 
