@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use agentwall_action::Action;
+use agentwall_action::{Action, Resource, Subject, Verb};
 use cel::{
     Context, Env, IdedExpr, Program, Value,
     common::ast::{EntryExpr, Expr, LiteralValue, SourceInfo},
@@ -172,6 +172,40 @@ impl Expression {
     pub(crate) fn known(&self, action: &Action, names: &[&str]) -> Option<bool> {
         let run = AssertUnwindSafe(|| known(self.program.expression(), &context(action), names));
         catch_unwind(run).unwrap_or(None)
+    }
+
+    /// What the expression always comes to for these verbs, if that can be seen: it reads nothing but
+    /// `action` and `risk`, which have few values, and gives the same for all of them.
+    pub(crate) fn constant(&self, verbs: &[Verb]) -> Option<Result<bool, String>> {
+        let references = self.program.references();
+        let reads = |fact: &str| references.has_variable(fact);
+        if FACTS
+            .iter()
+            .any(|f| reads(f) && !matches!(*f, "action" | "risk"))
+        {
+            return None;
+        }
+        let verbs = if reads("action") {
+            verbs
+        } else {
+            verbs.get(..1)?
+        };
+        let highest = if reads("risk") { 100 } else { 0 };
+        let mut constant = None;
+        for verb in verbs {
+            for risk in 0..=highest {
+                let resource = Resource::Named(String::new());
+                let mut action = Action::new(Subject(String::new()), *verb, resource);
+                action.facts.risk = risk;
+                let truth = self.test(&action);
+                match &constant {
+                    None => constant = Some(truth),
+                    Some(known) if known.as_ref().ok() == truth.as_ref().ok() => {}
+                    Some(_) => return None,
+                }
+            }
+        }
+        constant
     }
 
     /// The number the expression gives: finite and not negative.

@@ -41,6 +41,7 @@ mod vars;
 mod yaml;
 
 mod advise;
+pub mod analyse;
 mod detail;
 mod facts_read;
 mod pattern_text;

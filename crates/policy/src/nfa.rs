@@ -255,3 +255,33 @@ impl Nfa {
         *states = closed;
     }
 }
+
+/// What exact analysis reads off a line.
+impl Nfa {
+    /// How many states there are; the last one accepts.
+    pub(crate) fn size(&self) -> usize {
+        self.literal.len() + self.rest.len() + 1
+    }
+
+    /// The bytes every matching text ends with, as far as single bytes at the end tell.
+    pub(crate) fn tail(&self) -> Vec<u8> {
+        let single = |s: &Step| match s {
+            Step::Byte(set) => set.only(),
+            _ => None,
+        };
+        let mut tail: Vec<u8> = self.rest.iter().rev().map_while(single).collect();
+        if tail.len() == self.rest.len() {
+            tail.extend(self.literal.iter().rev());
+        }
+        tail.reverse();
+        tail
+    }
+}
+
+/// What exact analysis asks of a set.
+impl ByteSet {
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+}

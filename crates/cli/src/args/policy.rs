@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use agentwall_action::Effect;
 use clap::{Args, Subcommand, ValueHint};
 
 /// `agentwall policy …`.
@@ -28,6 +29,12 @@ pub enum PolicyCommand {
     /// Sign, verify and look into policy bundles
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Prove which rules never match, never decide, change nothing or conflict
+    Analyse(AnalyseArgs),
+    /// Prove whether one policy is stricter or looser than another, with examples
+    Diff(PolicyDiffArgs),
+    /// Find an action that the policy lets through, or prove that there is none
+    Can(CanArgs),
 }
 
 /// `agentwall policy check`, `agentwall policy test`.
@@ -278,6 +285,109 @@ pub struct InspectArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     pub source: Option<String>,
     /// Print JSON, the sources' texts with it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy analyse`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit status: 0 nothing but notes, 1 a warning, 2 wrong usage.\n\nExamples:\n  \
+    agentwall policy analyse policy.yaml\n  \
+    agentwall policy analyse --json policy.yaml"
+)]
+pub struct AnalyseArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// Leave notes out
+    #[arg(long)]
+    pub warnings: bool,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy diff`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit status: 0 they decide and mark every action alike, 1 they do not, 2 wrong usage.\n\n\
+    Examples:\n  \
+    agentwall policy diff old.yaml new.yaml\n  \
+    agentwall policy diff --fail-on looser old.yaml new.yaml    fails only if something is let through more easily"
+)]
+pub struct PolicyDiffArgs {
+    /// The policy as it was
+    #[arg(value_name = "A", value_hint = ValueHint::FilePath)]
+    pub before: PathBuf,
+    /// The policy as it would be
+    #[arg(value_name = "B", value_hint = ValueHint::FilePath)]
+    pub after: PathBuf,
+    /// Which differences make the exit status 1; what is not decided always does
+    #[arg(long, value_name = "WHICH", default_value = "any")]
+    pub fail_on: FailOn,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which differences of two policies count as a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FailOn {
+    /// Any difference of effects or marks
+    Any,
+    /// The second policy is looser for some action
+    Looser,
+    /// The second policy is stricter for some action
+    Stricter,
+}
+
+/// `agentwall policy can`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit status: 0 there is none (proved), 1 there is one or it is not decided, 2 wrong usage.\n\n\
+    Examples:\n  \
+    agentwall policy can --action 'file.{write,create}' --resource-outside '${workspace}/**'\n  \
+    agentwall policy can --subject agent:ci --action net.connect --resource cidr:private\n  \
+    agentwall policy can --action file.read --resource label:secret --ask"
+)]
+pub struct CanArgs {
+    /// The policy [default: what 'agentwall run' would use here]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// Who acts, as in a rule; may be repeated [default: anybody]
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Vec<String>,
+    /// The action, as in a rule; may be repeated
+    #[arg(long, value_name = "ACTION", required = true)]
+    pub action: Vec<String>,
+    /// The object, as in a rule; may be repeated [default: any]
+    #[arg(long, value_name = "PATTERN")]
+    pub resource: Vec<String>,
+    /// Objects that are meant to be let through; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub resource_outside: Vec<String>,
+    /// The effects that are looked for
+    #[arg(
+        long,
+        value_name = "EFFECT",
+        value_delimiter = ',',
+        default_value = "allow,isolate"
+    )]
+    pub effect: Vec<Effect>,
+    /// Look for actions that a person is asked about, too
+    #[arg(long)]
+    pub ask: bool,
+    /// The workspace that ${workspace} stands for [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,8 +1,11 @@
 //! `agentwall policy`: everything that is asked of a policy without running an agent. One module for
 //! each command; what they share stands here.
 
+mod analyse;
 mod asked;
+mod can;
 mod decide;
+mod diff;
 mod explain;
 mod files;
 mod recommend;
@@ -40,6 +43,9 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Recommend(args) => recommend::main(&args),
         PolicyCommand::Replay(args) => replay::main(&args),
         PolicyCommand::Bundle(command) => bundle::main(command),
+        PolicyCommand::Analyse(args) => analyse::main(&args),
+        PolicyCommand::Diff(args) => diff::main(&args),
+        PolicyCommand::Can(args) => can::main(&args),
     }
 }
 
