@@ -467,31 +467,43 @@ fn test(text: &str, variables: &Variables) -> Result<(Verb, Resource), GlobError
         GlobError::new(0, "a test is an action, a space and an object")
             .suggest("file.read /etc/hosts")
     })?;
-    let parsed: Verb = verb.parse().map_err(|_| {
-        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
-        let mut error = GlobError::new(0, format!("'{verb}' is no action"));
-        error.suggestion = crate::diagnostic::did_you_mean(verb, &known);
-        error
-    })?;
+    let verb = self::verb(verb)?;
     let rest = rest.trim_start();
     let offset = text.find(rest).unwrap_or(0);
-    let shift = |mut error: GlobError| {
+    let resource = literal(verb, rest, variables).map_err(|mut error| {
         error.offset += offset;
         error
-    };
-    let expanded = if rest.starts_with(['~', '$']) || rest.contains("${") {
-        let (scheme, path) = match rest.strip_prefix("unix:") {
+    })?;
+    Ok((verb, resource))
+}
+
+/// The verb of this name.
+pub(crate) fn verb(text: &str) -> Result<Verb, GlobError> {
+    text.parse().map_err(|_| {
+        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
+        let mut error = GlobError::new(0, format!("'{text}' is no action"));
+        error.suggestion = crate::diagnostic::did_you_mean(text, &known);
+        error
+    })
+}
+
+/// One object, as a test names it: variables are expanded, patterns are not.
+pub(crate) fn literal(
+    verb: Verb,
+    text: &str,
+    variables: &Variables,
+) -> Result<Resource, GlobError> {
+    let expanded = if text.starts_with(['~', '$']) || text.contains("${") {
+        let (scheme, path) = match text.strip_prefix("unix:") {
             Some(path) => ("unix:", path),
-            None => ("", rest),
+            None => ("", text),
         };
-        format!("{scheme}{}", variables.expand_literal(path).map_err(shift)?)
-    } else if let Some(path) = rest.strip_prefix("unix:~/") {
+        format!("{scheme}{}", variables.expand_literal(path)?)
+    } else if let Some(path) = text.strip_prefix("unix:~/") {
         let path = format!("~/{path}");
-        format!("unix:{}", variables.expand_literal(&path).map_err(shift)?)
+        format!("unix:{}", variables.expand_literal(&path)?)
     } else {
-        rest.to_owned()
+        text.to_owned()
     };
-    let resource = Resource::parse(parsed.family(), &expanded)
-        .map_err(|error| GlobError::new(offset, error.to_string()))?;
-    Ok((parsed, resource))
+    Resource::parse(verb.family(), &expanded).map_err(|error| GlobError::new(0, error.to_string()))
 }

@@ -17,11 +17,13 @@
 
 mod address;
 mod condition;
+mod coverage;
 mod diagnostic;
 mod digest;
 mod document;
 mod fields;
 mod glob;
+mod json;
 mod layers;
 mod load;
 mod network;
@@ -33,6 +35,7 @@ mod region;
 mod rule;
 mod schema;
 mod secret;
+mod table;
 mod templates;
 mod temporal;
 mod testrun;
@@ -41,6 +44,7 @@ mod yaml;
 
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
 pub use condition::{Expression, MAX_EXPRESSION};
+pub use coverage::{Coverage, RuleCoverage, TableFailure, TableReport};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
 pub use document::{Enforcement, MAX_RULES};
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
@@ -55,6 +59,7 @@ pub use rule::{
 };
 pub use schema::schema;
 pub use secret::{secret_globs, secret_socket_globs};
+pub use table::{CASE_SUBJECT, Case, MAX_CASES, Table, load_table};
 pub use templates::{Template, templates};
 pub use temporal::{Budget, Event, EventKind, Property, PropertyForm, Risk};
 pub use testrun::{TestFailure, TestReport};

@@ -26,7 +26,3 @@ pub fn templates() -> &'static [Template] {
         },
     ]
 }
-
-#[cfg(test)]
-#[path = "templates_tests.rs"]
-mod tests;

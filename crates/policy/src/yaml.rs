@@ -161,12 +161,13 @@ fn shorten(text: String) -> String {
 }
 
 /// Reads one document. On failure the diagnostics say why; duplicates are reported all at once.
-pub(crate) fn read(lines: &Lines<'_>, text: &str, found: &mut Found) -> Option<Node> {
+/// `begin` is how such a file begins, for whoever left it empty.
+pub(crate) fn read(lines: &Lines<'_>, text: &str, begin: &str, found: &mut Found) -> Option<Node> {
     if text.len() > MAX_FILE {
         found.push(lines.diagnostic(
             Place::default(),
             format!("the file has {} bytes, more than {MAX_FILE}", text.len()),
-            Some("split the policy into several files".into()),
+            Some("split it into several files".into()),
         ));
         return None;
     }
@@ -181,7 +182,9 @@ pub(crate) fn read(lines: &Lines<'_>, text: &str, found: &mut Found) -> Option<N
         ));
         return None;
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| Reader::new(lines, found).run(text)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Reader::new(lines, found).run(text, begin)
+    }));
     outcome.unwrap_or_else(|_| {
         found.push(lines.diagnostic(
             Place::default(),
@@ -246,7 +249,7 @@ impl<'r, 'l> Reader<'r, 'l> {
         }
     }
 
-    fn run(mut self, text: &str) -> Option<Node> {
+    fn run(mut self, text: &str, begin: &str) -> Option<Node> {
         let mut parser = Parser::new_from_str(text);
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
@@ -283,7 +286,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     if documents > 1 {
                         self.error(
                             place,
-                            "a policy file holds one document, found a second",
+                            "a file holds one document, found a second",
                             Some("put it into its own file".into()),
                         );
                         return None;
@@ -337,7 +340,7 @@ impl<'r, 'l> Reader<'r, 'l> {
             self.error(
                 Place::default(),
                 "the file is empty",
-                Some("begin with 'agentwall: 1'".into()),
+                Some(format!("begin with '{begin}'")),
             );
         }
         self.root

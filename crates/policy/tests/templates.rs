@@ -1,39 +1,23 @@
+//! The templates: their own tests and tables, what they share, and what none of them ever allows.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
 use std::collections::BTreeSet;
 
-use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb};
-
-use super::templates;
-use crate::{Layer, LoopbackPorts, Policy, Source, Variables, load};
-
-fn variables() -> Variables {
-    Variables {
-        workspace: Some("/home/u/work".into()),
-        home: Some("/home/u".into()),
-        tmp: Some("/tmp".into()),
-        state: Some("/home/u/.local/state/agentwall".into()),
-    }
-}
+use agentwall_action::{Effect, Facts, Subject, Verb};
+use agentwall_policy::{LoopbackPorts, Policy, ResourcePattern, load, templates};
+use support::{expect, source, variables};
 
 fn all() -> Vec<(&'static str, Policy)> {
     templates()
         .iter()
-        .map(|t| {
-            let source = Source::new(t.name, t.text, Layer::User);
-            match load(&[source], &variables()) {
-                Ok(policy) => (t.name, policy),
-                Err(error) => panic!("{error}"),
-            }
+        .map(|t| match load(&[source(t.name, t.text)], &variables()) {
+            Ok(policy) => (t.name, policy),
+            Err(error) => panic!("{error}"),
         })
         .collect()
-}
-
-#[track_caller]
-fn expect(policy: &Policy, line: &str, effect: Effect) {
-    let (verb, text) = line.split_once(' ').unwrap();
-    let verb: Verb = verb.parse().unwrap();
-    let resource = Resource::parse(verb.family(), text).unwrap();
-    let decision = policy.decide(&Action::new(Subject::agent("x"), verb, resource));
-    assert_eq!(decision.effect, effect, "{line}: {decision:?}");
 }
 
 #[test]
@@ -140,7 +124,7 @@ fn file_rules_are_expressible_as_mounts() {
                 // A literal rule decides the file itself and says nothing about what is below it.
                 let literal = p.rules().any(|r| {
                     r.resource.positive.iter().any(|m| match m {
-                        crate::ResourcePattern::Path(g) => {
+                        ResourcePattern::Path(g) => {
                             g.matches(dir.as_os_str().as_encoded_bytes(), false)
                                 && !g.matches(
                                     &[dir.as_os_str().as_encoded_bytes(), b"/x"].concat(),
