@@ -21,7 +21,7 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_KEYS: usize = 256;
 
 /// A place in a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     /// From 1.
     pub line: usize,
@@ -35,6 +35,8 @@ pub(crate) struct Place {
 pub(crate) struct Node {
     pub kind: Kind,
     pub place: Place,
+    /// A text in `|` or `>`, whose place is that of its first line.
+    pub block: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -301,6 +303,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     self.value(Node {
                         kind: Kind::Scalar(String::new(), true),
                         place,
+                        block: false,
                     });
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -309,6 +312,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     self.value(Node {
                         kind: Kind::Scalar(text.into_owned(), plain),
                         place,
+                        block: matches!(style, ScalarStyle::Literal | ScalarStyle::Folded),
                     });
                 }
                 Event::SequenceStart(anchor, tag) => {
@@ -323,10 +327,12 @@ impl<'r, 'l> Reader<'r, 'l> {
                     Some(Open::Sequence(place, items)) => self.value(Node {
                         kind: Kind::Sequence(items),
                         place,
+                        block: false,
                     }),
                     Some(Open::Mapping(place, entries, _)) => self.value(Node {
                         kind: Kind::Mapping(entries),
                         place,
+                        block: false,
                     }),
                     None => {}
                 },
