@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cel_types;
 mod condition;
 mod coverage;
 mod diagnostic;
@@ -27,6 +28,7 @@ mod glob;
 mod json;
 mod layers;
 mod layout;
+mod lint;
 mod load;
 mod network;
 mod nfa;
@@ -52,6 +54,7 @@ pub use document::{Enforcement, MAX_RULES};
 pub use format::{Change, FileKind, FormatError, file_kind, format};
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
 pub use layout::LINE_WIDTH;
+pub use lint::{MAX_WARNINGS, WARNING_CODES, Warning, load_with_warnings};
 pub use load::{Source, load};
 pub use network::LoopbackPorts;
 pub use pattern::{EndpointPattern, HostPattern, LabelPattern, ResourcePattern, UnixPattern};
