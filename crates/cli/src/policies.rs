@@ -74,27 +74,29 @@ pub fn user_policy() -> Result<PathBuf> {
     })
 }
 
-/// Reads one source; its name is the path.
-pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
+/// Reads a policy or a table: what is no file is an error, and no more is read than a loader takes.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let read = || -> io::Result<Vec<u8>> {
-        // A FIFO that nobody writes into must not hold the caller up for ever; one that somebody
-        // writes into (a shell's process substitution) is read to its end.
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(path)?;
-        rustix::io::ioctl_fionbio(&file, false)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let mut text = Vec::new();
-        // One byte more than the loader takes, so that it complains.
-        file.take(MAX_FILE as u64 + 1).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|e| {
+    // A FIFO that nobody writes into must not hold the caller up for ever; one that somebody
+    // writes into (a shell's process substitution) is read to its end.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    rustix::io::ioctl_fionbio(&file, false)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut text = Vec::new();
+    // One byte more than the loader takes, so that it complains.
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Reads one source; its name is the path.
+pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
+    let text = read_file(path).map_err(|e| {
         let next = match e.kind() {
             io::ErrorKind::NotFound => "'agentwall init' writes one",
             io::ErrorKind::IsADirectory => "name the file",

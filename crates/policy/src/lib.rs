@@ -64,7 +64,7 @@ pub use rule::{
     DEFAULT_PRIORITY, ISOLATABLE, Layer, Location, Mismatch, PatternList, Rule, RuleEffect,
     RuleTest,
 };
-pub use schema::schema;
+pub use schema::{schema, table_schema};
 pub use secret::{secret_globs, secret_socket_globs};
 pub use table::{CASE_SUBJECT, Case, MAX_CASES, Table, load_table};
 pub use templates::{Template, templates};

@@ -3,10 +3,11 @@
 
 mod explain;
 mod files;
+mod fmt;
 
 use std::{path::Path, process::ExitCode};
 
-use agentwall_policy::{Variables, schema, templates};
+use agentwall_policy::{Template, Variables, schema, table_schema, templates};
 use anyhow::Result;
 
 use crate::{
@@ -21,27 +22,26 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Check(args) => files::check(&args),
         PolicyCommand::Test(args) => files::test(&args),
         PolicyCommand::Explain(args) => explain::main(&args),
-        PolicyCommand::Schema => {
-            output::print(&format!("{}\n", schema().trim_end()))?;
+        PolicyCommand::Schema(args) => {
+            let text = if args.table { table_schema() } else { schema() };
+            output::print(&format!("{}\n", text.trim_end()))?;
             Ok(ExitCode::SUCCESS)
         }
-        PolicyCommand::Templates => list(),
+        PolicyCommand::Templates(args) => list(args.json),
+        PolicyCommand::Fmt(args) => fmt::main(&args),
     }
 }
 
-fn list() -> Result<ExitCode> {
-    let rows: Vec<Vec<String>> = templates()
+fn list(json: bool) -> Result<ExitCode> {
+    if json {
+        let one = |t: &Template| serde_json::json!({ "name": t.name, "about": t.about() });
+        output::print_json(&templates().iter().map(one).collect::<Vec<_>>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = templates()
         .iter()
-        .map(|t| {
-            let first = t
-                .text
-                .lines()
-                .find_map(|l| l.strip_prefix("# "))
-                .unwrap_or_default();
-            vec![t.name.to_owned(), first.to_owned()]
-        })
-        .collect();
-    output::print(&output::table(&rows))?;
+        .map(|t| vec![t.name.to_owned(), t.about().to_owned()]);
+    output::print(&output::table(&rows.collect::<Vec<_>>()))?;
     output::print(
         "'agentwall init --agent NAME --stdout' prints one, without --stdout writes it\n",
     )?;
