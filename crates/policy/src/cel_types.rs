@@ -227,8 +227,9 @@ pub(crate) fn check(call: &CallExpr, bound: &[String]) -> Result<(), String> {
     }
 }
 
-/// What is often a mistake about a call.
-pub(crate) fn note(call: &CallExpr, bound: &[String]) -> Option<Note> {
+/// What is often a mistake about a call. `negated` says that the expression holds where the call does
+/// not, so that matching too much only makes it narrower.
+pub(crate) fn note(call: &CallExpr, bound: &[String], negated: bool) -> Option<Note> {
     let last = call.args.last()?;
     let text = literal_text(last);
     let is = |e: &IdedExpr, name: &str| matches!(&e.expr, Expr::Ident(n) if n == name);
@@ -237,14 +238,18 @@ pub(crate) fn note(call: &CallExpr, bound: &[String]) -> Option<Note> {
             let zero = matches!(&last.expr, Expr::Literal(LiteralValue::Int(n)) if *n.inner() == 0);
             zero.then_some(Note::ProgramName)
         }
-        "matches" => {
+        "matches" if !negated => {
             let text = text?;
-            let held = text.starts_with('^') && text.ends_with('$');
+            // Flags at the front, such as `(?i)`, are no part of what is matched.
+            let flags = text.strip_prefix("(?").and_then(|t| t.split_once(')'));
+            let bare = flags.filter(|(f, _)| f.bytes().all(|b| b.is_ascii_lowercase()));
+            let bare = bare.map_or(text, |(_, rest)| rest);
+            let held = bare.starts_with('^') && bare.ends_with('$');
             (!held).then(|| Note::Unanchored(text.to_owned()))
         }
-        "startsWith" => {
+        "startsWith" if !negated => {
             let (_, host) = text?.split_once("://")?;
-            (!host.contains('/')).then(|| Note::OpenUrl(text.unwrap_or_default().to_owned()))
+            (!host.is_empty() && !host.contains('/')).then(|| Note::OpenUrl(text.unwrap_or_default().to_owned()))
         }
         op::EQUALS | op::NOT_EQUALS => {
             let other = call.args.iter().find_map(literal_text)?;

@@ -140,6 +140,7 @@ impl Expression {
             depth: 0,
             uses_args: false,
             uses_facts: false,
+            negated: false,
             notes: Vec::new(),
         };
         check.walk(program.expression())?;
@@ -330,6 +331,8 @@ struct Check<'a> {
     depth: usize,
     uses_args: bool,
     uses_facts: bool,
+    /// Inside an odd number of `!`.
+    negated: bool,
     notes: Vec<Note>,
 }
 
@@ -362,11 +365,14 @@ impl Check<'_> {
                 if !operator && !FUNCTIONS.contains(&call.func_name.as_str()) {
                     return Err(self.unknown(e, "function", &call.func_name, FUNCTIONS));
                 }
+                let negates = call.func_name == operators::LOGICAL_NOT;
+                self.negated ^= negates;
                 call.target
                     .iter()
                     .map(AsRef::as_ref)
                     .chain(&call.args)
                     .try_for_each(|a| self.walk(a))?;
+                self.negated ^= negates;
                 self.call(e, call)
             }
             Expr::List(list) => list.elements.iter().try_for_each(|x| self.walk(x)),
@@ -448,7 +454,8 @@ impl Check<'_> {
             }
             _ => {}
         }
-        self.notes.extend(cel_types::note(call, &self.bound));
+        self.notes
+            .extend(cel_types::note(call, &self.bound, self.negated));
         Ok(())
     }
 

@@ -37,5 +37,17 @@ pub fn templates() -> &'static [Template] {
         template!("generic"),
         template!("claude-code"),
         template!("codex"),
+        template!("gemini-cli"),
+        template!("ci-agent"),
+        template!("cloud-operator"),
+        template!("researcher"),
+        template!("database-analyst"),
+        template!("trading-agent"),
+        template!("medical-records"),
+        template!("mcp-filesystem"),
+        template!("mcp-github"),
+        template!("mcp-slack"),
+        template!("mcp-postgres"),
+        template!("mcp-browser"),
     ]
 }
