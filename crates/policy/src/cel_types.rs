@@ -249,7 +249,8 @@ pub(crate) fn note(call: &CallExpr, bound: &[String], negated: bool) -> Option<N
         }
         "startsWith" if !negated => {
             let (_, host) = text?.split_once("://")?;
-            (!host.is_empty() && !host.contains('/')).then(|| Note::OpenUrl(text.unwrap_or_default().to_owned()))
+            (!host.is_empty() && !host.contains('/'))
+                .then(|| Note::OpenUrl(text.unwrap_or_default().to_owned()))
         }
         op::EQUALS | op::NOT_EQUALS => {
             let other = call.args.iter().find_map(literal_text)?;
