@@ -9,7 +9,8 @@ use crate::{
     condition::{Expression, Wanted},
     fields::{Fields, Reading},
     glob::{Glob, GlobError, GlobKind},
-    pattern::{PatternContext, ResourcePattern},
+    nfa::Nfa,
+    pattern::{HostPattern, PatternContext, ResourcePattern, UnixPattern},
     rule::{
         DEFAULT_PRIORITY, ISOLATABLE, Layer, Location, PatternList, Rule, RuleEffect, RuleTest,
     },
@@ -161,7 +162,7 @@ pub(crate) fn read(
             return None;
         }
         for item in items {
-            if reading.found.is_full() {
+            if reading.is_done() {
                 return None;
             }
             document.rules.extend(rule(reading, item, layer, &context));
@@ -355,8 +356,41 @@ pub(crate) fn resource(
     })
 }
 
+/// How much a pattern expands to.
+trait Steps {
+    fn steps(&self) -> usize;
+}
+
+impl Steps for Glob {
+    fn steps(&self) -> usize {
+        self.alternatives().iter().map(Nfa::steps).sum()
+    }
+}
+
+impl Steps for ResourcePattern {
+    fn steps(&self) -> usize {
+        match self {
+            ResourcePattern::Path(glob)
+            | ResourcePattern::Host(glob)
+            | ResourcePattern::Named(glob)
+            | ResourcePattern::Unix(UnixPattern::Path(glob) | UnixPattern::Abstract(glob)) => {
+                glob.steps()
+            }
+            ResourcePattern::Endpoint(endpoint) => match &endpoint.host {
+                HostPattern::Name(glob) => glob.steps(),
+                HostPattern::Any | HostPattern::Addresses(_) => 1,
+            },
+            // The places of a label are shared by all patterns that say it.
+            ResourcePattern::Any
+            | ResourcePattern::Addresses(_)
+            | ResourcePattern::Label(_)
+            | ResourcePattern::Unix(UnixPattern::Any) => 1,
+        }
+    }
+}
+
 /// A pattern or a list of them; a leading `!` negates.
-fn patterns<P>(
+fn patterns<P: Steps>(
     reading: &mut Reading<'_>,
     node: Option<&Node>,
     what: &str,
@@ -366,6 +400,9 @@ fn patterns<P>(
     let Some(node) = node else { return Some(list) };
     let mut whole = true;
     for (text, item) in reading.texts(node, what)? {
+        if reading.is_done() {
+            return None;
+        }
         let (bare, negative) = match text.strip_prefix('!') {
             Some(bare) => (bare, true),
             None => (text, false),
@@ -378,6 +415,9 @@ fn patterns<P>(
         } else {
             parse(bare)
         };
+        if let Ok(pattern) = &parsed {
+            reading.spend(item.place, pattern.steps());
+        }
         match parsed {
             Ok(pattern) if negative => list.negative.push(pattern),
             Ok(pattern) => list.positive.push(pattern),

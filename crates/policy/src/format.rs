@@ -85,19 +85,16 @@ pub fn format(
     // It has loaded, so it is UTF-8.
     let text = String::from_utf8_lossy(&source.text);
     let change = |what| Err(FormatError::Changes(what));
-    let Some((once, comments)) = lay_out(&text) else {
+    let Some((once, before)) = lay_out(&text) else {
         return change(Change::Unreadable);
     };
-    let (Some(before), Some(after)) = (nodes(&text), nodes(&once)) else {
+    let Some((twice, after)) = lay_out(&once) else {
         return change(Change::Unreadable);
     };
-    if !same(&before, &after) {
+    if !same(&before.root, &after.root) {
         return change(Change::Meaning);
     }
-    let Some((twice, comments_after)) = lay_out(&once) else {
-        return change(Change::Unreadable);
-    };
-    if comments != comments_after {
+    if before.comments != after.comments {
         return change(Change::Comments);
     }
     let again = Source {
@@ -139,11 +136,19 @@ fn digest(
     }
 }
 
-/// The layout, and the comments it found.
-fn lay_out(text: &str) -> Option<(String, Vec<String>)> {
+/// What a text holds beside its layout.
+struct Held {
+    root: Node,
+    comments: Vec<String>,
+}
+
+/// The layout of a text, and what it holds.
+fn lay_out(text: &str) -> Option<(String, Held)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    Some(layout(&text, &nodes(&text)?))
+    let root = nodes(&text)?;
+    let (out, comments) = layout(&text, &root);
+    Some((out, Held { root, comments }))
 }
 
 fn nodes(text: &str) -> Option<Node> {

@@ -51,6 +51,7 @@ pub use condition::{Expression, MAX_EXPRESSION};
 pub use coverage::{Coverage, RuleCoverage, TableFailure, TableReport};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
 pub use document::{Enforcement, MAX_RULES};
+pub use fields::MAX_FILE_STEPS;
 pub use format::{Change, FileKind, FormatError, file_kind, format};
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
 pub use layout::LINE_WIDTH;

@@ -70,6 +70,7 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
         let mut reading = Reading {
             lines: &lines,
             found: &mut found,
+            steps: 0,
         };
         documents.extend(
             document::read(&mut reading, &root, source.layer, variables).map(|d| (source, d)),

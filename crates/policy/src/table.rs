@@ -95,6 +95,7 @@ fn read(source: &Source, variables: &Variables, found: &mut Found) -> Option<Vec
     let mut reading = Reading {
         lines: &lines,
         found,
+        steps: 0,
     };
     let Kind::Sequence(items) = &root.kind else {
         let message = format!("a table is a list of cases, found {}", root.describe());

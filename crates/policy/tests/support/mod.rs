@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod hostile;
+
 use agentwall_action::{Action, Effect, Resource, Subject, Verb};
 use agentwall_policy::{Diagnostic, Layer, LoadError, Policy, Source, Table, Variables};
 
