@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use agentwall_action::{Action, Effect, ObjectKind, Resource, Subject, Verb};
 use agentwall_policy::{
-    ADDRESS_SETS, Addresses, Layer, LoadError, MAX_DIAGNOSTICS, Network, Policy, Source, load,
+    ADDRESS_SETS, Addresses, FileKind, FormatError, Layer, LoadError, MAX_CASES, MAX_DIAGNOSTICS,
+    MAX_WARNINGS, Network, Policy, Source, WARNING_CODES, file_kind, format, load, load_table,
+    load_with_warnings,
 };
 
 use crate::input::{
@@ -25,6 +27,82 @@ pub fn load_file(data: &[u8]) {
                 check_decision(&policy, &action);
             }
         }
+    }
+}
+
+/// A table of test cases, and maybe a policy behind it. It is read, always into the same table, or there
+/// is a report that can be shown; what it finds about a policy is what the policy decides.
+pub fn table(data: &[u8]) {
+    let parts = parts(data);
+    let read = |text: &[u8]| {
+        let source = Source::new("table.yaml", text, Layer::User);
+        load_table(&source, &variables())
+    };
+    let table = match read(parts[0]) {
+        Ok(table) => table,
+        Err(error) => return check_report(&error),
+    };
+    assert_eq!(read(parts[0]).as_ref(), Ok(&table));
+    assert!(!table.cases.is_empty() && table.cases.len() <= MAX_CASES);
+    let policy = parts.get(1).copied().unwrap_or(b"agentwall: 1");
+    let Ok(policy) = user(policy) else { return };
+    let report = policy.run_table(&table);
+    assert_shown(&report.to_string());
+    assert_eq!(report.run, table.cases.len());
+    let mut failures = report.failures.iter().map(|f| &f.location);
+    for case in &table.cases {
+        let decision = policy.decide(&case.action);
+        let rule = case.rule.as_ref().is_none_or(|r| *r == decision.rule);
+        let fine = decision.effect == case.expect && rule;
+        // In the order of the cases; several may stand on one line.
+        if !fine {
+            assert_eq!(
+                failures.next(),
+                Some(&case.location),
+                "{case:?}: {decision:?}"
+            );
+        }
+    }
+    assert_eq!(failures.next(), None);
+    let coverage = policy.coverage(std::slice::from_ref(&table));
+    assert!(coverage.covered() <= coverage.rules.len() && coverage.percent() <= 100);
+    check_layout(parts[0], FileKind::Table);
+}
+
+/// A policy or a table. Its layout means the same, keeps its comments and is laid out already.
+pub fn layout(data: &[u8]) {
+    let source = Source::new("file.yaml", data, Layer::User);
+    check_layout(data, file_kind(&source));
+    if let Ok((policy, warnings)) = load_with_warnings(&source, &variables()) {
+        // By another name: places differ, the policy does not.
+        assert_eq!(
+            user(data).map(|p| p.digest().to_owned()),
+            Ok(policy.digest().to_owned())
+        );
+        assert!(warnings.len() <= MAX_WARNINGS);
+        for warning in warnings {
+            assert_shown(&warning.to_string());
+            assert!(WARNING_CODES.iter().any(|(code, _)| *code == warning.code));
+        }
+    }
+}
+
+fn check_layout(data: &[u8], kind: FileKind) {
+    let lay_out = |text: &[u8]| {
+        let source = Source::new("file.yaml", text, Layer::User);
+        format(&source, kind, &variables())
+    };
+    let text = match lay_out(data) {
+        Ok(text) => text,
+        Err(FormatError::Load(error)) => return check_report(&error),
+        // What cannot be shown to be the same is left as it is; a layout that would change the policy
+        // is a defect of the printer all the same.
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(lay_out(text.as_bytes()).as_ref(), Ok(&text));
+    if kind == FileKind::Policy {
+        let digest = |text: &[u8]| user(text).expect("it loads").digest().to_owned();
+        assert_eq!(digest(data), digest(text.as_bytes()));
     }
 }
 

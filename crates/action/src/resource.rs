@@ -132,6 +132,10 @@ impl Resource {
 
     /// Reads the textual form a person writes in tests and on the command line: a path,
     /// `tcp://host:port`, `udp://…`, `unix:/path`, `dns:name`, or for named verbs any text.
+    ///
+    /// # Errors
+    /// Another form than the family has, and a host name with an empty label (`a..b`, `a..`): it
+    /// names nothing, and mending it would make it another name.
     pub fn parse(family: VerbFamily, text: &str) -> Result<Self, ResourceParseError> {
         let wrong = |expected: &'static str| ResourceParseError {
             text: text.to_owned(),
@@ -160,24 +164,24 @@ impl Resource {
                     .rsplit_once(':')
                     .ok_or_else(|| wrong("a port after the host"))?;
                 let port = port.parse().map_err(|_| wrong("a port from 0 to 65535"))?;
-                let host = host.strip_suffix('.').unwrap_or(host);
-                let bare = host
+                let address = host.strip_suffix('.').unwrap_or(host);
+                let bare = address
                     .strip_prefix('[')
                     .and_then(|h| h.strip_suffix(']'))
-                    .unwrap_or(host);
+                    .unwrap_or(address);
                 Ok(match bare.parse::<IpAddr>() {
                     Ok(ip) => Resource::address(protocol, ip, port),
                     Err(_) => Resource::Endpoint(Endpoint {
                         protocol,
-                        host: Some(canonical_host(host)),
+                        host: Some(canonical_host(host).ok_or_else(|| wrong(HOST))?),
                         ip: None,
                         port,
                     }),
                 })
             }
-            VerbFamily::Dns => Ok(Resource::Host(canonical_host(
-                text.strip_prefix("dns:").unwrap_or(text),
-            ))),
+            VerbFamily::Dns => canonical_host(text.strip_prefix("dns:").unwrap_or(text))
+                .map(Resource::Host)
+                .ok_or_else(|| wrong(HOST)),
             VerbFamily::Ipc => {
                 let path = text
                     .strip_prefix("unix:")
@@ -239,10 +243,16 @@ impl fmt::Display for ResourceParseError {
 
 impl std::error::Error for ResourceParseError {}
 
-/// Lower-case, without a trailing dot. Punycode is the caller's business: the wall sees names on
-/// the wire, where they are ASCII already.
-fn canonical_host(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+/// What a host name is, for messages.
+const HOST: &str = "a host name without an empty part";
+
+/// Lower-case, without the one trailing dot that stands for the root (RFC 1034, section 3.1); nothing
+/// when a label is empty. Punycode is the caller's business: the wall sees names on the wire, where
+/// they are ASCII already.
+fn canonical_host(name: &str) -> Option<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let whole = name.split('.').all(|label| !label.is_empty());
+    whole.then(|| name.to_ascii_lowercase())
 }
 
 /// Unwraps `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
@@ -281,6 +291,16 @@ mod tests {
         let file = |t: &str| Resource::parse(VerbFamily::File, t).unwrap().to_string();
         assert_eq!(file("/tmp/../etc//./x"), "/etc/x");
         assert!(Resource::parse(VerbFamily::Net, "example.com").is_err());
+        let dns = |t: &str| Resource::parse(VerbFamily::Dns, t).map(|r| r.to_string());
+        assert_eq!(dns("A.example."), Ok("dns:a.example".to_owned()));
+        for name in ["", ".", "..", "a..", "a..b", ".a", "a..."] {
+            assert!(dns(name).is_err(), "{name}");
+            let endpoint = format!("tcp://{name}:443");
+            assert!(
+                Resource::parse(VerbFamily::Net, &endpoint).is_err(),
+                "{name}"
+            );
+        }
         assert!(Resource::parse(VerbFamily::File, "relative").is_err());
     }
 }

@@ -4,7 +4,10 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use agentwall_engine::Scope;
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{
+    Args, Parser, Subcommand, ValueHint,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 
 pub mod policy;
 
@@ -164,15 +167,13 @@ pub struct WordArgs {
     pub args: Vec<OsString>,
 }
 
-/// An agent there is a starter policy for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// An agent that has a word of its own: `agentwall claude`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agent {
     /// Claude Code
     ClaudeCode,
     /// Codex
     Codex,
-    /// Any other program
-    Generic,
 }
 
 impl Agent {
@@ -181,20 +182,27 @@ impl Agent {
         match self {
             Agent::ClaudeCode => "claude-code",
             Agent::Codex => "codex",
-            Agent::Generic => "generic",
         }
     }
+}
+
+/// The names of the starter policies, each with what it is for.
+fn template_name() -> PossibleValuesParser {
+    let values = agentwall_policy::templates().iter();
+    PossibleValuesParser::new(values.map(|t| PossibleValue::new(t.name).help(t.about())))
 }
 
 /// `agentwall init`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  agentwall init\n  agentwall init --agent codex --stdout | less"
+    after_help = "Examples:\n  agentwall init\n  agentwall init --agent codex --stdout | less\n  \
+    agentwall init --agent mcp-github --dir policies\n\n\
+    'agentwall policy templates' lists the starter policies with a line about each."
 )]
 pub struct InitArgs {
-    /// The agent [default: the one found on this host]
-    #[arg(long, value_enum)]
-    pub agent: Option<Agent>,
+    /// The agent or server [default: the agent found on this host]
+    #[arg(long, value_name = "NAME", value_parser = template_name())]
+    pub agent: Option<String>,
     /// Overwrite a policy that exists
     #[arg(long)]
     pub force: bool,

@@ -185,32 +185,35 @@ fn name_of(path: &Path) -> Result<String> {
     })
 }
 
-/// The content of a policy file or bundle, and at most a little more than the longest one.
-pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+/// Reads a policy, a bundle or a table: what is no file is an error, and little more is read than a
+/// loader takes.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let read = || -> io::Result<Vec<u8>> {
-        // A FIFO that nobody writes into must not hold the caller up for ever; one that somebody
-        // writes into (a shell's process substitution) is read to its end.
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(path)?;
-        rustix::io::ioctl_fionbio(&file, false)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let mut text = Vec::new();
-        // One byte more than the loader takes, so that it complains.
-        let mut file = file.take(MAX_FILE as u64 + 1);
+    // A FIFO that nobody writes into must not hold the caller up for ever; one that somebody
+    // writes into (a shell's process substitution) is read to its end.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    rustix::io::ioctl_fionbio(&file, false)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut text = Vec::new();
+    // One byte more than the loader takes, so that it complains.
+    let mut file = file.take(MAX_FILE as u64 + 1);
+    file.read_to_end(&mut text)?;
+    if is_bundle(&text) {
+        file.set_limit((MAX_BUNDLE - MAX_FILE) as u64);
         file.read_to_end(&mut text)?;
-        if is_bundle(&text) {
-            file.set_limit((MAX_BUNDLE - MAX_FILE) as u64);
-            file.read_to_end(&mut text)?;
-        }
-        Ok(text)
-    };
-    read().map_err(|e| {
+    }
+    Ok(text)
+}
+
+/// The content of a policy file or bundle, and at most a little more than the longest one.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    read_file(path).map_err(|e| {
         let next = match e.kind() {
             io::ErrorKind::NotFound => "'agentwall init' writes one",
             io::ErrorKind::IsADirectory => "name the file",

@@ -20,10 +20,14 @@ use std::{
 use agentwall_action::{Action, Resource, Subject, Verb};
 use cel::{
     Context, Env, IdedExpr, Program, Value,
-    common::ast::{EntryExpr, Expr, LiteralValue, SourceInfo},
+    common::ast::{CallExpr, EntryExpr, Expr, SourceInfo, operators},
 };
 
-use crate::{diagnostic::did_you_mean, glob::GlobError};
+use crate::{
+    cel_types::{self, Note, Type, type_of},
+    diagnostic::did_you_mean,
+    glob::GlobError,
+};
 
 /// Longest expression, in bytes.
 pub const MAX_EXPRESSION: usize = 4096;
@@ -85,6 +89,8 @@ pub struct Expression {
     text: String,
     program: Arc<Program>,
     uses_args: bool,
+    notes: Vec<Note>,
+    constant: bool,
 }
 
 impl PartialEq for Expression {
@@ -133,14 +139,19 @@ impl Expression {
             loops: 0,
             depth: 0,
             uses_args: false,
+            uses_facts: false,
+            negated: false,
+            notes: Vec::new(),
         };
         check.walk(program.expression())?;
-        let uses_args = check.uses_args;
+        let (uses_args, constant, notes) = (check.uses_args, !check.uses_facts, check.notes);
         check_type(program.expression(), wanted)?;
         Ok(Expression {
             text: text.to_owned(),
             program: Arc::new(program),
             uses_args,
+            notes,
+            constant,
         })
     }
 
@@ -157,6 +168,16 @@ impl Expression {
     /// Whether it reads `args`.
     pub fn uses_args(&self) -> bool {
         self.uses_args
+    }
+
+    /// Whether it reads no fact, so that it is the same for every action.
+    pub(crate) fn is_constant(&self) -> bool {
+        self.constant
+    }
+
+    /// What in it is legal and often a mistake.
+    pub(crate) fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// The truth of the expression; the error says why there is none.
@@ -400,6 +421,10 @@ struct Check<'a> {
     loops: usize,
     depth: usize,
     uses_args: bool,
+    uses_facts: bool,
+    /// Inside an odd number of `!`.
+    negated: bool,
+    notes: Vec<Note>,
 }
 
 impl Check<'_> {
@@ -431,11 +456,15 @@ impl Check<'_> {
                 if !operator && !FUNCTIONS.contains(&call.func_name.as_str()) {
                     return Err(self.unknown(e, "function", &call.func_name, FUNCTIONS));
                 }
+                let negates = call.func_name == operators::LOGICAL_NOT;
+                self.negated ^= negates;
                 call.target
                     .iter()
                     .map(AsRef::as_ref)
                     .chain(&call.args)
-                    .try_for_each(|a| self.walk(a))
+                    .try_for_each(|a| self.walk(a))?;
+                self.negated ^= negates;
+                self.call(e, call)
             }
             Expr::List(list) => list.elements.iter().try_for_each(|x| self.walk(x)),
             Expr::Map(map) => map.entries.iter().try_for_each(|x| self.entry(&x.expr)),
@@ -483,6 +512,7 @@ impl Check<'_> {
             return Ok(());
         }
         self.uses_args |= name == "args";
+        self.uses_facts = true;
         if FACTS.contains(&name) {
             Ok(())
         } else {
@@ -490,11 +520,46 @@ impl Check<'_> {
         }
     }
 
+    /// The operands of a call: their types, the fields they name, and patterns that can be read.
+    fn call(&mut self, e: &IdedExpr, call: &CallExpr) -> Result<(), GlobError> {
+        cel_types::check(call, &self.bound)
+            .map_err(|message| GlobError::new(self.offset(e), message))?;
+        let last = call.args.last().and_then(cel_types::literal_text);
+        match call.func_name.as_str() {
+            operators::INDEX => {
+                let base = call.args.first().map(|a| &a.expr);
+                if let (Some(Expr::Ident(base)), Some(key)) = (base, last) {
+                    self.field(e, base, key)?;
+                }
+            }
+            "matches" => {
+                if let Some(pattern) = last {
+                    regex::Regex::new(pattern).map_err(|error| {
+                        // The error shows the pattern over several lines; its last one says why.
+                        let why = error.to_string();
+                        let why = why.lines().last().unwrap_or_default();
+                        let why = why.trim_start_matches("error: ");
+                        GlobError::new(self.offset(e), format!("not a regular expression: {why}"))
+                    })?;
+                }
+            }
+            _ => {}
+        }
+        self.notes
+            .extend(cel_types::note(call, &self.bound, self.negated));
+        Ok(())
+    }
+
     fn field(&self, e: &IdedExpr, base: &str, field: &str) -> Result<(), GlobError> {
         let fields = match base {
             _ if self.is_bound(base) => return Ok(()),
             "auth" => AUTH,
             "session" => SESSION,
+            "subject" | "action" | "resource" | "labels" | "risk" | "time" => {
+                let kind = cel_types::fact(base);
+                let message = format!("'{base}' is {} and has no field '{field}'", kind.describe());
+                return Err(GlobError::new(self.offset(e), message));
+            }
             _ => return Ok(()),
         };
         if fields.contains(&field) {
@@ -526,59 +591,17 @@ impl Check<'_> {
     }
 }
 
-/// Refuses what is plainly of another type than wanted. What depends on facts is left to evaluation.
+/// Refuses what is plainly of another type than wanted. What depends on `args` is left to evaluation.
 fn check_type(e: &IdedExpr, wanted: Wanted) -> Result<(), GlobError> {
-    const ARITHMETIC: &[&str] = &[
-        "_+_", "_-_", "_*_", "_/_", "_%_", "-_", "size", "int", "uint", "double",
-    ];
-    const TEXT: &[&str] = &["string", "bytes", "type"];
-    const LOGIC: &[&str] = &[
-        "_==_",
-        "_!=_",
-        "_<_",
-        "_<=_",
-        "_>_",
-        "_>=_",
-        "_&&_",
-        "_||_",
-        "!_",
-        "@in",
-        "_in_",
-        "contains",
-        "startsWith",
-        "endsWith",
-        "matches",
-    ];
-    let found = match &e.expr {
-        Expr::Literal(LiteralValue::Boolean(_)) => "true or false",
-        Expr::Literal(LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_)) => {
-            "a number"
-        }
-        Expr::Literal(_) => "text",
-        Expr::Call(call) if LOGIC.contains(&call.func_name.as_str()) => "true or false",
-        Expr::Call(call) if ARITHMETIC.contains(&call.func_name.as_str()) => "a number",
-        Expr::Call(call) if TEXT.contains(&call.func_name.as_str()) => "text",
-        Expr::List(_) | Expr::Map(_) => "a list or mapping",
-        Expr::Ident(name) => match name.as_str() {
-            "risk" | "time" => "a number",
-            "subject" | "action" | "resource" => "text",
-            "auth" | "session" | "labels" => "a list or mapping",
-            _ => return Ok(()),
-        },
-        Expr::Select(s) if !s.test => match (&s.operand.expr, s.field.as_str()) {
-            (Expr::Ident(base), "interactive") if base == "session" => "true or false",
-            (Expr::Ident(base), _) if base == "auth" || base == "session" => "text",
-            _ => return Ok(()),
-        },
-        _ => return Ok(()),
-    };
     let expected = match wanted {
-        Wanted::Boolean => "true or false",
-        Wanted::Number => "a number",
+        Wanted::Boolean => Type::Bool,
+        Wanted::Number => Type::Number,
     };
-    if found == expected {
+    let found = type_of(e, &[]);
+    if found == expected || found == Type::Unknown {
         return Ok(());
     }
+    let (expected, found) = (expected.describe(), found.describe());
     Err(GlobError::new(
         0,
         format!("the expression must be {expected}, found {found}"),

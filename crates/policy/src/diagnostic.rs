@@ -38,9 +38,16 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show("error", f)
+    }
+}
+
+impl Diagnostic {
+    /// The text form under a heading: `error`, `warning`.
+    pub(crate) fn show(&self, heading: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
-        writeln!(f, "error: {}", escape_text(&self.message))?;
+        writeln!(f, "{heading}: {}", escape_text(&self.message))?;
         writeln!(
             f,
             "{margin}--> {}:{}:{}",
@@ -96,13 +103,22 @@ impl Found {
     pub fn into_error(self) -> LoadError {
         LoadError::new(self.0)
     }
+
+    /// The error of another kind of file than a policy.
+    pub fn into_error_of(self, what: &'static str) -> LoadError {
+        LoadError {
+            what,
+            ..LoadError::new(self.0)
+        }
+    }
 }
 
-/// Why a policy was not loaded. `Display` is the complete report.
+/// Why a policy, or a table of test cases, was not loaded. `Display` is the complete report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct LoadError {
     diagnostics: Vec<Diagnostic>,
     total: usize,
+    what: &'static str,
 }
 
 impl LoadError {
@@ -112,7 +128,11 @@ impl LoadError {
         diagnostics.dedup();
         let total = diagnostics.len();
         diagnostics.truncate(MAX_DIAGNOSTICS);
-        LoadError { diagnostics, total }
+        LoadError {
+            diagnostics,
+            total,
+            what: "policy",
+        }
     }
 
     /// What is wrong, by source, line and column.
@@ -131,7 +151,8 @@ impl fmt::Display for LoadError {
             writeln!(f, "and {more} more")?;
         }
         let s = if self.total == 1 { "" } else { "s" };
-        write!(f, "the policy was not loaded: {} error{s}", self.total)
+        let what = self.what;
+        write!(f, "the {what} was not loaded: {} error{s}", self.total)
     }
 }
 

@@ -5,48 +5,75 @@
 //! file does not count. Patterns are taken with variables expanded: the same file for another
 //! workspace is another policy.
 
-use agentwall_action::Hint;
+use agentwall_action::{Effect, Hint};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    document::Enforcement,
     glob::Glob,
     pattern::{HostPattern, ResourcePattern, UnixPattern},
-    policy::Policy,
-    rule::{PatternList, Rule},
-    temporal::{Budget, Event, EventKind, Property, PropertyForm},
+    policy::{LayerPolicy, Policy},
+    rule::{Layer, PatternList, Rule},
+    temporal::{Budget, Event, EventKind, Property, PropertyForm, Risk},
 };
 
 pub(crate) fn digest(policy: &Policy) -> String {
-    let hash = Sha256::digest(canonical(policy).to_string().as_bytes());
-    hash.iter().map(|b| format!("{b:02x}")).collect()
+    let mut hash = Sha256::new();
+    // The form is hashed as it is written: as a whole it is many times as large as the policy. Writing
+    // into a hash cannot fail, and no map in it has keys that are not text.
+    let _ = serde_json::to_writer(&mut hash, &canonical(policy));
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn canonical(policy: &Policy) -> Value {
-    let layers: Vec<Value> = policy
-        .layers
-        .iter()
-        .map(|l| {
-            json!({
-                "layer": l.layer,
-                "default": l.default,
-                "rules": l.rules.iter().map(rule).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
+/// The canonical form, in the order of its keys.
+#[derive(Serialize)]
+struct Canonical<'p> {
+    agentwall: u8,
+    labels: Value,
+    require: Enforcement,
+    layers: Vec<CanonicalLayer<'p>>,
+    budgets: Vec<Value>,
+    risk: Risk,
+    properties: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct CanonicalLayer<'p> {
+    layer: Layer,
+    default: Option<Effect>,
+    #[serde(serialize_with = "rules")]
+    rules: &'p [Rule],
+}
+
+/// One rule after the other.
+fn rules<S: Serializer>(rules: &[Rule], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rules.iter().map(rule))
+}
+
+fn canonical(policy: &Policy) -> Canonical<'_> {
     let mut budgets: Vec<Value> = policy.budgets.iter().map(budget).collect();
     budgets.sort_by_cached_key(ToString::to_string);
     let mut properties: Vec<Value> = policy.properties.iter().map(property).collect();
     properties.sort_by_cached_key(ToString::to_string);
-    json!({
-        "agentwall": 1,
-        "labels": labels(policy),
-        "require": policy.require,
-        "layers": layers,
-        "budgets": budgets,
-        "risk": policy.risk,
-        "properties": properties,
-    })
+    Canonical {
+        agentwall: 1,
+        labels: labels(policy),
+        require: policy.require,
+        layers: policy.layers.iter().map(canonical_layer).collect(),
+        budgets,
+        risk: policy.risk,
+        properties,
+    }
+}
+
+fn canonical_layer(layer: &LayerPolicy) -> CanonicalLayer<'_> {
+    CanonicalLayer {
+        layer: layer.layer,
+        default: layer.default,
+        rules: &layer.rules,
+    }
 }
 
 /// The places of each label, once: a version that knows more secrets is another policy.

@@ -9,7 +9,8 @@ use crate::{
     condition::{Expression, Wanted},
     fields::{Fields, Reading},
     glob::{Glob, GlobError, GlobKind},
-    pattern::{PatternContext, ResourcePattern},
+    nfa::Nfa,
+    pattern::{HostPattern, PatternContext, ResourcePattern, UnixPattern},
     rule::{
         DEFAULT_PRIORITY, ISOLATABLE, Layer, Location, PatternList, Rule, RuleEffect, RuleTest,
     },
@@ -161,7 +162,7 @@ pub(crate) fn read(
             return None;
         }
         for item in items {
-            if reading.found.is_full() {
+            if reading.is_done() {
                 return None;
             }
             document.rules.extend(rule(reading, item, layer, &context));
@@ -355,8 +356,41 @@ pub(crate) fn resource(
     })
 }
 
+/// How much a pattern expands to.
+trait Steps {
+    fn steps(&self) -> usize;
+}
+
+impl Steps for Glob {
+    fn steps(&self) -> usize {
+        self.alternatives().iter().map(Nfa::steps).sum()
+    }
+}
+
+impl Steps for ResourcePattern {
+    fn steps(&self) -> usize {
+        match self {
+            ResourcePattern::Path(glob)
+            | ResourcePattern::Host(glob)
+            | ResourcePattern::Named(glob)
+            | ResourcePattern::Unix(UnixPattern::Path(glob) | UnixPattern::Abstract(glob)) => {
+                glob.steps()
+            }
+            ResourcePattern::Endpoint(endpoint) => match &endpoint.host {
+                HostPattern::Name(glob) => glob.steps(),
+                HostPattern::Any | HostPattern::Addresses(_) => 1,
+            },
+            // The places of a label are shared by all patterns that say it.
+            ResourcePattern::Any
+            | ResourcePattern::Addresses(_)
+            | ResourcePattern::Label(_)
+            | ResourcePattern::Unix(UnixPattern::Any) => 1,
+        }
+    }
+}
+
 /// A pattern or a list of them; a leading `!` negates.
-fn patterns<P>(
+fn patterns<P: Steps>(
     reading: &mut Reading<'_>,
     node: Option<&Node>,
     what: &str,
@@ -366,6 +400,9 @@ fn patterns<P>(
     let Some(node) = node else { return Some(list) };
     let mut whole = true;
     for (text, item) in reading.texts(node, what)? {
+        if reading.is_done() {
+            return None;
+        }
         let (bare, negative) = match text.strip_prefix('!') {
             Some(bare) => (bare, true),
             None => (text, false),
@@ -378,6 +415,9 @@ fn patterns<P>(
         } else {
             parse(bare)
         };
+        if let Ok(pattern) = &parsed {
+            reading.spend(item.place, pattern.steps());
+        }
         match parsed {
             Ok(pattern) if negative => list.negative.push(pattern),
             Ok(pattern) => list.positive.push(pattern),
@@ -467,31 +507,43 @@ fn test(text: &str, variables: &Variables) -> Result<(Verb, Resource), GlobError
         GlobError::new(0, "a test is an action, a space and an object")
             .suggest("file.read /etc/hosts")
     })?;
-    let parsed: Verb = verb.parse().map_err(|_| {
-        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
-        let mut error = GlobError::new(0, format!("'{verb}' is no action"));
-        error.suggestion = crate::diagnostic::did_you_mean(verb, &known);
-        error
-    })?;
+    let verb = self::verb(verb)?;
     let rest = rest.trim_start();
     let offset = text.find(rest).unwrap_or(0);
-    let shift = |mut error: GlobError| {
+    let resource = literal(verb, rest, variables).map_err(|mut error| {
         error.offset += offset;
         error
-    };
-    let expanded = if rest.starts_with(['~', '$']) || rest.contains("${") {
-        let (scheme, path) = match rest.strip_prefix("unix:") {
+    })?;
+    Ok((verb, resource))
+}
+
+/// The verb of this name.
+pub(crate) fn verb(text: &str) -> Result<Verb, GlobError> {
+    text.parse().map_err(|_| {
+        let known: Vec<&str> = Verb::ALL.iter().map(|v| v.as_str()).collect();
+        let mut error = GlobError::new(0, format!("'{text}' is no action"));
+        error.suggestion = crate::diagnostic::did_you_mean(text, &known);
+        error
+    })
+}
+
+/// One object, as a test names it: variables are expanded, patterns are not.
+pub(crate) fn literal(
+    verb: Verb,
+    text: &str,
+    variables: &Variables,
+) -> Result<Resource, GlobError> {
+    let expanded = if text.starts_with(['~', '$']) || text.contains("${") {
+        let (scheme, path) = match text.strip_prefix("unix:") {
             Some(path) => ("unix:", path),
-            None => ("", rest),
+            None => ("", text),
         };
-        format!("{scheme}{}", variables.expand_literal(path).map_err(shift)?)
-    } else if let Some(path) = rest.strip_prefix("unix:~/") {
+        format!("{scheme}{}", variables.expand_literal(path)?)
+    } else if let Some(path) = text.strip_prefix("unix:~/") {
         let path = format!("~/{path}");
-        format!("unix:{}", variables.expand_literal(&path).map_err(shift)?)
+        format!("unix:{}", variables.expand_literal(&path)?)
     } else {
-        rest.to_owned()
+        text.to_owned()
     };
-    let resource = Resource::parse(parsed.family(), &expanded)
-        .map_err(|error| GlobError::new(offset, error.to_string()))?;
-    Ok((parsed, resource))
+    Resource::parse(verb.family(), &expanded).map_err(|error| GlobError::new(0, error.to_string()))
 }

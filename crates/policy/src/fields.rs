@@ -15,12 +15,36 @@ use crate::{
 pub(crate) struct Reading<'a> {
     pub lines: &'a Lines<'a>,
     pub found: &'a mut Found,
+    /// Steps of all patterns so far; see [`MAX_FILE_STEPS`].
+    pub steps: usize,
 }
+
+/// Most steps that the patterns of one file may expand to together. One pattern of sixty bytes may
+/// become ten thousand, so that the size of the file bounds nothing.
+pub const MAX_FILE_STEPS: usize = 8 << 20;
 
 impl Reading<'_> {
     pub fn error(&mut self, place: Place, message: impl Into<String>, suggestion: Option<String>) {
         self.found
             .push(self.lines.diagnostic(place, message, suggestion));
+    }
+
+    /// Whether there is no point in reading on.
+    pub fn is_done(&self) -> bool {
+        self.found.is_full() || self.steps > MAX_FILE_STEPS
+    }
+
+    /// Counts the steps of a pattern; reports when the file has too many.
+    pub fn spend(&mut self, place: Place, steps: usize) {
+        let before = self.steps;
+        self.steps = before.saturating_add(steps);
+        if self.steps > MAX_FILE_STEPS && before <= MAX_FILE_STEPS {
+            self.error(
+                place,
+                format!("the patterns of the file expand to more than {MAX_FILE_STEPS} steps"),
+                Some("write out the alternatives that are needed, or use fewer braces".into()),
+            );
+        }
     }
 
     /// An error inside a scalar's text.

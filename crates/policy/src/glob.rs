@@ -397,6 +397,8 @@ impl Reader<'_> {
                 let (c, len) = rest
                     .strip_prefix('{')
                     .and_then(|r| r.split_once('}'))
+                    // The parser of numbers would take a sign, too.
+                    .filter(|(hex, _)| hex.bytes().all(|b| b.is_ascii_hexdigit()))
                     .and_then(|(hex, _)| Some((u32::from_str_radix(hex, 16).ok()?, hex.len() + 2)))
                     .and_then(|(code, len)| Some((char::from_u32(code)?, len)))
                     .ok_or_else(|| {

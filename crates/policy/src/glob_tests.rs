@@ -124,6 +124,10 @@ fn bad_patterns_say_where_and_what_instead() {
         ("/a/./b", 0, "no '.' and '..'"),
         ("*.pem", 0, "never match"),
         ("a/b", 0, "begins with"),
+        ("/\\u{+41}", 1, "needs a code point"),
+        ("/\\u{}", 1, "needs a code point"),
+        ("/\\u{d800}", 1, "needs a code point"),
+        ("/\\u{110000}", 1, "needs a code point"),
         ("{/a,b}", 0, "begins with"),
     ];
     for (pattern, offset, message) in cases {

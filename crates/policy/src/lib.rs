@@ -16,14 +16,20 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cel_types;
 mod compile;
 mod condition;
+mod coverage;
 mod diagnostic;
 mod digest;
 mod document;
 mod fields;
+mod format;
 mod glob;
+mod json;
 mod layers;
+mod layout;
+mod lint;
 mod load;
 mod network;
 mod nfa;
@@ -34,6 +40,7 @@ mod region;
 mod rule;
 mod schema;
 mod secret;
+mod table;
 mod templates;
 mod temporal;
 mod testrun;
@@ -54,11 +61,16 @@ pub use advise::{
 };
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
 pub use condition::{Expression, MAX_EXPRESSION};
+pub use coverage::{Coverage, RuleCoverage, TableFailure, TableReport};
 pub use detail::{ConditionReport, Nearest};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
 pub use document::{Enforcement, MAX_RULES};
 pub use facts_read::FactRead;
+pub use fields::MAX_FILE_STEPS;
+pub use format::{FileKind, FormatError, LayoutChange, file_kind, format};
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
+pub use layout::LINE_WIDTH;
+pub use lint::{MAX_WARNINGS, WARNING_CODES, Warning, load_with_warnings};
 pub use load::{Source, load};
 pub use network::LoopbackPorts;
 pub use pattern::{EndpointPattern, HostPattern, LabelPattern, ResourcePattern, UnixPattern};
@@ -68,8 +80,9 @@ pub use rule::{
     DEFAULT_PRIORITY, ISOLATABLE, Layer, Location, Mismatch, PatternList, Rule, RuleEffect,
     RuleTest,
 };
-pub use schema::schema;
+pub use schema::{schema, table_schema};
 pub use secret::{secret_globs, secret_socket_globs};
+pub use table::{CASE_SUBJECT, Case, MAX_CASES, Table, load_table};
 pub use templates::{Template, templates};
 pub use temporal::{Budget, Event, EventKind, Property, PropertyForm, Risk};
 pub use testrun::{TestFailure, TestReport};

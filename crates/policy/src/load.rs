@@ -64,12 +64,13 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
         };
         texts.insert(&source.name, text);
         let lines = Lines::new(&source.name, text);
-        let Some(root) = yaml::read(&lines, text, &mut found) else {
+        let Some(root) = yaml::read(&lines, text, "agentwall: 1", &mut found) else {
             continue;
         };
         let mut reading = Reading {
             lines: &lines,
             found: &mut found,
+            steps: 0,
         };
         documents.extend(
             document::read(&mut reading, &root, source.layer, variables).map(|d| (source, d)),
@@ -116,7 +117,7 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
     Ok(policy)
 }
 
-fn utf8<'s>(source: &'s Source, found: &mut Found) -> Option<&'s str> {
+pub(crate) fn utf8<'s>(source: &'s Source, found: &mut Found) -> Option<&'s str> {
     let error = match std::str::from_utf8(&source.text) {
         Ok(text) => return Some(text),
         Err(error) => error,

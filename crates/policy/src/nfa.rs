@@ -117,6 +117,11 @@ impl Nfa {
         }
     }
 
+    /// How many steps it has, the accepting one among them.
+    pub(crate) fn steps(&self) -> usize {
+        self.literal.len() + self.rest.len() + 1
+    }
+
     /// The bytes every matching text begins with.
     pub(crate) fn literal(&self) -> &[u8] {
         &self.literal

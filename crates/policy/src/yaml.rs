@@ -21,7 +21,7 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_KEYS: usize = 256;
 
 /// A place in a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     /// From 1.
     pub line: usize,
@@ -35,6 +35,8 @@ pub(crate) struct Place {
 pub(crate) struct Node {
     pub kind: Kind,
     pub place: Place,
+    /// A text in `|` or `>`, whose place is that of its first line.
+    pub block: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -161,12 +163,13 @@ fn shorten(text: String) -> String {
 }
 
 /// Reads one document. On failure the diagnostics say why; duplicates are reported all at once.
-pub(crate) fn read(lines: &Lines<'_>, text: &str, found: &mut Found) -> Option<Node> {
+/// `begin` is how such a file begins, for whoever left it empty.
+pub(crate) fn read(lines: &Lines<'_>, text: &str, begin: &str, found: &mut Found) -> Option<Node> {
     if text.len() > MAX_FILE {
         found.push(lines.diagnostic(
             Place::default(),
             format!("the file has {} bytes, more than {MAX_FILE}", text.len()),
-            Some("split the policy into several files".into()),
+            Some("split it into several files".into()),
         ));
         return None;
     }
@@ -181,7 +184,9 @@ pub(crate) fn read(lines: &Lines<'_>, text: &str, found: &mut Found) -> Option<N
         ));
         return None;
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| Reader::new(lines, found).run(text)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Reader::new(lines, found).run(text, begin)
+    }));
     outcome.unwrap_or_else(|_| {
         found.push(lines.diagnostic(
             Place::default(),
@@ -246,7 +251,7 @@ impl<'r, 'l> Reader<'r, 'l> {
         }
     }
 
-    fn run(mut self, text: &str) -> Option<Node> {
+    fn run(mut self, text: &str, begin: &str) -> Option<Node> {
         let mut parser = Parser::new_from_str(text);
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
@@ -283,7 +288,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     if documents > 1 {
                         self.error(
                             place,
-                            "a policy file holds one document, found a second",
+                            "a file holds one document, found a second",
                             Some("put it into its own file".into()),
                         );
                         return None;
@@ -298,6 +303,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     self.value(Node {
                         kind: Kind::Scalar(String::new(), true),
                         place,
+                        block: false,
                     });
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -306,6 +312,7 @@ impl<'r, 'l> Reader<'r, 'l> {
                     self.value(Node {
                         kind: Kind::Scalar(text.into_owned(), plain),
                         place,
+                        block: matches!(style, ScalarStyle::Literal | ScalarStyle::Folded),
                     });
                 }
                 Event::SequenceStart(anchor, tag) => {
@@ -320,10 +327,12 @@ impl<'r, 'l> Reader<'r, 'l> {
                     Some(Open::Sequence(place, items)) => self.value(Node {
                         kind: Kind::Sequence(items),
                         place,
+                        block: false,
                     }),
                     Some(Open::Mapping(place, entries, _)) => self.value(Node {
                         kind: Kind::Mapping(entries),
                         place,
+                        block: false,
                     }),
                     None => {}
                 },
@@ -337,7 +346,7 @@ impl<'r, 'l> Reader<'r, 'l> {
             self.error(
                 Place::default(),
                 "the file is empty",
-                Some("begin with 'agentwall: 1'".into()),
+                Some(format!("begin with '{begin}'")),
             );
         }
         self.root

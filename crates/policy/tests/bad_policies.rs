@@ -1,9 +1,12 @@
 //! Bad and hostile policy files: every one ends in an error at the right place, quickly.
 
-use std::time::{Duration, Instant};
+#![allow(clippy::unwrap_used)]
 
-use agentwall_policy::{Diagnostic, Layer, MAX_DIAGNOSTICS, Source, Variables, load};
+mod support;
+
+use agentwall_policy::{Diagnostic, MAX_DIAGNOSTICS, Variables, load};
 use proptest::prelude::*;
+use support::{hostile::hostile, source};
 
 fn variables() -> Variables {
     Variables {
@@ -15,10 +18,7 @@ fn variables() -> Variables {
 }
 
 fn errors(text: impl Into<Vec<u8>>) -> Vec<Diagnostic> {
-    match load(&[Source::new("p.yaml", text, Layer::User)], &variables()) {
-        Ok(_) => Vec::new(),
-        Err(error) => error.diagnostics().to_vec(),
-    }
+    support::errors(load(&[source("p.yaml", text)], &variables()))
 }
 
 /// The text of a policy, the line and column of its one error, parts of message and suggestion.
@@ -377,12 +377,8 @@ fn one_pass_finds_all_mistakes() {
 
 #[test]
 fn the_report_shows_the_text_with_a_caret() {
-    let source = Source::new(
-        "my policy.yaml",
-        "agentwall: 1\ndefault: dney\n",
-        Layer::User,
-    );
-    let error = load(&[source], &variables()).unwrap_err();
+    let text = "agentwall: 1\ndefault: dney\n";
+    let error = load(&[source("my policy.yaml", text)], &variables()).unwrap_err();
     let expected = "\
 error: unknown default 'dney'
  --> my policy.yaml:2:10
@@ -413,101 +409,12 @@ fn bytes_outside_utf8_have_a_place_and_a_way_to_be_written() {
 }
 
 #[test]
-fn hostile_files_end_in_an_error_quickly() {
-    let rule = "  - { id: a, effect: deny }\n";
-    let files: Vec<(&str, Vec<u8>)> = vec![
-        ("brackets", "[".repeat(1 << 20).into()),
-        ("braces", "{".repeat(1 << 20).into()),
-        ("nested lists", "- ".repeat(1 << 20).into()),
-        (
-            "nested keys",
-            (0..2000)
-                .map(|i| format!("{}a:\n", " ".repeat(i)))
-                .collect::<String>()
-                .into(),
-        ),
-        (
-            "one huge line",
-            format!("agentwall: 1\nname: {}", "x".repeat(3 << 20)).into(),
-        ),
-        (
-            "a huge key",
-            format!("agentwall: 1\n{}: 1", "x".repeat(3 << 20)).into(),
-        ),
-        ("too large", vec![b'x'; (4 << 20) + 1]),
-        (
-            "many keys",
-            (0..200_000)
-                .map(|i| format!("k{i}: 1\n"))
-                .collect::<String>()
-                .into(),
-        ),
-        (
-            "aliases",
-            format!("a: &a [x]\n{}", "b: [*a,*a,*a]\n".repeat(10_000)).into(),
-        ),
-        (
-            "laughs",
-            "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nd: [*c,*c]\n".into(),
-        ),
-        (
-            "unknown keys",
-            format!(
-                "agentwall: 1\n{}",
-                (0..250).map(|i| format!("k{i}: 1\n")).collect::<String>()
-            )
-            .into(),
-        ),
-        (
-            "same ids",
-            format!("agentwall: 1\nrules:\n{}", rule.repeat(5_000)).into(),
-        ),
-        (
-            "bad rules",
-            format!(
-                "agentwall: 1\nrules:\n{}",
-                "  - { id: '', effct: [] }\n".repeat(50_000)
-            )
-            .into(),
-        ),
-        (
-            "bad in one line",
-            format!(
-                "agentwall: 1\nrules: [{}]",
-                "{id: ' ', effct: x},".repeat(100_000)
-            )
-            .into(),
-        ),
-        ("quotes", "\"".repeat(1 << 20).into()),
-        ("colons", ": ".repeat(1 << 19).into()),
-        ("questions", "? ".repeat(1 << 19).into()),
-        (
-            "folded",
-            format!("agentwall: 1\nname: >\n{}", " a\n".repeat(500_000)).into(),
-        ),
-        ("comments", "# x\n".repeat(1 << 20).into()),
-        ("documents", "---\n".repeat(1 << 19).into()),
-        ("tags", "!a ".repeat(1 << 19).into()),
-        ("nul", vec![0; 1 << 20]),
-        ("not text", vec![0xff; 1 << 20]),
-        (
-            "patterns",
-            format!(
-                "agentwall: 1\nrules: [{{id: a, effect: deny, action: file.read, resource: [{}]}}]",
-                "\"/{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}\",".repeat(4000)
-            )
-            .into(),
-        ),
-    ];
-    for (name, bytes) in files {
-        let start = Instant::now();
+fn hostile_files_end_in_few_errors_that_can_be_shown() {
+    for (name, bytes) in hostile() {
         let found = errors(bytes);
-        let took = start.elapsed();
         assert!(!found.is_empty(), "{name} was accepted");
         assert!(found.len() <= MAX_DIAGNOSTICS);
         assert!(found.iter().all(|d| d.to_string().len() < 20_000), "{name}");
-        // Generous: an unoptimised build on a busy machine. What is quadratic takes far longer.
-        assert!(took < Duration::from_secs(60), "{name} took {took:?}");
     }
 }
 

@@ -2,42 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use agentwall_action::{Action, Effect, Resource, Subject, Verb};
-use agentwall_policy::{Layer, LoadError, Policy, Source, Variables, load};
+mod support;
 
-fn variables() -> Variables {
-    Variables {
-        workspace: Some("/home/u/work".into()),
-        home: Some("/home/u".into()),
-        tmp: Some("/tmp".into()),
-        state: Some("/home/u/.local/state/agentwall".into()),
-    }
-}
-
-fn parse(text: &str) -> Result<Policy, LoadError> {
-    load(&[Source::new("p.yaml", text, Layer::User)], &variables())
-}
-
-fn policy(text: &str) -> Policy {
-    match parse(text) {
-        Ok(policy) => policy,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn action(line: &str) -> Action {
-    let (verb, resource) = line.split_once(' ').unwrap();
-    let verb: Verb = verb.parse().unwrap();
-    let resource = Resource::parse(verb.family(), resource).unwrap();
-    Action::new(Subject::agent("a"), verb, resource)
-}
-
-#[track_caller]
-fn expect(policy: &Policy, line: &str, effect: Effect, rule: Option<&str>) {
-    let decision = policy.decide(&action(line));
-    let found = (decision.effect, decision.rule.as_deref());
-    assert_eq!(found, (effect, rule), "{line}: {decision:?}");
-}
+use agentwall_action::{Effect, Subject, Verb};
+use agentwall_policy::{Layer, Policy, Source, load};
+use support::{action, expect_by as expect, policy, variables};
 
 const EXAMPLE: &str = include_str!("language-example.yaml");
 

@@ -20,8 +20,8 @@ use crate::{
 
 /// Runs the command.
 pub fn main(args: InitArgs) -> Result<ExitCode> {
-    let agent = args.agent.unwrap_or_else(detect);
-    let template = template(agent)?;
+    let agent = args.agent.unwrap_or_else(|| detect().to_owned());
+    let template = template(&agent)?;
     if args.stdout {
         output::print(template.text)?;
         return Ok(ExitCode::SUCCESS);
@@ -40,10 +40,11 @@ pub fn main(args: InitArgs) -> Result<ExitCode> {
             shown(&path)
         );
     }
-    let run = match agent {
-        Agent::ClaudeCode => "agentwall claude".to_owned(),
-        Agent::Codex => "agentwall codex".to_owned(),
-        Agent::Generic => "agentwall run -- CMD".to_owned(),
+    let run = match template.name {
+        "claude-code" => "agentwall claude",
+        "codex" => "agentwall codex",
+        "gemini-cli" => "agentwall run -- gemini",
+        _ => "agentwall run -- CMD",
     };
     output::print(&format!(
         "wrote {}\nnext: read it, then '{run}' in your project; 'agentwall policy check {}' after \
@@ -58,7 +59,7 @@ pub fn main(args: InitArgs) -> Result<ExitCode> {
 /// there.
 pub fn ensure(agent: Agent) -> Result<PathBuf> {
     let path = state::policy_dir()?.join(format!("{}.yaml", agent.as_str()));
-    if write(&path, template(agent)?, false)? {
+    if write(&path, template(agent.as_str())?, false)? {
         output::note(&format!(
             "wrote the starter policy {}; edit it there",
             shown(&path)
@@ -101,18 +102,20 @@ fn write(path: &Path, template: &Template, force: bool) -> Result<bool> {
     Ok(true)
 }
 
-fn template(agent: Agent) -> Result<&'static Template> {
+fn template(name: &str) -> Result<&'static Template> {
     templates()
         .iter()
-        .find(|t| t.name == agent.as_str())
-        .ok_or_else(|| anyhow!("there is no starter policy for {}", agent.as_str()))
+        .find(|t| t.name == name)
+        .ok_or_else(|| anyhow!("there is no starter policy for {name}"))
 }
 
-/// An agent on the search path, else one that left its folder at home, else any.
-fn detect() -> Agent {
+/// The template of an agent on the search path, else of one that left its folder at home, else the
+/// one for any.
+fn detect() -> &'static str {
     let known = [
-        (Agent::ClaudeCode, "claude", ".claude"),
-        (Agent::Codex, "codex", ".codex"),
+        ("claude-code", "claude", ".claude"),
+        ("codex", "codex", ".codex"),
+        ("gemini-cli", "gemini", ".gemini"),
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = |word: &str| {
@@ -124,5 +127,5 @@ fn detect() -> Agent {
         .iter()
         .find(|(_, word, _)| on_path(word))
         .or_else(|| known.iter().find(|(_, _, folder)| at_home(folder)));
-    found.map_or(Agent::Generic, |(agent, _, _)| *agent)
+    found.map_or("generic", |(name, _, _)| name)
 }

@@ -22,7 +22,6 @@ pub fn main(agent: Agent, args: WordArgs) -> Result<ExitCode> {
     let program = match agent {
         Agent::ClaudeCode => "claude",
         Agent::Codex => "codex",
-        Agent::Generic => anyhow::bail!("name the command: 'agentwall run -- CMD'"),
     };
     let policy = init::ensure(agent)?;
     let mut command = vec![program.into()];

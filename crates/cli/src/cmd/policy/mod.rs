@@ -14,11 +14,12 @@ mod unique;
 mod bundle;
 mod enforcement;
 mod explain_text;
+mod fmt;
 mod replay;
 
 use std::{path::Path, process::ExitCode};
 
-use agentwall_policy::{Variables, schema, templates};
+use agentwall_policy::{Template, Variables, schema, table_schema, templates};
 use anyhow::Result;
 
 use crate::{
@@ -33,11 +34,11 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Check(args) => files::check(&args),
         PolicyCommand::Test(args) => files::test(&args),
         PolicyCommand::Explain(args) => explain::main(&args),
-        PolicyCommand::Schema => {
-            output::print(&format!("{}\n", schema().trim_end()))?;
+        PolicyCommand::Schema(args) => {
+            let text = if args.table { table_schema() } else { schema() };
+            output::print(&format!("{}\n", text.trim_end()))?;
             Ok(ExitCode::SUCCESS)
         }
-        PolicyCommand::Templates => list(),
         PolicyCommand::Decide(args) => decide::main(&args),
         PolicyCommand::Enforcement(args) => enforcement::main(&args),
         PolicyCommand::Recommend(args) => recommend::main(&args),
@@ -46,22 +47,21 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Analyse(args) => analyse::main(&args),
         PolicyCommand::Diff(args) => diff::main(&args),
         PolicyCommand::Can(args) => can::main(&args),
+        PolicyCommand::Templates(args) => list(args.json),
+        PolicyCommand::Fmt(args) => fmt::main(&args),
     }
 }
 
-fn list() -> Result<ExitCode> {
-    let rows: Vec<Vec<String>> = templates()
+fn list(json: bool) -> Result<ExitCode> {
+    if json {
+        let one = |t: &Template| serde_json::json!({ "name": t.name, "about": t.about() });
+        output::print_json(&templates().iter().map(one).collect::<Vec<_>>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = templates()
         .iter()
-        .map(|t| {
-            let first = t
-                .text
-                .lines()
-                .find_map(|l| l.strip_prefix("# "))
-                .unwrap_or_default();
-            vec![t.name.to_owned(), first.to_owned()]
-        })
-        .collect();
-    output::print(&output::table(&rows))?;
+        .map(|t| vec![t.name.to_owned(), t.about().to_owned()]);
+    output::print(&output::table(&rows.collect::<Vec<_>>()))?;
     output::print(
         "'agentwall init --agent NAME --stdout' prints one, without --stdout writes it\n",
     )?;
