@@ -582,7 +582,8 @@ impl Writer<'_> {
         let mut out = format!(">{mark}");
         for line in lines {
             out.push('\n');
-            out.push_str(line.get(indent..).unwrap_or_default().trim_end_matches(' '));
+            // Blanks at the end of a line count where the next one is indented.
+            out.push_str(line.get(indent..).unwrap_or_default());
         }
         out.extend(std::iter::repeat_n('\n', ends.saturating_sub(1)));
         Some(out)

@@ -94,6 +94,8 @@ fn odd_but_legal_files_keep_their_meaning() {
         "agentwall: 1\nname: | #c1\n  \"quoted\" # text\n  more\n#c2\ndescription: >2-\n   deep\n",
         "agentwall: 1\nname: |\n\n  late\n\n\n  x\n\n#c1\ndescription: |-\n  a\n    b\n",
         "agentwall: 1\nrules:\n- id: a\n  effect: deny\n  reason: >-\n\n      a\n\n        deeper\n      b\n  tests:\n    match:\n    - |- #c1\n      file.read /x\n    - >\n      file.read\n      /y\n    #c2\n  #c3\n",
+        "agentwall: 1\nname: >-\n  blank \n    deep\n",
+        "agentwall: 1\nname: >\n : ",
         "agentwall: 1\nname: \"a\n  b\n\n  c\"\ndescription: 'd\n  e''f'\n",
         "agentwall: 1\nname: ü #c1\ndescription: \"日本 #no\" #c2\nrules: [{id: a, effect: deny, reason: 'é'}] #c3\n",
         "agentwall: 1\nname: 'it''s'\ndescription: \"a\\tb\\u00e4\\\"\"\n",
