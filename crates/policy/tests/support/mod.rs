@@ -60,3 +60,24 @@ pub fn expect_by(policy: &Policy, line: &str, effect: Effect, rule: Option<&str>
     let found = (decision.effect, decision.rule.as_deref());
     assert_eq!(found, (effect, rule), "{line}: {decision:?}");
 }
+
+/// What is wrong with `text` begins here, says this, and suggests that. With a column it is the one error.
+#[track_caller]
+pub fn expect_error(
+    text: &str,
+    found: &[Diagnostic],
+    (line, column): (usize, usize),
+    message: &str,
+    suggestion: &str,
+) {
+    assert!(!found.is_empty(), "accepted: {text}");
+    let first = &found[0];
+    assert_eq!(first.line, line, "{text}\n{first}");
+    if column > 0 {
+        assert_eq!(first.column, column, "{text}\n{first}");
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+    }
+    assert!(first.message.contains(message), "{text}\n{first}");
+    let help = first.suggestion.as_deref().unwrap_or_default();
+    assert!(help.contains(suggestion), "{text}\n{first}");
+}
