@@ -53,6 +53,7 @@ pub use advise::{
     Overridden,
 };
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
+pub use compile::{By, CompiledTable, TableAnswer, TableError};
 pub use condition::{Expression, MAX_EXPRESSION};
 pub use detail::{ConditionReport, Nearest};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
