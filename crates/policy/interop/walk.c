@@ -66,7 +66,7 @@ static uint32_t bounded(uint32_t n, uint32_t most)
 
 static void add_set(uint32_t set)
 {
-    if (set == 0)
+    if (set == 0 || (set_count && sets[set_count - 1] == set))
         return;
     full |= set_count == MAX_SETS;
     if (set_count < MAX_SETS)

@@ -170,7 +170,7 @@ fn a_large_policy_can_be_read_back() {
     let source = agentwall_policy::Source::new("big", text, agentwall_policy::Layer::User);
     let policy = Arc::new(load(&[source], &variables()).expect("a policy"));
     let facts = Facts::default();
-    let (compiled, table) = crate::through_a_file(&policy, &facts);
+    let (compiled, table) = crate::through_a_file(&policy, &facts, None);
     for path in [
         "/srv/7/a",
         "/srv/8/no",
@@ -193,6 +193,8 @@ fn generated_tables_can_be_damaged_too() {
         (Just(session), actions)
     });
     let changes = prop::collection::vec((any::<Index>(), any::<Index>()), 200);
+    let states = prop::option::of(0..9usize);
+    let changes = (changes, states);
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 40,
         failure_persistence: None,
@@ -201,11 +203,11 @@ fn generated_tables_can_be_damaged_too() {
     });
     let outcome = runner.run(
         &(generate::policies(), asked, changes),
-        |(p, (s, a), changes)| {
+        |(p, (s, a), (changes, states))| {
             let Ok(policy) = load(&p.sources(), &variables()) else {
                 return Err(TestCaseError::reject("not a policy"));
             };
-            let (_, table) = crate::through_a_file(&Arc::new(policy), &s);
+            let (_, table) = crate::through_a_file(&Arc::new(policy), &s, states);
             for (to, from) in changes {
                 let mut words = table.words().to_vec();
                 let (to, from) = (to.index(words.len()), from.index(words.len()));

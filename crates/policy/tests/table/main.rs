@@ -61,8 +61,12 @@ fn interpreted(policy: &Policy, action: &Action) -> Told {
 }
 
 /// Compiles, writes, reads.
-fn through_a_file(policy: &Arc<Policy>, session: &Facts) -> (Compiled, CompiledTable) {
-    let compiled = Compiled::new(Arc::clone(policy), &subject(), session);
+fn through_a_file(
+    policy: &Arc<Policy>,
+    session: &Facts,
+    states: Option<usize>,
+) -> (Compiled, CompiledTable) {
+    let compiled = Compiled::with_states(Arc::clone(policy), &subject(), session, states);
     let table = compiled.table();
     let read = CompiledTable::read(table.bytes()).expect("what was compiled can be read");
     assert_eq!(read, table);
@@ -115,8 +119,10 @@ fn a_table_says_what_the_interpreter_says_without_conditions() {
             return Err(TestCaseError::reject("not a policy"));
         };
         let policy = Arc::new(policy);
-        let (compiled, table) = through_a_file(&policy, &session);
         let (files, decided) = count.get();
+        // Half of them with so few states that patterns are cut, and what is left is found anywhere.
+        let states = (files % 2 == 1).then_some(4);
+        let (compiled, table) = through_a_file(&policy, &session, states);
         let mut lines = questions::Lines::default();
         let mut here = 0;
         // Verbs on objects that they do not act on, too: not decided here.
@@ -151,7 +157,7 @@ fn a_table_says_what_the_interpreter_says_without_conditions() {
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, (policies, (session, _)))) => {
-            panic!("{reason}\nsession {session:?}\n{policies}")
+            panic!("{reason}\nsession {session:?}\n{policies:?}")
         }
         Err(error) => panic!("{error}"),
     }
