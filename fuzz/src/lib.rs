@@ -27,6 +27,7 @@ pub mod globs;
 pub mod input;
 pub mod ledger;
 pub mod policy;
+pub mod table;
 pub mod text;
 pub mod tree;
 pub mod wall;

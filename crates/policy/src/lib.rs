@@ -60,6 +60,7 @@ pub use advise::{
     Overridden,
 };
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
+pub use compile::{By, CompiledTable, TableAnswer, TableError};
 pub use condition::{Expression, MAX_EXPRESSION};
 pub use coverage::{Coverage, RuleCoverage, TableFailure, TableReport};
 pub use detail::{ConditionReport, Nearest};

@@ -13,8 +13,10 @@
 //! nothing unless a condition is left to evaluate or the interpreter is asked.
 
 mod build;
+mod check;
 mod dfa;
 mod fold;
+mod image;
 mod lookup;
 mod pack;
 mod parts;
@@ -27,6 +29,8 @@ use std::sync::Arc;
 use agentwall_action::{Action, Auth, Decision, Effect, Facts, Session, Subject, Verb};
 
 pub use build::{AutomatonReport, Report};
+pub use check::TableError;
+pub use image::{By, CompiledTable, TableAnswer};
 
 use crate::{
     policy::{Policy, render},
@@ -92,6 +96,7 @@ impl Compiled {
             session: &facts.session,
         };
         let built = build::build(&policy, &known, states);
+        let built = image::with_defaults(built, &policy);
         let folded = policy.rules().any(|r| {
             r.is_conditional()
                 && r.matches_subject(subject)

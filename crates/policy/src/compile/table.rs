@@ -10,6 +10,10 @@
 
 use std::collections::HashMap;
 
+use agentwall_action::Verb;
+
+use crate::policy::Policy;
+
 /// `"AWPT"`, read as a word of the host.
 pub(crate) const MAGIC: u32 = u32::from_ne_bytes(*b"AWPT");
 /// The version of the layout.
@@ -83,7 +87,19 @@ pub(crate) struct Table {
 /// for each kind of object.
 pub(crate) const BYTE_SETS: usize = 3;
 pub(crate) const PLANES: usize = 4;
-pub(crate) const HEAD: usize = PLANES + 6;
+/// How many planes there are.
+pub(crate) const KINDS: usize = 6;
+/// How many verbs the table knows, and how many layers it has.
+pub(crate) const VERB_COUNT: usize = PLANES + KINDS;
+pub(crate) const LAYER_COUNT: usize = VERB_COUNT + 1;
+/// For each layer and verb what happens when no rule of the layer matches, or [`NO_DEFAULT`].
+pub(crate) const DEFAULTS: usize = LAYER_COUNT + 1;
+/// Most layers: the organisation's, the user's, the repository's.
+pub(crate) const MAX_LAYERS: usize = 3;
+pub(crate) const HEAD: usize = DEFAULTS + MAX_LAYERS * Verb::ALL.len();
+
+/// A layer that says nothing about a verb when none of its rules matches.
+pub(crate) const NO_DEFAULT: u32 = u32::MAX;
 
 /// The fields of a plane, from its offset on.
 pub(crate) mod field {
@@ -133,6 +149,23 @@ pub(crate) const RANK: u32 = (1 << 24) - 1;
 pub(crate) const RULE_WORDS: usize = 4;
 
 impl Table {
+    /// The same table with what happens where no rule matches: the compiler of rules does not know it.
+    pub(crate) fn with_defaults(mut self, policy: &Policy) -> Table {
+        let layers = policy.layers.len().min(MAX_LAYERS);
+        // Nobody else has the words yet: nothing is copied.
+        let words = std::sync::Arc::make_mut(&mut self.words);
+        words[VERB_COUNT] = Verb::ALL.len() as u32;
+        words[LAYER_COUNT] = layers as u32;
+        let rows = words[DEFAULTS..HEAD].chunks_exact_mut(Verb::ALL.len());
+        for (depth, row) in rows.enumerate() {
+            for (verb, word) in Verb::ALL.iter().zip(row) {
+                let effect = (depth < layers).then(|| policy.unmatched(depth, *verb));
+                *word = effect.flatten().map_or(NO_DEFAULT, |e| e as u32);
+            }
+        }
+        self
+    }
+
     /// The word at an offset; 0 outside.
     #[inline]
     pub(crate) fn at(&self, offset: usize) -> u32 {
