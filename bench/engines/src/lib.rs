@@ -8,3 +8,5 @@
 #![forbid(unsafe_code)]
 
 pub mod oracle;
+#[cfg(feature = "race")]
+pub mod race;

@@ -51,10 +51,10 @@ enum Spoil {
 }
 
 impl Case {
-    /// The requests, each with its session and the form of the pattern it was made from.
-    pub fn asks(&self) -> impl Iterator<Item = (&Session, Ask, &'static str)> {
+    /// The requests, each with the number of its session and the form of the pattern it is from.
+    pub fn asks(&self) -> impl Iterator<Item = (usize, Ask, &'static str)> {
         self.seeds.iter().map(|seed| {
-            let session = &self.sessions[seed.session.index(self.sessions.len())];
+            let session = seed.session.index(self.sessions.len());
             let (ask, form) = seed.ask(&self.rules);
             (session, ask, form)
         })
@@ -546,7 +546,7 @@ impl Pattern {
 
     /// A star alone, which means any object.
     pub(super) fn is_star(&self) -> bool {
-        matches!(self, Pattern::Named(glob) if glob.pieces == [Piece::Star])
+        matches!(self, Pattern::Named(glob) if glob.is_star())
     }
 }
 

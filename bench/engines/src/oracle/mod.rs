@@ -21,8 +21,8 @@ use std::{
     sync::Arc,
 };
 
-use agentwall_action::{Effect, Subject};
-use agentwall_policy::{Layer, Policy, Source, Variables, load};
+use agentwall_action::{Action, Effect, Subject};
+use agentwall_policy::{Compiled, Layer, Policy, Source, Variables, load};
 use cedar_policy::{
     Authorizer, Decision as CedarDecision, Entities, PolicyId, PolicySet, Policy as CedarPolicy,
 };
@@ -31,7 +31,6 @@ use proptest::test_runner::{
 };
 
 use generate::{Case, case};
-use request::{Ask, Session};
 
 /// A wrong translation, to see that a difference is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,12 +108,29 @@ fn check(
     fault: Fault,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let ours = ours(case)?;
+    let policy = ours(case)?;
+    // A policy is compiled for a session.
+    let compiled: Vec<Compiled> = case
+        .sessions
+        .iter()
+        .map(|s| {
+            let subject = Subject(s.subject.clone());
+            Compiled::new(Arc::clone(&policy), &subject, &s.facts())
+        })
+        .collect();
     let theirs = theirs(case, fault)?;
     let authorizer = Authorizer::new();
     tally.policies += 1;
-    for (session, ask, form) in case.asks() {
-        let answer = Answer::ours(&ours, session, &ask);
+    for (number, ask, form) in case.asks() {
+        let session = &case.sessions[number];
+        let action = ask.action(session);
+        let answer = Answer::compiled(&compiled[number], &action);
+        let interpreted = Answer::interpreted(&policy, &action);
+        if answer != interpreted {
+            return Err(format!(
+                "compiled: {answer:?}; interpreted: {interpreted:?}; asked: {action:?}"
+            ));
+        }
         let request = ask.cedar(session)?;
         let response = authorizer.is_authorized(&request, &theirs, entities);
         if let Some(error) = response.diagnostics().errors().next() {
@@ -163,9 +179,16 @@ struct Answer {
 }
 
 impl Answer {
-    fn ours(policy: &Arc<Policy>, session: &Session, ask: &Ask) -> Answer {
-        let _ = Subject(session.subject.clone());
-        let decision = policy.decide(&ask.action(session));
+    fn compiled(compiled: &Compiled, action: &Action) -> Answer {
+        let verdict = compiled.verdict(action);
+        Answer {
+            allowed: verdict.effect == Effect::Allow,
+            rule: verdict.rule.map(|r| r.id.clone()),
+        }
+    }
+
+    fn interpreted(policy: &Policy, action: &Action) -> Answer {
+        let decision = policy.decide(action);
         Answer {
             allowed: decision.effect == Effect::Allow,
             rule: decision.rule,
@@ -213,8 +236,8 @@ fn show(case: &Case, fault: Fault) -> String {
         let _ = writeln!(out, "// r{n}\n{}", rule.cedar(fault));
     }
     out.push_str("--- asked\n");
-    for (session, ask, _) in case.asks() {
-        let _ = writeln!(out, "{ask:?}\n  by {session:?}");
+    for (number, ask, _) in case.asks() {
+        let _ = writeln!(out, "{ask:?}\n  by {:?}", case.sessions[number]);
     }
     out
 }

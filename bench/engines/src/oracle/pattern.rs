@@ -211,6 +211,11 @@ fn deep(text: &str, front: &str, middle: &str, name: &[Option<String>]) -> Strin
 }
 
 impl Flat {
+    /// A star alone, which means anything where it is a whole object or host.
+    pub fn is_star(&self) -> bool {
+        self.pieces == [Piece::Star]
+    }
+
     /// Our spelling; `escape` writes a text of it.
     pub fn ours(&self) -> String {
         part(&self.pieces, if self.deep { "**" } else { "*" })

@@ -358,6 +358,8 @@ impl Pattern {
                 }
                 match host {
                     HostPattern::Any => {}
+                    // A star alone is any host, with a name or without.
+                    HostPattern::Name(glob) if glob.is_star() => {}
                     HostPattern::Name(glob) => clause.push_str(&format!(
                         " && context has host && ({})",
                         glob.cedar("context.host", &['.'], fault)
