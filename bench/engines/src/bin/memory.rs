@@ -28,7 +28,10 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{:<9} {:>6} {:<18} {:>12} {:>12}", "rules", "", "engine", "kept KiB", "peak KiB");
+    println!(
+        "{:<9} {:>6} {:<18} {:>12} {:>12}",
+        "rules", "", "engine", "kept KiB", "peak KiB"
+    );
     let mut cells = Vec::new();
     for mix in Mix::ALL {
         for count in sizes {

@@ -84,22 +84,41 @@ fn race(rules: &Rules, effort: Effort) -> Result<Vec<Value>, String> {
     agree(&requests, &ours, peers.as_mut())?;
 
     let mut rounds: Vec<(&str, Vec<Times>, Vec<Duration>)> = Vec::new();
-    let mut note = |name, times, took: &[Duration]| {
-        match rounds.iter_mut().find(|(n, _, _)| *n == name) {
+    let mut note =
+        |name, times, took: &[Duration]| match rounds.iter_mut().find(|(n, _, _)| *n == name) {
             Some((_, all, _)) => all.push(times),
             None => rounds.push((name, vec![times], took.to_vec())),
-        }
-    };
+        };
     for _ in 0..effort.rounds {
         let budget = effort.budget;
-        note("agentwall", measure(REQUESTS, budget, |r| ours.decide(r)), &ours.took);
+        note(
+            "agentwall",
+            measure(REQUESTS, budget, |r| ours.decide(r)),
+            &ours.took,
+        );
         let Some((cedar, rego)) = &mut peers else {
             continue;
         };
-        note("cedar, one policy", measure(REQUESTS, budget, |r| cedar.slice(r)), &[]);
-        note("cedar", measure(REQUESTS, budget, |r| cedar.decide(r)), &[cedar.took]);
-        note("regorus vm", measure(REQUESTS, budget, |r| rego.decide(r)), &[rego.took]);
-        note("regorus", measure(REQUESTS, budget, |r| rego.interpret(r)), &[]);
+        note(
+            "cedar, one policy",
+            measure(REQUESTS, budget, |r| cedar.slice(r)),
+            &[],
+        );
+        note(
+            "cedar",
+            measure(REQUESTS, budget, |r| cedar.decide(r)),
+            &[cedar.took],
+        );
+        note(
+            "regorus vm",
+            measure(REQUESTS, budget, |r| rego.decide(r)),
+            &[rego.took],
+        );
+        note(
+            "regorus",
+            measure(REQUESTS, budget, |r| rego.interpret(r)),
+            &[],
+        );
     }
 
     let median = |times: &[Times], of: fn(&Times) -> f64| {

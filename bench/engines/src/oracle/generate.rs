@@ -66,7 +66,16 @@ const WORDS: &[&str] = &[
     "a", "b", "ab", "src", "key", ".pem", ".tmp", "x.tmp", "...", "-", "ü", "日", "a b", "*", "?",
     "[x]", "{y,z}", "\\", "\"", "!", "$", "~", ",", "'", "\n", "\u{7f}", "%", "#", ":", "label",
 ];
-const HOST_WORDS: &[&str] = &["a", "b", "api", "example", "com", "xn--bcher-kva", "n1", "x-y"];
+const HOST_WORDS: &[&str] = &[
+    "a",
+    "b",
+    "api",
+    "example",
+    "com",
+    "xn--bcher-kva",
+    "n1",
+    "x-y",
+];
 const LABELS: &[&str] = &["trusted", "vendor"];
 const METHODS: &[&str] = &["", "oauth", "jwt"];
 const SETS: &[&str] = &[
@@ -284,7 +293,11 @@ fn about() -> impl Strategy<Value = (Vec<VerbPattern>, Vec<Verb>, Vec<Member<Pat
     let family = |name: &'static str| Just(vec![VerbPattern::Family(name)]);
     let not = || prop::collection::vec(pick(&[Verb::FileRead, Verb::FileExec]), 0..=1);
     let of = |family| members(pattern(family), 3);
-    let mixed = prop_oneof![of(VerbFamily::File), of(VerbFamily::Net), of(VerbFamily::Ipc)];
+    let mixed = prop_oneof![
+        of(VerbFamily::File),
+        of(VerbFamily::Net),
+        of(VerbFamily::Ipc)
+    ];
     prop_oneof![
         4 => (one(PATH_VERBS), Just(Vec::new()), of(VerbFamily::File)),
         2 => (family("file"), not(), of(VerbFamily::File)),
@@ -307,7 +320,14 @@ fn members<P: std::fmt::Debug + Clone + 'static>(
 }
 
 fn subject() -> impl Strategy<Value = String> {
-    pick(&["agent:a", "agent:b", "agent:team:a", "agent:ü*", "agent:x/y"]).prop_map(str::to_owned)
+    pick(&[
+        "agent:a",
+        "agent:b",
+        "agent:team:a",
+        "agent:ü*",
+        "agent:x/y",
+    ])
+    .prop_map(str::to_owned)
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -355,7 +375,8 @@ fn condition() -> impl Strategy<Value = Condition> {
         let two = (inner.clone(), inner.clone());
         prop_oneof![
             inner.prop_map(|a| Condition::Not(a.into())),
-            two.clone().prop_map(|(a, b)| Condition::And(a.into(), b.into())),
+            two.clone()
+                .prop_map(|(a, b)| Condition::And(a.into(), b.into())),
             two.prop_map(|(a, b)| Condition::Or(a.into(), b.into())),
         ]
     })
@@ -404,7 +425,12 @@ fn seed() -> impl Strategy<Value = Seed> {
         1 => (word(WORDS), word(WORDS)).prop_map(|(a, b)| format!("{a}:{b}")),
     ];
     (
-        (any::<Index>(), any::<Index>(), any::<Index>(), any::<Index>()),
+        (
+            any::<Index>(),
+            any::<Index>(),
+            any::<Index>(),
+            any::<Index>(),
+        ),
         prop::collection::vec(fill, 1..=3),
         spoil,
         any::<bool>(),
@@ -581,7 +607,12 @@ fn path_text<'a>(glob: &PathGlob, fill: &mut impl Iterator<Item = &'a str>) -> S
         }
         PathGlob::DeepBelow { front, middle } => {
             let between = next();
-            format!("{}/{between}/{}/{}", front.join("/"), middle.join("/"), next())
+            format!(
+                "{}/{between}/{}/{}",
+                front.join("/"),
+                middle.join("/"),
+                next()
+            )
         }
     }
 }
@@ -601,5 +632,9 @@ fn host_text(text: &str) -> String {
         .map(|c| c.to_ascii_lowercase())
         .collect();
     let host = host.trim_matches('.');
-    if host.is_empty() { "h".into() } else { host.into() }
+    if host.is_empty() {
+        "h".into()
+    } else {
+        host.into()
+    }
 }

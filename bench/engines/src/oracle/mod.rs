@@ -24,11 +24,9 @@ use std::{
 use agentwall_action::{Action, Effect, Subject};
 use agentwall_policy::{Compiled, Layer, Policy, Source, Variables, load};
 use cedar_policy::{
-    Authorizer, Decision as CedarDecision, Entities, PolicyId, PolicySet, Policy as CedarPolicy,
+    Authorizer, Decision as CedarDecision, Entities, Policy as CedarPolicy, PolicyId, PolicySet,
 };
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use generate::{Case, case};
 
@@ -77,6 +75,22 @@ pub struct Tally {
 
 /// Runs a plan. The error is the shrunk case, written in both languages.
 pub fn run(plan: Plan, fault: Fault) -> Result<Tally, String> {
+    let entities = request::entities()?;
+    let mut tally = Tally::default();
+    explore(plan, |case| check(case, &entities, fault, &mut tally)).map_err(|(why, case)| {
+        format!(
+            "{why}\n{}",
+            case.map_or_else(String::new, |c| show(&c, fault))
+        )
+    })?;
+    Ok(tally)
+}
+
+/// Calls `check` with the plan's random cases; the error is what it says about the shrunk case.
+pub fn explore(
+    plan: Plan,
+    check: impl FnMut(&Case) -> Result<(), String>,
+) -> Result<(), (String, Option<Case>)> {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&plan.seed.to_le_bytes());
     let config = Config {
@@ -86,38 +100,23 @@ pub fn run(plan: Plan, fault: Fault) -> Result<Tally, String> {
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let entities = request::entities()?;
-    let tally = RefCell::new(Tally::default());
-    let outcome = runner.run(&case(plan.rules, plan.requests), |case| {
-        check(&case, &entities, fault, &mut tally.borrow_mut()).map_err(TestCaseError::fail)
-    });
+    let check = RefCell::new(check);
+    let outcome = TestRunner::new_with_rng(config, rng)
+        .run(&case(plan.rules, plan.requests), |case| {
+            (check.borrow_mut())(&case).map_err(TestCaseError::fail)
+        });
     match outcome {
-        Ok(()) => Ok(tally.into_inner()),
-        Err(TestError::Abort(why)) => Err(format!("seed {}: {why}", plan.seed)),
-        Err(TestError::Fail(why, case)) => {
-            Err(format!("seed {}: {why}\n{}", plan.seed, show(&case, fault)))
-        }
+        Ok(()) => Ok(()),
+        Err(TestError::Abort(why)) => Err((format!("seed {}: {why}", plan.seed), None)),
+        Err(TestError::Fail(why, case)) => Err((format!("seed {}: {why}", plan.seed), Some(case))),
     }
 }
 
 /// One case: every answer agrees, or a sentence about the first that does not.
-fn check(
-    case: &Case,
-    entities: &Entities,
-    fault: Fault,
-    tally: &mut Tally,
-) -> Result<(), String> {
+fn check(case: &Case, entities: &Entities, fault: Fault, tally: &mut Tally) -> Result<(), String> {
     let policy = ours(case)?;
     // A policy is compiled for a session.
-    let compiled: Vec<Compiled> = case
-        .sessions
-        .iter()
-        .map(|s| {
-            let subject = Subject(s.subject.clone());
-            Compiled::new(Arc::clone(&policy), &subject, &s.facts())
-        })
-        .collect();
+    let compiled = compiled(case, &policy);
     let theirs = theirs(case, fault)?;
     let authorizer = Authorizer::new();
     tally.policies += 1;
@@ -136,8 +135,11 @@ fn check(
         if let Some(error) = response.diagnostics().errors().next() {
             return Err(format!("Cedar could not evaluate: {error}"));
         }
-        let reasons: BTreeSet<String> =
-            response.diagnostics().reason().map(PolicyId::to_string).collect();
+        let reasons: BTreeSet<String> = response
+            .diagnostics()
+            .reason()
+            .map(PolicyId::to_string)
+            .collect();
         let allowed = response.decision() == CedarDecision::Allow;
         let agree = answer.allowed == allowed
             && match &answer.rule {
@@ -208,7 +210,16 @@ fn our_text(case: &Case) -> String {
     text
 }
 
-fn ours(case: &Case) -> Result<Arc<Policy>, String> {
+/// The policy compiled for each session.
+pub fn compiled(case: &Case, policy: &Arc<Policy>) -> Vec<Compiled> {
+    let sessions = case.sessions.iter();
+    sessions
+        .map(|s| Compiled::new(Arc::clone(policy), &Subject(s.subject.clone()), &s.facts()))
+        .collect()
+}
+
+/// The case's policy, read by our side.
+pub fn ours(case: &Case) -> Result<Arc<Policy>, String> {
     let text = our_text(case);
     let source = Source::new("policy.yaml", text.as_bytes(), Layer::User);
     match load(&[source], &Variables::default()) {

@@ -77,16 +77,14 @@ pub struct Flat {
 impl PathGlob {
     /// Our spelling.
     pub fn ours(&self) -> String {
-        let join = |segments: &[String]| -> String {
-            segments.iter().map(|s| format!("/{}", ours(s))).collect()
-        };
+        let join = |segments: &[String]| joined(segments.iter().map(|s| ours(s)));
         let deep = |front: &[String]| match front {
             [] => "**".to_owned(),
             front => format!("{}/**", join(front)),
         };
         match self {
             PathGlob::Plain(parts) if parts.is_empty() => "/".into(),
-            PathGlob::Plain(parts) => parts.iter().map(|p| format!("/{}", part(p, "*"))).collect(),
+            PathGlob::Plain(parts) => joined(parts.iter().map(|p| part(p, "*"))),
             PathGlob::Below(front) => format!("{}/**", join(front)),
             PathGlob::Deep {
                 front,
@@ -102,9 +100,7 @@ impl PathGlob {
     /// The Cedar expression about `context.{text}`; directories match as such where `directory`.
     pub fn cedar(&self, text: &str, directory: bool, fault: Fault) -> String {
         let attribute = format!("context.{text}");
-        let join = |segments: &[String]| -> String {
-            segments.iter().map(|s| format!("/{s}")).collect()
-        };
+        let join = |segments: &[String]| joined(segments);
         let is = |literal: &str| format!("{attribute} == {}", cedar(literal));
         let like = |pieces: &[Option<&str>]| {
             format!("{attribute} like {}", cedar_pattern(pieces.iter().copied()))
@@ -144,7 +140,14 @@ impl PathGlob {
                 format!(
                     "{} || {}{}",
                     like(&[Some(&within), Some("/"), None]),
-                    like(&[Some(&front), Some("/"), None, Some(&middle), Some("/"), None]),
+                    like(&[
+                        Some(&front),
+                        Some("/"),
+                        None,
+                        Some(&middle),
+                        Some("/"),
+                        None
+                    ]),
                     itself(format!(
                         "({} || {})",
                         is(&within),
@@ -179,7 +182,14 @@ fn deep(text: &str, front: &str, middle: &str, name: &[Option<String>]) -> Strin
             is(&attribute, &format!("{front}{middle}/{name}")),
             like(
                 &attribute,
-                &[Some(front), Some("/"), None, Some(middle), Some("/"), Some(name)]
+                &[
+                    Some(front),
+                    Some("/"),
+                    None,
+                    Some(middle),
+                    Some("/"),
+                    Some(name)
+                ]
             )
         ),
         [None, Some(end)] if middle.is_empty() => {
@@ -250,10 +260,7 @@ fn guarded(
         for _ in 0..=count {
             more.extend([Some(separator.as_str()), None]);
         }
-        clause.push_str(&format!(
-            " && !({attribute} like {})",
-            cedar_pattern(more)
-        ));
+        clause.push_str(&format!(" && !({attribute} like {})", cedar_pattern(more)));
     }
     clause
 }
@@ -283,6 +290,11 @@ fn expand(pieces: &[Piece]) -> Vec<Vec<Option<String>>> {
             .collect();
     }
     all
+}
+
+/// A slash before each segment.
+fn joined(segments: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
+    segments.into_iter().map(|s| format!("/{s}")).collect()
 }
 
 fn any(clauses: impl Iterator<Item = String>) -> String {

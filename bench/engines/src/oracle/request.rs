@@ -216,7 +216,10 @@ fn addresses(host: Option<&str>, ip: Option<IpAddr>) -> Vec<IpAddr> {
     match ip {
         Some(ip) => vec![ip],
         None if host == "localhost" || host.ends_with(".localhost") => {
-            vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])]
+            vec![
+                IpAddr::from([127, 0, 0, 1]),
+                IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
+            ]
         }
         None => host.parse().into_iter().collect(),
     }

@@ -172,10 +172,7 @@ impl Rule {
                     pattern: SubjectPattern::One(one),
                 },
             ] => (format!("principal == Agent::{}", cedar(one)), None),
-            subjects => (
-                "principal".to_owned(),
-                listed(subjects, |s| s.cedar(fault)),
-            ),
+            subjects => ("principal".to_owned(), listed(subjects, |s| s.cedar(fault))),
         };
         let mut out = format!("{effect} ({principal}, {action}, resource)");
         let not_verbs = self
@@ -256,9 +253,10 @@ impl VerbPattern {
     pub fn is(self, verb: Verb) -> bool {
         match self {
             VerbPattern::One(one) => one == verb,
-            VerbPattern::Family(family) => {
-                verb.as_str().split_once('.').is_some_and(|(f, _)| f == family)
-            }
+            VerbPattern::Family(family) => verb
+                .as_str()
+                .split_once('.')
+                .is_some_and(|(f, _)| f == family),
         }
     }
 }
@@ -301,7 +299,11 @@ impl Pattern {
         match self {
             Pattern::Any => "any",
             Pattern::Path(PathGlob::Plain(parts)) => {
-                match parts.iter().flatten().any(|p| *p == super::pattern::Piece::Star) {
+                match parts
+                    .iter()
+                    .flatten()
+                    .any(|p| *p == super::pattern::Piece::Star)
+                {
                     true => "path with *",
                     false => "path",
                 }
@@ -331,9 +333,8 @@ impl Pattern {
     }
 
     fn cedar(&self, fault: Fault) -> String {
-        let with = |attribute: &str, clause: String| {
-            format!("context has {attribute} && ({clause})")
-        };
+        let with =
+            |attribute: &str, clause: String| format!("context has {attribute} && ({clause})");
         match self {
             Pattern::Any => "true".into(),
             // A star alone is any object, not any part.
@@ -372,9 +373,7 @@ impl Pattern {
             }
             Pattern::Addresses(text) => with("protocol", addresses(text)),
             Pattern::Label(name) => format!("context.labels.contains(\"{name}\")"),
-            Pattern::Named(glob) => {
-                with("name", glob.cedar("context.name", &[':', '/'], fault))
-            }
+            Pattern::Named(glob) => with("name", glob.cedar("context.name", &[':', '/'], fault)),
         }
     }
 }
@@ -397,10 +396,7 @@ fn addresses(text: &str) -> String {
                     .iter()
                     .map(|n| format!("context.{attribute}.isInRange(ip(\"{n}\"))"))
                     .collect();
-                format!(
-                    "(context has {attribute} && !({}))",
-                    clauses.join(" || ")
-                )
+                format!("(context has {attribute} && !({}))", clauses.join(" || "))
             };
             format!("{} || {}", private("ip4"), private("ip6"))
         }

@@ -22,11 +22,7 @@ pub struct Times {
 }
 
 /// Measures `decide` over requests `0..requests`, about half of `budget` for each of the two.
-pub fn measure<T>(
-    requests: usize,
-    budget: Duration,
-    mut decide: impl FnMut(usize) -> T,
-) -> Times {
+pub fn measure<T>(requests: usize, budget: Duration, mut decide: impl FnMut(usize) -> T) -> Times {
     let mut at = 0;
     let mut next = move || {
         at = (at + 1) % requests;

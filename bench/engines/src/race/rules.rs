@@ -184,10 +184,7 @@ impl Rules {
                 "context has ip && context.ip.isInRange(ip(\"{}\"))",
                 network(i)
             ),
-            Kind::Tool => format!(
-                "context.tool == \"{}\" && context.amount <= 100",
-                tool(i)
-            ),
+            Kind::Tool => format!("context.tool == \"{}\" && context.amount <= 100", tool(i)),
         };
         let verb = self.mix.verb();
         format!("{effect} (principal, action == Action::\"{verb}\", resource) when {{ {when} }};\n")
@@ -211,9 +208,9 @@ impl Rules {
                 Kind::Both => format!(
                     "startswith(input.path, \"/srv/app{i}/\"); endswith(input.path, \".tmp\")"
                 ),
-                Kind::Set => format!(
-                    "input.path in {{\"/data/set{i}/x/z\", \"/data/set{i}/y/z\"}}"
-                ),
+                Kind::Set => {
+                    format!("input.path in {{\"/data/set{i}/x/z\", \"/data/set{i}/y/z\"}}")
+                }
                 Kind::Name => format!("input.host == \"{}\"; input.port == 443", host(i)),
                 Kind::Wildcard => format!(
                     "endswith(input.host, \".{}\"); count(split(input.host, \".\")) == 5; \
@@ -312,10 +309,9 @@ impl Rules {
                 ("tool", request.text.as_str().into()),
                 ("amount", request.amount.into()),
             ],
-            (Mix::Hosts, None) => vec![
-                ("host", request.text.as_str().into()),
-                ("port", 443.into()),
-            ],
+            (Mix::Hosts, None) => {
+                vec![("host", request.text.as_str().into()), ("port", 443.into())]
+            }
             (Mix::Hosts, Some(ip)) => vec![("ip", ip.to_string().into()), ("port", 443.into())],
             _ => {
                 let (dir, name) = request.text.rsplit_once('/').unwrap_or_default();
