@@ -1,6 +1,6 @@
 //! A verdict of the compiled policy allocates nothing, whatever the policy, unless a condition is left.
 
-use agentwall_engines::oracle::{Plan, compiled, explore, ours};
+use agentwall_engines::oracle::{Fault, Plan, compiled, explore, ours, show};
 use allocation_counter::measure;
 
 #[test]
@@ -34,7 +34,10 @@ fn a_verdict_without_conditions_allocates_nothing() {
         Ok(())
     });
     if let Err((why, case)) = outcome {
-        panic!("{why}\n{case:#?}");
+        panic!(
+            "{why}\n{}",
+            case.map_or_else(String::new, |c| show(&c, Fault::None))
+        );
     }
     assert!(
         verdicts > 10_000 && interpreted >= verdicts,

@@ -15,9 +15,9 @@ const PLANTED: u32 = 4_000;
 
 fn main() -> ExitCode {
     let mut plan = Plan {
-        policies: 12_000,
+        policies: 8_000,
         rules: 8,
-        requests: 24,
+        requests: 48,
         seed: 1,
     };
     let mut arguments = std::env::args().skip(1);

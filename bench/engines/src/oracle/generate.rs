@@ -64,7 +64,7 @@ impl Case {
 /// What names are made of. Everything that is special in one of the languages is here.
 const WORDS: &[&str] = &[
     "a", "b", "ab", "src", "key", ".pem", ".tmp", "x.tmp", "...", "-", "ü", "日", "a b", "*", "?",
-    "[x]", "{y,z}", "\\", "\"", "!", "$", "~", ",", "'", "\n", "\u{7f}", "%", "#", ":", "label",
+    "[x]", "{y,z}", "\\", "\"", "!", "$", "~", ",", "'", "\n", "\u{7f}", "%", "#", ":", "lab",
 ];
 const HOST_WORDS: &[&str] = &[
     "a",

@@ -241,7 +241,7 @@ fn theirs(case: &Case, fault: Fault) -> Result<PolicySet, String> {
 }
 
 /// A case in both languages.
-fn show(case: &Case, fault: Fault) -> String {
+pub fn show(case: &Case, fault: Fault) -> String {
     let mut out = format!("--- ours\n{}--- Cedar\n", our_text(case));
     for (n, rule) in case.rules.iter().enumerate() {
         let _ = writeln!(out, "// r{n}\n{}", rule.cedar(fault));
