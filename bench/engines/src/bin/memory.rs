@@ -8,7 +8,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use agentwall_engines::race::{
-    engines::{cedar_set, cedar_text, compile, read, rego},
+    engines::{cedar_set, cedar_text, compile, read, rego, rego_machine},
     rules::{Mix, Rules},
 };
 use allocation_counter::{AllocationInfo, measure};
@@ -82,9 +82,13 @@ fn weigh(rules: &Rules) -> Result<Vec<Value>, String> {
         set?;
         note("cedar", info);
         let text = rules.rego();
-        let (machine, info) = weighed(|| rego(&text).map(|(_, _, machine)| machine));
-        machine?;
-        note("regorus vm", info);
+        let (made, info) = weighed(|| rego(&text));
+        let (_engine, policy) = made?;
+        note("regorus", info);
+        let (machine, info) = weighed(|| rego_machine(&policy));
+        if machine?.is_some() {
+            note("regorus vm, on top", info);
+        }
     }
     Ok(rows)
 }

@@ -110,15 +110,14 @@ fn race(rules: &Rules, effort: Effort) -> Result<Vec<Value>, String> {
             &[cedar.took],
         );
         note(
-            "regorus vm",
-            measure(REQUESTS, budget, |r| rego.decide(r)),
-            &[rego.took],
-        );
-        note(
             "regorus",
             measure(REQUESTS, budget, |r| rego.interpret(r)),
-            &[],
+            &rego.took[..1],
         );
+        if rego.has_machine() {
+            let times = measure(REQUESTS, budget, |r| rego.decide(r));
+            note("regorus vm", times, &rego.took[1..]);
+        }
     }
 
     let median = |times: &[Times], of: fn(&Times) -> f64| {
@@ -170,8 +169,10 @@ fn agree(
                 ("cedar", Some(cedar.decide(index))),
                 ("cedar, one policy", Some(cedar.slice(index))),
                 ("regorus", rego.interpret(index)),
-                ("regorus vm", rego.decide(index)),
             ]);
+            if rego.has_machine() {
+                answers.push(("regorus vm", rego.decide(index)));
+            }
         }
         for (engine, answer) in answers {
             if answer != Some(request.allowed) {

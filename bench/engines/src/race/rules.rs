@@ -26,8 +26,10 @@ pub enum Mix {
     Paths,
     /// Host names, wildcards and networks in turn.
     Hosts,
-    /// Tool names with a condition on an argument.
+    /// Tool names.
     Tools,
+    /// Tool names with a condition on an argument.
+    Calls,
 }
 
 /// One kind of rule.
@@ -42,11 +44,12 @@ enum Kind {
     Wildcard,
     Network,
     Tool,
+    Call,
 }
 
 impl Mix {
     /// All of them.
-    pub const ALL: [Mix; 8] = [
+    pub const ALL: [Mix; 9] = [
         Mix::Prefix,
         Mix::Suffix,
         Mix::Floating,
@@ -55,10 +58,11 @@ impl Mix {
         Mix::Paths,
         Mix::Hosts,
         Mix::Tools,
+        Mix::Calls,
     ];
 
     /// Those the peers are measured on.
-    pub const PEERS: [Mix; 3] = [Mix::Paths, Mix::Hosts, Mix::Tools];
+    pub const PEERS: [Mix; 4] = [Mix::Paths, Mix::Hosts, Mix::Tools, Mix::Calls];
 
     /// The name.
     pub fn name(self) -> &'static str {
@@ -71,6 +75,7 @@ impl Mix {
             Mix::Paths => "paths",
             Mix::Hosts => "hosts",
             Mix::Tools => "tools",
+            Mix::Calls => "calls",
         }
     }
 
@@ -92,13 +97,14 @@ impl Mix {
             Mix::Paths => PATHS[index % 5],
             Mix::Hosts => HOSTS[index % 3],
             Mix::Tools => Kind::Tool,
+            Mix::Calls => Kind::Call,
         }
     }
 
     fn verb(self) -> Verb {
         match self {
             Mix::Hosts => Verb::NetConnect,
-            Mix::Tools => Verb::ToolCall,
+            Mix::Tools | Mix::Calls => Verb::ToolCall,
             _ => Verb::FileWrite,
         }
     }
@@ -147,7 +153,8 @@ impl Rules {
                 Kind::Name => (format!("tcp://{}:443", host(i)), ""),
                 Kind::Wildcard => (format!("tcp://*.{}:443", zone(i)), ""),
                 Kind::Network => (format!("cidr:{}", network(i)), ""),
-                Kind::Tool => (tool(i), ", when: args.amount <= 100"),
+                Kind::Tool => (tool(i), ""),
+                Kind::Call => (tool(i), ", when: args.amount <= 100"),
             };
             let verb = self.mix.verb();
             let _ = writeln!(
@@ -184,7 +191,8 @@ impl Rules {
                 "context has ip && context.ip.isInRange(ip(\"{}\"))",
                 network(i)
             ),
-            Kind::Tool => format!("context.tool == \"{}\" && context.amount <= 100", tool(i)),
+            Kind::Tool => format!("context.tool == \"{}\"", tool(i)),
+            Kind::Call => format!("context.tool == \"{}\" && context.amount <= 100", tool(i)),
         };
         let verb = self.mix.verb();
         format!("{effect} (principal, action == Action::\"{verb}\", resource) when {{ {when} }};\n")
@@ -220,7 +228,8 @@ impl Rules {
                 Kind::Network => {
                     format!("net.cidr_contains(\"{}\", input.ip)", network(i))
                 }
-                Kind::Tool => format!("input.tool == \"{}\"; input.amount <= 100", tool(i)),
+                Kind::Tool => format!("input.tool == \"{}\"", tool(i)),
+                Kind::Call => format!("input.tool == \"{}\"; input.amount <= 100", tool(i)),
             };
             let _ = writeln!(out, "{head} if {{ input.action == \"{verb}\"; {body} }}");
         }
@@ -267,7 +276,8 @@ impl Rules {
             Kind::Wildcard if miss => format!("node.rack.{}", zone(i)),
             Kind::Wildcard => format!("node{}.{}", random.below(100), zone(i)),
             Kind::Network => String::new(),
-            Kind::Tool => tool(i),
+            Kind::Tool => format!("{}{x}", tool(i)),
+            Kind::Call => tool(i),
         };
         let ip = (self.mix.kind(i) == Kind::Network).then(|| {
             let [_, b, c, _] = bytes(i);
@@ -286,7 +296,7 @@ impl Rules {
     /// The request as our action.
     pub fn action(&self, request: &Request) -> Action {
         let resource = match self.mix {
-            Mix::Tools => Resource::Named(request.text.clone()),
+            Mix::Tools | Mix::Calls => Resource::Named(request.text.clone()),
             Mix::Hosts => Resource::Endpoint(Endpoint {
                 protocol: Protocol::Tcp,
                 host: request.ip.is_none().then(|| request.text.clone()),
@@ -296,7 +306,7 @@ impl Rules {
             _ => Resource::path(&request.text),
         };
         let mut action = Action::new(subject(), self.mix.verb(), resource);
-        if self.mix == Mix::Tools {
+        if matches!(self.mix, Mix::Tools | Mix::Calls) {
             action.facts.args = serde_json::json!({ "amount": request.amount });
         }
         action
@@ -305,7 +315,7 @@ impl Rules {
     /// The request's attributes for the other engines: name, and text or number.
     pub fn attributes(&self, request: &Request) -> Vec<(&'static str, serde_json::Value)> {
         match (self.mix, request.ip) {
-            (Mix::Tools, _) => vec![
+            (Mix::Tools | Mix::Calls, _) => vec![
                 ("tool", request.text.as_str().into()),
                 ("amount", request.amount.into()),
             ],
