@@ -534,7 +534,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
             for class in 0..classes {
                 let verb = verbs.iter().position(|c| *c == class);
                 let verb = Verb::ALL[verb.unwrap_or(0)];
-                let mut by_part: HashMap<PartId, Vec<Candidate>> = HashMap::new();
+                let mut by_part: BTreeMap<PartId, Vec<Candidate>> = BTreeMap::new();
                 for (rank, member) in &self.members[depth] {
                     let live = &layer[*rank as usize];
                     if !live.rule.verbs.contains(&verb) {
