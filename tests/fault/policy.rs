@@ -166,7 +166,11 @@ fn not_utf8(w: &World) -> Verdict {
 fn too_large(w: &World) -> Verdict {
     let line = "# ten megabytes of comment in lines of sixty-four characters....\n";
     let policy = format!("agentwall: 1\n{}", line.repeat(10_000_000 / line.len()));
-    text(w, &policy, &["more than 4194304", "split the policy"])
+    text(
+        w,
+        &policy,
+        &["more than 4194304", "split it into several files"],
+    )
 }
 
 fn endless(w: &World) -> Verdict {

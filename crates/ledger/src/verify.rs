@@ -10,10 +10,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use agentwall_action::escape_bytes;
@@ -126,6 +127,16 @@ pub enum VerifyError {
         /// What is wrong with it.
         error: EntryError,
     },
+    /// Something is wrong, but a writer may be in the middle of a commit.
+    #[error(
+        "a writer has held the log for {} s, and as it stands: {found}; 'agentwall sessions' tells who \
+         runs; let it go on or end it, and verify again",
+        PATIENCE.as_secs()
+    )]
+    Busy {
+        /// What was found without waiting any longer.
+        found: Box<VerifyError>,
+    },
 }
 
 impl From<FileError> for VerifyError {
@@ -134,10 +145,29 @@ impl From<FileError> for VerifyError {
     }
 }
 
-/// Checks everything in the log's folder. Fails on the first contradiction.
+/// Checks everything in the log's folder. Fails on the first contradiction. A writer that holds the log
+/// for longer than [`PATIENCE`], such as one that was stopped in the middle of a commit, is not waited
+/// for: what it has published has to hold all the same.
 pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, VerifyError> {
+    match lock_shared(dir, PATIENCE)? {
+        Lock::Busy => {
+            verify_locked(dir, options, None).map_err(|e| VerifyError::Busy { found: Box::new(e) })
+        }
+        Lock::Free(file) => verify_locked(dir, options, file),
+    }
+}
+
+/// How long a commit may take before it is not waited for any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `lock` is let go as soon as the files that may change have been read.
+fn verify_locked(
+    dir: &Path,
+    options: &VerifyOptions,
+    lock: Option<File>,
+) -> Result<Report, VerifyError> {
     let (bytes, found) = {
-        let _locked = lock_shared(dir)?;
+        let _locked = lock;
         let bytes = match read_file(&dir.join(CHECKPOINT), CHECKPOINT) {
             Err(Defect::Missing { .. }) => {
                 return Err(VerifyError::NoCheckpoint {
@@ -207,9 +237,17 @@ struct Found {
     expected: u64,
 }
 
-/// The log's lock, shared: no commit is under way while it is held. A copy of a log without a lock
-/// file, or one that may not be opened, is taken as one that nobody writes to.
-fn lock_shared(dir: &Path) -> Result<Option<File>, VerifyError> {
+/// The log's lock.
+enum Lock {
+    /// Nobody commits while the file is held. A copy of a log without a lock file, or one that may not
+    /// be opened, is taken as one that nobody writes to.
+    Free(Option<File>),
+    /// A writer has held it all the time.
+    Busy,
+}
+
+/// The log's lock, shared.
+fn lock_shared(dir: &Path, patience: Duration) -> Result<Lock, VerifyError> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
         .read(true)
@@ -217,9 +255,19 @@ fn lock_shared(dir: &Path) -> Result<Option<File>, VerifyError> {
         .open(&path);
     match file {
         Ok(file) => {
-            file.lock_shared()
-                .map_err(|e| FileError::new("lock", &path, e))?;
-            Ok(Some(file))
+            let end = Instant::now() + patience;
+            loop {
+                match file.try_lock_shared() {
+                    Ok(()) => return Ok(Lock::Free(Some(file))),
+                    Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    Err(TryLockError::WouldBlock) => return Ok(Lock::Busy),
+                    Err(TryLockError::Error(e)) => {
+                        return Err(FileError::new("lock", &path, e).into());
+                    }
+                }
+            }
         }
         Err(e)
             if matches!(
@@ -227,7 +275,7 @@ fn lock_shared(dir: &Path) -> Result<Option<File>, VerifyError> {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
             ) =>
         {
-            Ok(None)
+            Ok(Lock::Free(None))
         }
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(Defect::NotAFile {
             file: LOCK.to_owned(),

@@ -505,3 +505,22 @@ fn entries_that_are_not_records() {
         verify(&case.path(""), &options).expect("not looked at");
     }
 }
+
+#[test]
+fn a_writer_that_does_not_finish_is_not_waited_for() {
+    let case = Case::new();
+    let lock = fs::File::options().write(true).open(case.path("lock"));
+    let lock = lock.expect("the log's lock");
+    lock.lock().expect("held");
+    let report = case.verify_with(true).expect("what is published holds");
+    assert_eq!(report.size, SIZE);
+    // What contradicts itself is told, and that somebody may be at work.
+    case.change("tile/entries/000", |b| b[3] ^= 1);
+    let error = case.verify_with(true).expect_err("tampered with");
+    assert!(
+        matches!(&error, VerifyError::Busy { found } if matches!(**found, VerifyError::Defect(_))),
+        "{error}"
+    );
+    lock.unlock().expect("let go");
+    assert!(matches!(case.error(), VerifyError::Defect(_)));
+}
