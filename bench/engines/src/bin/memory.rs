@@ -81,8 +81,8 @@ fn weigh(rules: &Rules) -> Result<Vec<Value>, String> {
         let (set, info) = weighed(|| cedar_set(&text));
         set?;
         note("cedar", info);
-        let text = rules.rego();
-        let (made, info) = weighed(|| rego(&text));
+        let files = rules.rego();
+        let (made, info) = weighed(|| rego(files));
         let (_engine, policy) = made?;
         note("regorus", info);
         let (machine, info) = weighed(|| rego_machine(&policy));

@@ -1,7 +1,8 @@
 //! The same rule sets in this engine, Cedar and regorus: time per decision, and to compile.
 //!
-//!     race [--quick] [--json FILE]
+//!     race [--quick] [--ours] [--mix NAME] [--rules N] [--json FILE]
 //!
+//! `--ours` leaves the others out, `--mix` and `--rules` pick rule sets: for a look with a profiler.
 //! First every engine answers every request, and all answers have to be the expected ones. Then the
 //! engines take turns, round by round, so that what else the machine does meets all of them. The table
 //! shows medians over the rounds; the file has every round.
@@ -18,43 +19,67 @@ use serde_json::{Value, json};
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 const REQUESTS: usize = 512;
 
-/// How long to measure.
-#[derive(Debug, Clone, Copy)]
-struct Effort {
+/// What to measure, and how long.
+#[derive(Debug)]
+struct Options {
     rounds: usize,
     budget: Duration,
+    peers: bool,
+    mix: Option<Mix>,
+    rules: Option<usize>,
+    file: Option<String>,
+}
+
+impl Options {
+    /// `None` for wrong usage.
+    fn read(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+        let mut options = Options {
+            rounds: 5,
+            budget: Duration::from_millis(200),
+            peers: true,
+            mix: None,
+            rules: None,
+            file: None,
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => {
+                    (options.rounds, options.budget) = (3, Duration::from_millis(60));
+                }
+                "--ours" => options.peers = false,
+                "--mix" => {
+                    let name = arguments.next()?;
+                    options.mix = Some(Mix::ALL.into_iter().find(|m| m.name() == name)?);
+                }
+                "--rules" => {
+                    let many = arguments.next()?.parse().ok()?;
+                    options.rules = Some(many).filter(|n| *n > 0);
+                }
+                "--json" => options.file = Some(arguments.next()?),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
 }
 
 fn main() -> ExitCode {
-    let mut file = None;
-    let mut effort = Effort {
-        rounds: 5,
-        budget: Duration::from_millis(200),
+    let Some(options) = Options::read(std::env::args().skip(1)) else {
+        eprintln!("usage: race [--quick] [--ours] [--mix NAME] [--rules N] [--json FILE]");
+        return ExitCode::from(2);
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match (argument.as_str(), &mut file) {
-            ("--quick", _) => {
-                effort = Effort {
-                    rounds: 3,
-                    budget: Duration::from_millis(60),
-                };
-            }
-            ("--json", file) => *file = arguments.next(),
-            _ => {
-                eprintln!("usage: race [--quick] [--json FILE]");
-                return ExitCode::from(2);
-            }
-        }
-    }
     println!(
         "{:<9} {:>6} {:<18} {:>12} {:>12} {:>12} {:>10}",
         "rules", "", "engine", "p50 ns", "p99 ns", "compile ms", "ours is"
     );
     let mut cells = Vec::new();
+    let sizes = options.rules.map_or(SIZES.to_vec(), |n| vec![n]);
     for mix in Mix::ALL {
-        for count in SIZES {
-            match race(&Rules { mix, count }, effort) {
+        if options.mix.is_some_and(|only| only != mix) {
+            continue;
+        }
+        for &count in &sizes {
+            match race(&Rules { mix, count }, &options) {
                 Ok(rows) => cells.extend(rows),
                 Err(error) => {
                     eprintln!("{} {count}: {error}", mix.name());
@@ -63,7 +88,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    if let Some(file) = file
+    if let Some(file) = options.file
         && let Err(error) = std::fs::write(&file, Value::from(cells).to_string())
     {
         eprintln!("{file}: {error}");
@@ -73,10 +98,10 @@ fn main() -> ExitCode {
 }
 
 /// One rule set in all engines; a line and a record for each.
-fn race(rules: &Rules, effort: Effort) -> Result<Vec<Value>, String> {
+fn race(rules: &Rules, options: &Options) -> Result<Vec<Value>, String> {
     let requests = rules.requests(REQUESTS);
     let ours = Ours::new(rules, &requests)?;
-    let with_peers = Mix::PEERS.contains(&rules.mix);
+    let with_peers = options.peers && Mix::PEERS.contains(&rules.mix);
     let mut peers = match with_peers {
         true => Some((Cedar::new(rules, &requests)?, Rego::new(rules, &requests)?)),
         false => None,
@@ -89,8 +114,8 @@ fn race(rules: &Rules, effort: Effort) -> Result<Vec<Value>, String> {
             Some((_, all, _)) => all.push(times),
             None => rounds.push((name, vec![times], took.to_vec())),
         };
-    for _ in 0..effort.rounds {
-        let budget = effort.budget;
+    for _ in 0..options.rounds {
+        let budget = options.budget;
         note(
             "agentwall",
             measure(REQUESTS, budget, |r| ours.decide(r)),

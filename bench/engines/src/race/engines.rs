@@ -183,9 +183,9 @@ impl Rego {
             regex: regorus::cache::Config::MAX_CAPACITY,
             glob: regorus::cache::Config::MAX_CAPACITY,
         });
-        let text = rules.rego();
+        let files = rules.rego();
         let start = Instant::now();
-        let (interpreter, policy) = rego(&text)?;
+        let (interpreter, policy) = rego(files)?;
         let read = start.elapsed();
         let machine = rego_machine(&policy)?;
         let took = [read, start.elapsed()];
@@ -227,12 +227,14 @@ impl Rego {
     }
 }
 
-/// A module, parsed and compiled.
-pub fn rego(text: &str) -> Result<(regorus::Engine, CompiledPolicy), String> {
+/// Modules, parsed and compiled.
+pub fn rego(files: Vec<String>) -> Result<(regorus::Engine, CompiledPolicy), String> {
     let mut engine = regorus::Engine::new();
-    engine
-        .add_policy("bench.rego".into(), text.into())
-        .map_err(|e| format!("Rego: {e}"))?;
+    for (number, text) in files.into_iter().enumerate() {
+        engine
+            .add_policy(format!("bench-{number}.rego"), text)
+            .map_err(|e| format!("Rego: {e}"))?;
+    }
     let policy = engine
         .compile_with_entrypoint(&RULE.into())
         .map_err(|e| format!("Rego: {e}"))?;

@@ -24,6 +24,8 @@ pub enum Mix {
     Set,
     /// The five kinds of path patterns in turn.
     Paths,
+    /// `/srv/{all,appI}/**`: below `/srv/all` every rule matches.
+    Overlap,
     /// Host names, wildcards and networks in turn.
     Hosts,
     /// Tool names.
@@ -40,6 +42,7 @@ enum Kind {
     Floating,
     Both,
     Set,
+    Overlap,
     Name,
     Wildcard,
     Network,
@@ -49,13 +52,14 @@ enum Kind {
 
 impl Mix {
     /// All of them.
-    pub const ALL: [Mix; 9] = [
+    pub const ALL: [Mix; 10] = [
         Mix::Prefix,
         Mix::Suffix,
         Mix::Floating,
         Mix::Both,
         Mix::Set,
         Mix::Paths,
+        Mix::Overlap,
         Mix::Hosts,
         Mix::Tools,
         Mix::Calls,
@@ -73,6 +77,7 @@ impl Mix {
             Mix::Both => "both",
             Mix::Set => "set",
             Mix::Paths => "paths",
+            Mix::Overlap => "overlap",
             Mix::Hosts => "hosts",
             Mix::Tools => "tools",
             Mix::Calls => "calls",
@@ -94,6 +99,7 @@ impl Mix {
             Mix::Floating => Kind::Floating,
             Mix::Both => Kind::Both,
             Mix::Set => Kind::Set,
+            Mix::Overlap => Kind::Overlap,
             Mix::Paths => PATHS[index % 5],
             Mix::Hosts => HOSTS[index % 3],
             Mix::Tools => Kind::Tool,
@@ -150,6 +156,7 @@ impl Rules {
                 Kind::Floating => (format!("**/secret{i}/*.pem"), ""),
                 Kind::Both => (format!("/srv/app{i}/**/*.tmp"), ""),
                 Kind::Set => (format!("/data/set{i}/{{x,y}}/z"), ""),
+                Kind::Overlap => (format!("/srv/{{all,app{i}}}/**"), ""),
                 Kind::Name => (format!("tcp://{}:443", host(i)), ""),
                 Kind::Wildcard => (format!("tcp://*.{}:443", zone(i)), ""),
                 Kind::Network => (format!("cidr:{}", network(i)), ""),
@@ -178,6 +185,9 @@ impl Rules {
             Kind::Set => format!(
                 "context.path == \"/data/set{i}/x/z\" || context.path == \"/data/set{i}/y/z\""
             ),
+            Kind::Overlap => {
+                format!("context.path like \"/srv/app{i}/*\" || context.path like \"/srv/all/*\"")
+            }
             Kind::Name => format!(
                 "context has host && context.host == \"{}\" && context.port == 443",
                 host(i)
@@ -198,14 +208,23 @@ impl Rules {
         format!("{effect} (principal, action == Action::\"{verb}\", resource) when {{ {when} }};\n")
     }
 
-    /// The Rego module; `data.bench.allow` is the answer.
-    pub fn rego(&self) -> String {
-        let mut out = String::from(
-            "package bench\nimport rego.v1\ndefault allow := false\ndefault forbid := false\n\
-             allow if { permit; not forbid }\n",
-        );
+    /// The Rego modules, all of one package: a file may have a megabyte. `data.bench.allow` is the
+    /// answer.
+    pub fn rego(&self) -> Vec<String> {
+        const RULES: usize = 2_000;
         let verb = self.mix.verb();
+        let mut files = Vec::new();
         for i in 0..self.count {
+            if i % RULES == 0 {
+                files.push("package bench\nimport rego.v1\n".to_owned());
+            }
+            let Some(out) = files.last_mut() else { break };
+            if i == 0 {
+                out.push_str(
+                    "default allow := false\ndefault forbid := false\n\
+                     allow if { permit; not forbid }\n",
+                );
+            }
             let head = if Self::denies(i) { "forbid" } else { "permit" };
             let body = match self.mix.kind(i) {
                 Kind::Prefix => format!("startswith(input.path, \"/srv/app{i}/\")"),
@@ -218,6 +237,11 @@ impl Rules {
                 ),
                 Kind::Set => {
                     format!("input.path in {{\"/data/set{i}/x/z\", \"/data/set{i}/y/z\"}}")
+                }
+                Kind::Overlap => {
+                    format!(
+                        "strings.any_prefix_match(input.path, [\"/srv/app{i}/\", \"/srv/all/\"])"
+                    )
                 }
                 Kind::Name => format!("input.host == \"{}\"; input.port == 443", host(i)),
                 Kind::Wildcard => format!(
@@ -265,6 +289,8 @@ impl Rules {
             text
         };
         let x = if miss { "x" } else { "" };
+        // Where every rule matches, one that denies decides.
+        let all = self.mix == Mix::Overlap && random.below(2) == 0;
         let text = match self.mix.kind(i) {
             Kind::Prefix => format!("/srv/app{i}{x}{}/main.rs", fill(random, 38)),
             Kind::Suffix => format!("/home/u{}/notes.ext{i}{x}", fill(random, 34)),
@@ -272,6 +298,8 @@ impl Rules {
             Kind::Both => format!("/srv/app{i}{}/file.tmp{x}", fill(random, 36)),
             // As long as it gets: a set of literals has no room.
             Kind::Set => format!("/data/set{i}/{}/z{x}", ["x", "y"][random.below(2)]),
+            Kind::Overlap if !miss && all => format!("/srv/all{}/main.rs", fill(random, 38)),
+            Kind::Overlap => format!("/srv/app{i}{x}{}/main.rs", fill(random, 38)),
             Kind::Name => format!("{x}{}", host(i)),
             Kind::Wildcard if miss => format!("node.rack.{}", zone(i)),
             Kind::Wildcard => format!("node{}.{}", random.below(100), zone(i)),
@@ -289,7 +317,7 @@ impl Rules {
             ip,
             amount: if miss { 101 } else { random.below(100) as i64 },
             rule: i,
-            allowed: !miss && !Self::denies(i),
+            allowed: !miss && !Self::denies(i) && !all,
         }
     }
 
