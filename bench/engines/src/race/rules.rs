@@ -257,7 +257,7 @@ impl Rules {
             };
             let _ = writeln!(out, "{head} if {{ input.action == \"{verb}\"; {body} }}");
         }
-        out
+        files
     }
 
     /// Requests in an order without a pattern: a quarter early hits, a quarter late ones, a quarter
