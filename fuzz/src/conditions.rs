@@ -1,6 +1,9 @@
 //! Conditions in CEL: bounded, total, and counted in the safe direction.
 
-use agentwall_action::{Action, Effect, Subject, Verb};
+use std::sync::Arc;
+
+use agentwall_action::{Action, Effect, Facts, Subject, Verb};
+use agentwall_policy::Compiled;
 
 use crate::{
     input::{action, lines, parts, usual_actions},
@@ -8,7 +11,8 @@ use crate::{
 };
 
 /// An expression and actions, in two parts. The same condition on an allow rule and on a deny rule:
-/// true and false give opposite answers, and an error denies both times.
+/// true and false give opposite answers, and an error denies both times. What evaluates conditions
+/// without the interpreter says the same.
 pub fn condition(data: &[u8]) {
     let parts = parts(data);
     let Ok(text) = std::str::from_utf8(parts[0]) else {
@@ -27,9 +31,18 @@ pub fn condition(data: &[u8]) {
         "- {id: rest, priority: 2000, subject: ['agent:deny', 'agent:deny-unless'], effect: allow}\n",
     ];
     let policy = match user(file.concat().as_bytes()) {
-        Ok(policy) => policy,
+        Ok(policy) => Arc::new(policy),
         Err(error) => return check_report(&error),
     };
+    let names = ["allow", "deny", "allow-unless", "deny-unless"];
+    // Nothing is known before the action: every condition is left to its moment.
+    let compiled = names.map(|name| {
+        Compiled::new(
+            Arc::clone(&policy),
+            &Subject::agent(name),
+            &Facts::default(),
+        )
+    });
     let own = lines(parts.get(1).copied().unwrap_or_default(), 8);
     for action in own
         .into_iter()
@@ -40,13 +53,23 @@ pub fn condition(data: &[u8]) {
         if action.verb == Verb::FileCommit {
             continue;
         }
-        let decisions = ["allow", "deny", "allow-unless", "deny-unless"].map(|name| {
+        let mut compiled = compiled.iter();
+        let decisions = names.map(|name| {
             let action = Action {
                 subject: Subject::agent(name),
                 ..action.clone()
             };
             check_decision(&policy, &action);
-            policy.decide(&action)
+            let decision = policy.decide(&action);
+            if let Some(verdict) = compiled.next().map(|c| c.verdict(&action)) {
+                assert_eq!(verdict.effect, decision.effect, "{text:?} {action:?}");
+                assert_eq!(
+                    verdict.failed,
+                    !decision.errors.is_empty(),
+                    "{text:?} {action:?}"
+                );
+            }
+            decision
         });
         // An expression may look at the subject, which differs.
         if text.contains("subject") {

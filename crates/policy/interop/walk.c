@@ -28,8 +28,13 @@ enum { MAX_TEXT = 4096, MAX_SETS = 24, MAX_LISTS = 24, MAX_AUTOMATA = 64, MAX_LA
 enum { VERBS = 22, DEFAULTS = 12 };
 enum { F_SETS, F_LAYERS, F_CLASSES, F_VERBS, F_AUTOMATA, F_V4, F_V6, F_WRAPPED, F_TCP, F_UDP, F_LABELS,
        F_PUBLIC, F_MEMBERS, F_LEAVES, F_RULES };
-#define HIGH 0x80000000u /* first cell, passed, certain, private */
-#define BASE 0x3fffffffu
+#define HIGH 0x80000000u /* first cell, passed, certain, private, one list, passed alone */
+#define CONDITIONAL 0x40000000u
+#define ENDING 0x40000000u /* ending alone */
+#define RUN 0x20000000u
+#define ITSELF 0x20000000u
+#define LEAF 0x10000000u
+#define BASE 0x0fffffffu
 #define NONE 0xffffffffu
 
 static const uint32_t *words;
@@ -73,34 +78,82 @@ static void add_set(uint32_t set)
         sets[set_count++] = set;
 }
 
+/* One of the three sets of a state: passed, ending, directory. */
+static uint32_t outcome(uint32_t a, uint32_t v, uint32_t which)
+{
+    uint64_t cell = a + 67 + 2 * ((uint64_t)(v & BASE) + 1 + at(a + 64ull));
+    uint32_t said = at(cell + 1);
+
+    if (at(cell) != (v & BASE))
+        return 0;
+    if (said & (HIGH | ENDING))
+        return which == (said & HIGH ? 0 : 1) ? said & ~(HIGH | ENDING) : 0;
+    return at((uint64_t)said + 1 + which);
+}
+
+static uint8_t byte_at(const struct question *q, uint32_t back, uint32_t i)
+{
+    return q->text.bytes[back ? q->text.len - 1 - i : i];
+}
+
+/* How many bytes of a run the text has from its byte i on, in the order of the walk. */
+static uint32_t same_bytes(uint32_t run, uint32_t n, uint32_t back, uint32_t i, const struct question *q)
+{
+    uint32_t same, k, word;
+
+    for (same = 0; same < n && i + same < q->text.len && same < MAX_TEXT; same++) {
+        k = back ? n - 1 - same : same;
+        word = at((uint64_t)run + 4 + k / 4);
+        if (((const uint8_t *)&word)[k % 4] != byte_at(q, back, i + same))
+            break;
+    }
+    return same;
+}
+
 /* Step 3: one automaton over the text. */
 static void walk(uint32_t back, uint32_t a, const struct question *q)
 {
-    uint32_t classes = at(a + 64ull), v = at(a + 65ull), base, cell, i, outcome;
+    uint32_t v = at(a + 65ull), base, i = 0, steps, run, n, same;
+    uint64_t cell;
     const uint8_t *class_of = (const uint8_t *)(words + a);
 
     if ((uint64_t)a + 67 > length) {
         full = 1;
         return;
     }
-    for (i = 0; i < q->text.len && i < MAX_TEXT; i++) {
-        uint8_t byte = q->text.bytes[back ? q->text.len - 1 - i : i];
+    for (steps = 0; i < q->text.len && steps < 2 * MAX_TEXT; steps++) {
         base = v & BASE;
-        cell = a + 67 + 2 * (base + 1 + class_of[byte]);
-        v = at(cell) == base ? at(cell + 1ull) : at(a + 67 + 2ull * base + 1);
-        if (v & HIGH) {
-            outcome = a + 67 + 2 * ((v & BASE) + 1 + classes);
-            if (at(outcome) == (v & BASE))
-                add_set(at(at(outcome + 1ull) + 1ull));
+        if (v & RUN) {
+            run = at(a + 67 + 2ull * base + 1);
+            n = at(run + 3ull);
+            same = same_bytes(run, n, back, i, q);
+            i += same;
+            if (same < n) {
+                if (i >= q->text.len)
+                    return; /* the text ends inside the run */
+                v = at(run + 2ull);
+                continue;
+            }
+            v = at(run + 1ull);
+        } else {
+            cell = a + 67 + 2 * ((uint64_t)base + 1 + class_of[byte_at(q, back, i)]);
+            v = at(cell) == base ? at(cell + 1) : at(a + 67 + 2ull * base + 1);
+            i++;
+        }
+        if (v & LEAF) {
+            if (v & HIGH || i >= q->text.len)
+                add_set(v & BASE);
+            if (i >= q->text.len)
+                return;
+            v = 0;
+        } else if (v & HIGH) {
+            add_set(outcome(a, v, 0));
         }
     }
-    base = v & BASE;
-    outcome = a + 67 + 2 * (base + 1 + classes);
-    if (at(outcome) != base)
-        return;
-    add_set(at(at(outcome + 1ull) + 2ull));
+    full |= i < q->text.len;
+    add_set(outcome(a, v, 1));
     if (q->directory)
-        add_set(at(at(outcome + 1ull) + 3ull));
+        add_set(outcome(a, v, 2));
 }
 
 /* The set of the range a number is in: the greatest beginning not above it. */
@@ -308,24 +361,37 @@ static int holds(uint32_t check, const struct question *q)
     return slashes >= at(check + 1ull) && (line == 0 || line_matches(line, q));
 }
 
-/* Steps 6.1 and 6.2: the next rank that matches, or NONE. */
+/* Steps 6.1 and 6.2: the first word of the next candidate that matches, or NONE. */
 static uint32_t cursor[MAX_LISTS], last[MAX_LISTS], open_lists, done;
+
+static void open_list(uint32_t from, uint32_t to)
+{
+    full |= open_lists == MAX_LISTS;
+    if (open_lists < MAX_LISTS) {
+        cursor[open_lists] = from;
+        last[open_lists++] = to;
+    }
+}
 
 static void begin(uint32_t layer, uint32_t class)
 {
-    uint64_t row = field(F_LEAVES) + ((uint64_t)layer * field(F_CLASSES) + class) * field(F_SETS);
+    uint64_t classes = field(F_CLASSES), row = (field(F_LAYERS) + 1ull) * classes;
     uint32_t s, i;
 
     open_lists = 0;
     done = NONE;
     for (s = 0; s < set_count; s++) {
-        uint32_t leaf = at(row + sets[s]), n = bounded(list(leaf), MAX_LISTS);
-        for (i = 0; i < n; i++) {
-            uint32_t candidates = at((uint64_t)leaf + 1 + i);
-            full |= open_lists == MAX_LISTS;
-            if (open_lists < MAX_LISTS) {
-                cursor[open_lists] = candidates + 1;
-                last[open_lists++] = candidates + 1 + list(candidates);
+        uint64_t place = field(F_LEAVES) + sets[s] * row + layer * classes + class;
+        uint32_t leaf = at(place), one = leaf & ~HIGH, n;
+        if (leaf & HIGH && leaf & ITSELF) {
+            open_list((uint32_t)place, (uint32_t)place + 1);
+        } else if (leaf & HIGH) {
+            open_list(one + 1, one + 1 + list(one));
+        } else {
+            n = bounded(list(leaf), MAX_LISTS);
+            for (i = 0; i < n; i++) {
+                one = at((uint64_t)leaf + 1 + i);
+                open_list(one + 1, one + 1 + list(one));
             }
         }
     }
@@ -352,7 +418,7 @@ static uint32_t next_match(uint32_t layer, const struct question *q)
         if (!(head & HIGH)) {
             if (check && !holds(check, q))
                 continue;
-            negative = at((uint64_t)rules + 1 + 4ull * rank + 2);
+            negative = at((uint64_t)rules + 1 + 2ull * rank + 1);
             n = bounded(list(negative), MAX_LIST);
             for (i = 0; i < n && !holds(at((uint64_t)negative + 1 + i), q); i++)
                 ;
@@ -362,7 +428,7 @@ static uint32_t next_match(uint32_t layer, const struct question *q)
             }
         }
         done = rank;
-        return rank;
+        return head;
     }
     full = 1;
     return NONE;
@@ -380,7 +446,7 @@ static void stricter(struct answer *a, uint32_t effect, uint32_t layer, uint32_t
 static struct answer decide(const struct question *q)
 {
     struct answer answer = { NONE, 0, 0 };
-    uint32_t class, i, layer, rank, n;
+    uint32_t class, i, layer, head, n;
 
     full = 0;
     set_count = mark_count = 0;
@@ -397,11 +463,11 @@ static struct answer decide(const struct question *q)
         endpoint(q);
     add_labels(q);
     for (layer = 0; layer < 3 && layer < field(F_LAYERS); layer++) {
-        uint32_t rules = at((uint64_t)field(F_RULES) + layer), floor = NONE, floor_rank = 0;
+        uint32_t floor = NONE, floor_rank = 0;
         begin(layer, class);
-        for (i = 0; i < MAX_MERGE && (rank = next_match(layer, q)) != NONE; i++) {
-            uint32_t effect = at((uint64_t)rules + 1 + 4ull * rank);
-            if (!at((uint64_t)rules + 1 + 4ull * rank + 3)) {
+        for (i = 0; i < MAX_MERGE && (head = next_match(layer, q)) != NONE; i++) {
+            uint32_t effect = head >> 24 & 7, rank = head & 0xffffff;
+            if (!(head & CONDITIONAL)) {
                 stricter(&answer, effect, layer, rank);
                 break;
             }
@@ -411,15 +477,15 @@ static struct answer decide(const struct question *q)
             }
         }
         full |= i == MAX_MERGE;
-        if (rank == NONE)
+        if (head == NONE)
             stricter(&answer, at(DEFAULTS + (uint64_t)layer * VERBS + q->verb), layer, NONE);
         stricter(&answer, floor, layer, floor_rank);
     }
     begin(field(F_LAYERS), class);
-    for (i = 0; i < MAX_MERGE && (rank = next_match(field(F_LAYERS), q)) != NONE; i++) {
+    for (i = 0; i < MAX_MERGE && (head = next_match(field(F_LAYERS), q)) != NONE; i++) {
         full |= mark_count == MAX_MARKS;
         if (mark_count < MAX_MARKS)
-            marks[mark_count++] = rank;
+            marks[mark_count++] = head & 0xffffff;
     }
     if (full)
         answer.effect = NONE;
@@ -498,15 +564,15 @@ int main(int argc, char **argv)
 
     if (fd < 0 || fstat(fd, &st))
         bad("usage: walk TABLE < QUESTIONS");
-    if (st.st_size < 4 * (DEFAULTS + 3 * VERBS) || st.st_size % 4 || st.st_size / 4 >= HIGH)
+    if (st.st_size < 4 * (DEFAULTS + 3 * VERBS) || st.st_size % 4 || st.st_size / 4 >= RUN)
         bad("not a table: its size");
     map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED)
         bad("cannot map the table");
     words = map;
     length = (uint32_t)(st.st_size / 4);
-    if (memcmp(words, "AWPT", 4) || words[1] != 1 || words[2] != length || words[10] != VERBS)
-        bad("not a table of version 1 in this byte order, whole");
+    if (memcmp(words, "AWPT", 4) || words[1] != 2 || words[2] != length || words[10] != VERBS)
+        bad("not a table of version 2 in this byte order, whole");
     while (fgets(line, sizeof line, stdin)) {
         struct answer a;
         read_question(line, &q);

@@ -26,6 +26,7 @@ use cel::{
 use crate::{
     cel_types::{self, Note, Type, type_of},
     diagnostic::did_you_mean,
+    direct::{Direct, Truth},
     glob::GlobError,
 };
 
@@ -88,6 +89,7 @@ const FUNCTIONS: &[&str] = &[
 pub struct Expression {
     text: String,
     program: Arc<Program>,
+    direct: Arc<Direct>,
     uses_args: bool,
     notes: Vec<Note>,
     constant: bool,
@@ -100,7 +102,7 @@ impl PartialEq for Expression {
 }
 
 /// What the expression's value is used as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Wanted {
     Boolean,
     Number,
@@ -148,6 +150,7 @@ impl Expression {
         check_type(program.expression(), wanted)?;
         Ok(Expression {
             text: text.to_owned(),
+            direct: Arc::new(Direct::new(program.expression())),
             program: Arc::new(program),
             uses_args,
             notes,
@@ -185,6 +188,17 @@ impl Expression {
         match self.run(action)? {
             Value::Bool(b) => Ok(b),
             other => Err(format!("is not true or false but {}", other.type_of())),
+        }
+    }
+
+    /// The truth of the expression, `None` if evaluating it fails: what [`Expression::test`] says, without
+    /// allocating where [`direct`](crate::direct) understands the expression.
+    pub(crate) fn truth(&self, action: &Action) -> Option<bool> {
+        match self.direct.truth(action) {
+            Truth::Yes => Some(true),
+            Truth::No => Some(false),
+            Truth::Fails => None,
+            Truth::Open => self.test(action).ok(),
         }
     }
 

@@ -444,8 +444,15 @@ pub(crate) fn expression(
     wanted: Wanted,
 ) -> Option<Expression> {
     let text = reading.text(node, what)?;
+    if let Some(known) = reading.expressions.get(&(text.to_owned(), wanted)) {
+        return Some(known.clone());
+    }
     match Expression::compile(text, wanted) {
-        Ok(expression) => Some(expression),
+        Ok(expression) => {
+            let key = (text.to_owned(), wanted);
+            reading.expressions.insert(key, expression.clone());
+            Some(expression)
+        }
         Err(error) => {
             reading.inside(node, text, what, &error);
             None

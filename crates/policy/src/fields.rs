@@ -3,9 +3,10 @@
 //! The functions return `None` after reporting, so that reading goes on and one pass finds as many
 //! errors as possible.
 
-use std::fmt::Display;
+use std::{collections::HashMap, fmt::Display};
 
 use crate::{
+    condition::{Expression, Wanted},
     diagnostic::{Found, did_you_mean},
     glob::GlobError,
     yaml::{Key, Kind, Lines, Node, Place, is_null},
@@ -17,13 +18,24 @@ pub(crate) struct Reading<'a> {
     pub found: &'a mut Found,
     /// Steps of all patterns so far; see [`MAX_FILE_STEPS`].
     pub steps: usize,
+    /// The expressions read so far: rules that say the same share one.
+    pub expressions: HashMap<(String, Wanted), Expression>,
 }
 
 /// Most steps that the patterns of one file may expand to together. One pattern of sixty bytes may
 /// become ten thousand, so that the size of the file bounds nothing.
 pub const MAX_FILE_STEPS: usize = 8 << 20;
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    pub fn new(lines: &'a Lines<'a>, found: &'a mut Found) -> Reading<'a> {
+        Reading {
+            lines,
+            found,
+            steps: 0,
+            expressions: HashMap::new(),
+        }
+    }
+
     pub fn error(&mut self, place: Place, message: impl Into<String>, suggestion: Option<String>) {
         self.found
             .push(self.lines.diagnostic(place, message, suggestion));

@@ -22,6 +22,7 @@ mod condition;
 mod coverage;
 mod diagnostic;
 mod digest;
+mod direct;
 mod document;
 mod fields;
 mod format;

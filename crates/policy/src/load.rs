@@ -67,11 +67,7 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
         let Some(root) = yaml::read(&lines, text, "agentwall: 1", &mut found) else {
             continue;
         };
-        let mut reading = Reading {
-            lines: &lines,
-            found: &mut found,
-            steps: 0,
-        };
+        let mut reading = Reading::new(&lines, &mut found);
         documents.extend(
             document::read(&mut reading, &root, source.layer, variables).map(|d| (source, d)),
         );

@@ -242,6 +242,24 @@ impl Rule {
         }
     }
 
+    /// Whether the rule's conditions hold, `None` if one fails: what [`Rule::conditions`] says, without
+    /// its words.
+    pub(crate) fn holds(&self, action: &Action) -> Option<bool> {
+        let when = self.when.as_ref().map_or(Some(true), |e| e.truth(action));
+        if when == Some(false) {
+            return Some(false);
+        }
+        let unless = self
+            .unless
+            .as_ref()
+            .map_or(Some(false), |e| e.truth(action));
+        match (when, unless) {
+            (_, Some(true)) => Some(false),
+            (Some(_), Some(false)) => Some(true),
+            _ => None,
+        }
+    }
+
     /// Whether the rule's own patterns match, whatever the subject and the conditions: the meaning
     /// of an in-file test.
     pub fn matches_object(&self, verb: Verb, resource: &Resource) -> bool {

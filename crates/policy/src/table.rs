@@ -92,11 +92,7 @@ fn read(source: &Source, variables: &Variables, found: &mut Found) -> Option<Vec
     let text = utf8(source, found)?;
     let lines = Lines::new(&source.name, text);
     let root = yaml::read(&lines, text, BEGIN, found)?;
-    let mut reading = Reading {
-        lines: &lines,
-        found,
-        steps: 0,
-    };
+    let mut reading = Reading::new(&lines, found);
     let Kind::Sequence(items) = &root.kind else {
         let message = format!("a table is a list of cases, found {}", root.describe());
         reading.error(root.place, message, Some(BEGIN.into()));

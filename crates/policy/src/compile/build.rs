@@ -7,11 +7,14 @@ use agentwall_action::{Protocol, Verb};
 use super::{
     dfa,
     fold::{Known, Residue},
-    pack::pack,
+    pack::{ENDING_ONLY, PASSED_ONLY, pack},
     parts::{ByteSets, Code, LOOP, SET, TextPart, Walk, narrowed},
     plane::{ANY, AddressKey, Kind, Member, Part, PartId, Plane, is_v4, networks},
     ranges::{Range, elementary},
-    table::{BYTE_SETS, CERTAIN, HEAD, NO_CLASS, PLANES, PRIVATE, RANK, Table, Words, field},
+    table::{
+        BYTE_SETS, CERTAIN, CONDITIONAL, EFFECT_SHIFT, HEAD, ITSELF, NO_CLASS, ONE, PLANES,
+        PRIVATE, RANK, RULE_WORDS, Table, Words, field,
+    },
 };
 use crate::{
     policy::Policy,
@@ -314,12 +317,12 @@ impl<'a, 'p> Compiling<'a, 'p> {
                 if found.is_empty() {
                     continue;
                 }
-                let three = [
-                    self.set(ids(&found.passed)),
-                    self.set(ids(&found.ending)),
-                    self.set(ids(&found.directory)),
-                ];
-                *outcome = words.list(&three);
+                let three = [&found.passed, &found.ending, &found.directory];
+                *outcome = match three.map(|f| self.set(ids(f))) {
+                    [passed, 0, 0] => passed | PASSED_ONLY,
+                    [0, ending, 0] => ending | ENDING_ONLY,
+                    three => words.list(&three),
+                };
             }
             if self.set_members > MAX_MEMBERS {
                 return None;
@@ -331,7 +334,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
                 states: dfa.states.len(),
                 classes: dfa.class_count,
             });
-            let offset = pack(&dfa, &outcomes, words);
+            let offset = pack(&dfa, walk, &outcomes, words);
             list.extend([walk as u32, offset]);
         }
         Some(words.list(&list))
@@ -484,7 +487,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
         words.list(&list)
     }
 
-    /// The rules of a layer, [`super::table::RULE_WORDS`] for each rank.
+    /// The rules of a layer, [`RULE_WORDS`] for each rank.
     fn rules(
         &self,
         layer: &Ranked<'_>,
@@ -502,24 +505,20 @@ impl<'a, 'p> Compiling<'a, 'p> {
             let checks: Vec<u32> = atoms.map(|a| check(a, None, lines, asked, words)).collect();
             negative.insert(*rank, words.list(&checks));
         }
-        let mut list = Vec::with_capacity(layer.len() * 4);
+        let mut list = Vec::with_capacity(layer.len() * RULE_WORDS);
         let (mut group, mut before) = (0u32, None);
         for (rank, live) in (0u32..).zip(layer) {
             if before.is_some_and(|p| p != live.rule.priority) {
                 group += 1;
             }
             before = Some(live.rule.priority);
-            let effect = match live.rule.effect {
-                RuleEffect::Decide(effect) => effect as u32,
-                RuleEffect::Monitor => 0,
-            };
             let negative = negative.get(&rank).copied().unwrap_or(0);
-            list.extend([effect, group, negative, u32::from(live.conditional)]);
+            list.extend([group, negative]);
         }
         words.list(&list)
     }
 
-    /// For each layer, class and set the candidate lists that can matter.
+    /// For each set, layer and class the candidate lists that can matter.
     fn leaves(
         &self,
         verbs: &[u32],
@@ -529,7 +528,8 @@ impl<'a, 'p> Compiling<'a, 'p> {
         words: &mut Words,
     ) -> Option<u32> {
         let marks = self.layers.len() - 1;
-        let mut leaves = Vec::new();
+        let row = self.layers.len() * classes as usize;
+        let mut leaves = vec![0; self.sets.len() * row];
         for (depth, layer) in self.layers.iter().enumerate() {
             for class in 0..classes {
                 let verb = verbs.iter().position(|c| *c == class);
@@ -551,6 +551,10 @@ impl<'a, 'p> Compiling<'a, 'p> {
                                 check,
                                 certain,
                                 conditional: live.conditional,
+                                effect: match live.rule.effect {
+                                    RuleEffect::Decide(effect) => effect as u32,
+                                    RuleEffect::Monitor => 0,
+                                },
                                 priority: live.rule.priority,
                             });
                     }
@@ -562,16 +566,13 @@ impl<'a, 'p> Compiling<'a, 'p> {
                         if depth != marks {
                             shorten(&mut candidates);
                         }
-                        let flag = |c: &Candidate| if c.certain { CERTAIN } else { 0 };
-                        let list: Vec<u32> = candidates
-                            .iter()
-                            .flat_map(|c| [(c.rank & RANK) | flag(c), c.check])
-                            .collect();
+                        let list: Vec<u32> = candidates.iter().flat_map(Candidate::words).collect();
                         let offset = words.list(&list);
                         (part, (candidates, offset))
                     })
                     .collect();
-                for set in &self.sets {
+                let column = depth * classes as usize + class as usize;
+                for (set, leaf) in self.sets.iter().zip(leaves.chunks_exact_mut(row)) {
                     let of_set = set.iter().filter_map(|p| lists.get(p));
                     let mut matter: Vec<&(Vec<Candidate>, u32)> = of_set.collect();
                     if depth != marks {
@@ -585,8 +586,17 @@ impl<'a, 'p> Compiling<'a, 'p> {
                             });
                         }
                     }
-                    let offsets: Vec<u32> = matter.into_iter().map(|(_, at)| *at).collect();
-                    leaves.push(words.list(&offsets));
+                    let only = match matter.as_slice() {
+                        [(candidates, _)] => candidates.first().filter(|_| candidates.len() == 1),
+                        _ => None,
+                    };
+                    let only = only.filter(|c| c.certain);
+                    let offsets: Vec<u32> = matter.iter().map(|(_, at)| *at).collect();
+                    leaf[column] = match (offsets.as_slice(), only) {
+                        (_, Some(candidate)) => candidate.words()[0] | ONE | ITSELF,
+                        ([one], _) => one | ONE,
+                        (lists, _) => words.list(lists),
+                    };
                 }
                 if words.len() > MAX_WORDS {
                     return None;
@@ -607,7 +617,17 @@ struct Candidate {
     check: u32,
     certain: bool,
     conditional: bool,
+    effect: u32,
     priority: i64,
+}
+
+impl Candidate {
+    fn words(&self) -> [u32; 2] {
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        let flags = flag(self.certain, CERTAIN) | flag(self.conditional, CONDITIONAL);
+        let effect = self.effect << EFFECT_SHIFT;
+        [(self.rank & RANK) | effect | flags, self.check]
+    }
 }
 
 /// Drops what can no longer matter after the first certain candidate: everything but conditions of the

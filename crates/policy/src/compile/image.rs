@@ -14,7 +14,7 @@ use super::{
     Compiled,
     build::Built,
     check::{self, TableError},
-    lookup::{Held, Object, View},
+    lookup::{Held, Hit, Object, View},
     table::{DEFAULTS, LAYER_COUNT, Table},
 };
 use crate::{policy::Policy, rule::Rule};
@@ -85,7 +85,10 @@ impl CompiledTable {
         for layer in 0..view.layers() {
             // No condition can be evaluated here.
             let answer = view.decide(layer, class, &object, &found, |_| Held::Failed)?;
-            let by = |rank| (view.effect(layer, rank), By::Rule { layer, rank });
+            let by = |hit: Hit| {
+                let rank = hit.rank();
+                (hit.effect(), By::Rule { layer, rank })
+            };
             let default = || Some((self.default_of(layer, action.verb)?, By::Default { layer }));
             let own = answer.decided.map(by).or_else(default);
             for (effect, by) in own.into_iter().chain(answer.floor.map(by)) {
@@ -95,8 +98,8 @@ impl CompiledTable {
             }
         }
         let mut marks = Vec::new();
-        let whole = view.marks(class, &object, &found, |rank| {
-            marks.push(rank);
+        let whole = view.marks(class, &object, &found, |hit| {
+            marks.push(hit.rank());
             true
         });
         let (effect, by) = best.filter(|_| whole)?;

@@ -9,48 +9,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use agentwall_action::{Effect, Endpoint, Facts, ObjectKind, Protocol, Resource};
 
 use super::{
-    pack::{BASE, CLASS_WORDS, HEAD_WORDS, PASSED, WAITS},
-    parts::{BELOW_FIRST, BELOW_OPEN, Code, DIRS_LOOP, DIRS_OPEN, LOOP, SET, SLASH, Walk},
+    line::line_matches,
     plane::Kind,
-    table::{CERTAIN, NO_CLASS, PRIVATE, RANK, RULE_WORDS, Table, field},
+    table::{
+        CERTAIN, CONDITIONAL, EFFECT_SHIFT, ITSELF, NO_CLASS, ONE, PRIVATE, RANK, RULE_WORDS,
+        Table, field,
+    },
+    walk::{Automaton, Found},
 };
 use crate::address::wrapped;
 
-/// Most sets of parts that one object may have.
-const MAX_FOUND: usize = 24;
 /// Most candidate lists that are merged.
 const MAX_LISTS: usize = 24;
-/// Most steps of a line that are walked without allocating: four words of states.
-const LINE_WORDS: usize = 66;
-
-/// The sets of parts that an object has.
-pub(crate) struct Found {
-    sets: [u32; MAX_FOUND],
-    len: usize,
-    full: bool,
-}
-
-impl Found {
-    #[inline]
-    fn add(&mut self, set: u32) {
-        // The same again, as while a text repeats itself, says nothing new.
-        if set == 0 || self.sets[self.len.saturating_sub(1)] == set {
-            return;
-        }
-        match self.sets.get_mut(self.len) {
-            Some(slot) => {
-                *slot = set;
-                self.len += 1;
-            }
-            None => self.full = true,
-        }
-    }
-
-    #[inline]
-    fn sets(&self) -> &[u32] {
-        &self.sets[..self.len]
-    }
-}
 
 /// The object of an action, as the table sees it.
 #[derive(Clone, Copy)]
@@ -111,12 +81,42 @@ pub(crate) enum Held {
     Failed,
 }
 
-/// The answer of a layer's rules: ranks.
+/// A rule whose patterns match: the first word of its candidate.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit(u32);
+
+impl Hit {
+    /// The place of the rule in its layer's order.
+    #[inline]
+    pub(crate) fn rank(self) -> u32 {
+        self.0 & RANK
+    }
+
+    /// What the rule does.
+    #[inline]
+    pub(crate) fn effect(self) -> Effect {
+        match self.0 >> EFFECT_SHIFT & 7 {
+            0 => Effect::Allow,
+            1 => Effect::Isolate,
+            2 => Effect::Ask,
+            3 => Effect::RateLimit,
+            _ => Effect::Deny,
+        }
+    }
+
+    /// Whether conditions are left to evaluate.
+    #[inline]
+    pub(crate) fn conditional(self) -> bool {
+        self.0 & CONDITIONAL != 0
+    }
+}
+
+/// The answer of a layer's rules.
 #[derive(Default)]
 pub(crate) struct Answer {
-    pub decided: Option<u32>,
+    pub decided: Option<Hit>,
     /// The strictest rule whose condition failed.
-    pub floor: Option<u32>,
+    pub floor: Option<Hit>,
     pub failed: bool,
 }
 
@@ -147,11 +147,7 @@ impl<'t> View<'t> {
         resource: &Resource,
         facts: &Facts,
     ) -> Option<Found> {
-        let mut found = Found {
-            sets: [0; MAX_FOUND],
-            len: 0,
-            full: false,
-        };
+        let mut found = Found::default();
         found.add(1);
         if let Some(text) = object.text {
             for pair in self.table.list(self.field(field::AUTOMATA)).chunks_exact(2) {
@@ -165,7 +161,7 @@ impl<'t> View<'t> {
         if !facts.labels.is_empty() {
             self.labels(facts, &mut found);
         }
-        (!found.full).then_some(found)
+        (!found.is_full()).then_some(found)
     }
 
     fn labels(&self, facts: &Facts, found: &mut Found) {
@@ -288,22 +284,10 @@ impl<'t> View<'t> {
     }
 
     /// One word of a rule.
-    #[inline]
-    pub(crate) fn rule(&self, layer: usize, rank: u32, word: usize) -> u32 {
+    fn rule(&self, layer: usize, rank: u32, word: usize) -> u32 {
         let layers = self.field(field::RULES) as usize;
         let list = self.table.at(layers + layer) as usize;
         self.table.at(list + 1 + rank as usize * RULE_WORDS + word)
-    }
-
-    /// What a rule does.
-    pub(crate) fn effect(&self, layer: usize, rank: u32) -> Effect {
-        match self.rule(layer, rank, 0) {
-            0 => Effect::Allow,
-            1 => Effect::Isolate,
-            2 => Effect::Ask,
-            3 => Effect::RateLimit,
-            _ => Effect::Deny,
-        }
     }
 
     /// Goes through the candidates of a layer in the order of their ranks, each rule once; `each` is
@@ -316,15 +300,31 @@ impl<'t> View<'t> {
         class: u32,
         object: &Object<'_>,
         found: &Found,
-        mut each: impl FnMut(u32) -> bool,
+        mut each: impl FnMut(Hit) -> bool,
     ) -> bool {
-        let sets = self.field(field::SETS);
-        let row = layer as u32 * self.field(field::CLASSES) + class;
-        let leaves = self.field(field::LEAVES) as usize + row as usize * sets as usize;
+        let classes = self.field(field::CLASSES);
+        // All leaves of a set lie together.
+        let row = (self.field(field::LAYERS) + 1) * classes;
+        let column = self.field(field::LEAVES) as usize + layer * classes as usize + class as usize;
         let mut cursors: [(u32, u32); MAX_LISTS] = [(0, 0); MAX_LISTS];
         let mut open = 0;
         for set in found.sets() {
-            for list in self.table.list(self.table.at(leaves + *set as usize)) {
+            let leaf = column + *set as usize * row as usize;
+            let (word, own) = (self.table.at(leaf), [self.table.at(leaf) & !ONE]);
+            if word & (ONE | ITSELF) == ONE | ITSELF {
+                // The leaf is the first word of a candidate that is certain: the other is not read.
+                let Some(slot) = cursors.get_mut(open) else {
+                    return false;
+                };
+                *slot = (leaf as u32, leaf as u32 + 1);
+                open += 1;
+                continue;
+            }
+            let lists = match word & ONE {
+                0 => self.table.list(word),
+                _ => &own,
+            };
+            for list in lists {
                 let Some(slot) = cursors.get_mut(open) else {
                     return false;
                 };
@@ -339,24 +339,24 @@ impl<'t> View<'t> {
                 return true;
             };
             let at = next.0 as usize;
-            let (head, check) = (self.table.at(at), self.table.at(at + 1));
             next.0 += 2;
-            let rank = head & RANK;
+            let hit = Hit(self.table.at(at));
+            let rank = hit.rank();
             if done == Some(rank) {
                 continue;
             }
-            if head & CERTAIN == 0 {
-                if !self.holds(check, object, found) {
+            if hit.0 & CERTAIN == 0 {
+                if !self.holds(self.table.at(at + 1), object, found) {
                     continue;
                 }
-                let negative = self.table.list(self.rule(layer, rank, 2));
+                let negative = self.table.list(self.rule(layer, rank, 1));
                 if negative.iter().any(|c| self.holds(*c, object, found)) {
                     done = Some(rank);
                     continue;
                 }
             }
             done = Some(rank);
-            if !each(rank) {
+            if !each(hit) {
                 return true;
             }
         }
@@ -374,33 +374,31 @@ impl<'t> View<'t> {
         mut condition: impl FnMut(u32) -> Held,
     ) -> Option<Answer> {
         let mut answer = Answer::default();
-        let whole = self.candidates(layer, class, object, found, |rank| {
-            let conditional = self.rule(layer, rank, 3) != 0;
+        let group = |hit: Hit| self.rule(layer, hit.rank(), 0);
+        let whole = self.candidates(layer, class, object, found, |hit| {
             if let Some(decided) = answer.decided {
                 // Only conditions of the same priority are still looked at, for their failure.
-                let same = self.rule(layer, decided, 1) == self.rule(layer, rank, 1);
-                if !same {
+                if group(decided) != group(hit) {
                     return false;
                 }
-                if conditional {
-                    answer.failed |= matches!(condition(rank), Held::Failed);
+                if hit.conditional() {
+                    answer.failed |= matches!(condition(hit.rank()), Held::Failed);
                 }
                 return true;
             }
-            match if conditional {
-                condition(rank)
-            } else {
-                Held::Yes
-            } {
+            let held = match hit.conditional() {
+                true => condition(hit.rank()),
+                false => Held::Yes,
+            };
+            match held {
                 Held::No => {}
-                Held::Yes => answer.decided = Some(rank),
+                Held::Yes => answer.decided = Some(hit),
                 Held::Failed => {
                     answer.failed = true;
-                    let effect = |rank: u32| self.rule(layer, rank, 0);
                     // An allow whose condition fails does not apply; the others are a floor.
-                    let stricter = answer.floor.is_none_or(|f| effect(rank) > effect(f));
-                    if effect(rank) > 0 && stricter {
-                        answer.floor = Some(rank);
+                    let stricter = answer.floor.is_none_or(|f| hit.effect() > f.effect());
+                    if hit.effect() > Effect::Allow && stricter {
+                        answer.floor = Some(hit);
                     }
                 }
             }
@@ -416,10 +414,11 @@ impl<'t> View<'t> {
         class: u32,
         object: &Object<'_>,
         found: &Found,
-        each: impl FnMut(u32) -> bool,
+        each: impl FnMut(Hit) -> bool,
     ) -> bool {
-        let layer = self.field(field::LAYERS) as usize;
-        self.candidates(layer, class, object, found, each)
+        let layer = self.layers();
+        let rules = self.table.at(self.field(field::RULES) as usize + layer);
+        rules == 0 || self.candidates(layer, class, object, found, each)
     }
 
     pub(crate) fn layers(&self) -> usize {
@@ -431,215 +430,3 @@ fn slashes(text: Option<&[u8]>) -> u32 {
     let count = text.map_or(0, |t| t.iter().filter(|b| **b == b'/').count());
     u32::try_from(count).unwrap_or(u32::MAX)
 }
-
-/// The next `/` from a place on. Segments are short: a call of a vectorised search costs more than the
-/// eight bytes at a time that are looked at here (Warren, "Hacker's Delight", section 6-1).
-#[inline]
-fn next_slash(text: &[u8], from: usize) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let mut at = from;
-    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let differs = u64::from_le_bytes(*eight) ^ (ONES * b'/' as u64);
-        let zero = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
-        if zero != 0 {
-            return Some(at + zero.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    let rest = text.get(at..)?;
-    rest.iter().position(|b| *b == b'/').map(|skip| at + skip)
-}
-
-/// An automaton where it lies in the table.
-struct Automaton<'t> {
-    table: &'t Table,
-    classes: &'t [u8; 256],
-    cells: &'t [[u32; 2]],
-    class_count: usize,
-    start: u32,
-}
-
-impl<'t> Automaton<'t> {
-    #[inline]
-    fn at(table: &'t Table, offset: usize) -> Option<Automaton<'t>> {
-        let words = table.words.get(offset..)?;
-        let classes = bytemuck::cast_slice(words.get(..CLASS_WORDS)?);
-        let cells = words.get(HEAD_WORDS..)?;
-        let cells = cells.get(..2 * words[CLASS_WORDS + 2] as usize)?;
-        Some(Automaton {
-            table,
-            classes: classes.try_into().ok()?,
-            cells: bytemuck::cast_slice(cells),
-            class_count: words[CLASS_WORDS] as usize,
-            start: words[CLASS_WORDS + 1],
-        })
-    }
-
-    #[inline]
-    fn walk(&self, walk: u32, text: &[u8], directory: bool, found: &mut Found) {
-        const BACK: u32 = Walk::Back as u32;
-        const FRONT: u32 = Walk::Front as u32;
-        let end = match walk {
-            BACK => self.backwards(text, found),
-            FRONT => self.forwards::<false>(text, found),
-            _ => self.forwards::<true>(text, found),
-        };
-        let [_, ending, below] = self.outcome(end);
-        found.add(ending);
-        if directory {
-            found.add(below);
-        }
-    }
-
-    #[inline]
-    fn next(&self, at: u32, byte: u8) -> u32 {
-        let base = (at & BASE) as usize;
-        let cell = self.cells[base + 1 + usize::from(self.classes[usize::from(byte)])];
-        let default = self.cells[base][1];
-        // Both are loaded at once, and neither waits for the comparison or for a guess about it.
-        let own = u32::from(cell[0] == base as u32).wrapping_neg();
-        (cell[1] & own) | (default & !own)
-    }
-
-    /// The state at the end; where nothing is alive and nothing can begin, the walk ends at once.
-    #[inline]
-    fn forwards<const AGAIN: bool>(&self, text: &[u8], found: &mut Found) -> u32 {
-        let mut at = self.start;
-        let mut i = 0;
-        while let Some(byte) = text.get(i) {
-            if at & WAITS != 0 && *byte != b'/' {
-                match next_slash(text, i + 1) {
-                    Some(slash) => i = slash,
-                    None => return at,
-                }
-                continue;
-            }
-            at = self.next(at, *byte);
-            i += 1;
-            if at & PASSED != 0 {
-                found.add(self.outcome(at)[0]);
-            }
-            if !AGAIN && at & BASE == 0 {
-                return at;
-            }
-        }
-        at
-    }
-
-    #[inline]
-    fn backwards(&self, text: &[u8], found: &mut Found) -> u32 {
-        let mut at = self.start;
-        let mut rest = text;
-        while let Some((byte, before)) = rest.split_last() {
-            if at & WAITS != 0 && *byte != b'/' {
-                match memchr::memrchr(b'/', rest) {
-                    Some(slash) => rest = &rest[..=slash],
-                    None => return at,
-                }
-                continue;
-            }
-            at = self.next(at, *byte);
-            rest = before;
-            if at & PASSED != 0 {
-                found.add(self.outcome(at)[0]);
-            }
-            if at & BASE == 0 {
-                return at;
-            }
-        }
-        at
-    }
-
-    /// The sets of a state: passed, at the end, at the end of a directory's path.
-    #[inline]
-    fn outcome(&self, at: u32) -> [u32; 3] {
-        let base = at & BASE;
-        let cell = self.cells[base as usize + 1 + self.class_count];
-        if cell[0] != base {
-            return [0; 3];
-        }
-        let list = cell[1] as usize;
-        [1, 2, 3].map(|i| self.table.at(list + i))
-    }
-}
-
-/// Walks a whole pattern by itself: the same as [`crate::nfa::Nfa::matches`], on codes and without
-/// allocating. A pattern has at most 4,096 bytes and so not many more steps.
-fn line_matches(table: &Table, sets: u32, codes: &[Code], text: &[u8], directory: bool) -> bool {
-    let front = codes.iter().take_while(|c| **c < SET).count();
-    let same = text.len() >= front
-        && codes[..front]
-            .iter()
-            .zip(text)
-            .all(|(c, b)| *c == Code::from(*b));
-    if !same {
-        return false;
-    }
-    let (codes, text) = (&codes[front..], &text[front..]);
-    if codes.len() >= LINE_WORDS * 64 {
-        // More steps than a pattern can have.
-        return false;
-    }
-    let contains = |code: Code, byte: u8| {
-        let set = if code >= LOOP {
-            code - LOOP
-        } else {
-            code - SET
-        };
-        let at = sets as usize + set as usize * 8 + usize::from(byte >> 5);
-        table.at(at) & (1 << (byte & 31)) != 0
-    };
-    let code = |state: usize| codes.get(state).copied();
-    let words = codes.len() / 64 + 1;
-    let mut states = [0u64; LINE_WORDS];
-    // Adds a state, and what is reached from it without a byte.
-    let add = |states: &mut [u64; LINE_WORDS], mut state: usize| {
-        loop {
-            states[state / 64] |= 1 << (state % 64);
-            match code(state) {
-                Some(c) if (LOOP..DIRS_OPEN).contains(&c) => state += 1,
-                _ => return,
-            }
-        }
-    };
-    add(&mut states, 0);
-    for byte in text {
-        let mut next = [0u64; LINE_WORDS];
-        let mut alive = false;
-        for (word, bits) in states[..words].iter().enumerate() {
-            let mut bits = *bits;
-            while bits != 0 {
-                let state = word * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let Some(c) = code(state) else { continue };
-                let steps: [Option<usize>; 2] = match c {
-                    DIRS_OPEN if *byte == b'/' => [Some(state + 1), Some(state + 2)],
-                    DIRS_LOOP if *byte == b'/' => [Some(state), Some(state + 1)],
-                    DIRS_LOOP => [Some(state), None],
-                    BELOW_OPEN if *byte == b'/' => [Some(state + 1), None],
-                    BELOW_FIRST => [Some(state + 1), None],
-                    DIRS_OPEN | BELOW_OPEN => [None, None],
-                    c if c >= LOOP => [contains(c, *byte).then_some(state), None],
-                    c if c >= SET => [contains(c, *byte).then_some(state + 1), None],
-                    c => [(c == Code::from(*byte)).then_some(state + 1), None],
-                };
-                for state in steps.into_iter().flatten() {
-                    alive = true;
-                    add(&mut next, state);
-                }
-            }
-        }
-        if !alive {
-            return false;
-        }
-        states = next;
-    }
-    let accepts = |state: usize| match code(state) {
-        None => state == codes.len(),
-        Some(BELOW_OPEN | BELOW_FIRST) => directory,
-        Some(_) => false,
-    };
-    (0..=codes.len()).any(|s| states[s / 64] & (1 << (s % 64)) != 0 && accepts(s))
-}
-
-const _: () = assert!(SLASH < SET && BELOW_FIRST > LOOP);

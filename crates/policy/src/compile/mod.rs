@@ -3,26 +3,29 @@
 //!
 //! Compilation happens for a session: subject and session facts are folded into the rules, what is
 //! left becomes a table of automata and candidate lists ([`table`]), and an action is looked up in it
-//! ([`lookup`]). Order of the work: `fold` drops and simplifies rules, `parts` and `plane` cut
+//! ([`lookup`], [`walk`]). Order of the work: `fold` drops and simplifies rules, `parts` and `plane` cut
 //! patterns into what automata can find, `dfa` and `pack` make the automata, `ranges` the numbers,
 //! `build` puts it together.
 //!
 //! Invariants: for every action the effect, the deciding rule and what is recorded are those of
 //! [`Policy::decide`]. Where the table does not speak (another subject, an object no face makes, a
 //! table that would be too large) the interpreter is asked; nothing is guessed. A lookup allocates
-//! nothing unless a condition is left to evaluate or the interpreter is asked.
+//! nothing unless the interpreter is asked, or a condition beyond what `direct` evaluates is left.
 
 mod build;
 mod check;
 mod dfa;
 mod fold;
 mod image;
+mod line;
 mod lookup;
 mod pack;
 mod parts;
 mod plane;
 mod ranges;
+mod runs;
 mod table;
+mod walk;
 
 use std::sync::Arc;
 
@@ -34,7 +37,7 @@ pub use image::{By, CompiledTable, TableAnswer};
 
 use crate::{
     policy::{Policy, render},
-    rule::{Match, Rule},
+    rule::Rule,
 };
 use fold::Known;
 use lookup::{Held, Object, View};
@@ -172,10 +175,10 @@ impl Compiled {
             let answer = view.decide(depth, class, &object, &found, held)?;
             failed |= answer.failed;
             let own = match answer.decided {
-                Some(rank) => Some((view.effect(depth, rank), rule(rank))),
+                Some(hit) => Some((hit.effect(), rule(hit.rank()))),
                 None => self.policy.unmatched(depth, action.verb).map(|e| (e, None)),
             };
-            let floor = answer.floor.map(|r| (view.effect(depth, r), rule(r)));
+            let floor = answer.floor.map(|hit| (hit.effect(), rule(hit.rank())));
             for (effect, rule) in [own, floor].into_iter().flatten() {
                 if verdict.is_none_or(|v| effect > v.effect) {
                     verdict = Some(Verdict {
@@ -189,15 +192,15 @@ impl Compiled {
         }
         let mut marked = false;
         let marks = self.ranks.len() - 1;
-        let whole = view.marks(class, &object, &found, |rank| {
-            let Some(rule) = self.rule(marks, rank) else {
+        let whole = view.marks(class, &object, &found, |hit| {
+            let Some(rule) = self.rule(marks, hit.rank()) else {
                 return true;
             };
-            match if rule.is_conditional() {
-                held(rule, action)
-            } else {
-                Held::Yes
-            } {
+            let held = match hit.conditional() {
+                true => held(rule, action),
+                false => Held::Yes,
+            };
+            match held {
                 Held::No => return true,
                 Held::Yes => {}
                 Held::Failed => failed = true,
@@ -222,10 +225,10 @@ impl Compiled {
 }
 
 fn held(rule: &Rule, action: &Action) -> Held {
-    match rule.conditions(action) {
-        Match::Yes => Held::Yes,
-        Match::No(_) => Held::No,
-        Match::Unknown(_) => Held::Failed,
+    match rule.holds(action) {
+        Some(true) => Held::Yes,
+        Some(false) => Held::No,
+        None => Held::Failed,
     }
 }
 

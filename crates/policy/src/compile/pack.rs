@@ -5,18 +5,38 @@
 //! others (row displacement; Tarjan and Yao, "Storing a sparse table", 1979). A cell is two words, an
 //! owner and a value; a state is the place of its first cell, its *base*. Reading a byte is one look
 //! at the cell `base + 1 + class`: if the owner is the state, its value is the next state, else the
-//! state's default is. The words are specified in `docs/policy-table.md`.
+//! state's default is. A state with a run has no transitions: its first cell leads to the run. A state
+//! that only says something and goes on as the first one is a value and has no cells. The words are specified in `docs/policy-table.md`.
 
-use super::{dfa::Dfa, table::Words};
+use super::{
+    dfa::Dfa,
+    parts::Walk,
+    runs::{self, Run},
+    table::Words,
+};
 
-/// In the owner of a first cell: never equal to an owner of a transition.
+/// In the owner of a first cell, with [`RUN`] if the state has a run: never equal to an owner of a
+/// transition.
 pub(crate) const FIRST: u32 = 1 << 31;
 /// In a value: parts were found on the way into the state.
 pub(crate) const PASSED: u32 = 1 << 31;
 /// In a value: the state is left by a `/` alone.
 pub(crate) const WAITS: u32 = 1 << 30;
+/// In a value: the state has a run.
+pub(crate) const RUN: u32 = 1 << 29;
+/// In a value: it leads to the first state; the lower bits are a set, found here with [`PASSED`], else
+/// if the text ends here.
+pub(crate) const LEAF: u32 = 1 << 28;
 /// The base in a value.
-pub(crate) const BASE: u32 = WAITS - 1;
+pub(crate) const BASE: u32 = LEAF - 1;
+
+/// In the value of an outcome: the lower bits are a set, that of passing or of ending, and the other
+/// two are empty. Without either they are the offset of a list of three.
+pub(crate) const PASSED_ONLY: u32 = 1 << 31;
+pub(crate) const ENDING_ONLY: u32 = 1 << 30;
+
+/// Words of a run before its bytes: the value behind it, that of the other state, how many bytes.
+pub(crate) const RUN_WORDS: usize = 3;
 
 /// Words before the cells: the class of each byte, four to a word; the number of classes; the value
 /// of the start; the number of cells.
@@ -27,37 +47,55 @@ pub(crate) const HEAD_WORDS: usize = CLASS_WORDS + 3;
 const TRIES: usize = 48;
 
 /// Writes the automaton. `outcomes` gives the word of each state's outcome, 0 for none.
-pub(crate) fn pack(dfa: &Dfa, outcomes: &[u32], words: &mut Words) -> u32 {
-    let mut cells = Cells::default();
-    let rows: Vec<Vec<u32>> = dfa
-        .states
-        .iter()
-        .zip(outcomes)
-        .map(|(state, outcome)| {
-            let moves = state.moves.iter().map(|(class, _)| 1 + u32::from(*class));
-            let outcome = (*outcome != 0).then_some(1 + dfa.class_count as u32);
-            moves.chain(outcome).collect()
-        })
+pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -> u32 {
+    let leaves: Vec<Option<u32>> = (0..dfa.states.len())
+        .map(|state| leaf(dfa, state, outcomes[state]))
         .collect();
+    let runs = runs::find(dfa, |state| leaves[state as usize].is_some());
+    let mut cells = Cells::default();
+    let row = |state: usize| -> Vec<u32> {
+        let moves = match &runs[state] {
+            Some(None) => dfa.states[state].moves.as_slice(),
+            _ => &[],
+        };
+        let moves = moves.iter().map(|(class, _)| 1 + u32::from(*class));
+        let outcome = (outcomes[state] != 0).then_some(1 + dfa.class_count as u32);
+        moves.chain(outcome).collect()
+    };
     // The state where nothing is alive lies at 0; then wide rows before narrow ones.
-    let mut order: Vec<usize> = (1..rows.len()).collect();
-    order.sort_by_key(|s| std::cmp::Reverse(rows[*s].len()));
-    let mut bases = vec![0u32; rows.len()];
-    for state in std::iter::once(0).chain(order) {
-        bases[state] = cells.place(&rows[state]);
+    let kept = (1..runs.len()).filter(|s| runs[*s].is_some());
+    let mut rows: Vec<(usize, Vec<u32>)> = kept.map(|s| (s, row(s))).collect();
+    rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.len()));
+    let mut bases = vec![0u32; runs.len()];
+    for (state, row) in std::iter::once((0, row(0))).chain(rows) {
+        bases[state] = cells.place(&row);
     }
     let slash = dfa.classes[usize::from(b'/')];
     let value = |to: u32| {
+        if let Some(leaf) = leaves[to as usize] {
+            return leaf;
+        }
         let state = &dfa.states[to as usize];
+        let run = matches!(runs[to as usize], Some(Some(_)));
         let waits = state.default == to && state.moves.iter().all(|(class, _)| *class == slash);
         let passed = !state.outcome.passed.is_empty();
-        bases[to as usize] | if passed { PASSED } else { 0 } | if waits { WAITS } else { 0 }
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        bases[to as usize] | flag(passed, PASSED) | flag(waits, WAITS) | flag(run, RUN)
     };
     for (at, state) in dfa.states.iter().enumerate() {
         let base = bases[at];
-        cells.set(base, [base | FIRST, value(state.default)]);
-        for (class, to) in &state.moves {
-            cells.set(base + 1 + u32::from(*class), [base, value(*to)]);
+        match &runs[at] {
+            Some(None) => {
+                cells.set(base, [base | FIRST, value(state.default)]);
+                for (class, to) in &state.moves {
+                    cells.set(base + 1 + u32::from(*class), [base, value(*to)]);
+                }
+            }
+            Some(Some(run)) => {
+                let list = run_list(run, walk, value);
+                cells.set(base, [base | FIRST | RUN, words.list(&list)]);
+            }
+            None => continue,
         }
         if outcomes[at] != 0 {
             let place = base + 1 + dfa.class_count as u32;
@@ -78,6 +116,34 @@ pub(crate) fn pack(dfa: &Dfa, outcomes: &[u32], words: &mut Words) -> u32 {
         words.extend(&cell);
     }
     offset
+}
+
+/// The value of a state that behaves as the first one and says one thing; `outcome` is its word.
+fn leaf(dfa: &Dfa, state: usize, outcome: u32) -> Option<u32> {
+    let (first, own) = (&dfa.states[0], &dfa.states[state]);
+    let alike = own.default == first.default && own.moves == first.moves;
+    let set = outcome & !(PASSED_ONLY | ENDING_ONLY);
+    let said = match outcome & (PASSED_ONLY | ENDING_ONLY) {
+        PASSED_ONLY => PASSED,
+        ENDING_ONLY => 0,
+        _ => return None,
+    };
+    let inner = state != 0 && state as u32 != dfa.start;
+    (alike && inner).then_some(set | said | LEAF)
+}
+
+fn run_list(run: &Run, walk: Walk, value: impl Fn(u32) -> u32) -> Vec<u32> {
+    let mut bytes = run.bytes.clone();
+    if walk == Walk::Back {
+        bytes.reverse();
+    }
+    let mut list = vec![value(run.to), value(run.other), bytes.len() as u32];
+    list.extend(bytes.chunks(4).map(|part| {
+        let mut four = [0; 4];
+        four[..part.len()].copy_from_slice(part);
+        u32::from_ne_bytes(four)
+    }));
+    list
 }
 
 /// The owner of a cell nobody has: no base is that great.

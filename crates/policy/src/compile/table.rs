@@ -17,7 +17,7 @@ use crate::policy::Policy;
 /// `"AWPT"`, read as a word of the host.
 pub(crate) const MAGIC: u32 = u32::from_ne_bytes(*b"AWPT");
 /// The version of the layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Words being written. A list is its length and its members.
 #[derive(Debug, Default)]
@@ -126,7 +126,8 @@ pub(crate) mod field {
     /// One word for each set: its parts that checks ask for, as a list; the highest bit says that a
     /// private address is among its parts.
     pub const MEMBERS: usize = 12;
-    /// For each layer, class and set a list of candidate lists.
+    /// For each set, layer and class a list of candidate lists; with [`super::ONE`] the only one, or
+    /// with [`super::ITSELF`] the only candidate.
     pub const LEAVES: usize = 13;
     /// For each layer the offset of its rules.
     pub const RULES: usize = 14;
@@ -139,14 +140,24 @@ pub(crate) const NO_CLASS: u32 = u32::MAX;
 /// In [`field::MEMBERS`].
 pub(crate) const PRIVATE: u32 = 1 << 31;
 
+/// In a leaf: it is itself the offset of a list of candidates.
+pub(crate) const ONE: u32 = 1 << 31;
+/// In a leaf with [`ONE`]: it is itself the first word of a candidate that is [`CERTAIN`].
+pub(crate) const ITSELF: u32 = 1 << 29;
+
 /// In the first word of a candidate: nothing is left to check.
 pub(crate) const CERTAIN: u32 = 1 << 31;
+/// In the first word of a candidate: the rule has conditions.
+pub(crate) const CONDITIONAL: u32 = 1 << 30;
+/// How far the effect in the first word of a candidate is shifted; it has three bits.
+pub(crate) const EFFECT_SHIFT: u32 = 24;
 /// The rank in the first word of a candidate.
 pub(crate) const RANK: u32 = (1 << 24) - 1;
 
-/// The words of a rule: effect, priority group, list of checks of which none may hold, whether it has
-/// conditions.
-pub(crate) const RULE_WORDS: usize = 4;
+/// The words of a rule: priority group, list of checks of which none may hold.
+pub(crate) const RULE_WORDS: usize = 2;
+/// Words of a table, most: three bits of an offset may be flags.
+pub(crate) const MAX_TABLE: u32 = 1 << 29;
 
 impl Table {
     /// The same table with what happens where no rule matches: the compiler of rules does not know it.

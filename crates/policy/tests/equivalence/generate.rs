@@ -24,7 +24,18 @@ impl Policies {
 }
 
 fn segment() -> impl Strategy<Value = String> {
-    let plain = select(vec!["a", "b", "ab", "ba", ".x", "aab"]);
+    // The long ones share beginnings and ends: runs, and texts that leave them.
+    let plain = select(vec![
+        "a",
+        "b",
+        "ab",
+        "ba",
+        ".x",
+        "aab",
+        "aabbaabbab",
+        "aabbaabb.x",
+        "babbaabbab",
+    ]);
     let wild = select(vec![
         "*", "a*", "*b", "*a*", "?", "a?", "?b", "[ab]", "[!a]", "[a-b]*", "{a,b}", "{a*,*b}",
         "a*b", "*a*b*", "*.x", "a.*", "**a", "b**", "a**b", "{,a}b",
@@ -112,7 +123,18 @@ fn endpoint_pattern() -> impl Strategy<Value = String> {
 
 fn name_pattern() -> impl Strategy<Value = String> {
     let step = select(vec![
-        "tool", "a", "b", "*", "**", "a*", "*b*", "?", "{a,b}", "[!a]",
+        "tool",
+        "a",
+        "b",
+        "*",
+        "**",
+        "a*",
+        "*b*",
+        "?",
+        "{a,b}",
+        "[!a]",
+        "warehouse",
+        "warehouses",
     ]);
     (prop::collection::vec(step, 1..4), select(vec![":", "/"])).prop_map(|(s, by)| s.join(by))
 }
@@ -165,6 +187,9 @@ const CONDITIONS: &[&str] = &[
     "!(time > 5)",
     "subject == 'agent:a' || risk > 50",
     "1 / 0 == 1",
+    "has(args.x) && args.x - 1 < 1",
+    "['x', 'y'].exists(l, l in labels)",
+    "resource.matches('a$') || action in ['file.read', 'tool.call']",
 ];
 
 fn rule(effects: &'static [&'static str]) -> impl Strategy<Value = Value> {
@@ -240,7 +265,22 @@ pub fn policies() -> impl Strategy<Value = Policies> {
 
 fn path() -> impl Strategy<Value = String> {
     let name = select(vec![
-        "a", "b", "ab", "ba", ".x", "aab", "b.x", "c", "a.b", "aabb",
+        "a",
+        "b",
+        "ab",
+        "ba",
+        ".x",
+        "aab",
+        "b.x",
+        "c",
+        "a.b",
+        "aabb",
+        "aabbaabbab",
+        "aabbaabbax",
+        "aabbaabb",
+        "aabbaabb.x",
+        "babbaabbab",
+        "xabbaabbab",
     ]);
     let below = prop::collection::vec(name, 0..6).prop_map(|n| format!("/{}", n.join("/")));
     let places = select(vec![
@@ -326,7 +366,17 @@ fn resource(verb: Verb) -> BoxedStrategy<Resource> {
             .boxed()
         }
         F::Named => {
-            let step = select(vec!["tool", "a", "b", "ab", "ba", "c"]);
+            let step = select(vec![
+                "tool",
+                "a",
+                "b",
+                "ab",
+                "ba",
+                "c",
+                "warehouse",
+                "warehouses",
+                "warehome",
+            ]);
             (prop::collection::vec(step, 1..5), select(vec![":", "/"]))
                 .prop_map(|(s, by)| Resource::Named(s.join(by)))
                 .boxed()

@@ -128,9 +128,9 @@ fn what_is_no_table_is_named() {
         Err(TableError::Size { found: 0, .. })
     ));
     assert!(matches!(changed(0, 7), TableError::Magic { .. }));
-    let swapped = changed(1, 1u32.swap_bytes());
+    let swapped = changed(1, 2u32.swap_bytes());
     assert!(
-        matches!(swapped, TableError::Version { expected: 1, .. }),
+        matches!(swapped, TableError::Version { expected: 2, .. }),
         "{swapped}"
     );
     assert!(swapped.to_string().contains("byte order"), "{swapped}");

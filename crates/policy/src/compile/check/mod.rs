@@ -7,125 +7,27 @@
 //!
 //! What is not checked is meaning: a table that says `allow` instead of `deny` is well-formed.
 
+mod automaton;
+mod error;
+
 use std::collections::HashSet;
 
 use agentwall_action::Verb;
 
 use super::{
-    pack::{BASE, CLASS_WORDS, FIRST, HEAD_WORDS, PASSED, WAITS},
+    line::LINE_WORDS,
     parts::{BELOW_FIRST, Code, DIRS_LOOP, DIRS_OPEN, LOOP, SET, Walk},
     table::{
-        BYTE_SETS, DEFAULTS, HEAD, KINDS, LAYER_COUNT, MAGIC, MAX_LAYERS, NO_CLASS, NO_DEFAULT,
-        PLANES, PRIVATE, RANK, RULE_WORDS, Table, VERB_COUNT, VERSION, field,
+        BYTE_SETS, CERTAIN, CONDITIONAL, DEFAULTS, EFFECT_SHIFT, HEAD, ITSELF, KINDS, LAYER_COUNT,
+        MAGIC, MAX_LAYERS, MAX_TABLE, NO_CLASS, NO_DEFAULT, ONE, PLANES, PRIVATE, RANK, RULE_WORDS,
+        Table, VERB_COUNT, VERSION, field,
     },
 };
 
-/// Most steps of a line behind its literal front: what a lookup holds in its 66 words of states.
-const MAX_LINE: usize = 66 * 64 - 1;
+pub use error::TableError;
 
-/// Why bytes are not a table. Offsets are in words from the beginning.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TableError {
-    /// The bytes are not whole words, or too few for the head.
-    #[error(
-        "a table is at least {least} bytes in words of 4 bytes, found {found} bytes; was the file cut?"
-    )]
-    Size {
-        /// The bytes of the head.
-        least: usize,
-        /// The bytes found.
-        found: usize,
-    },
-    /// It does not begin as a table does.
-    #[error(
-        "a table begins with the bytes 'AWPT', found {found:02x?}; this is another kind of file"
-    )]
-    Magic {
-        /// The first four bytes.
-        found: [u8; 4],
-    },
-    /// Another version, or the other byte order.
-    #[error(
-        "version {expected} in the byte order of this host expected, found {found}; compile the policy again on this host"
-    )]
-    Version {
-        /// The version that is understood.
-        expected: u32,
-        /// The version found.
-        found: u32,
-    },
-    /// The length that the head states is not the length there is.
-    #[error("the head states {stated} words, found {found}; was the file cut?")]
-    Length {
-        /// The words stated.
-        stated: u32,
-        /// The words found.
-        found: usize,
-    },
-    /// Something does not lie inside the table, or in its head.
-    #[error(
-        "{what} at word {at} needs {words} words, which are not all behind the head and inside the table"
-    )]
-    Outside {
-        /// What it is.
-        what: &'static str,
-        /// Where it is said to be.
-        at: u64,
-        /// How long it is.
-        words: u64,
-    },
-    /// A number is greater than it can be, or not the one that it must be.
-    #[error("{what} at word {at} can be at most {most}, found {found}")]
-    Number {
-        /// What it is.
-        what: &'static str,
-        /// Where it is.
-        at: u64,
-        /// The greatest number possible.
-        most: u64,
-        /// The number found.
-        found: u32,
-    },
-    /// A list has a length that it cannot have.
-    #[error(
-        "{what} at word {at} cannot have {found} words: the length is a multiple of {unit}, or fixed"
-    )]
-    Shape {
-        /// What it is.
-        what: &'static str,
-        /// Where it is.
-        at: u64,
-        /// What its length is a multiple of.
-        unit: usize,
-        /// Its length.
-        found: usize,
-    },
-    /// What has to be sorted is not.
-    #[error("{what} at word {at} is not in ascending order")]
-    Order {
-        /// What it is.
-        what: &'static str,
-        /// Where the list is.
-        at: u64,
-    },
-    /// Lists overlap.
-    #[error("the lists of one use ({what}) are together longer than the table: they overlap")]
-    Overlap {
-        /// What they are.
-        what: &'static str,
-    },
-    /// A cell of an automaton contradicts the others.
-    #[error("cell {cell} of the automaton at word {at}: {what}")]
-    Cell {
-        /// What is wrong.
-        what: &'static str,
-        /// Where the automaton is.
-        at: u32,
-        /// The cell.
-        cell: u32,
-    },
-}
+/// Most steps of a line behind its literal front: what a lookup holds in its words of states.
+const MAX_LINE: usize = LINE_WORDS * 64 - 1;
 
 /// Reads and checks a table in the byte order of the host.
 pub(crate) fn read(bytes: &[u8]) -> Result<Table, TableError> {
@@ -200,8 +102,8 @@ impl<'t> Checking<'t> {
                 found: words[1],
             });
         }
-        // The highest bit of an offset is a flag in some places.
-        if words[2] as usize != words.len() || words[2] >= PRIVATE {
+        // The highest bits of an offset are flags in some places.
+        if words[2] as usize != words.len() || words[2] >= MAX_TABLE {
             return Err(TableError::Length {
                 stated: words[2],
                 found: words.len(),
@@ -346,27 +248,25 @@ impl<'t> Checking<'t> {
 
     fn layers(&mut self, fields: &[u32]) -> Result<(), TableError> {
         let rows = u64::from(fields[field::LAYERS]) + 1;
-        let row = u64::from(fields[field::CLASSES]) * u64::from(fields[field::SETS]);
-        let leaves = self.span("leaves", fields[field::LEAVES], rows * row)?;
+        let classes = fields[field::CLASSES] as usize;
+        let row = rows * u64::from(fields[field::CLASSES]);
+        let sets = u64::from(fields[field::SETS]);
+        let leaves = self.span("leaves", fields[field::LEAVES], row * sets)?;
         let layers = self.span("lists of rules", fields[field::RULES], rows)?;
-        let row = usize::try_from(row).unwrap_or(usize::MAX);
         for (depth, at) in layers.iter().enumerate() {
             let rules = self.list("rules", *at)?;
             shape("rules", *at, rules.len(), RULE_WORDS)?;
             let mut group = 0;
-            for (rank, rule) in rules.chunks_exact(RULE_WORDS).enumerate() {
-                let place = *at as usize + 1 + rank * RULE_WORDS;
-                number("effect", place, rule[0], 4)?;
-                number("whether a rule has conditions", place + 3, rule[3], 1)?;
-                if rule[1] < group {
+            for rule in rules.chunks_exact(RULE_WORDS) {
+                if rule[0] < group {
                     return Err(TableError::Order {
                         what: "the priority groups of rules",
                         at: u64::from(*at),
                     });
                 }
-                group = rule[1];
-                let negative = self.list("negative checks", rule[2])?;
-                if rule[2] != 0 && self.negative.first(rule[2], negative.len(), self.words)? {
+                group = rule[0];
+                let negative = self.list("negative checks", rule[1])?;
+                if rule[1] != 0 && self.negative.first(rule[1], negative.len(), self.words)? {
                     for check in negative {
                         self.check(*check)?;
                     }
@@ -375,8 +275,18 @@ impl<'t> Checking<'t> {
             let count = (rules.len() / RULE_WORDS) as u32;
             let mut leaf = Once::new("leaves");
             let mut candidates = Once::new("candidates");
-            let own = leaves.get(depth * row..).and_then(|l| l.get(..row));
-            for at in own.unwrap_or_default() {
+            // Of every set the leaves of all layers lie together.
+            let rows = leaves.chunks_exact((row as usize).max(1));
+            let own = rows.flat_map(|r| r.iter().skip(depth * classes).take(classes));
+            for at in own {
+                if at & (ONE | ITSELF) == ONE | ITSELF {
+                    candidate(fields[field::LEAVES] as usize, at & !ITSELF, count)?;
+                    continue;
+                }
+                if at & ONE != 0 {
+                    self.candidates(at & !ONE, count, &mut candidates)?;
+                    continue;
+                }
                 let lists = self.list("leaf", *at)?;
                 if *at != 0 && leaf.first(*at, lists.len(), self.words)? {
                     for list in lists {
@@ -400,8 +310,8 @@ impl<'t> Checking<'t> {
         }
         let mut before = 0;
         for pair in list.chunks_exact(2) {
+            candidate(at as usize, pair[0], rules)?;
             let rank = pair[0] & RANK;
-            below("rank of a candidate", at as usize, rank, rules)?;
             if rank < before {
                 return Err(TableError::Order {
                     what: "a list of candidates",
@@ -472,155 +382,13 @@ impl<'t> Checking<'t> {
             .iter()
             .try_for_each(|set| below("set of a range", at as usize, *set, sets))
     }
-
-    fn automaton(
-        &mut self,
-        walk: u32,
-        at: u32,
-        sets: u32,
-        outcomes: &mut Once,
-    ) -> Result<(), TableError> {
-        let head = self.span("automaton", at, HEAD_WORDS as u64)?;
-        let place = |word: usize| at as usize + word;
-        let class_count = head[CLASS_WORDS];
-        number(
-            "number of byte classes",
-            place(CLASS_WORDS),
-            class_count,
-            256,
-        )?;
-        let classes: &[u8] = bytemuck::cast_slice(&head[..CLASS_WORDS]);
-        for (byte, class) in classes.iter().enumerate() {
-            below(
-                "byte class",
-                place(byte / 4),
-                u32::from(*class),
-                class_count,
-            )?;
-        }
-        let count = head[CLASS_WORDS + 2];
-        number(
-            "number of cells",
-            place(CLASS_WORDS + 2),
-            count,
-            BASE as usize,
-        )?;
-        let whole = self.span("automaton", at, HEAD_WORDS as u64 + 2 * u64::from(count))?;
-        if !self.automata.first(at, whole.len(), self.words)? {
-            let what = "automata";
-            return Err(TableError::Overlap { what });
-        }
-        let slash = classes[usize::from(b'/')];
-        let alone = classes.iter().filter(|c| **c == slash).count() == 1;
-        let mut cells = Cells {
-            at,
-            cells: bytemuck::cast_slice(&whole[HEAD_WORDS..]),
-            class_count,
-            slash_moves_only: Vec::new(),
-        };
-        cells.owners(u32::from(slash), alone)?;
-        for (cell, [owner, value]) in (0u32..).zip(cells.cells) {
-            if *owner == u32::MAX {
-                continue;
-            }
-            let is_outcome = owner & FIRST == 0 && cell - owner - 1 == class_count;
-            if !is_outcome {
-                self.value(&cells, cell, *value)?;
-                continue;
-            }
-            let list = self.list("outcome", *value)?;
-            if list.len() != 3 {
-                return Err(cells.wrong(cell, "an outcome has three sets"));
-            }
-            if outcomes.first(*value, 3, self.words)? {
-                for set in list {
-                    below("set of an outcome", *value as usize, *set, sets)?;
-                }
-            }
-        }
-        self.value(&cells, 0, head[CLASS_WORDS + 1])?;
-        // Where nothing is alive and nothing begins anew, a walk ends.
-        let dead = cells.cells.first().is_some_and(|c| c[1] == WAITS)
-            && cells.cells[1..].iter().all(|c| c[0] != 0);
-        if (walk == Walk::Front as u32 || walk == Walk::Back as u32) && !dead {
-            return Err(cells.wrong(0, "the first state of this walk leads nowhere"));
-        }
-        Ok(())
-    }
-
-    /// A value leads to a state, and its flags are the state's.
-    fn value(&self, cells: &Cells<'_>, cell: u32, value: u32) -> Result<(), TableError> {
-        let base = value & BASE;
-        if !cells.is_state(base) {
-            return Err(cells.wrong(cell, "its value is no state"));
-        }
-        if value & WAITS != 0 && !cells.slash_moves_only[base as usize] {
-            return Err(cells.wrong(cell, "it waits for a '/', but the state has other ways"));
-        }
-        let [owner, outcome] = cells.cells[(base + 1 + cells.class_count) as usize];
-        let passed = match owner == base {
-            true => self.list("outcome", outcome)?.first().copied().unwrap_or(0),
-            false => 0,
-        };
-        match (value & PASSED != 0) == (passed != 0) {
-            true => Ok(()),
-            false => Err(cells.wrong(cell, "its flag contradicts the outcome of its state")),
-        }
-    }
 }
 
-struct Cells<'t> {
-    at: u32,
-    cells: &'t [[u32; 2]],
-    class_count: u32,
-    /// By cell, for states: whether every byte but `/` leaves the state as it is.
-    slash_moves_only: Vec<bool>,
-}
-
-impl Cells<'_> {
-    fn wrong(&self, cell: u32, what: &'static str) -> TableError {
-        TableError::Cell {
-            what,
-            at: self.at,
-            cell,
-        }
-    }
-
-    fn is_state(&self, base: u32) -> bool {
-        let cell = self.cells.get(base as usize);
-        cell.is_some_and(|c| c[0] == base | FIRST)
-    }
-
-    /// Every owner is a state that reaches the cell, and every state's row is inside.
-    fn owners(&mut self, slash: u32, alone: bool) -> Result<(), TableError> {
-        let count = self.cells.len() as u64;
-        self.slash_moves_only = vec![alone; self.cells.len()];
-        for (cell, [owner, value]) in (0u32..).zip(self.cells) {
-            if *owner == u32::MAX {
-                continue;
-            }
-            let base = owner & !FIRST;
-            if !self.is_state(base) || base > cell {
-                return Err(self.wrong(cell, "its owner is no state before it"));
-            }
-            let stays = match cell - base {
-                0 if *owner & FIRST == 0 => false,
-                0 if u64::from(base) + u64::from(self.class_count) + 2 > count => {
-                    return Err(self.wrong(cell, "the row of the state is not inside"));
-                }
-                0 => value & BASE == base,
-                _ if *owner & FIRST != 0 => {
-                    return Err(self.wrong(cell, "a first cell of another state"));
-                }
-                d if d > self.class_count + 1 => {
-                    return Err(self.wrong(cell, "it is too far from its owner"));
-                }
-                d => d == self.class_count + 1 || d - 1 == slash,
-            };
-            self.slash_moves_only[base as usize] &= stays;
-        }
-        Ok(())
-    }
+/// The first word of a candidate.
+fn candidate(at: usize, word: u32, rules: u32) -> Result<(), TableError> {
+    below("rank of a candidate", at, word & RANK, rules)?;
+    let effect = (word & !(RANK | CERTAIN | CONDITIONAL)) >> EFFECT_SHIFT;
+    number("effect of a candidate", at, effect, 4)
 }
 
 fn number(what: &'static str, at: usize, found: u32, most: usize) -> Result<(), TableError> {
