@@ -16,6 +16,7 @@ use support::Host;
 
 struct Written {
     dir: PathBuf,
+    key: String,
     log: Log,
     seq: u64,
 }
@@ -24,8 +25,10 @@ impl Written {
     fn new(host: &Host) -> Written {
         let dir = host.home.join("log");
         let signer = key::generate("agentwall.local/test").unwrap();
+        let key = signer.verifier().to_string();
         let log = Log::open(&dir, signer).unwrap();
-        Written { dir, log, seq: 0 }
+        let seq = 0;
+        Written { dir, key, log, seq }
     }
 
     fn add(&mut self, session: &str, record: Record) {
@@ -114,6 +117,7 @@ fn rules_with_evidence_and_nothing_from_what_a_person_was_asked() {
     };
     log.add("20261121-0302-dddd", Record::Approval(reject));
     let dir = log.dir.to_str().unwrap().to_owned();
+    let key = log.key.clone();
     drop(log);
 
     host.put("policy.yaml", "agentwall: 1\ndefault: deny\n");
@@ -122,6 +126,8 @@ fn rules_with_evidence_and_nothing_from_what_a_person_was_asked() {
         "recommend",
         "--ledger",
         &dir,
+        "--key",
+        &key,
         "--policy",
         "policy.yaml",
     ];
@@ -155,6 +161,8 @@ fn rules_with_evidence_and_nothing_from_what_a_person_was_asked() {
         "recommend",
         "--ledger",
         &dir,
+        "--key",
+        &key,
         "--policy",
         "proposal.yaml",
         "--json",
@@ -169,6 +177,8 @@ fn rules_with_evidence_and_nothing_from_what_a_person_was_asked() {
         "recommend",
         "--ledger",
         &dir,
+        "--key",
+        &key,
         "--whole",
         "--session",
         "bbbb",
@@ -182,6 +192,20 @@ fn rules_with_evidence_and_nothing_from_what_a_person_was_asked() {
     );
     assert_eq!(value["sessions"].as_array().unwrap().len(), 1);
     assert!(!value["rules"][0]["entries"].as_array().unwrap().is_empty());
+
+    // What somebody has written into the log gives no evidence.
+    let bundles = std::fs::read_dir(PathBuf::from(&dir).join("tile/entries/000.p")).unwrap();
+    let bundle = bundles
+        .map(|e| e.unwrap().path())
+        .max_by_key(|p| p.metadata().unwrap().len());
+    let bundle = bundle.unwrap();
+    let found = std::fs::read(&bundle).unwrap();
+    let forged = String::from_utf8_lossy(&found).replace("main.rs", "evil.rs");
+    assert_ne!(forged.as_bytes(), found);
+    std::fs::write(&bundle, forged).unwrap();
+    let said = host.call(&arguments).code(1);
+    assert!(said.err.contains("does not verify"), "{}", said.err);
+    assert!(!said.out.contains("evil.rs"), "{}", said.out);
 }
 
 #[test]
@@ -199,6 +223,7 @@ fn wrong_usage_says_what_to_do() {
     let mut log = Written::new(&host);
     log.start(&host, "20261121-0259-aaaa");
     let dir = log.dir.to_str().unwrap().to_owned();
+    let key = log.key.clone();
     drop(log);
     let arguments = [
         "policy",
@@ -206,6 +231,8 @@ fn wrong_usage_says_what_to_do() {
         "--whole",
         "--ledger",
         &dir,
+        "--key",
+        &key,
         "--session",
         "zzzz",
     ];

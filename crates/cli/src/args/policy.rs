@@ -231,6 +231,9 @@ pub struct RecommendArgs {
     /// The log's folder [default: this user's log]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub ledger: Option<PathBuf>,
+    /// The log's public key, as text or in a file [default: this user's own key]
+    #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<OsString>,
     /// The policy in force [default: what 'agentwall run' would use here]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "whole")]
     pub policy: Option<PathBuf>,

@@ -405,7 +405,10 @@ pub fn what(dir: Option<&Path>, key: Option<&OsStr>) -> Result<(PathBuf, VerifyO
     let key = match key {
         Some(key) => given_key(key)?,
         None if !state.key_path().exists() && !has_log(&own) => {
-            bail!("there is no ledger yet; 'agentwall run -- CMD' begins one")
+            bail!(
+                "there is no ledger yet; 'agentwall run -- CMD' begins one ('run --learn' also for \
+                 'policy recommend')"
+            )
         }
         None => state.verifier()?,
     };

@@ -46,7 +46,11 @@ pub(crate) fn find(dfa: &Dfa, is_leaf: impl Fn(u32) -> bool) -> Vec<Option<Optio
         if found[at as usize].is_some() || is_leaf(at) {
             continue;
         }
-        let run = run(dfa, &links, at);
+        // A leaf leads to the first state without saying what kind of state that is.
+        let run = match at {
+            0 => None,
+            at => run(dfa, &links, at),
+        };
         match &run {
             Some(run) => left.extend([run.to, run.other]),
             None => {

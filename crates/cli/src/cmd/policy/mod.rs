@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod files;
 mod recommend;
+mod recorded;
 mod unique;
 
 mod bundle;

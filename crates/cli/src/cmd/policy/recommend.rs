@@ -1,22 +1,20 @@
 //! `agentwall policy recommend`: from what the ledger recorded to the rules that it needs.
 //!
-//! The ledger is read, each recorded decision is put together again exactly or left out and counted,
+//! The ledger is verified and read, each recorded decision is put together again exactly or left out and counted,
 //! and `agentwall_policy::recommend` does the rest. What a person rejected flags its session. What the
 //! ledger does not hold (plain file actions of a session without `--learn`) is said, not guessed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    os::unix::ffi::OsStringExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
-use agentwall_action::{Action, Effect, ObjectKind, Subject, Verb, escape_text, unescape_bytes};
+use agentwall_action::{Action, Effect, ObjectKind, Subject, Verb, escape_text};
 use agentwall_engine::LEARN_MARK;
 use agentwall_ledger::{
-    Entry, Reader, Record,
-    entry::{NotRecallable, PolicyVariables, Recalled, SessionStart},
+    Entry, Record,
+    entry::{NotRecallable, Recalled, SessionStart},
 };
 use agentwall_policy::{
     Policy, Variables,
@@ -25,12 +23,15 @@ use agentwall_policy::{
         recommend,
     },
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::{
     args::policy::RecommendArgs,
-    cmd::policy::variables,
+    cmd::policy::{
+        recorded::{Verified, means, values},
+        variables,
+    },
     output::{self, UsageError},
     policies, prepare,
     session::Session,
@@ -68,18 +69,12 @@ pub fn main(args: &RecommendArgs) -> Result<ExitCode> {
         false => policies::policy_sources(args.policy.as_deref(), &workspace)?,
     };
     let state = State::locate()?;
-    let dir = args.ledger.clone().unwrap_or_else(|| state.ledger_dir());
-    if !dir.join("checkpoint").exists() {
-        bail!(
-            "there is no ledger in {}; 'agentwall run --learn -- CMD' writes one",
-            shown(&dir)
-        );
-    }
-    let found = read(&dir, &state, args, &workspace)?;
+    let ledger = Verified::open(args.ledger.as_deref(), args.key.as_deref())?;
+    let found = read(&ledger, &state, args, &workspace)?;
     if found.sessions.is_empty() {
         bail!(
             "the ledger {} has no session {}; 'agentwall sessions --all' lists all",
-            shown(&dir),
+            shown(ledger.dir()),
             match args.session.is_empty() {
                 true => format!("in {} (name one with --session)", shown(&workspace)),
                 false => format!("'{}'", escape_text(&args.session.join("', '"))),
@@ -179,24 +174,19 @@ fn remarks(proposal: &Proposal, found: &Found) -> String {
     text
 }
 
-fn read(dir: &Path, state: &State, args: &RecommendArgs, workspace: &Path) -> Result<Found> {
-    let reader = Reader::open(dir).context("cannot read the ledger")?;
+fn read(ledger: &Verified, state: &State, args: &RecommendArgs, workspace: &Path) -> Result<Found> {
     let mut found = Found::default();
     let mut starts: BTreeMap<String, SessionStart> = BTreeMap::new();
     let mut learned: BTreeSet<String> = BTreeSet::new();
     let mut mapping = Mapping::new(state);
-    for index in 0..reader.size() {
-        let bytes = reader.entry(index).with_context(|| {
-            format!("cannot read entry {index} of the ledger; 'agentwall ledger verify' tells more")
-        })?;
-        let entry = Entry::from_bytes(&bytes)
-            .with_context(|| format!("cannot read entry {index} of the ledger"))?;
+    for entry in ledger.entries() {
+        let (index, entry) = entry?;
         match &entry.record {
             Record::SessionStart(start) if is_meant(args, &entry.session, start, workspace) => {
                 found.sessions.insert(
                     entry.session.clone(),
                     ObservedSession {
-                        variables: values(start.variables.as_ref()),
+                        variables: variables_of(start),
                         flagged: None,
                     },
                 );
@@ -330,26 +320,14 @@ impl<'a> Mapping<'a> {
 /// Whether a session is one of those asked for; without any, of this workspace.
 fn is_meant(args: &RecommendArgs, id: &str, start: &SessionStart, workspace: &Path) -> bool {
     if args.session.is_empty() {
-        let values = values(start.variables.as_ref());
-        return values.workspace.as_deref() == Some(workspace);
+        return variables_of(start).workspace.as_deref() == Some(workspace);
     }
-    let means = |text: &String| {
-        !text.is_empty()
-            && (id.starts_with(text.as_str())
-                || id.rsplit('-').next() == Some(text)
-                || start.name == *text)
-    };
-    args.session.iter().any(means)
+    let mut named = args.session.iter();
+    named.any(|text| means(text, id, Some(&start.name)))
 }
 
-fn values(told: Option<&PolicyVariables>) -> Variables {
-    let path = |text: &Option<String>| -> Option<PathBuf> {
-        Some(OsString::from_vec(unescape_bytes(text.as_deref()?)?).into())
-    };
-    told.map_or_else(Variables::default, |v| Variables {
-        workspace: path(&v.workspace),
-        home: path(&v.home),
-        tmp: path(&v.tmp),
-        state: path(&v.state),
-    })
+/// The values of a session's variables; none where they were not recorded whole.
+fn variables_of(start: &SessionStart) -> Variables {
+    let told = start.variables.as_ref();
+    told.and_then(values).unwrap_or_default()
 }

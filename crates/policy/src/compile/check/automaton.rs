@@ -91,6 +91,10 @@ impl Checking<'_> {
             return Err(cells.wrong(0, "the start is no state"));
         }
         self.value(&cells, 0, start, sets)?;
+        // A leaf leads there.
+        if !cells.is_state(0, 0) {
+            return Err(cells.wrong(0, "the first state has a run, or is none"));
+        }
         // Where nothing is alive and nothing begins anew, a walk ends.
         let dead = cells.cells.first().is_some_and(|c| c[1] == WAITS)
             && cells.cells[1..].iter().all(|c| c[0] != 0);

@@ -13,33 +13,28 @@ mod tally;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    path::PathBuf,
     process::ExitCode,
     rc::Rc,
 };
 
-use agentwall_action::{Action, unescape_bytes};
+use agentwall_action::Action;
 use agentwall_ledger::{
-    Entry, Reader, Record,
-    entry::{NotRecallable, PolicyVariables, SessionStart},
-    verify,
+    Entry, Record,
+    entry::{NotRecallable, SessionStart},
 };
 use agentwall_policy::{Policy, Source, Variables};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::Result;
 
 use crate::{
     answer,
     args::policy::ReplayArgs,
-    cmd::{
-        ledger,
-        policy::{
-            replay::tally::{Answer, Tally, Unknown, Verdict},
-            variables,
-        },
+    cmd::policy::{
+        recorded::{Verified, means, values},
+        replay::tally::{Answer, Tally, Unknown, Verdict},
+        variables,
     },
     output::{self, UsageError, tame},
     policies, prepare,
-    state::shown,
 };
 
 /// Runs the command.
@@ -48,19 +43,10 @@ pub fn main(args: &ReplayArgs) -> Result<ExitCode> {
     let chosen = policies::choose(Some(&args.policy), &args.trust, &workspace)?;
     // What is wrong with the policy itself is told before the ledger is read.
     policies::load(&chosen.sources, &variables(None)?)?;
-    let (dir, options) = ledger::what(args.ledger.as_deref(), args.key.as_deref())?;
-    let refused = || format!("the ledger {} does not verify", shown(&dir));
-    let report = verify(&dir, &options)
-        .map_err(|e| anyhow!("{}", tame(&e.to_string())))
-        .with_context(refused)?;
-    let reader = Reader::open_signed(&dir, &options.key).with_context(refused)?;
-    if reader.size() < report.size || reader.root_at(report.size)? != report.root {
-        bail!("{}: it was exchanged while it was read", refused());
-    }
+    let ledger = Verified::open(args.ledger.as_deref(), args.key.as_deref())?;
     let mut replay = Replay::new(chosen.sources, &args.session);
-    for index in 0..report.size {
-        let bytes = reader.entry(index).with_context(refused)?;
-        let entry = Entry::from_bytes(&bytes).with_context(refused)?;
+    for entry in ledger.entries() {
+        let (index, entry) = entry?;
         if let Some(verdict) = replay.take(index, &entry)
             && args.each
         {
@@ -249,33 +235,6 @@ impl Replay {
         self.tally.open_sessions = selected().filter(|s| !s.ended).count();
         Ok(self.tally)
     }
-}
-
-/// Whether a person's text means a session, as for 'ledger show'.
-fn means(text: &str, id: &str, name: Option<&str>) -> bool {
-    !text.is_empty()
-        && (id.starts_with(text) || id.rsplit('-').next() == Some(text) || name == Some(text))
-}
-
-/// The recorded variables as paths; `None` if one of them is not what was written.
-fn values(texts: &PolicyVariables) -> Option<Variables> {
-    let path = |text: &Option<String>| -> Option<Option<PathBuf>> {
-        use std::os::unix::ffi::OsStringExt as _;
-        let Some(text) = text else {
-            return Some(None);
-        };
-        if agentwall_ledger::entry::clip::is_cut(text) {
-            return None;
-        }
-        let bytes = unescape_bytes(text)?;
-        Some(Some(std::ffi::OsString::from_vec(bytes).into()))
-    };
-    Some(Variables {
-        workspace: path(&texts.workspace)?,
-        home: path(&texts.home)?,
-        tmp: path(&texts.tmp)?,
-        state: path(&texts.state)?,
-    })
 }
 
 fn new_answer(policy: &Policy, action: &Action) -> Answer {

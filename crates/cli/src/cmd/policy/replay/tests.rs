@@ -1,9 +1,12 @@
+use std::path::PathBuf;
+
 use agentwall_action::{
     Effect, Endpoint, ObjectKind, PathResource, Protocol, Resource, Session as SessionFacts,
     Subject, Verb,
 };
 use agentwall_ledger::entry::{
-    Changes, Commit, Connect, DecisionRecord, Exec, Gap, Other, PolicyAnswer, SessionEnd,
+    Changes, Commit, Connect, DecisionRecord, Exec, Gap, Other, PolicyAnswer, PolicyVariables,
+    SessionEnd,
 };
 use agentwall_policy::Layer;
 
