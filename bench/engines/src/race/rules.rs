@@ -151,12 +151,12 @@ impl Rules {
         for i in 0..self.count {
             let effect = if Self::denies(i) { "deny" } else { "allow" };
             let (resource, when) = match self.mix.kind(i) {
-                Kind::Prefix => (format!("/srv/app{i}/**"), ""),
-                Kind::Suffix => (format!("**/*.ext{i}"), ""),
-                Kind::Floating => (format!("**/secret{i}/*.pem"), ""),
-                Kind::Both => (format!("/srv/app{i}/**/*.tmp"), ""),
-                Kind::Set => (format!("/data/set{i}/{{x,y}}/z"), ""),
-                Kind::Overlap => (format!("/srv/{{all,app{i}}}/**"), ""),
+                Kind::Prefix => (format!("/srv/app{i:04}/**"), ""),
+                Kind::Suffix => (format!("**/*.ext{i:04}"), ""),
+                Kind::Floating => (format!("**/secret{i:04}/*.pem"), ""),
+                Kind::Both => (format!("/srv/app{i:04}/**/*.tmp"), ""),
+                Kind::Set => (format!("/data/set{i:04}/{{x,y}}/z"), ""),
+                Kind::Overlap => (format!("/srv/{{all,app{i:04}}}/**"), ""),
                 Kind::Name => (format!("tcp://{}:443", host(i)), ""),
                 Kind::Wildcard => (format!("tcp://*.{}:443", zone(i)), ""),
                 Kind::Network => (format!("cidr:{}", network(i)), ""),
@@ -176,17 +176,19 @@ impl Rules {
     pub fn cedar(&self, i: usize) -> String {
         let effect = if Self::denies(i) { "forbid" } else { "permit" };
         let when = match self.mix.kind(i) {
-            Kind::Prefix => format!("context.path like \"/srv/app{i}/*\""),
-            Kind::Suffix => format!("context.path like \"*.ext{i}\""),
+            Kind::Prefix => format!("context.path like \"/srv/app{i:04}/*\""),
+            Kind::Suffix => format!("context.path like \"*.ext{i:04}\""),
             Kind::Floating => {
-                format!("context.dir like \"*/secret{i}\" && context.name like \"*.pem\"")
+                format!("context.dir like \"*/secret{i:04}\" && context.name like \"*.pem\"")
             }
-            Kind::Both => format!("context.path like \"/srv/app{i}/*.tmp\""),
+            Kind::Both => format!("context.path like \"/srv/app{i:04}/*.tmp\""),
             Kind::Set => format!(
-                "context.path == \"/data/set{i}/x/z\" || context.path == \"/data/set{i}/y/z\""
+                "context.path == \"/data/set{i:04}/x/z\" || context.path == \"/data/set{i:04}/y/z\""
             ),
             Kind::Overlap => {
-                format!("context.path like \"/srv/app{i}/*\" || context.path like \"/srv/all/*\"")
+                format!(
+                    "context.path like \"/srv/app{i:04}/*\" || context.path like \"/srv/all/*\""
+                )
             }
             Kind::Name => format!(
                 "context has host && context.host == \"{}\" && context.port == 443",
@@ -227,20 +229,22 @@ impl Rules {
             }
             let head = if Self::denies(i) { "forbid" } else { "permit" };
             let body = match self.mix.kind(i) {
-                Kind::Prefix => format!("startswith(input.path, \"/srv/app{i}/\")"),
-                Kind::Suffix => format!("endswith(input.path, \".ext{i}\")"),
+                Kind::Prefix => format!("startswith(input.path, \"/srv/app{i:04}/\")"),
+                Kind::Suffix => format!("endswith(input.path, \".ext{i:04}\")"),
                 Kind::Floating => {
-                    format!("endswith(input.dir, \"/secret{i}\"); endswith(input.name, \".pem\")")
+                    format!(
+                        "endswith(input.dir, \"/secret{i:04}\"); endswith(input.name, \".pem\")"
+                    )
                 }
                 Kind::Both => format!(
-                    "startswith(input.path, \"/srv/app{i}/\"); endswith(input.path, \".tmp\")"
+                    "startswith(input.path, \"/srv/app{i:04}/\"); endswith(input.path, \".tmp\")"
                 ),
                 Kind::Set => {
-                    format!("input.path in {{\"/data/set{i}/x/z\", \"/data/set{i}/y/z\"}}")
+                    format!("input.path in {{\"/data/set{i:04}/x/z\", \"/data/set{i:04}/y/z\"}}")
                 }
                 Kind::Overlap => {
                     format!(
-                        "strings.any_prefix_match(input.path, [\"/srv/app{i}/\", \"/srv/all/\"])"
+                        "strings.any_prefix_match(input.path, [\"/srv/app{i:04}/\", \"/srv/all/\"])"
                     )
                 }
                 Kind::Name => format!("input.host == \"{}\"; input.port == 443", host(i)),
@@ -292,14 +296,14 @@ impl Rules {
         // Where every rule matches, one that denies decides.
         let all = self.mix == Mix::Overlap && random.below(2) == 0;
         let text = match self.mix.kind(i) {
-            Kind::Prefix => format!("/srv/app{i}{x}{}/main.rs", fill(random, 38)),
-            Kind::Suffix => format!("/home/u{}/notes.ext{i}{x}", fill(random, 34)),
-            Kind::Floating => format!("/home/u{}/secret{i}{x}/key.pem", fill(random, 30)),
-            Kind::Both => format!("/srv/app{i}{}/file.tmp{x}", fill(random, 36)),
+            Kind::Prefix => format!("/srv/app{i:04}{x}{}/main.rs", fill(random, 38)),
+            Kind::Suffix => format!("/home/u{}/notes.ext{i:04}{x}", fill(random, 34)),
+            Kind::Floating => format!("/home/u{}/secret{i:04}{x}/key.pem", fill(random, 30)),
+            Kind::Both => format!("/srv/app{i:04}{}/file.tmp{x}", fill(random, 36)),
             // As long as it gets: a set of literals has no room.
-            Kind::Set => format!("/data/set{i}/{}/z{x}", ["x", "y"][random.below(2)]),
+            Kind::Set => format!("/data/set{i:04}/{}/z{x}", ["x", "y"][random.below(2)]),
             Kind::Overlap if !miss && all => format!("/srv/all{}/main.rs", fill(random, 38)),
-            Kind::Overlap => format!("/srv/app{i}{x}{}/main.rs", fill(random, 38)),
+            Kind::Overlap => format!("/srv/app{i:04}{x}{}/main.rs", fill(random, 38)),
             Kind::Name => format!("{x}{}", host(i)),
             Kind::Wildcard if miss => format!("node.rack.{}", zone(i)),
             Kind::Wildcard => format!("node{}.{}", random.below(100), zone(i)),
@@ -379,15 +383,15 @@ pub fn facts() -> Facts {
 }
 
 fn host(i: usize) -> String {
-    format!("api{i}.eu-central-1.compute.internal-services.example.com")
+    format!("api{i:04}.eu-central-1.compute.internal-services.example.com")
 }
 
 fn zone(i: usize) -> String {
-    format!("team{i}.eu-central.example.org")
+    format!("team{i:04}.eu-central.example.org")
 }
 
 fn tool(i: usize) -> String {
-    format!("mcp:warehouse-inventory-service:update_stock_level_{i}")
+    format!("mcp:warehouse-inventory-service:update_stock_level_{i:04}")
 }
 
 fn bytes(i: usize) -> [u8; 4] {
