@@ -21,12 +21,19 @@ class Probe:
         self.ask("ready")
 
     def ask(self, request):
+        self.tell(request)
+        return self.hear(request)
+
+    def tell(self, request):
+        """The first half of `ask`; `hear` is the other."""
         try:
             self.process.stdin.write(request + "\n")
             self.process.stdin.flush()
-            answer = self.process.stdout.readline().strip()
         except BrokenPipeError:
-            answer = ""
+            pass  # It is heard.
+
+    def hear(self, request):
+        answer = self.process.stdout.readline().strip()
         if not answer.isdigit():
             if answer.startswith("error "):
                 number = int(answer.split()[1])

@@ -8,6 +8,9 @@
  *   spawn N        N times posix_spawn of /bin/true and wait
  *   wake N         N round trips of a byte over two pipes with a child: what two wake-ups cost here
  *   recv ADDR PORT BYTES   connect and read BYTES
+ *   until PATH E   open PATH again and again until that ends with errno E (0: it is open); answers the
+ *                  moment of CLOCK_MONOTONIC at which it had. It must not do so at first, or longer than
+ *                  ten seconds not.
  *   sh COMMAND     run a shell command; its status must be 0
  *   ready          answers 0
  * With the argument `serve BYTES` it listens on a loopback port, prints it, and sends BYTES of zeros
@@ -44,6 +47,18 @@ static int opens(const char *path, long n, int flags) {
         if (flags == O_RDONLY && read(fd, text, sizeof text) < 0) return errno;
         close(fd);
     }
+    return 0;
+}
+
+static int until(const char *path, int wanted, long long *moment) {
+    const struct timespec pause = {.tv_nsec = 50000};
+    long long start = now();
+    if (opens(path, 1, O_RDONLY) == wanted) return EALREADY;
+    while (opens(path, 1, O_RDONLY) != wanted) {
+        if (now() - start > 10000000000LL) return ETIMEDOUT;
+        nanosleep(&pause, NULL);
+    }
+    *moment = now();
     return 0;
 }
 
@@ -137,7 +152,7 @@ int main(int argc, char **argv) {
     int port;
     while (getline(&line, &room, stdin) > 0) {
         int e = 0;
-        long long start = now();
+        long long start = now(), moment = 0;
         line[strcspn(line, "\n")] = 0;
         if (sscanf(line, "open %4095s %ld", word, &n) == 2) e = opens(word, n, O_RDONLY);
         else if (sscanf(line, "write %4095s %ld", word, &n) == 2) e = opens(word, n, O_WRONLY);
@@ -146,11 +161,13 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "wake %ld", &n) == 1) e = wakes(n);
         else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)
             e = receive(host, port, bytes);
+        else if (sscanf(line, "until %4095s %d", word, &port) == 2)
+            e = until(word, port, &moment);
         else if (strncmp(line, "sh ", 3) == 0) e = system(line + 3) == 0 ? 0 : ECANCELED;
         else if (strcmp(line, "ready") == 0) start = now();
         else e = EINVAL;
         if (e) printf("error %d\n", e);
-        else printf("%lld\n", now() - start);
+        else printf("%lld\n", moment ? moment : now() - start);
         fflush(stdout);
     }
     return 0;

@@ -5,6 +5,7 @@
 //! its own in a mount namespace of its own (as root), so that it may fill disks, mount read-only
 //! trees and close its own descriptors beside the others.
 
+mod apply;
 mod disk;
 mod host;
 mod killed;
@@ -54,6 +55,7 @@ fn cases() -> Vec<Fault> {
     all.extend(shown::cases());
     all.extend(ledger::cases());
     all.extend(start::cases());
+    all.extend(apply::cases());
     all
 }
 

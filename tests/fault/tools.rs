@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +24,17 @@ pub struct Running {
 impl Running {
     /// Starts one and waits until its agent has said `word`.
     pub fn start(w: &World, name: &str, script: &str, word: &str) -> Result<Running, String> {
+        Running::fed(w, name, script, word, Stdio::null())
+    }
+
+    /// The same, with something on its standard input.
+    pub fn fed(
+        w: &World,
+        name: &str,
+        script: &str,
+        word: &str,
+        input: Stdio,
+    ) -> Result<Running, String> {
         let file = |kind: &str| {
             let path = w.path("run").join(format!("{name}.{kind}"));
             let file = fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -31,6 +42,7 @@ impl Running {
         };
         let ((out, out_file), (err, err_file)) = (file("out")?, file("err")?);
         let child = wall(w, session_args(w, script))
+            .stdin(input)
             .stdout(out_file)
             .stderr(err_file)
             .spawn()

@@ -1,5 +1,5 @@
-//! The approval channel: how `pending`, `approve` and `reject` in another terminal talk to the
-//! supervisor of a running session.
+//! The approval channel: how `pending`, `approve`, `reject` and `policy apply` in another terminal talk
+//! to the supervisor of a running session.
 //!
 //! A Unix socket in the session's private folder, one JSON object a line in each direction, one
 //! answer per request. The folder is out of the agent's sight and belongs to the user alone, so who
@@ -53,6 +53,20 @@ pub enum Request {
         /// For the agent to read.
         reason: Option<String>,
     },
+    /// Put a policy in force.
+    Apply {
+        /// The policy; the session's own, read again, when it is left out.
+        policy: Option<PolicyText>,
+    },
+}
+
+/// A policy file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Its absolute path, or what else it is called.
+    pub name: String,
+    /// Its content.
+    pub text: String,
 }
 
 /// What the supervisor answers.
@@ -66,6 +80,10 @@ pub enum Response {
         /// What was done, for a person.
         text: String,
     },
+    /// The policy is in force, as it was before if the digests are equal.
+    Applied(Applied),
+    /// The policy was not put in force: what the session's wall cannot enforce of it.
+    Differs(Vec<String>),
     /// It was not done.
     Error {
         /// Why, and the next step.
@@ -98,6 +116,31 @@ pub struct PendingAsk {
     pub digest: String,
 }
 
+/// A change of policy. The times are microseconds since the request had come, each at the end of a
+/// step; 0 where nothing was to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// The session.
+    pub session: String,
+    /// The digest of the policy before.
+    pub old: String,
+    /// The digest of the policy now.
+    pub new: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// The files it was read from.
+    pub sources: Vec<String>,
+    /// Loaded, planned, and compared with what stands.
+    pub planned_us: u64,
+    /// Prepared by the broker.
+    pub prepared_us: u64,
+    /// Durably in the ledger, and in the session's record.
+    pub recorded_us: u64,
+    /// In force: the broker has said so.
+    pub acknowledged_us: u64,
+}
+
 /// The session's socket, to be listened on by its supervisor. A left-over socket is replaced: the
 /// caller holds the session's lock.
 pub fn listen(session: &Session) -> Result<UnixListener> {
@@ -114,6 +157,11 @@ pub fn listen(session: &Session) -> Result<UnixListener> {
 
 /// Asks the supervisor of a session.
 pub fn call(session: &Session, request: &Request) -> Result<Response> {
+    call_within(session, request, PATIENCE)
+}
+
+/// The same, with another limit for how long the answer may take.
+pub fn call_within(session: &Session, request: &Request, patience: Duration) -> Result<Response> {
     let gone = || {
         format!(
             "session {} does not answer; it may just have ended ('agentwall sessions' tells)",
@@ -122,7 +170,7 @@ pub fn call(session: &Session, request: &Request) -> Result<Response> {
     };
     let (_dir, short) = short_path(session)?;
     let mut stream = UnixStream::connect(&short).with_context(gone)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let written = write_line(&mut stream, request);
     // A supervisor that turns peers away says so without reading what they ask.

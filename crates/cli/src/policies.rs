@@ -26,6 +26,32 @@ pub const ORGANISATION: &str = "/etc/agentwall/policy.yaml";
 /// The name of a repository's own policy.
 pub const REPOSITORY: &str = "agentwall.yaml";
 
+/// Where a run's policy is, so that it can be read again while the run goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The user's layer of a named template (`agentwall claude`).
+    pub user: Option<PathBuf>,
+    /// This file or bundle alone (`--policy`).
+    pub policy: Option<PathBuf>,
+    /// The keys of `--trust`.
+    pub trust: Vec<OsString>,
+}
+
+impl Origin {
+    /// The policy as it is now.
+    pub fn choose(&self, workspace: &Path) -> Result<Chosen> {
+        match &self.user {
+            Some(file) => choose_with_user(file, workspace),
+            None => choose(self.policy.as_deref(), &self.trust, workspace),
+        }
+    }
+
+    /// The content of a file or bundle in its place, under the same keys.
+    pub fn take(&self, file: &Path, text: Vec<u8>) -> Result<Chosen> {
+        taken(file, text, Layer::User, &Trust::of_host(&self.trust)?)
+    }
+}
+
 /// A policy that was chosen, and where it came from.
 #[derive(Debug, Clone, Default)]
 pub struct Chosen {
@@ -112,7 +138,11 @@ fn either(yaml: &Path) -> Result<Option<PathBuf>> {
 
 /// Reads a policy file or a bundle.
 fn read(path: &Path, layer: Layer, trust: &Trust) -> Result<Chosen> {
-    let text = read_bytes(path)?;
+    taken(path, read_bytes(path)?, layer, trust)
+}
+
+/// What was read, if it may be used.
+fn taken(path: &Path, text: Vec<u8>, layer: Layer, trust: &Trust) -> Result<Chosen> {
     let files = vec![path.to_owned()];
     if is_bundle(&text) {
         let name = name_of(path)?;
@@ -175,7 +205,7 @@ pub fn read_source(path: &Path, layer: Layer) -> Result<Source> {
 }
 
 /// The name of a source: its path. By this name the file is kept out of the agent's reach.
-fn name_of(path: &Path) -> Result<String> {
+pub fn name_of(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         anyhow!(
             "cannot use the policy {}: its path is not UTF-8, and what cannot be named exactly \

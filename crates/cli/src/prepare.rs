@@ -11,9 +11,8 @@ use std::{
 
 use agentwall_action::{Effect, Endpoint, Facts, Protocol, Resource, Subject, Verb};
 use agentwall_bundle::Opened;
-use agentwall_egress::HostLoopback;
 use agentwall_engine::Engine;
-use agentwall_policy::{Enforcement, LoopbackPorts, Policy, Source, Variables};
+use agentwall_policy::{Enforcement, Policy, Source, Variables};
 use agentwall_wall::{
     Canaries, TRAIL_PATH,
     enforcement::has_face,
@@ -41,13 +40,56 @@ pub struct Prepared {
     pub variables: Variables,
     /// Trees whose copies cannot lie in the session's own folder, and where they lie instead.
     pub layers_outside: Vec<(PathBuf, PathBuf)>,
+    /// What the names of the policy led to.
+    pub real: RealPaths,
+    /// What the view was planned with beside the policy.
+    pub ground: Ground,
 }
+
+impl Prepared {
+    /// The view of another policy, planned with what this one was planned with.
+    pub fn plan(&self, policy: &Policy) -> Result<FileView> {
+        self.ground
+            .plan(policy, self.engine.subject(), self.engine.facts())
+    }
+}
+
+/// What a plan is made of that no policy says.
+pub struct Ground {
+    /// Hidden under any policy.
+    protected: Vec<PathBuf>,
+    /// The host's mount points when the session began.
+    mounts: Vec<PathBuf>,
+    learning: bool,
+}
+
+impl Ground {
+    fn plan(&self, policy: &Policy, subject: &Subject, facts: &Facts) -> Result<FileView> {
+        Ok(plan::plan(&PlanInput {
+            policy,
+            subject,
+            facts,
+            protected: &self.protected,
+            replaced: REPLACED,
+            mounts: &self.mounts,
+            learning: self.learning,
+        })?)
+    }
+}
+
+/// Each path that a policy names and that exists, with its canonical path.
+pub type RealPaths = Vec<(PathBuf, PathBuf)>;
 
 /// Patterns in the form the wall needs: they name objects, whichever way the host spells them.
 pub fn on_this_host(policy: Policy) -> Policy {
+    with_real_paths(policy).0
+}
+
+/// The same, with what was looked up for it.
+pub fn with_real_paths(policy: Policy) -> (Policy, RealPaths) {
     // The same places stand in many rules.
     let known: RefCell<HashMap<PathBuf, Option<PathBuf>>> = RefCell::default();
-    policy.with_real_paths(&|path: &Path| {
+    let policy = policy.with_real_paths(&|path: &Path| {
         if let Some(real) = known.borrow().get(path) {
             return real.clone();
         }
@@ -59,7 +101,14 @@ pub fn on_this_host(policy: Policy) -> Policy {
         };
         known.borrow_mut().insert(path.to_owned(), real.clone());
         real
-    })
+    });
+    let known = known.into_inner().into_iter();
+    (
+        policy,
+        known
+            .filter_map(|(path, real)| Some((path, real?)))
+            .collect(),
+    )
 }
 
 /// Loads the policy and plans the wall, if this version can keep what the policy asks for.
@@ -98,7 +147,8 @@ pub fn planned(
         bundles,
     } = chosen;
     let variables = policies::variables(Some(state), workspace)?;
-    let policy = Arc::new(on_this_host(policies::load(&sources, &variables)?));
+    let (policy, real) = with_real_paths(policies::load(&sources, &variables)?);
+    let policy = Arc::new(policy);
     let mut facts = Facts::default();
     session.clone_into(&mut facts.session.id);
     name.clone_into(&mut facts.session.name);
@@ -113,18 +163,12 @@ pub fn planned(
     protected.extend(places.iter().filter_map(|p| p.canonicalize().ok()));
     let mounts = plan::host_mounts().context("cannot read the mount table")?;
     check(&policy)?;
-    let plan = |protected: &[PathBuf]| {
-        plan::plan(&PlanInput {
-            policy: &policy,
-            subject: &subject,
-            facts: &facts,
-            protected,
-            replaced: REPLACED,
-            mounts: &mounts,
-            learning,
-        })
+    let mut ground = Ground {
+        protected,
+        mounts,
+        learning,
     };
-    let mut view = plan(&protected)?;
+    let mut view = ground.plan(&policy, &subject, &facts)?;
     // A policy file that the agent could change would be the next session's policy.
     let exposed: Vec<PathBuf> = files
         .iter()
@@ -135,21 +179,21 @@ pub fn planned(
         })
         .collect();
     if !exposed.is_empty() {
-        protected.extend(exposed);
-        view = plan(&protected)?;
+        ground.protected.extend(exposed);
+        view = ground.plan(&policy, &subject, &facts)?;
     }
     let mut layers_outside = Vec::new();
     for root in isolated_around(&view, state.root()) {
         layers_outside.push((root.clone(), outside_folder(&root, &places, uid)?));
     }
-    let known = protected.len();
+    let known = ground.protected.len();
     for (_, folder) in &layers_outside {
-        if !protected.contains(folder) {
-            protected.push(folder.clone());
+        if !ground.protected.contains(folder) {
+            ground.protected.push(folder.clone());
         }
     }
-    if protected.len() > known {
-        view = plan(&protected)?;
+    if ground.protected.len() > known {
+        view = ground.plan(&policy, &subject, &facts)?;
     }
     let engine = Engine::new(policy, subject, facts);
     let engine = Arc::new(if learning { engine.learning() } else { engine });
@@ -160,6 +204,8 @@ pub fn planned(
         bundles,
         variables,
         layers_outside,
+        real,
+        ground,
     })
 }
 
@@ -255,21 +301,6 @@ pub fn without_effect(policy: &Policy) -> Vec<String> {
         missing.push("budgets on actions of the wall".to_owned());
     }
     missing
-}
-
-/// Whether a rule forbids tracing even inside the agent's own process tree.
-pub fn denies_tracing(engine: &Engine) -> bool {
-    let action = engine.action(Verb::ProcessTrace, Resource::path("/proc"));
-    let decision = engine.decide(&action);
-    decision.effect == Effect::Deny && decision.rule.is_some()
-}
-
-/// The policy's host loopback ports in the form the capture takes.
-pub fn host_loopback(ports: &LoopbackPorts) -> HostLoopback {
-    match ports {
-        LoopbackPorts::All => HostLoopback::all(),
-        LoopbackPorts::Ports(ranges) => HostLoopback::ports(ranges.iter().cloned()),
-    }
 }
 
 /// How many hidden paths the canaries try.

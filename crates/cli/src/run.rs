@@ -9,10 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use agentwall_action::{Effect, Resource, Verb, escape_bytes};
+use agentwall_action::escape_bytes;
 use agentwall_cow::{Layer, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
-use agentwall_engine::Engine;
 use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
 use agentwall_wall::{LayerPaths, Spec, Wall, create_layers, launch, wire::ToBroker};
 use anyhow::{Context as _, Result, bail};
@@ -22,8 +21,9 @@ use crate::{
     bundles, changes,
     cmd::{commit, discard},
     control,
+    fixed::{self, Fixed},
     output::{WALL_FAILED, note},
-    policies,
+    policies::{self, Origin},
     prepare::{self, Prepared},
     review,
     session::{NewSession, Session},
@@ -41,10 +41,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     }
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let workspace = policies::workspace(args.workspace.as_deref())?;
-    let chosen = match &args.user_policy {
-        Some(file) => policies::choose_with_user(file, &workspace)?,
-        None => policies::choose(args.policy.as_deref(), &args.trust, &workspace)?,
+    let origin = Origin {
+        user: args.user_policy.clone(),
+        policy: args.policy.clone(),
+        trust: args.trust.clone(),
     };
+    let chosen = origin.choose(&workspace)?;
     let state = State::open()?;
     let name = args.name.clone().unwrap_or_else(|| {
         let program = args.command.first().and_then(|c| Path::new(c).file_name());
@@ -72,7 +74,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
             Ok(prepared)
         });
     let ending = match prepared {
-        Ok(prepared) => conduct(&args, &state, &mut session, prepared, here),
+        Ok(prepared) => conduct(&args, &state, &mut session, prepared, origin, here),
         Err(e) => Err(Failure {
             error: e,
             started: false,
@@ -110,6 +112,7 @@ fn conduct(
     state: &State,
     session: &mut Session,
     prepared: Prepared,
+    origin: Origin,
     here: PathBuf,
 ) -> Result<Ending, Failure> {
     let held = session.hold_lock()?;
@@ -147,6 +150,9 @@ fn conduct(
     let gate = Arc::new(SupervisorGate(Arc::downgrade(&supervisor)));
     let egress = Egress::start(listeners, gate, EgressConfig::default())?;
     let _ = supervisor.egress.set(egress);
+    supervisor
+        .revisions
+        .begin(prepared, origin, session.clone());
     serve_control(Arc::clone(&supervisor), control::listen(session)?);
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
@@ -162,6 +168,9 @@ fn conduct(
     relay.finish();
     // The mounts are gone when the broker is; only then may the layers be read.
     let _ = socket.shutdown(std::net::Shutdown::Both);
+    // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
+    // any more, so this does not either.
+    supervisor.revisions.end(session);
     let gone = std::thread::spawn(move || wait_for(broker));
     let _ = std::fs::remove_file(session.socket_path());
     let started = |error: anyhow::Error| Failure {
@@ -239,16 +248,17 @@ fn stand(
         Ok(here) if here.starts_with(workspace) => here,
         _ => workspace.clone(),
     };
+    let fixed = Fixed::of(engine);
     let spec = Spec {
         canaries: prepare::canaries(engine, view),
-        host_loopback: prepare::host_loopback(&engine.policy().host_loopback()),
-        no_trace: prepare::denies_tracing(engine),
+        host_loopback: fixed::host_loopback(&fixed.loopback),
+        no_trace: fixed.no_trace,
         guard: policies::guard(&prepared.variables),
         engine: Arc::clone(engine),
         view: view.clone(),
         layers: paths.clone(),
         stage,
-        devices: devices(engine),
+        devices: fixed.devices,
         binary,
         command: args.command.clone(),
         environment: environment(session.id()),
@@ -334,31 +344,6 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
     variables.push(("PATH".into(), path));
     variables.push(("AGENTWALL_SESSION".into(), session.into()));
     variables
-}
-
-/// Host devices that the policy lets the agent open by a literal name.
-fn devices(engine: &Engine) -> Vec<PathBuf> {
-    let anchors = engine.policy().anchors();
-    anchors
-        .into_iter()
-        .filter(|p| p.starts_with("/dev") && is_device(p))
-        .filter(|p| {
-            let action = engine.action(Verb::DeviceOpen, Resource::path(p));
-            engine.decide(&action).effect == Effect::Allow
-        })
-        .collect()
-}
-
-/// A device node that the wall does not make itself.
-fn is_device(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    const OWN: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
-    let own = path.parent() == Some(Path::new("/dev"))
-        && path
-            .file_name()
-            .is_some_and(|n| OWN.iter().any(|o| n == *o));
-    let node = std::fs::symlink_metadata(path).map(|m| m.file_type());
-    !own && node.is_ok_and(|t| t.is_char_device() || t.is_block_device())
 }
 
 /// Review, commit, keep or discard.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! sessions/<id>/session.json   the record, replaced atomically
-//!               policy.yaml    the policy, further sources as policy-2.yaml, …
+//!               policy.yaml    the policy; further sources, and those that were applied while it
+//!                              ran, as policy-2.yaml, …
 //!               layers/        upper and work directories
 //!               control.sock   the approval channel, while it runs
 //!               lock           held (flock) by the supervisor, while it runs
@@ -95,7 +96,8 @@ pub struct SessionRecord {
     pub workspace: PathBuf,
     /// The command; bytes outside UTF-8 are escaped.
     pub command: Vec<String>,
-    /// Where the policy came from, for a person.
+    /// Where the policy came from, for a person. Like the next three it is about the newest policy:
+    /// a running session's may change ('agentwall policy apply').
     pub policy_source: String,
     /// SHA-256 of the effective policy, lower-case hex.
     pub policy_digest: String,
@@ -399,7 +401,8 @@ impl Session {
     }
 
     /// Copies the policy's sources into the session's folder and notes them in the record, which
-    /// is not saved by this.
+    /// is not saved by this. Copies that are there stay: until the record is saved, and for whoever
+    /// has just read it, they are the session's policy.
     pub fn keep_policy(
         &mut self,
         sources: &[Source],
@@ -407,11 +410,13 @@ impl Session {
         policy: &Policy,
     ) -> Result<()> {
         self.record.policies.clear();
-        for (n, source) in (1..).zip(sources) {
-            let file = match n {
-                1 => "policy.yaml".to_owned(),
-                n => format!("policy-{n}.yaml"),
-            };
+        let mut names = (1..).map(|n| match n {
+            1 => "policy.yaml".to_owned(),
+            n => format!("policy-{n}.yaml"),
+        });
+        for source in sources {
+            let free = names.find(|name| !self.dir.join(name).exists());
+            let file = free.context("no name is free for a copy of the policy")?;
             let path = self.dir.join(&file);
             replace(&path, &source.text, false)
                 .with_context(|| format!("cannot write {}", shown(&path)))?;
@@ -432,7 +437,16 @@ impl Session {
         Ok(())
     }
 
-    /// The policy the session ran under, from its copies. A policy with another digest is refused.
+    /// Takes over which policy another state of the same session names.
+    pub fn adopt_policy(&mut self, other: &Session) {
+        let (mine, theirs) = (&mut self.record, &other.record);
+        mine.policy_source.clone_from(&theirs.policy_source);
+        mine.policy_digest.clone_from(&theirs.policy_digest);
+        mine.policies.clone_from(&theirs.policies);
+        mine.variables.clone_from(&theirs.variables);
+    }
+
+    /// The policy the session ran under at last, from its copies. A policy with another digest is refused.
     pub fn policy(&self) -> Result<Policy> {
         let mut sources = Vec::new();
         for policy in &self.record.policies {

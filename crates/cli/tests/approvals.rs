@@ -4,36 +4,8 @@
 
 mod support;
 
-use std::{
-    fs::File,
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixListener,
-    thread::JoinHandle,
-};
-
 use serde_json::{Value, json};
-use support::{Host, Made, harmless};
-
-/// Answers so many requests and returns them.
-fn supervisor(session: &Made, answers: Vec<Value>) -> (File, JoinHandle<Vec<Value>>) {
-    let lock = File::create(session.dir.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let listener = UnixListener::bind(session.dir.join("control.sock")).unwrap();
-    let thread = std::thread::spawn(move || {
-        let mut requests = Vec::new();
-        for answer in answers {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut line = String::new();
-            BufReader::new(stream.try_clone().unwrap())
-                .read_line(&mut line)
-                .unwrap();
-            requests.push(serde_json::from_str(&line).unwrap());
-            writeln!(stream, "{answer}").unwrap();
-        }
-        requests
-    });
-    (lock, thread)
-}
+use support::{Host, harmless, supervisor};
 
 fn ask() -> Value {
     json!({

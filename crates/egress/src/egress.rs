@@ -212,6 +212,14 @@ impl Egress {
         self.shared.tickets.put(original, ticket, Instant::now());
     }
 
+    /// The gate decides by another policy from here on. Names are asked about again, and so are
+    /// connections that were allowed and have not come yet; addresses that were given out keep their
+    /// meaning.
+    pub fn policy_changed(&self) {
+        self.shared.names.ask_again();
+        self.shared.tickets.clear();
+    }
+
     /// How many captured connections are open.
     pub fn connections(&self) -> usize {
         *self

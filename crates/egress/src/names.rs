@@ -63,6 +63,8 @@ struct State {
     negative: HashMap<String, (Instant, Answer)>,
     /// Names that some thread is asking about; others wait for it.
     in_flight: HashSet<String>,
+    /// How often the gate's answers changed; an older answer is asked for again.
+    answers: u64,
     budget: f64,
     refilled: Instant,
 }
@@ -71,6 +73,8 @@ struct Entry {
     name: Arc<str>,
     addresses: Vec<IpAddr>,
     fresh_until: Instant,
+    /// [`State::answers`] when the gate allowed the name.
+    allowed_at: u64,
 }
 
 impl Names {
@@ -84,6 +88,7 @@ impl Names {
                 entries: Vec::new(),
                 negative: HashMap::new(),
                 in_flight: HashSet::new(),
+                answers: 0,
                 budget: BURST,
                 refilled: Instant::now(),
             }),
@@ -120,6 +125,8 @@ impl Names {
             return answer;
         }
         let is_new = !state.numbers.contains_key(name);
+        let answers = state.answers;
+        let ask = is_new || state.is_outdated(name);
         if is_new && (!state.spend(now) || state.entries.len() >= CAPACITY as usize) {
             return Answer::Unavailable;
         }
@@ -127,7 +134,7 @@ impl Names {
         drop(state);
         let flight = Flight { names: self, name };
 
-        let answer = if is_new && let Verdict::Deny(reason) = self.gate.resolve(name) {
+        let answer = if ask && let Verdict::Deny(reason) = self.gate.resolve(name) {
             Err(Answer::Blocked(reason))
         } else {
             match self.lookup.addresses(name) {
@@ -137,10 +144,18 @@ impl Names {
             }
         };
         let mut state = self.lock();
-        let answer = state.settle(name, answer, Instant::now());
+        let answer = state.settle(name, answer, answers, Instant::now());
         drop(state);
         drop(flight);
         answer
+    }
+
+    /// The gate answers by other rules from here on: every name is asked about again. Addresses that
+    /// were given out keep their meaning.
+    pub(crate) fn ask_again(&self) {
+        let mut state = self.lock();
+        state.answers += 1;
+        state.negative.clear();
     }
 
     /// What the synthetic address with this number means.
@@ -187,17 +202,30 @@ impl Drop for Flight<'_> {
 
 impl State {
     fn known(&mut self, name: &str, now: Instant) -> Option<Answer> {
-        if let Some(&number) = self.numbers.get(name) {
-            let entry = &self.entries[number as usize];
-            return (now < entry.fresh_until).then(|| entry.answer(number));
+        if let Some((until, answer)) = self.negative.get(name)
+            && now < *until
+        {
+            return Some(answer.clone());
         }
-        match self.negative.get(name) {
-            Some((until, answer)) if now < *until => Some(answer.clone()),
-            _ => None,
-        }
+        let number = *self.numbers.get(name)?;
+        let entry = &self.entries[number as usize];
+        (now < entry.fresh_until && entry.allowed_at == self.answers).then(|| entry.answer(number))
     }
 
-    fn settle(&mut self, name: &str, found: Result<Vec<IpAddr>, Answer>, now: Instant) -> Answer {
+    /// Whether a known name was allowed by other rules than those that hold now.
+    fn is_outdated(&self, name: &str) -> bool {
+        let known = self.numbers.get(name);
+        known.is_some_and(|n| self.entries[*n as usize].allowed_at != self.answers)
+    }
+
+    /// `answers`: [`State::answers`] when the gate was asked.
+    fn settle(
+        &mut self,
+        name: &str,
+        found: Result<Vec<IpAddr>, Answer>,
+        answers: u64,
+        now: Instant,
+    ) -> Answer {
         let number = self.numbers.get(name).copied();
         match (found, number) {
             (Ok(addresses), Some(number)) => {
@@ -206,12 +234,15 @@ impl State {
                     entry.addresses = addresses;
                 }
                 entry.fresh_until = now + PIN;
+                entry.allowed_at = answers;
                 entry.answer(number)
             }
+            (Err(answer @ Answer::Blocked(_)), Some(_)) => self.refuse(name, answer, answers, now),
             // The name was real before: keep its pins while the host's resolver has trouble.
             (Err(_), Some(number)) => {
                 let entry = &mut self.entries[number as usize];
                 entry.fresh_until = now + NEGATIVE;
+                entry.allowed_at = answers;
                 entry.answer(number)
             }
             (Ok(addresses), None) if !addresses.is_empty() => {
@@ -224,18 +255,26 @@ impl State {
                     name: name.clone(),
                     addresses,
                     fresh_until: now + PIN,
+                    allowed_at: answers,
                 };
                 let answer = entry.answer(number);
                 self.numbers.insert(name, number);
                 self.entries.push(entry);
                 answer
             }
-            (Ok(_), None) => self.refuse(name, Answer::Addresses { v4: None, v6: None }, now),
-            (Err(answer), None) => self.refuse(name, answer, now),
+            (Ok(_), None) => {
+                let none = Answer::Addresses { v4: None, v6: None };
+                self.refuse(name, none, answers, now)
+            }
+            (Err(answer), None) => self.refuse(name, answer, answers, now),
         }
     }
 
-    fn refuse(&mut self, name: &str, answer: Answer, now: Instant) -> Answer {
+    fn refuse(&mut self, name: &str, answer: Answer, answers: u64, now: Instant) -> Answer {
+        // A refusal by rules that no longer hold is not repeated.
+        if answers != self.answers {
+            return answer;
+        }
         if self.negative.len() >= MAX_NEGATIVE {
             self.negative.clear();
         }
@@ -312,160 +351,5 @@ pub(crate) fn valid(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::{Connection, Origin};
-
-    struct Counting(AtomicUsize);
-
-    impl Gate for Counting {
-        fn resolve(&self, name: &str) -> Verdict {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            if name.contains("evil") {
-                Verdict::Deny("no".into())
-            } else {
-                Verdict::Allow
-            }
-        }
-        fn connect(&self, _: &agentwall_action::Endpoint, _: Origin) -> Verdict {
-            unreachable!("names do not connect")
-        }
-        fn finished(&self, _: &Connection) {}
-    }
-
-    fn names() -> (Names, Arc<Counting>) {
-        let gate = Arc::new(Counting(AtomicUsize::new(0)));
-        let lookup = Lookup::new(|name| match name {
-            "missing" => Err(io::ErrorKind::NotFound.into()),
-            "broken" => Err(io::ErrorKind::TimedOut.into()),
-            "empty" => Ok(Vec::new()),
-            "four" => Ok(vec!["127.0.0.5".parse().unwrap()]),
-            _ => Ok(vec!["127.0.0.5".parse().unwrap(), "::1".parse().unwrap()]),
-        });
-        (Names::new(gate.clone(), lookup, &["my-box".into()]), gate)
-    }
-
-    #[test]
-    fn each_name_has_its_own_stable_address() {
-        let (names, gate) = names();
-        let a = names.resolve("a.test");
-        let b = names.resolve("b.test");
-        assert_ne!(a, b);
-        assert_eq!(names.resolve("a.test"), a);
-        assert_eq!(gate.0.load(Ordering::SeqCst), 2);
-        let Answer::Addresses {
-            v4: Some(v4),
-            v6: Some(_),
-        } = b
-        else {
-            panic!("{b:?}")
-        };
-        assert_eq!(
-            crate::addresses::kind(v4.into()),
-            crate::addresses::Kind::Synthetic(1)
-        );
-        let target = names.target(1, true).unwrap();
-        assert_eq!(target.host.as_deref(), Some("b.test"));
-        assert_eq!(target.candidates, ["127.0.0.5".parse::<IpAddr>().unwrap()]);
-        assert!(names.target(2, true).is_none());
-        assert_eq!(
-            names.resolve("four"),
-            Answer::Addresses {
-                v4: Some(synthetic_v4(2)),
-                v6: None
-            }
-        );
-        assert!(names.target(2, false).is_none());
-    }
-
-    #[test]
-    fn refusals_and_failures() {
-        let (names, gate) = names();
-        for _ in 0..3 {
-            assert_eq!(names.resolve("evil.test"), Answer::Blocked("no".into()));
-        }
-        assert_eq!(
-            gate.0.load(Ordering::SeqCst),
-            1,
-            "a refusal is repeated for a moment"
-        );
-        assert_eq!(names.resolve("missing"), Answer::NotFound);
-        assert_eq!(names.resolve("broken"), Answer::Unavailable);
-        assert_eq!(
-            names.resolve("empty"),
-            Answer::Addresses { v4: None, v6: None }
-        );
-        assert_eq!(
-            names.lock().entries.len(),
-            0,
-            "only answers take an address"
-        );
-        let localhost = names.resolve("localhost");
-        assert_eq!(localhost, names.resolve("my-box"));
-        assert!(matches!(
-            localhost,
-            Answer::Addresses {
-                v4: Some(Ipv4Addr::LOCALHOST),
-                ..
-            }
-        ));
-    }
-
-    #[test]
-    fn new_names_are_rate_limited() {
-        let (names, gate) = names();
-        for i in 0..1200 {
-            names.resolve(&format!("evil{i}"));
-        }
-        let asked = gate.0.load(Ordering::SeqCst);
-        assert!((1000..1190).contains(&asked), "{asked}");
-        assert!(names.lock().negative.len() <= MAX_NEGATIVE);
-    }
-
-    #[test]
-    fn waiting_threads_share_one_question() {
-        let (names, gate) = names();
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| names.resolve("shared.test"));
-            }
-        });
-        assert_eq!(gate.0.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn what_is_a_name() {
-        let long = format!("{}.{}", "a".repeat(63), "b".repeat(63));
-        for good in [
-            "a",
-            "a.b-c.d9",
-            "_srv._tcp.x",
-            "1.2.3.4x",
-            "xn--bcher-kva.example",
-            &long,
-        ] {
-            assert!(valid(good), "{good}");
-        }
-        let long = "a.".repeat(127) + "a";
-        for bad in [
-            "",
-            ".",
-            "a..b",
-            "127.0.0.1",
-            "127.1",
-            "0x7f000001",
-            "1",
-            "::1",
-            "a b",
-            "ä",
-            "0ǚ",
-            "a.0x",
-            &long,
-        ] {
-            assert!(!valid(bad), "{bad}");
-        }
-        assert!(!valid(&"a".repeat(64)));
-    }
-}
+#[path = "names_tests.rs"]
+mod tests;

@@ -42,6 +42,12 @@ impl Tickets {
         held.entry(original).or_default().push_back((now, ticket));
     }
 
+    /// No connection is decided any more: the proxy asks the gate about each.
+    pub(crate) fn clear(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clear();
+    }
+
     /// Takes the oldest living ticket for this address.
     pub(crate) fn take(&self, original: SocketAddr, now: Instant) -> Option<Ticket> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,8 +90,11 @@ mod tests {
             Some(ticket.clone())
         );
         assert_eq!(tickets.take(a, now), None);
-        tickets.put(a, ticket, now);
+        tickets.put(a, ticket.clone(), now);
         assert_eq!(tickets.take(a, now + LIFETIME), None);
+        tickets.put(a, ticket, now);
+        tickets.clear();
+        assert_eq!(tickets.take(a, now), None);
         assert!(tickets.held.lock().unwrap().is_empty());
     }
 

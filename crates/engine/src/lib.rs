@@ -19,7 +19,7 @@ use std::sync::{
 
 use agentwall_action::{Action, Decision, Effect, Facts, Resource, Subject, Verb};
 use agentwall_policy::{Compiled, Policy};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 pub use grant::{Grant, GrantError, Scope};
 
@@ -65,6 +65,51 @@ impl InForce {
     }
 }
 
+/// The policy that was in force at one moment. An operation that takes several decisions takes them
+/// all from one of these: between two policies it could get what neither permits.
+#[derive(Debug)]
+pub struct Held<'a> {
+    engine: &'a Engine,
+    force: Guard<Arc<InForce>>,
+}
+
+impl Held<'_> {
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.force.policy
+    }
+
+    /// Decides one action.
+    pub fn decide(&self, action: &Action) -> Decision {
+        let mut decision = self.engine.decide_by_policy(&self.force, action);
+        if decision.effect == Effect::Ask {
+            let grants = self.engine.grants.read().unwrap_or_else(|e| e.into_inner());
+            if let Some(grant) = grants.iter().find(|g| g.covers(action, &decision)) {
+                decision.effect = Effect::Allow;
+                decision.reason = format!("approved for {}: {}", grant.scope, decision.reason);
+            }
+        }
+        if self.engine.learning && decision.effect.proceeds() {
+            decision.monitors.push(LEARN_MARK.to_owned());
+        }
+        decision
+    }
+
+    /// Decides several aspects of one operation (a rename reads, deletes and creates): the
+    /// strictest decision is the operation's. Gives the index of the first that has it; `None` for
+    /// no aspects.
+    pub fn strictest(&self, actions: &[Action]) -> Option<(usize, Decision)> {
+        let decided = actions.iter().map(|action| self.decide(action));
+        decided.enumerate().reduce(|worst, next| {
+            if next.1.effect > worst.1.effect {
+                next
+            } else {
+                worst
+            }
+        })
+    }
+}
+
 impl Engine {
     /// An engine for one subject; `facts` are those that hold for the whole session.
     pub fn new(policy: Arc<Policy>, subject: Subject, facts: Facts) -> Engine {
@@ -105,6 +150,23 @@ impl Engine {
         self.force.store(Arc::new(force));
     }
 
+    /// Like [`Engine::replace`], but nobody waits for the compiler: the interpreter gives the same
+    /// answers, and the policy is compiled when it has given some, as the first one is. Standing
+    /// answers end, also for the case that their policy comes back.
+    pub fn replace_at_once(&self, policy: Arc<Policy>) {
+        self.force.store(Arc::new(InForce::new(policy)));
+        let mut grants = self.grants.write().unwrap_or_else(|e| e.into_inner());
+        grants.clear();
+    }
+
+    /// The policy in force, held for several decisions.
+    pub fn hold(&self) -> Held<'_> {
+        Held {
+            engine: self,
+            force: self.force.load(),
+        }
+    }
+
     /// Compiles the policy in force now, on this thread.
     pub fn compile(&self) {
         self.force.load_full().compile(&self.subject, &self.facts);
@@ -132,52 +194,22 @@ impl Engine {
 
     /// Decides one action.
     pub fn decide(&self, action: &Action) -> Decision {
-        let mut decision = self.decide_by_policy(action);
-        if decision.effect == Effect::Ask {
-            let grants = self.grants.read().unwrap_or_else(|e| e.into_inner());
-            if let Some(grant) = grants.iter().find(|g| g.covers(action, &decision)) {
-                decision.effect = Effect::Allow;
-                decision.reason = format!("approved for {}: {}", grant.scope, decision.reason);
-            }
-        }
-        if self.learning && decision.effect.proceeds() {
-            decision.monitors.push(LEARN_MARK.to_owned());
-        }
-        decision
+        self.hold().decide(action)
     }
 
-    fn decide_by_policy(&self, action: &Action) -> Decision {
-        let force = self.force.load();
+    fn decide_by_policy(&self, force: &Arc<InForce>, action: &Action) -> Decision {
         if let Some(compiled) = force.compiled.get() {
             return compiled.decide(action);
         }
         if force.interpreted.fetch_add(1, Ordering::Relaxed) == COMPILE_AFTER {
             let (force, subject, facts) =
-                (Arc::clone(&force), self.subject.clone(), self.facts.clone());
+                (Arc::clone(force), self.subject.clone(), self.facts.clone());
             // Without a thread for it, the interpreter goes on: the same answers, later.
             let _ = std::thread::Builder::new()
                 .name("compile".into())
                 .spawn(move || force.compile(&subject, &facts));
         }
         force.policy.decide(action)
-    }
-
-    /// Decides several aspects of one operation (a rename reads, deletes and creates): the
-    /// strictest decision is the operation's. `None` for no aspects.
-    pub fn decide_all(&self, actions: Vec<Action>) -> Option<(Action, Decision)> {
-        actions
-            .into_iter()
-            .map(|action| {
-                let decision = self.decide(&action);
-                (action, decision)
-            })
-            .reduce(|worst, next| {
-                if next.1.effect > worst.1.effect {
-                    next
-                } else {
-                    worst
-                }
-            })
     }
 
     /// Counts an action that simply went through.
@@ -256,6 +288,43 @@ mod tests {
                 assert!(reader.join().unwrap() >= 1000);
             }
         });
+    }
+
+    /// Each of two policies denies one half of an operation; no mixture of them may permit it.
+    #[test]
+    fn an_operation_is_decided_by_one_policy() {
+        let half = |denied: &str| {
+            let text = format!(
+                "agentwall: 1\ndefault: allow\nrules:\n  - {{ id: d, action: file.read, \
+                 resource: {denied}, effect: deny }}\n"
+            );
+            let source = Source::new("p.yaml", text, Layer::User);
+            Arc::new(load(&[source], &Variables::default()).unwrap())
+        };
+        let policies = ["/a", "/b"].map(half);
+        let engine = Engine::new(policies[0].clone(), Subject::agent("a"), Facts::default());
+        let both = ["/a", "/b"].map(|p| engine.action(Verb::FileRead, Resource::path(p)));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while !stop.load(Ordering::Relaxed) || seen < 1000 {
+                    let (_, decision) = engine.hold().strictest(&both).unwrap();
+                    assert_eq!(decision.effect, Effect::Deny);
+                    seen += 1;
+                }
+            });
+            for round in 0..300 {
+                engine.replace_at_once(policies[round % 2].clone());
+                std::thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        let held = engine.hold();
+        engine.replace(policies[0].clone());
+        assert_eq!(held.policy().digest(), policies[1].digest());
+        assert_eq!(engine.decide(&both[0]).policy, policies[0].digest());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! The broker holds no effective capability while it serves, so that what it opens on behalf of
 //! the agent is limited by the same file permissions as the agent itself.
 
+mod ask;
 mod connect;
 mod exec;
 mod metadata;
@@ -39,7 +40,7 @@ use std::{
 use agentwall_action::{
     Action, Decision, Effect, ObjectKind, PathResource, Resource, Verb, escape_bytes, is_within,
 };
-use agentwall_engine::Engine;
+use agentwall_engine::{Engine, Held};
 use agentwall_policy::Guard;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 
@@ -49,7 +50,7 @@ use crate::{
     plan::{FileView, Placement},
     resolve::{Name, NamespaceIds, Object, Resolver},
     sys,
-    wire::{Actor, Binding, Event, Line, Request, ToSupervisor},
+    wire::{Actor, Binding, Event, Line, ToSupervisor},
 };
 
 pub use trail::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, Trail, TrailEntry};
@@ -60,6 +61,7 @@ pub(crate) use {
     exec::{program_interpreter, shebang},
 };
 
+use ask::Decided;
 use pool::Pool;
 
 /// Longest path the kernel takes (`PATH_MAX`).
@@ -369,29 +371,38 @@ impl Broker {
 
     /// Decides on the aspects of one operation. What the wall itself provides (`/proc`, `/dev`)
     /// is refused only by a rule that says so, not by the policy's default.
-    fn decide(&self, actions: Vec<Action>) -> Option<(Action, Decision)> {
-        let actions: Vec<Action> = actions
-            .into_iter()
-            .filter(|a| match &a.resource {
-                Resource::Path(p) if wall_made(&p.path) => self.engine.decide(a).rule.is_some(),
-                _ => true,
-            })
-            .collect();
+    fn decide(&self, actions: Vec<Action>) -> Option<Decided> {
+        self.decide_by(&self.engine.hold(), actions)
+    }
+
+    /// The same by a policy that is held already.
+    fn decide_by(&self, held: &Held<'_>, mut actions: Vec<Action>) -> Option<Decided> {
+        actions.retain(|a| match &a.resource {
+            Resource::Path(p) if a.verb != Verb::ProcessExec && wall_made(&p.path) => {
+                held.decide(a).rule.is_some()
+            }
+            _ => true,
+        });
         if self.engine.is_learning() {
-            self.note_each(&actions);
+            self.note_each(held, &actions);
         }
-        self.engine.decide_all(actions)
+        let (index, decision) = held.strictest(&actions)?;
+        Some(Decided {
+            action: actions.remove(index),
+            decision,
+            others: actions,
+        })
     }
 
     /// Reports every aspect of an operation that goes ahead but the first, which stands for it in
     /// the decision. Only a learning session needs them all: a rename of one name to another is two
     /// permissions.
-    fn note_each(&self, actions: &[Action]) {
-        let decided: Vec<Decision> = actions.iter().map(|a| self.engine.decide(a)).collect();
+    fn note_each(&self, held: &Held<'_>, actions: &[Action]) {
+        let decided: Vec<Decision> = actions.iter().map(|a| held.decide(a)).collect();
         if decided.iter().any(|d| !d.effect.proceeds()) {
             return;
         }
-        // The one that `decide_all` picks: the first of the strictest.
+        // The one that `Held::strictest` picks.
         let strictest = decided.iter().map(|d| d.effect).max();
         let chosen = decided.iter().position(|d| Some(d.effect) == strictest);
         for (index, (action, decision)) in actions.iter().zip(decided).enumerate() {
@@ -413,13 +424,14 @@ impl Broker {
     fn conclude(
         self: &Arc<Broker>,
         call: Call,
-        decided: Option<(Action, Decision)>,
+        decided: Option<Decided>,
         binding: Binding,
         act: impl FnOnce(&Arc<Broker>, &Call) + Send + 'static,
     ) {
-        let Some((action, decision)) = decided else {
+        let Some(decided) = decided else {
             return act(self, &call);
         };
+        let decision = &decided.decision;
         // Nothing is recorded of a caller that is gone: who it was cannot be told any more.
         let uneventful = decision.effect.proceeds() && decision.is_silent();
         if !uneventful && !self.listener.is_valid(&call) {
@@ -428,17 +440,12 @@ impl Broker {
         match decision.effect {
             Effect::Allow | Effect::Isolate => {
                 act(self, &call);
-                self.passed(&call, action, decision, binding);
+                self.passed(&call, decided.action, decided.decision, binding);
             }
             Effect::Ask => self.later(move |broker| {
-                let answer = broker.ask(&call, &action, decision, binding);
-                if answer.effect.proceeds() {
-                    act(broker, &call);
-                } else {
-                    broker.refuse(&call, action, answer, binding_none(), false);
-                }
+                broker.ask(&call, decided, binding, |_, _| act(broker, &call));
             }),
-            _ => self.refuse(&call, action, decision, binding, true),
+            _ => self.refuse(&call, decided.action, decided.decision, binding, true),
         }
     }
 
@@ -494,24 +501,6 @@ impl Broker {
         if report {
             self.report(event);
         }
-    }
-
-    /// Waits for a person. No supervisor is a no.
-    fn ask(&self, call: &Call, action: &Action, decision: Decision, binding: Binding) -> Decision {
-        let event = Event {
-            action: action.clone(),
-            decision: decision.clone(),
-            actor: self.actor(call.pid),
-            binding,
-            enforced_by: "broker".to_owned(),
-        };
-        self.line
-            .ask(Request::Ask(Box::new(event)))
-            .unwrap_or_else(|| Decision {
-                effect: Effect::Deny,
-                reason: format!("{} (nobody can be asked any more)", decision.reason),
-                ..decision
-            })
     }
 }
 

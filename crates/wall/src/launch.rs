@@ -36,6 +36,7 @@ use crate::{
     notify::Listener,
     plan::FileView,
     resolve::{Resolver, mount_id},
+    revise::Revisions,
     seccomp::Traps,
     sys,
     wire::{Binding, Line, ToBroker, ToSupervisor},
@@ -432,6 +433,11 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     let pump_ctl = step("share the control socket", ctl.try_clone())?;
     let pump_line = Arc::clone(&line);
     let pump_broker = Arc::clone(&broker);
+    let revisions = Arc::new(Revisions::new(
+        Arc::clone(&spec.engine),
+        step("open the root", open_dir("/"))?,
+        Arc::clone(&line),
+    ));
     std::thread::spawn(move || {
         pump_line.pump(pump_socket, |message| match message {
             ToBroker::Go => drop(sys::send_fds(&pump_ctl, b"g", &[])),
@@ -439,6 +445,8 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
                 drop(sys::send_fds(&pump_ctl, &[b's', signal as u8], &[]));
             }
             ToBroker::Note(event) => pump_broker.trail.note(&event),
+            ToBroker::Prepare(number, revision) => revisions.prepare(number, *revision),
+            ToBroker::Enforce(number, digest) => revisions.enforce(number, &digest),
             ToBroker::Answer(..) => {}
         });
         // The supervisor is gone, and with it the ledger: nothing may go on.

@@ -12,6 +12,8 @@
 //! broker   Action → engine → Decision → errno, descriptor or "continue"
 //! init     first process inside: restrictions on, canaries out, agent started
 //! wire     broker ⇄ supervisor
+//! live     which other policy a standing wall can enforce
+//! revise   how it gets into force
 //! ```
 //!
 //! The supervisor side (ledger, approvals, network) is the caller's.
@@ -27,10 +29,12 @@ pub mod fuzzing;
 mod init;
 mod landlock_floor;
 mod launch;
+pub mod live;
 mod mounts;
 mod notify;
 pub mod plan;
 mod resolve;
+mod revise;
 mod seccomp;
 mod sys;
 pub mod wire;
@@ -40,3 +44,4 @@ pub use canary::{Canaries, CanaryResult};
 pub use landlock_floor::abi as landlock_abi;
 pub use launch::{LaunchError, Report, Spec, Wall, launch};
 pub use mounts::{LayerPaths, create_layers};
+pub use revise::Revision;

@@ -50,7 +50,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    const HIDDEN: Placement = Placement {
+    pub(crate) const HIDDEN: Placement = Placement {
         hidden: true,
         writes: Writes::None,
         brokered: false,
@@ -161,7 +161,7 @@ pub enum PlanError {
 /// The trees the wall builds itself; the host's are never shown.
 pub const REPLACED: &[&str] = &["/proc", "/dev"];
 
-const FILE_CHANGES: [Verb; 5] = [
+pub(crate) const FILE_CHANGES: [Verb; 5] = [
     Verb::FileWrite,
     Verb::FileCreate,
     Verb::FileDelete,
@@ -169,7 +169,7 @@ const FILE_CHANGES: [Verb; 5] = [
     Verb::FileChmod,
 ];
 
-const STARTS: [Verb; 2] = [Verb::ProcessExec, Verb::FileExec];
+pub(crate) const STARTS: [Verb; 2] = [Verb::ProcessExec, Verb::FileExec];
 
 /// At most this many directory entries are looked at to turn a glob into single files.
 const ENUMERATION_LIMIT: usize = 20_000;

@@ -18,6 +18,8 @@ use std::{
 use agentwall_action::{Action, Decision, Verb};
 use serde::{Deserialize, Serialize};
 
+use crate::revise::Revision;
+
 /// Who did it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
@@ -75,6 +77,9 @@ pub enum ToSupervisor {
     Event(Box<Event>),
     /// A question with the number its answer must carry.
     Question(u64, Request),
+    /// What became of a [`ToBroker::Prepare`] or [`ToBroker::Enforce`]: the policy's digest, or why
+    /// not.
+    Revised(u64, Result<String, String>),
     /// The agent was stopped by job control (Ctrl-Z).
     Stopped,
     /// The agent has ended: a wait status of waitpid(2), and what went through uneventfully.
@@ -98,6 +103,10 @@ pub enum ToBroker {
     Go,
     /// A signal for the agent's foreground process group.
     Signal(i32),
+    /// Load this policy, so that it can come into force at once. Answered by number.
+    Prepare(u64, Box<Revision>),
+    /// The prepared policy with this digest comes into force. Answered by number.
+    Enforce(u64, String),
 }
 
 /// The broker's end: sends from any thread, waits for answers.

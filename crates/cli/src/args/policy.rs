@@ -37,6 +37,8 @@ pub enum PolicyCommand {
     Can(CanArgs),
     /// Lay policy files and tables out in the one way, keeping comments and meaning
     Fmt(FmtArgs),
+    /// Put another policy in force in a running session
+    Apply(ApplyArgs),
 }
 
 /// Which files, and how they are read.
@@ -474,6 +476,37 @@ pub struct CanArgs {
     /// The workspace that ${workspace} stands for [default: the current folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall policy apply`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The wall that a session was started with stays. What can change while the agent runs \
+    is what is decided for each call: rules about the network, names and Unix sockets; questions, \
+    reasons and hints; arguments of programs; rules about a commit; and rules about single files in \
+    trees whose reads and changes the policy decided one by one from the start (a pattern such as \
+    ${workspace}/**/*.key, a question, a monitor or a condition in them does that). What a tree is as a \
+    whole (shown, hidden, isolated, writable, with programs), loopback ports of the host, devices and \
+    tracing were built in: a policy that needs another wall is refused with what differs, and the \
+    session goes on under its own.\n\n\
+    The new policy holds for every call that begins after this command has ended. What the agent has \
+    open stays open: descriptors, connections, started programs, and what it has read or copied. \
+    Questions that wait are decided again when they are answered. 'commit' decides by the newest \
+    policy.\n\nExamples:\n  \
+    agentwall policy apply                          # its own files, as they are now\n  \
+    agentwall policy apply k3f9 --policy strict.yaml\n  \
+    agentwall policy apply --json | jq .applied\n\n\
+    Exit status: 0 in force, 1 refused (the former policy is in force), 2 wrong usage"
+)]
+pub struct ApplyArgs {
+    /// The session, as for 'agentwall diff' [default: the one that runs in this folder]
+    pub session: Option<String>,
+    /// This file or signed bundle alone [default: what the session was started with, read again]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

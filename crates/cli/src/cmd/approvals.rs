@@ -66,7 +66,7 @@ fn answer(id: &str, request: impl FnOnce(String) -> Request) -> Result<ExitCode>
             Ok(ExitCode::SUCCESS)
         }
         Response::Error { text } => bail!("{}", output::tame(&text)),
-        Response::Pending(_) => bail!("session {} answered something else", session.id()),
+        _ => bail!("session {} answered something else", session.id()),
     }
 }
 
@@ -77,7 +77,7 @@ fn waiting(state: &State) -> Result<(Vec<PendingAsk>, Vec<String>)> {
         match call(&session, &Request::Pending) {
             Ok(Response::Pending(mut found)) => asks.append(&mut found),
             Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
-            Ok(Response::Done { .. }) => {
+            Ok(_) => {
                 trouble.push(format!("session {} answered something else", session.id()));
             }
             // It is just starting, or just ended.

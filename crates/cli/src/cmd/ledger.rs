@@ -11,7 +11,7 @@ use std::{
 use agentwall_action::Effect;
 use agentwall_ledger::{
     Entry, Reader, Record, Report, Verifier, VerifyOptions,
-    entry::{ChangedFile, Changes, DecisionRecord},
+    entry::{ChangedFile, Changes, DecisionRecord, PolicyBundle},
     verify,
 };
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -186,20 +186,13 @@ fn line(index: u64, entry: &Entry) -> String {
 fn summary(record: &Record) -> String {
     match record {
         Record::SessionStart(start) => {
-            let bundles = start.bundles.iter().map(|b| {
-                let name = match b.name.as_str() {
-                    "" => "bundle",
-                    name => name,
-                };
-                format!(", {name} {} signed by {}", b.counter, b.key)
-            });
             format!(
                 "{} in {}: {} (policy {}{})",
                 start.name,
                 start.workspace,
                 start.command.join(" "),
                 start.policy.get(..12).unwrap_or(&start.policy),
-                bundles.collect::<String>()
+                signed(&start.bundles)
             )
         }
         Record::SessionEnd(end) => {
@@ -239,7 +232,20 @@ fn summary(record: &Record) -> String {
         ),
         Record::Policy(policy) => {
             let names: Vec<&str> = policy.sources.iter().map(|s| s.name.as_str()).collect();
-            format!("{} from {}", policy.digest, names.join(", "))
+            let change = match (&policy.replaces, &policy.by) {
+                (None, None) => String::new(),
+                (old, by) => format!(
+                    ", in place of {} by {}",
+                    old.as_deref().unwrap_or("another"),
+                    by.as_deref().unwrap_or("somebody")
+                ),
+            };
+            format!(
+                "{} from {}{change}{}",
+                policy.digest,
+                names.join(", "),
+                signed(&policy.bundles)
+            )
         }
         Record::Commit(commit) => {
             format!("{}: {}", counts(&commit.outcome), changed(&commit.changes))
@@ -272,6 +278,18 @@ fn summary(record: &Record) -> String {
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),
     }
+}
+
+/// The bundles that a policy came in.
+fn signed(bundles: &[PolicyBundle]) -> String {
+    let each = bundles.iter().map(|b| {
+        let name = match b.name.as_str() {
+            "" => "bundle",
+            name => name,
+        };
+        format!(", {name} {} signed by {}", b.counter, b.key)
+    });
+    each.collect()
 }
 
 /// The first files of a set with the beginnings of their digests, and of the digest of the set.

@@ -19,7 +19,7 @@ use agentwall_ledger::{Record, entry::Approval, hash::sha256_hex};
 use agentwall_wall::wire::Event;
 
 use super::{Supervisor, lock};
-use crate::control::{PendingAsk, Request, Response};
+use crate::control::{PendingAsk, Response};
 
 type Reply = Box<dyn FnOnce(Decision) + Send>;
 
@@ -62,17 +62,16 @@ impl Asks {
         reply: impl FnOnce(Decision) + Send + 'static,
     ) {
         let now = supervisor.engine.decide(&event.action);
-        if now.effect != Effect::Ask {
+        // In the moment of a change the broker may ask by another policy. Then it is asked as well:
+        // the rest of the operation was decided by the broker's.
+        if now.effect != Effect::Ask && now.policy == event.decision.policy {
             supervisor.record(Event {
                 decision: now.clone(),
                 ..event
             });
             return reply(now);
         }
-        // Serialising values that came from JSON cannot fail.
-        let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
-            .unwrap_or_default();
-        let digest = sha256_hex(&bound);
+        let digest = binding(&event);
         let id = format!(
             "{}-{}",
             self.prefix,
@@ -111,15 +110,6 @@ impl Asks {
         });
     }
 
-    /// What a person's request comes to.
-    pub(super) fn answer(&self, supervisor: &Supervisor, request: Request) -> Response {
-        match request {
-            Request::Pending => Response::Pending(self.pending(supervisor)),
-            Request::Approve { id, scope } => self.approve(supervisor, &id, scope),
-            Request::Reject { id, reason } => self.reject(supervisor, &id, reason),
-        }
-    }
-
     fn expire(&self, supervisor: &Supervisor, id: &str) {
         let Some(open) = lock(&self.open).remove(id) else {
             return;
@@ -128,6 +118,35 @@ impl Asks {
         self.close(supervisor, id, open, "timeout", Scope::Once, |d| {
             refusal(d, "nobody answered in time")
         });
+    }
+
+    /// Ends a question that the policy in force decides without a person.
+    fn decided(
+        &self,
+        supervisor: &Supervisor,
+        id: &str,
+        open: Open,
+        decision: Decision,
+    ) -> Response {
+        let object = &open.event.action.resource;
+        let proceeds = decision.effect.proceeds();
+        let text = match proceeds {
+            true => format!("the policy that is in force by now allows it: {object}"),
+            false => format!(
+                "the policy that is in force by now denies it: {object}; approving cannot change that"
+            ),
+        };
+        if !proceeds {
+            supervisor.record(Event {
+                decision: decision.clone(),
+                ..open.event.clone()
+            });
+        }
+        self.close(supervisor, id, open, "policy", Scope::Once, |_| decision);
+        match proceeds {
+            true => Response::Done { text },
+            false => Response::Error { text },
+        }
     }
 
     fn close(
@@ -163,13 +182,18 @@ impl Asks {
         (open.reply)(decision);
     }
 
-    fn pending(&self, supervisor: &Supervisor) -> Vec<PendingAsk> {
+    /// The questions that wait, as the policy in force puts them.
+    pub(super) fn pending(&self, supervisor: &Supervisor) -> Vec<PendingAsk> {
         let ms = |t: SystemTime| {
             t.duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_millis() as u64)
         };
         lock(&self.open)
-            .iter()
+            .iter_mut()
+            .map(|(id, open)| {
+                open.put_again(supervisor);
+                (id, &*open)
+            })
             .map(|(id, open)| PendingAsk {
                 id: id.clone(),
                 session: supervisor.session.clone(),
@@ -185,10 +209,14 @@ impl Asks {
             .collect()
     }
 
-    fn approve(&self, supervisor: &Supervisor, id: &str, scope: Scope) -> Response {
-        let Some(open) = lock(&self.open).remove(id) else {
+    /// A person says yes.
+    pub(super) fn approve(&self, supervisor: &Supervisor, id: &str, scope: Scope) -> Response {
+        let Some(mut open) = lock(&self.open).remove(id) else {
             return unknown(id);
         };
+        if let Some(decided) = open.put_again(supervisor) {
+            return self.decided(supervisor, id, open, decided);
+        }
         if scope != Scope::Once {
             match Grant::new(&open.event.action, &open.event.decision, scope.clone()) {
                 Ok(grant) => supervisor.engine.grant(grant),
@@ -211,16 +239,49 @@ impl Asks {
         Response::Done { text }
     }
 
-    fn reject(&self, supervisor: &Supervisor, id: &str, reason: Option<String>) -> Response {
-        let Some(open) = lock(&self.open).remove(id) else {
+    /// A person says no. That holds, whatever another policy says by now.
+    pub(super) fn reject(
+        &self,
+        supervisor: &Supervisor,
+        id: &str,
+        reason: Option<String>,
+    ) -> Response {
+        let Some(mut open) = lock(&self.open).remove(id) else {
             return unknown(id);
         };
+        open.put_again(supervisor);
         let text = format!("rejected: {}", open.event.action.resource);
         self.close(supervisor, id, open, "reject", Scope::Once, |decision| {
             refusal(decision, reason.as_deref().unwrap_or("a person said no"))
         });
         Response::Done { text }
     }
+}
+
+impl Open {
+    /// Decides again if another policy has come into force since the question was put. If it asks as
+    /// well, the question is now its own and an answer bound to it; else this is its decision.
+    fn put_again(&mut self, supervisor: &Supervisor) -> Option<Decision> {
+        let held = supervisor.engine.hold();
+        if held.policy().digest() == self.event.decision.policy {
+            return None;
+        }
+        let decision = held.decide(&self.event.action);
+        if decision.effect != Effect::Ask {
+            return Some(decision);
+        }
+        self.event.decision = decision;
+        self.digest = binding(&self.event);
+        None
+    }
+}
+
+/// What an answer is bound to: action, object and policy.
+fn binding(event: &Event) -> String {
+    // Serialising values that came from JSON cannot fail.
+    let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
+        .unwrap_or_default();
+    sha256_hex(&bound)
 }
 
 fn unknown(id: &str) -> Response {
@@ -259,3 +320,7 @@ fn eprintln_notice(id: &str, event: &Event) {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "asks_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! The supervisor's end of the approval channel: the socket in the session's folder that `pending`,
-//! `approve` and `reject` talk to (`control` has the other end and the form of the messages).
+//! `approve`, `reject` and `policy apply` talk to (`control` has the other end and the form of the
+//! messages).
 //!
 //! Only the user and root are served. A peer cannot hold the supervisor up: a request has a longest
 //! line, a request and its answer have a time limit as a whole (bytes that drip in do not extend it), and
@@ -15,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agentwall_bundle::MAX_BUNDLE;
+
 use super::Supervisor;
 use crate::control::{PATIENCE, Request, Response};
 
@@ -29,10 +32,11 @@ struct Limits {
     peers: usize,
 }
 
-/// A request holds at most a path or a reason from a command line, where one argument is at most
-/// 128 KiB (`MAX_ARG_STRLEN`, execve(2)); escaped in JSON each byte may become six.
+/// A request holds at most a policy file or a bundle, whose line feeds and quotes become two bytes in
+/// JSON, or a path or a reason from a command line, where one argument is at most 128 KiB
+/// (`MAX_ARG_STRLEN`, execve(2)).
 const LIMITS: Limits = Limits {
-    line: 1 << 20,
+    line: 2 * MAX_BUNDLE as u64 + (1 << 20),
     patience: PATIENCE,
     peers: 16,
 };
@@ -40,8 +44,8 @@ const LIMITS: Limits = Limits {
 /// Serves the approval socket of a session until the process ends.
 pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
     std::thread::spawn(move || {
-        serve(&listener, LIMITS, move |request| {
-            supervisor.asks.answer(&supervisor, request)
+        serve(&listener, LIMITS, move |by, request| {
+            supervisor.respond(by, request)
         });
     });
 }
@@ -49,7 +53,7 @@ pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
 fn serve(
     listener: &UnixListener,
     limits: Limits,
-    answer: impl Fn(Request) -> Response + Send + Sync + 'static,
+    answer: impl Fn(u32, Request) -> Response + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
     let peers = Arc::new(AtomicUsize::new(0));
@@ -59,9 +63,9 @@ fn serve(
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };
-        if !is_trusted(&stream) {
+        let Some(peer) = trusted(&stream) else {
             continue;
-        }
+        };
         let Some(place) = Place::take(&peers, limits.peers) else {
             let _ = stream.set_nonblocking(true);
             let _ = say(&stream, "too many requests at once; try again in a moment");
@@ -73,15 +77,16 @@ fn serve(
             .name("approvals".into())
             .spawn(move || {
                 let _place = place;
-                converse(&stream, limits, &*answer);
+                converse(&stream, limits, &|request| answer(peer, request));
             });
     }
 }
 
-fn is_trusted(stream: &UnixStream) -> bool {
+/// The user id of a peer that is served.
+fn trusted(stream: &UnixStream) -> Option<u32> {
     let own = rustix::process::getuid();
-    rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    (peer.uid == own || peer.uid.is_root()).then(|| peer.uid.as_raw())
 }
 
 /// Answers one peer until it closes or goes over a limit.
@@ -206,7 +211,7 @@ mod tests {
             let path = tmp.path().join("s");
             let listener = UnixListener::bind(&path).unwrap();
             thread::spawn(move || {
-                serve(&listener, limits, |request| Response::Done {
+                serve(&listener, limits, |_, request| Response::Done {
                     text: serde_json::to_string(&request).unwrap(),
                 });
             });

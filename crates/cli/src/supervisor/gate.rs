@@ -42,10 +42,12 @@ pub(super) fn decide_connect(
     reply: impl FnOnce(Decision) + Send + 'static,
 ) {
     let engine = &supervisor.engine;
+    // Every address of a name is decided by one policy.
+    let held = engine.hold();
     let ip = address.ip().to_canonical();
     // 0.0.0.0 and :: mean "this host" to connect(2).
     let own = ip.is_loopback() || ip.is_unspecified();
-    if own && !engine.policy().host_loopback().contains(address.port()) {
+    if own && !held.policy().host_loopback().contains(address.port()) {
         engine.count_plain(Verb::NetConnect);
         return reply(inside(engine));
     }
@@ -58,7 +60,7 @@ pub(super) fn decide_connect(
             Verb::NetConnect,
             Resource::Endpoint(endpoint(None, Some(ip), address.port())),
         );
-        let mut decision = engine.decide(&action);
+        let mut decision = held.decide(&action);
         decision.effect = Effect::Deny;
         decision.reason = format!("{ip} names nothing: the wall's resolver never gave it out");
         supervisor.record(event(action, decision.clone(), actor));
@@ -70,7 +72,7 @@ pub(super) fn decide_connect(
     for candidate in candidates {
         let resource = Resource::Endpoint(endpoint(host.clone(), Some(candidate), address.port()));
         let action = engine.action(Verb::NetConnect, resource);
-        let decision = engine.decide(&action);
+        let decision = held.decide(&action);
         if decision.effect.proceeds() {
             allowed.push(candidate);
             first.get_or_insert((action, decision));
@@ -81,6 +83,7 @@ pub(super) fn decide_connect(
             other = Some((action, decision));
         }
     }
+    drop(held);
     if let Some((action, decision)) = first {
         if let Some(egress) = supervisor.egress.get() {
             egress.admit(address, Ticket { addresses: allowed });

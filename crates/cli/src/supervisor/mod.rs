@@ -9,6 +9,8 @@ mod channel;
 mod gate;
 mod learned;
 pub mod opening;
+mod revise;
+mod standing;
 mod terminal;
 
 use std::{
@@ -31,12 +33,13 @@ use agentwall_ledger::{
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-use crate::answer;
+use crate::{answer, control};
 
 pub use asks::Asks;
 pub use channel::serve_control;
 pub use gate::SupervisorGate;
 pub use learned::Learned;
+pub use revise::Revisions;
 pub use terminal::{TerminalRelay, standard_terminals};
 
 /// How the agent ended.
@@ -64,6 +67,8 @@ pub struct Supervisor {
     pub(crate) egress: OnceLock<Egress>,
     /// What a learning session has recorded.
     pub learned: Learned,
+    /// Changes of policy while the agent runs.
+    pub revisions: Revisions,
     failed: AtomicBool,
 }
 
@@ -95,6 +100,7 @@ impl Supervisor {
             out: Mutex::new(socket),
             egress: OnceLock::new(),
             learned: Learned::default(),
+            revisions: Revisions::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -203,6 +209,9 @@ impl Supervisor {
             match message {
                 ToSupervisor::Event(event) => self.record(*event),
                 ToSupervisor::Question(number, request) => self.answer(number, request),
+                ToSupervisor::Revised(number, outcome) => {
+                    self.revisions.answered(number, outcome);
+                }
                 ToSupervisor::Stopped => stopped(),
                 ToSupervisor::Ended { status, counts } => {
                     let exited = status & 0x7f == 0;
@@ -224,6 +233,17 @@ impl Supervisor {
             }
         }
         Err("the wall's broker ended before the agent".into())
+    }
+
+    /// What the request of a person with this user id comes to.
+    fn respond(&self, by: u32, request: control::Request) -> control::Response {
+        use control::{Request, Response};
+        match request {
+            Request::Pending => Response::Pending(self.asks.pending(self)),
+            Request::Approve { id, scope } => self.asks.approve(self, &id, scope),
+            Request::Reject { id, reason } => self.asks.reject(self, &id, reason),
+            Request::Apply { policy } => self.revisions.apply(self, by, policy),
+        }
     }
 
     fn answer(self: &Arc<Self>, number: u64, request: Request) {

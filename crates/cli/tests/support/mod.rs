@@ -3,14 +3,17 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread::JoinHandle,
 };
 
 use agentwall_cow::{Layer, base_timestamp};
 use agentwall_policy::{Layer as PolicyLayer, Source, Variables, load};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub const POLICY: &str = "agentwall: 1
@@ -172,6 +175,27 @@ impl Made {
             .unwrap();
         assert!(status.success());
     }
+}
+
+/// Plays the supervisor of a session: gives these answers, and returns what was asked.
+pub fn supervisor(session: &Made, answers: Vec<Value>) -> (File, JoinHandle<Vec<Value>>) {
+    let lock = File::create(session.dir.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let listener = UnixListener::bind(session.dir.join("control.sock")).unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut requests = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap())
+                .read_line(&mut line)
+                .unwrap();
+            requests.push(serde_json::from_str(&line).unwrap());
+            writeln!(stream, "{answer}").unwrap();
+        }
+        requests
+    });
+    (lock, thread)
 }
 
 pub fn said(command: &mut Command) -> Said {

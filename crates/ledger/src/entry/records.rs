@@ -297,6 +297,17 @@ pub struct PolicyRecord {
     /// How many sources are left out.
     #[serde(skip_serializing_if = "is_zero")]
     pub sources_cut: u64,
+    /// The digest of the policy whose place it takes while the session runs (format 2, as are the
+    /// next).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Who put it in that place, for example `uid:1000`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The signed bundles it came in, if it took another's place; those of the first policy stand in
+    /// the session's start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<PolicyBundle>,
 }
 
 /// One file of a policy.
@@ -510,6 +521,13 @@ impl FormatOf for SessionStart {
     }
 }
 
+impl FormatOf for PolicyRecord {
+    fn format(&self) -> u64 {
+        let older = self.replaces.is_none() && self.by.is_none() && self.bundles.is_empty();
+        if older { 1 } else { 2 }
+    }
+}
+
 impl FormatOf for DecisionRecord {
     fn format(&self) -> u64 {
         let older = self.facts.is_none() && self.said.is_none();
@@ -531,7 +549,6 @@ impl FormatOf for Connect {
 
 impl FormatOf for SessionEnd {}
 impl FormatOf for Approval {}
-impl FormatOf for PolicyRecord {}
 impl FormatOf for Commit {}
 impl FormatOf for Discard {}
 impl FormatOf for Mask {}
@@ -627,6 +644,9 @@ impl Clip for PolicyRecord {
             clip::text(&mut source.name, limit);
             clip::text(&mut source.sha256, limit);
         }
+        clip::option(&mut self.replaces, limit);
+        clip::option(&mut self.by, limit);
+        self.bundles.iter_mut().for_each(|b| b.clip(limit));
     }
 }
 

@@ -98,6 +98,8 @@ fn samples() -> Vec<Record> {
         }),
         Record::Policy(PolicyRecord {
             sources: vec![PolicySource::default()],
+            replaces: Some("0".repeat(64)),
+            by: Some("uid:1000".into()),
             ..Default::default()
         }),
         Record::Commit(Commit {
@@ -136,7 +138,8 @@ fn every_type_reads_back_and_has_one_spelling() {
             Record::SessionStart(_)
             | Record::Decision(_)
             | Record::Exec(_)
-            | Record::Connect(_) => 2,
+            | Record::Connect(_)
+            | Record::Policy(_) => 2,
             _ => 1,
         };
         let head = format!(
@@ -149,6 +152,45 @@ fn every_type_reads_back_and_has_one_spelling() {
             Entry::from_bytes(spaced.as_bytes()),
             Err(EntryError::NotCanonical)
         );
+    }
+}
+
+/// The first policy of a session has the bytes it always had; only one that takes another's place says
+/// more, in the newer format.
+#[test]
+fn a_policy_is_written_in_the_oldest_format_that_has_its_fields() {
+    let first = PolicyRecord::default();
+    let replaced = PolicyRecord {
+        replaces: Some("0".repeat(64)),
+        ..PolicyRecord::default()
+    };
+    let by = PolicyRecord {
+        by: Some("uid:1000".into()),
+        ..PolicyRecord::default()
+    };
+    let signed = PolicyRecord {
+        bundles: vec![PolicyBundle::default()],
+        ..PolicyRecord::default()
+    };
+    for (record, head) in [
+        (first, r#"{"v":1,"type":"policy","#),
+        (replaced, r#"{"v":2,"type":"policy","#),
+        (by, r#"{"v":2,"type":"policy","#),
+        (signed, r#"{"v":2,"type":"policy","#),
+    ] {
+        let entry = entry(Record::Policy(record));
+        let text = String::from_utf8(entry.to_bytes()).expect("JSON is UTF-8");
+        assert!(text.starts_with(head), "{text}");
+        assert_eq!(Entry::from_bytes(text.as_bytes()), Ok(entry));
+        // In the older format these fields are unknown, so the entry is not what it says.
+        if head.contains("2") {
+            let older = text.replacen(r#""v":2"#, r#""v":1"#, 1);
+            let read = Entry::from_bytes(older.as_bytes());
+            assert!(
+                !matches!(&read, Ok(e) if matches!(e.record, Record::Policy(_))),
+                "{read:?}"
+            );
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use agentwall_action::{Effect, ObjectKind, Resource, Verb};
 
-use super::{Broker, Way, binding_none, binding_of, name_binding};
+use super::{Broker, Way, ask::Decided, binding_none, binding_of, name_binding};
 use crate::{
     notify::Call,
     plan::Writes,
@@ -193,7 +193,7 @@ fn local(broker: &Arc<Broker>, call: Call, path: &[u8], socket: OwnedFd) {
             .engine
             .action(Verb::IpcConnect, Resource::Unix(object.path.clone()));
         let decision = broker.engine.decide(&action);
-        (action, decision)
+        Decided::alone(action, decision)
     });
     let recorded = decided.clone();
     let binding = binding_of(&object.stat);
@@ -205,7 +205,9 @@ fn local(broker: &Arc<Broker>, call: Call, path: &[u8], socket: OwnedFd) {
                 sys::connect(socket.as_fd(), &sys::unix_address(name))
             });
             broker.listener.finish(&call, outcome.map(|()| 0));
-            if let Some((action, decision)) = recorded
+            if let Some(Decided {
+                action, decision, ..
+            }) = recorded
                 && decision.effect == Effect::Allow
             {
                 broker.record(&call, action, decision, reported, "broker");

@@ -23,7 +23,7 @@ use std::{
 use agentwall_action::{Action, Decision, Effect, ObjectKind, Resource, Verb};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 
-use super::{Broker, binding_of, kind_of};
+use super::{Broker, ask::Decided, binding_of, kind_of};
 use crate::{
     notify::Call,
     resolve::Object,
@@ -81,33 +81,24 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
         .loaded
         .iter()
         .map(|(object, arguments)| action(broker, object, arguments));
-    let actions: Vec<Action> = started.chain(loaded).collect();
-    if broker.engine.is_learning() {
-        broker.note_each(&actions);
-        if let Some(loader) = &plan.loader {
-            note_loader(broker, loader);
-        }
+    let decided = broker.decide(started.chain(loaded).collect());
+    if broker.engine.is_learning()
+        && let Some(loader) = &plan.loader
+    {
+        note_loader(broker, loader);
     }
-    let decided = broker.engine.decide_all(actions);
     let own = plan.chain.len() == 1
         && (plan.chain[0].path == OsStr::new("/dev/agentwall/bin/agentwall")
             || broker.is_own_binary(&plan.image));
-    let decided = match decided {
-        // The wall's own tool explains refusals; it is a face of the wall, not of the policy.
-        Some((action, decision)) if own && decision.rule.is_none() => Some((
-            action,
-            Decision {
-                effect: Effect::Allow,
-                ..decision
-            },
-        )),
-        other => other,
-    };
-    let Some((action, decision)) = decided else {
+    let Some(mut decided) = decided else {
         return broker.listener.fail(&call, libc::EACCES);
     };
+    // The wall's own tool explains refusals; it is a face of the wall, not of the policy.
+    if own && decided.decision.rule.is_none() {
+        decided.decision.effect = Effect::Allow;
+    }
     let asks_why = own && plan.arguments.get(1).is_some_and(|a| a == b"why");
-    match decision.effect {
+    match decided.decision.effect {
         Effect::Allow | Effect::Isolate if asks_why => broker.later(move |broker| {
             // Somebody wants to know: before it looks.
             let reachable = |action: &Action, object: &Resource| match object {
@@ -117,22 +108,22 @@ pub(super) fn handle(broker: &Arc<Broker>, call: Call) {
             broker
                 .trail
                 .advise(&broker.engine.policy(), &broker.guard, reachable);
-            start(broker, call, plan, action, decision);
+            start(broker, call, plan, decided);
         }),
-        Effect::Allow | Effect::Isolate => start(broker, call, plan, action, decision),
+        Effect::Allow | Effect::Isolate => start(broker, call, plan, decided),
         Effect::Ask => broker.later(move |broker| {
-            let answer = broker.ask(&call, &action, decision, plan.image.clone());
-            if answer.effect.proceeds() {
-                run(broker, &call, &plan, &action, &answer);
-            } else {
-                broker.refuse(&call, action, answer, Binding::default(), false);
-            }
+            broker.ask(&call, decided, plan.image.clone(), |action, answer| {
+                run(broker, &call, &plan, action, answer);
+            });
         }),
-        _ => broker.refuse(&call, action, decision, plan.image, true),
+        _ => broker.refuse(&call, decided.action, decided.decision, plan.image, true),
     }
 }
 
-fn start(broker: &Arc<Broker>, call: Call, plan: Plan, action: Action, decision: Decision) {
+fn start(broker: &Arc<Broker>, call: Call, plan: Plan, decided: Decided) {
+    let Decided {
+        action, decision, ..
+    } = decided;
     if let Some(loader) = &plan.missing_loader {
         // The kernel would answer ENOENT, which names the program and not what is missing.
         let decision = missing_loader(decision, loader);

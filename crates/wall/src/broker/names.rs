@@ -8,6 +8,7 @@ use std::{
 };
 
 use agentwall_action::{Action, ObjectKind, Verb};
+use agentwall_engine::Held;
 use rustix::fs::{
     AtFlags, FileType, Mode, RenameFlags, linkat, mkdirat, mknodat, renameat_with, symlinkat,
     unlinkat,
@@ -151,15 +152,23 @@ fn rename(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), fl
         actions.push(broker.path_action(Verb::FileCreate, &from_path, kind));
     }
     // Moving a directory moves what is in it out of the reach of rules that name it.
-    if kind == ObjectKind::Directory && broker.view.trap_reads && holds_unreadable(broker, object) {
+    let held = broker.engine.hold();
+    if holds_unreadable(broker, &held, object) {
         return broker.listener.fail(&call, libc::EXDEV);
     }
-    let decided = broker.decide(actions);
+    let decided = broker.decide_by(&held, actions);
+    drop(held);
     let in_kernel = broker.way(&from_path) == Way::Kernel && broker.way(&to_path) == Way::Kernel;
     let binding = name_binding(&from);
     broker.conclude(call, decided, binding, move |broker, call| {
         if in_kernel {
             return broker.listener.proceed(call);
+        }
+        // By another policy perhaps, if a person was asked in between.
+        if let Some(object) = &from.object
+            && holds_unreadable(broker, &broker.engine.hold(), object)
+        {
+            return broker.listener.fail(call, libc::EXDEV);
         }
         let outcome = (|| {
             let source = writable_parent(broker, &from)?;
@@ -186,9 +195,12 @@ fn alias_actions(broker: &Broker, path: &Path, kind: ObjectKind) -> Vec<Action> 
     vec![broker.path_action(Verb::FileRead, path, kind)]
 }
 
-/// Whether some rule could deny reading something below this directory.
-fn holds_unreadable(broker: &Broker, dir: &Object) -> bool {
-    let region = broker.engine.policy().region(
+/// Whether this is a directory and some rule could deny reading something below it.
+fn holds_unreadable(broker: &Broker, held: &Held<'_>, dir: &Object) -> bool {
+    if !dir.is_dir() || !broker.view.trap_reads {
+        return false;
+    }
+    let region = held.policy().region(
         broker.engine.subject(),
         Verb::FileRead,
         &dir.path,

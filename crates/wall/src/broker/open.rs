@@ -132,9 +132,10 @@ fn plain(
         return Err((text, None));
     }
     let verbs = request.verbs();
+    let held = broker.engine.hold();
     for verb in &verbs {
         let action = broker.path_action(*verb, path, ObjectKind::File);
-        let decision = broker.engine.decide(&action);
+        let decision = held.decide(&action);
         if !decision.effect.proceeds() || !decision.is_silent() {
             return Err((text, None));
         }

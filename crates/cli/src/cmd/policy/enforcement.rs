@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::{
     args::policy::EnforcementArgs,
-    doctor,
+    doctor, fixed,
     output::{self, Style, UsageError, paint},
     policies::{self, Chosen},
     prepare,
@@ -178,7 +178,7 @@ pub fn report(
         subject: engine.subject(),
         facts: engine.facts(),
         view: &prepared.view,
-        no_trace: prepare::denies_tracing(engine),
+        no_trace: fixed::denies_tracing(engine),
         verbs,
     });
     report.rules = rules(&policy, &found, &report, wanted);

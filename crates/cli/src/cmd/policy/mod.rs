@@ -12,6 +12,7 @@ mod recommend;
 mod recorded;
 mod unique;
 
+mod apply;
 mod bundle;
 mod enforcement;
 mod explain_text;
@@ -50,6 +51,7 @@ pub fn main(command: PolicyCommand) -> Result<ExitCode> {
         PolicyCommand::Can(args) => can::main(&args),
         PolicyCommand::Templates(args) => list(args.json),
         PolicyCommand::Fmt(args) => fmt::main(&args),
+        PolicyCommand::Apply(args) => apply::main(&args),
     }
 }
 
