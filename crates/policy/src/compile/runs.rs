@@ -105,7 +105,8 @@ fn run(dfa: &Dfa, links: &[Option<Link>], from: u32) -> Option<Run> {
     let mut bytes = Vec::new();
     let (mut at, mut other) = (from, None);
     while let Some(link) = &links[at as usize] {
-        let inside = at == from || dfa.states[at as usize].outcome.is_empty();
+        // The first state's outcome is its own; coming back to it is another matter.
+        let inside = bytes.is_empty() || dfa.states[at as usize].outcome.is_empty();
         if !inside || other.is_some_and(|o| o != link.other) || bytes.len() == LONGEST {
             break;
         }

@@ -38,7 +38,7 @@ fn segment() -> impl Strategy<Value = String> {
     ]);
     let wild = select(vec![
         "*", "a*", "*b", "*a*", "?", "a?", "?b", "[ab]", "[!a]", "[a-b]*", "{a,b}", "{a*,*b}",
-        "a*b", "*a*b*", "*.x", "a.*", "**a", "b**", "a**b", "{,a}b",
+        "a*b", "*a*b*", "*.x", "a.*", "**a", "b**", "a**b", "{,a}b", "*bb", "a*bb", "*baba",
     ]);
     prop_oneof![3 => plain, 2 => wild].prop_map(str::to_owned)
 }
@@ -67,6 +67,7 @@ fn host_pattern() -> impl Strategy<Value = String> {
         "**",
         "a*",
         "*b",
+        "*bb",
         "?",
         "{a,b}",
         "localhost",
@@ -319,7 +320,17 @@ const IPS: &[&str] = &[
 ];
 
 fn host() -> impl Strategy<Value = String> {
-    let label = select(vec!["a", "b", "ab", "com", "ba", "localhost", "x"]);
+    let label = select(vec![
+        "a",
+        "b",
+        "ab",
+        "com",
+        "ba",
+        "localhost",
+        "x",
+        "abbb",
+        "bbbbbbbb",
+    ]);
     let name = prop::collection::vec(label, 1..5).prop_map(|l| l.join("."));
     prop_oneof![6 => name, 1 => select(IPS).prop_map(str::to_owned)]
 }
