@@ -16,6 +16,7 @@ use super::{
     check::{self, TableError},
     lookup::{Held, Hit, Object, View},
     table::{DEFAULTS, LAYER_COUNT, Table},
+    walk::Found,
 };
 use crate::{policy::Policy, rule::Rule};
 
@@ -80,7 +81,10 @@ impl CompiledTable {
         let object = Object::of(&action.resource)?;
         let view = View::new(&self.table, object.kind)?;
         let class = view.class(action.verb as usize)?;
-        let found = view.look(&object, &action.resource, &action.facts)?;
+        let mut found = Found::default();
+        if !view.look(&object, &action.resource, &action.facts, &mut found) {
+            return None;
+        }
         let mut best: Option<(Effect, By)> = None;
         for layer in 0..view.layers() {
             // No condition can be evaluated here.

@@ -139,29 +139,31 @@ impl<'t> View<'t> {
         (class != NO_CLASS).then_some(class)
     }
 
-    /// What the object has; `None` if it has too much.
+    /// Adds what the object has; `false` if that is too much.
     #[inline]
     pub(crate) fn look(
         &self,
         object: &Object<'_>,
         resource: &Resource,
         facts: &Facts,
-    ) -> Option<Found> {
-        let mut found = Found::default();
+        found: &mut Found,
+    ) -> bool {
         found.add(1);
         if let Some(text) = object.text {
             for pair in self.table.list(self.field(field::AUTOMATA)).chunks_exact(2) {
-                let automaton = Automaton::at(self.table, pair[1] as usize)?;
-                automaton.walk(pair[0], text, object.directory, &mut found);
+                let Some(automaton) = Automaton::at(self.table, pair[1] as usize) else {
+                    return false;
+                };
+                automaton.walk(pair[0], text, object.directory, found);
             }
         }
         if let Resource::Endpoint(endpoint) = resource {
-            self.endpoint(endpoint, &mut found);
+            self.endpoint(endpoint, found);
         }
         if !facts.labels.is_empty() {
-            self.labels(facts, &mut found);
+            self.labels(facts, found);
         }
-        (!found.is_full()).then_some(found)
+        !found.is_full()
     }
 
     fn labels(&self, facts: &Facts, found: &mut Found) {
@@ -306,10 +308,22 @@ impl<'t> View<'t> {
         // All leaves of a set lie together.
         let row = (self.field(field::LAYERS) + 1) * classes;
         let column = self.field(field::LEAVES) as usize + layer * classes as usize + class as usize;
+        // Most objects lead to one rule, in one place.
+        let leaf_of = |set: &u32| column + *set as usize * row as usize;
+        let mut leaves = found.sets().iter().map(|s| self.table.at(leaf_of(s)));
+        let mut leaves = leaves.by_ref().filter(|l| *l != 0);
+        match (leaves.next(), leaves.next()) {
+            (None, _) => return true,
+            (Some(leaf), None) if leaf & (ONE | ITSELF) == ONE | ITSELF => {
+                each(Hit(leaf));
+                return true;
+            }
+            _ => {}
+        }
         let mut cursors: [(u32, u32); MAX_LISTS] = [(0, 0); MAX_LISTS];
         let mut open = 0;
         for set in found.sets() {
-            let leaf = column + *set as usize * row as usize;
+            let leaf = leaf_of(set);
             let (word, own) = (self.table.at(leaf), [self.table.at(leaf) & !ONE]);
             if word & (ONE | ITSELF) == ONE | ITSELF {
                 // The leaf is the first word of a candidate that is certain: the other is not read.

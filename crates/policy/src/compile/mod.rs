@@ -41,6 +41,7 @@ use crate::{
 };
 use fold::Known;
 use lookup::{Held, Object, View};
+use walk::Found;
 
 /// A policy compiled for a session.
 #[derive(Debug, Clone)]
@@ -165,7 +166,10 @@ impl Compiled {
         let view = View::new(&self.table, object.kind)?;
         // A verb of another family has no class here.
         let class = view.class(action.verb as usize)?;
-        let found = view.look(&object, &action.resource, facts)?;
+        let mut found = Found::default();
+        if !view.look(&object, &action.resource, facts, &mut found) {
+            return None;
+        }
 
         let mut verdict: Option<Verdict<'c>> = None;
         let mut failed = false;

@@ -113,12 +113,23 @@ impl<'t> Automaton<'t> {
 
     #[inline]
     fn next(&self, at: u32, byte: u8) -> u32 {
-        let base = (at & BASE) as usize;
-        let cell = self.cells[base + 1 + usize::from(self.classes[usize::from(byte)])];
-        let default = self.cells[base][1];
+        let base = at & BASE;
+        let class = self.classes[usize::from(byte)];
+        let own = self.cell(base as usize + 1 + usize::from(class));
+        let default = self.cell(base as usize);
         // Both are loaded at once, and neither waits for the comparison or for a guess about it.
-        let own = u32::from(cell[0] == base as u32).wrapping_neg();
-        (cell[1] & own) | (default & !own)
+        let cell = if own as u32 == base { own } else { default };
+        (cell >> 32) as u32
+    }
+
+    /// A cell, its owner in the lower half: one load, so that the next state depends on no second one.
+    #[inline]
+    fn cell(&self, at: usize) -> u64 {
+        let cell = u64::from_ne_bytes(bytemuck::cast(self.cells[at]));
+        match cfg!(target_endian = "big") {
+            true => cell.rotate_left(32),
+            false => cell,
+        }
     }
 
     /// The run of a state: the value behind it, that of the other state, the bytes.
@@ -131,7 +142,7 @@ impl<'t> Automaton<'t> {
     }
 
     /// What reaching a state says, and where the walk goes on; `None` if it is over.
-    #[inline]
+    #[inline(always)]
     fn arrive<const AGAIN: bool>(&self, at: u32, over: bool, found: &mut Found) -> Option<u32> {
         if at & LEAF == 0 {
             found.add(self.outcome(at)[0]);
