@@ -313,10 +313,9 @@ impl<'a, 'p> Compiling<'a, 'p> {
                 ids
             };
             for (state, outcome) in dfa.states.iter().zip(&mut outcomes) {
-                let found = &state.outcome;
-                if found.is_empty() {
+                let Some(found) = &state.outcome else {
                     continue;
-                }
+                };
                 let three = [&found.passed, &found.ending, &found.directory];
                 *outcome = match three.map(|f| self.set(ids(f))) {
                     [passed, 0, 0] => passed | PASSED_ONLY,

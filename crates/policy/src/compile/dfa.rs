@@ -9,9 +9,17 @@
 //! States that behave alike are merged: every state whose successors come later in the order of
 //! discovery, or are itself. That is all of them for parts without loops.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
-use super::parts::{ByteSets, Code, Found, LOOP, SET, TextPart, Walk};
+use hashbrown::HashTable;
+
+use super::{
+    parts::{ByteSets, Code, LOOP, SET, TextPart, Walk},
+    trie::{NONE, Trie},
+};
 
 /// A deterministic automaton. State 0 is where nothing has begun.
 #[derive(Debug, Default)]
@@ -28,9 +36,16 @@ pub(crate) struct State {
     /// Where every class goes that is not in `moves`.
     pub default: u32,
     /// By class, sorted; none goes to `default`.
-    pub moves: Vec<(u8, u32)>,
-    /// What reaching this state says.
-    pub outcome: Outcome,
+    pub moves: Box<[(u8, u32)]>,
+    /// What reaching this state says, if it says anything.
+    pub outcome: Option<Box<Outcome>>,
+}
+
+impl State {
+    /// Parts found on the way here.
+    pub(crate) fn passes(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|o| !o.passed.is_empty())
+    }
 }
 
 /// Parts, by their number among those the automaton was made of; sorted.
@@ -54,19 +69,6 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct TooManyStates;
 
-#[derive(Debug, Default)]
-struct Node {
-    edges: Vec<(Code, u32)>,
-    /// The set this node stays alive on.
-    stays: Option<Code>,
-    /// Parts that are done when this node is reached.
-    done: Vec<u32>,
-    /// Parts that are found when the walk ends with this node alive.
-    ending: Vec<u32>,
-    /// Parts that are found then for a directory.
-    directory: Vec<u32>,
-}
-
 /// Builds the automaton of parts that have one walk.
 pub(crate) fn build(
     parts: &[&TextPart],
@@ -74,7 +76,7 @@ pub(crate) fn build(
     sets: &ByteSets,
     limit: usize,
 ) -> Result<Dfa, TooManyStates> {
-    let trie = trie(parts);
+    let trie = Trie::new(parts);
     let (classes, class_count) = classes(&trie, sets);
     let mut builder = Builder {
         trie: &trie,
@@ -82,8 +84,10 @@ pub(crate) fn build(
         classes: &classes,
         class_count,
         inside: inside(&trie, sets, &classes, class_count),
-        index: HashMap::new(),
+        index: HashTable::new(),
+        hasher: RandomState::new(),
         keys: Vec::new(),
+        sets: Vec::new(),
         states: Vec::new(),
     };
     // The state in which nothing has begun is the first, whatever the parts.
@@ -117,37 +121,8 @@ pub(crate) fn build(
     Ok(dfa)
 }
 
-fn trie(parts: &[&TextPart]) -> Vec<Node> {
-    let mut nodes = vec![Node::default()];
-    let mut edges: HashMap<(u32, Code), u32> = HashMap::new();
-    for (id, part) in (0u32..).zip(parts) {
-        let mut at = 0u32;
-        let below = part.codes.len().saturating_sub(2);
-        for (i, code) in part.codes.iter().enumerate() {
-            if part.found == Found::Below && i >= below {
-                nodes[at as usize].directory.push(id);
-            }
-            at = *edges.entry((at, *code)).or_insert_with(|| {
-                let new = nodes.len() as u32;
-                nodes.push(Node {
-                    stays: (*code >= LOOP).then_some(*code),
-                    ..Node::default()
-                });
-                nodes[at as usize].edges.push((*code, new));
-                new
-            });
-        }
-        let last = &mut nodes[at as usize];
-        match part.found {
-            Found::Ending => last.ending.push(id),
-            Found::Passing | Found::Below => last.done.push(id),
-        }
-    }
-    nodes
-}
-
 /// Bytes that no step tells apart share a class. `/` is always alone: walks look out for it.
-fn classes(trie: &[Node], sets: &ByteSets) -> (Vec<u8>, usize) {
+fn classes(trie: &Trie, sets: &ByteSets) -> (Vec<u8>, usize) {
     let mut group = [0u32; 256];
     let mut count = 1u32;
     let mut refine = |inside: &dyn Fn(u8) -> bool| {
@@ -161,11 +136,11 @@ fn classes(trie: &[Node], sets: &ByteSets) -> (Vec<u8>, usize) {
     };
     refine(&|b| b == b'/');
     let (mut single, mut wide) = ([false; 256], std::collections::BTreeSet::new());
-    for (code, _) in trie.iter().flat_map(|n| &n.edges) {
-        match u8::try_from(*code) {
+    for node in &trie.nodes[1..] {
+        match u8::try_from(node.code) {
             Ok(byte) => single[usize::from(byte)] = true,
             Err(_) => {
-                wide.insert(*code);
+                wide.insert(node.code);
             }
         }
     }
@@ -182,22 +157,13 @@ fn classes(trie: &[Node], sets: &ByteSets) -> (Vec<u8>, usize) {
 }
 
 /// For every set or loop that occurs, which classes it takes.
-fn inside(
-    trie: &[Node],
-    sets: &ByteSets,
-    classes: &[u8],
-    count: usize,
-) -> HashMap<Code, Vec<bool>> {
+fn inside(trie: &Trie, sets: &ByteSets, classes: &[u8], count: usize) -> HashMap<Code, Vec<bool>> {
     let mut inside = HashMap::new();
-    for (code, _) in trie
-        .iter()
-        .flat_map(|n| &n.edges)
-        .filter(|(c, _)| *c >= SET)
-    {
-        inside.entry(*code).or_insert_with(|| {
+    for code in trie.nodes[1..].iter().map(|n| n.code).filter(|c| *c >= SET) {
+        inside.entry(code).or_insert_with(|| {
             let mut takes = vec![false; count];
             for b in 0..=255u8 {
-                takes[usize::from(classes[usize::from(b)])] |= sets.of(*code).contains(b);
+                takes[usize::from(classes[usize::from(b)])] |= sets.of(code).contains(b);
             }
             takes
         });
@@ -205,43 +171,70 @@ fn inside(
     inside
 }
 
-type Key = (Vec<u32>, Vec<u32>);
+/// What is alive, and what was found on the way: all of one after all of the other.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    from: u32,
+    alive: u32,
+    passed: u32,
+}
 
 struct Builder<'a> {
-    trie: &'a [Node],
+    trie: &'a Trie,
     walk: Walk,
     classes: &'a [u8],
     class_count: usize,
     inside: HashMap<Code, Vec<bool>>,
-    index: HashMap<Key, u32>,
+    /// States by what stands in `keys`.
+    index: HashTable<u32>,
+    hasher: RandomState,
     keys: Vec<Key>,
+    /// The nodes and parts of all keys.
+    sets: Vec<u32>,
     states: Vec<State>,
 }
 
 impl Builder<'_> {
+    /// What a key is about: nodes that are alive, and parts that were found.
+    fn key(sets: &[u32], key: Key) -> (&[u32], &[u32]) {
+        let both = &sets[key.from as usize..][..(key.alive + key.passed) as usize];
+        both.split_at(key.alive as usize)
+    }
+
     fn state(&mut self, alive: Vec<u32>, passed: Vec<u32>) -> u32 {
-        let key = (alive, passed);
-        if let Some(id) = self.index.get(&key) {
+        let (sets, keys, hasher) = (&self.sets, &self.keys, &self.hasher);
+        let hash = |of: (&[u32], &[u32])| hasher.hash_one(of);
+        let wanted = hash((&alive, &passed));
+        let same = |id: &u32| Self::key(sets, keys[*id as usize]) == (&alive, &passed);
+        if let Some(id) = self.index.find(wanted, same) {
             return *id;
         }
         let id = self.keys.len() as u32;
-        let collect = |of: fn(&Node) -> &Vec<u32>| {
-            let nodes = key.0.iter().map(|n| &self.trie[*n as usize]);
-            let mut ids: Vec<u32> = nodes.flat_map(of).copied().collect();
+        let rehash = |id: &u32| hash(Self::key(sets, keys[*id as usize]));
+        self.index.insert_unique(wanted, id, rehash);
+        let mut outcome = Outcome {
+            passed: passed.clone(),
+            ..Outcome::default()
+        };
+        for said in alive.iter().filter_map(|n| self.trie.said(*n)) {
+            outcome.ending.extend(&said.ending);
+            outcome.directory.extend(&said.directory);
+        }
+        for ids in [&mut outcome.ending, &mut outcome.directory] {
             ids.sort_unstable();
             ids.dedup();
-            ids
-        };
+        }
         self.states.push(State {
-            outcome: Outcome {
-                passed: key.1.clone(),
-                ending: collect(|n| &n.ending),
-                directory: collect(|n| &n.directory),
-            },
+            outcome: (!outcome.is_empty()).then(|| Box::new(outcome)),
             ..State::default()
         });
-        self.keys.push(key.clone());
-        self.index.insert(key, id);
+        // The bounds of a policy keep all of these far below 2^32.
+        self.keys.push(Key {
+            from: self.sets.len() as u32,
+            alive: alive.len() as u32,
+            passed: passed.len() as u32,
+        });
+        self.sets.extend(alive.into_iter().chain(passed));
         id
     }
 
@@ -249,17 +242,16 @@ impl Builder<'_> {
     fn closed(&self, mut alive: Vec<u32>) -> Vec<u32> {
         let mut at = 0;
         while at < alive.len() {
-            let node = &self.trie[alive[at] as usize];
-            let loops = node.edges.iter().filter(|(code, _)| *code >= LOOP);
-            alive.extend(loops.map(|(_, child)| *child));
+            let loops = self.trie.children(alive[at]);
+            let loops = loops.filter(|(code, _)| *code >= LOOP);
+            alive.extend(loops.map(|(_, child)| child));
             at += 1;
         }
         alive.retain(|n| {
-            let node = &self.trie[*n as usize];
-            node.stays.is_some()
-                || !node.edges.is_empty()
-                || !node.ending.is_empty()
-                || !node.directory.is_empty()
+            let said = self.trie.said(*n);
+            self.trie.stays(*n).is_some()
+                || self.trie.nodes[*n as usize].first_child != NONE
+                || said.is_some_and(|s| !s.ending.is_empty() || !s.directory.is_empty())
         });
         alive.sort_unstable();
         alive.dedup();
@@ -267,7 +259,7 @@ impl Builder<'_> {
     }
 
     fn expand(&mut self, at: usize) {
-        let alive = self.keys[at].0.clone();
+        let alive = Self::key(&self.sets, self.keys[at]).0.to_vec();
         let mut moves: Vec<(u8, u32)> = Vec::new();
         for (classes, reached) in self.successors(&alive) {
             let to = self.reached(reached);
@@ -284,7 +276,7 @@ impl Builder<'_> {
         moves.retain(|(_, to)| *to != default);
         moves.sort_unstable();
         self.states[at].default = default;
-        self.states[at].moves = moves;
+        self.states[at].moves = moves.into_boxed_slice();
     }
 
     /// The nodes that classes of bytes lead to; classes that lead to none are left out.
@@ -292,18 +284,17 @@ impl Builder<'_> {
         let mut own: Vec<Option<Vec<u32>>> = vec![None; self.class_count];
         let mut stay: Vec<(u32, &[bool])> = Vec::new();
         for n in alive {
-            let node = &self.trie[*n as usize];
-            if let Some(code) = node.stays {
+            if let Some(code) = self.trie.stays(*n) {
                 stay.push((*n, self.inside(code)));
             }
-            for (code, child) in &node.edges {
-                if let Ok(byte) = u8::try_from(*code) {
+            for (code, child) in self.trie.children(*n) {
+                if let Ok(byte) = u8::try_from(code) {
                     let class = usize::from(self.classes[usize::from(byte)]);
-                    own[class].get_or_insert_default().push(*child);
-                } else if *code < LOOP {
-                    for (class, inside) in self.inside(*code).iter().enumerate() {
+                    own[class].get_or_insert_default().push(child);
+                } else if code < LOOP {
+                    for (class, inside) in self.inside(code).iter().enumerate() {
                         if *inside {
-                            own[class].get_or_insert_default().push(*child);
+                            own[class].get_or_insert_default().push(child);
                         }
                     }
                 }
@@ -343,8 +334,8 @@ impl Builder<'_> {
     }
 
     fn reached(&mut self, reached: Vec<u32>) -> u32 {
-        let done = reached.iter().flat_map(|n| &self.trie[*n as usize].done);
-        let mut passed: Vec<u32> = done.copied().collect();
+        let said = reached.iter().filter_map(|n| self.trie.said(*n));
+        let mut passed: Vec<u32> = said.flat_map(|s| &s.done).copied().collect();
         passed.sort_unstable();
         passed.dedup();
         let mut reached = reached;
@@ -356,58 +347,69 @@ impl Builder<'_> {
     }
 }
 
-/// Where most classes lead; `first` of them lead to the first state.
+/// Where most classes lead, of several the last; `first` of them lead to the first state.
 fn most_common(moves: &[(u8, u32)], first: usize) -> u32 {
-    let mut count: HashMap<u32, usize> = HashMap::from([(0, first)]);
-    for (_, to) in moves {
-        *count.entry(*to).or_default() += 1;
-    }
-    let best = count.into_iter().max_by_key(|(to, n)| (*n, *to));
-    best.map_or(0, |(to, _)| to)
+    let mut targets: Vec<u32> = moves.iter().map(|(_, to)| *to).collect();
+    targets.sort_unstable();
+    let runs = targets.chunk_by(|a, b| a == b);
+    let counted = runs.map(|run| (run.len() + if run[0] == 0 { first } else { 0 }, run[0]));
+    counted.chain([(first, 0)]).max().map_or(0, |(_, to)| to)
 }
 
 impl Dfa {
     /// Merges states that behave alike, from the last discovered to the first.
     fn merge(&mut self) {
         const OWN: u32 = u32::MAX;
+        let hasher = RandomState::new();
         let mut stands_for: Vec<u32> = (0..self.states.len() as u32).collect();
-        let mut seen: HashMap<State, u32> = HashMap::with_capacity(self.states.len());
+        let mut seen: HashTable<u32> = HashTable::new();
         for id in (1..self.states.len() as u32).rev() {
-            let target = |to: u32| match to {
+            // In terms of the states that are kept; itself is the same for all.
+            let mut state = std::mem::take(&mut self.states[id as usize]);
+            state.lead(|to| match to {
                 to if to == id => OWN,
                 to => stands_for[to as usize],
-            };
-            let state = &self.states[id as usize];
-            let mut alike = State {
-                default: target(state.default),
-                moves: state
-                    .moves
-                    .iter()
-                    .map(|(c, to)| (*c, target(*to)))
-                    .collect(),
-                outcome: state.outcome.clone(),
-            };
-            let default = alike.default;
-            alike.moves.retain(|(_, to)| *to != default);
-            stands_for[id as usize] = *seen.entry(alike).or_insert(id);
+            });
+            let hash = hasher.hash_one(&state);
+            let same = |other: &u32| self.states[*other as usize] == state;
+            if let Some(other) = seen.find(hash, same) {
+                stands_for[id as usize] = *other;
+                continue;
+            }
+            self.states[id as usize] = state;
+            let states = &self.states;
+            seen.insert_unique(hash, id, |id| hasher.hash_one(&states[*id as usize]));
         }
+        drop(seen);
         // Those that stand for themselves move together.
         let mut renumbered = vec![0u32; self.states.len()];
         let mut kept = Vec::new();
-        for (id, state) in (0u32..).zip(std::mem::take(&mut self.states)) {
+        for (id, mut state) in (0u32..).zip(std::mem::take(&mut self.states)) {
             if stands_for[id as usize] == id {
                 renumbered[id as usize] = kept.len() as u32;
+                state.lead(|to| if to == OWN { id } else { to });
                 kept.push(state);
             }
         }
         let new = |to: u32| renumbered[stands_for[to as usize] as usize];
         for state in &mut kept {
-            state.default = new(state.default);
-            let default = state.default;
-            let moves = state.moves.iter().map(|(c, to)| (*c, new(*to)));
-            state.moves = moves.filter(|(_, to)| *to != default).collect();
+            state.lead(new);
         }
         self.start = new(self.start);
         self.states = kept;
+    }
+}
+
+impl State {
+    /// Leads elsewhere; what then goes where the default goes is no move any more.
+    fn lead(&mut self, new: impl Fn(u32) -> u32) {
+        self.default = new(self.default);
+        for (_, to) in &mut self.moves {
+            *to = new(*to);
+        }
+        if self.moves.iter().any(|(_, to)| *to == self.default) {
+            let moves = self.moves.iter().filter(|(_, to)| *to != self.default);
+            self.moves = moves.copied().collect();
+        }
     }
 }

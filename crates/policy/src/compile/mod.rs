@@ -25,6 +25,7 @@ mod plane;
 mod ranges;
 mod runs;
 mod table;
+mod trie;
 mod walk;
 
 use std::sync::Arc;

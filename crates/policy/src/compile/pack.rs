@@ -55,7 +55,7 @@ pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -
     let mut cells = Cells::default();
     let row = |state: usize| -> Vec<u32> {
         let moves = match &runs[state] {
-            Some(None) => dfa.states[state].moves.as_slice(),
+            Some(None) => &*dfa.states[state].moves,
             _ => &[],
         };
         let moves = moves.iter().map(|(class, _)| 1 + u32::from(*class));
@@ -78,7 +78,7 @@ pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -
         let state = &dfa.states[to as usize];
         let run = matches!(runs[to as usize], Some(Some(_)));
         let waits = state.default == to && state.moves.iter().all(|(class, _)| *class == slash);
-        let passed = !state.outcome.passed.is_empty();
+        let passed = state.passes();
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         bases[to as usize] | flag(passed, PASSED) | flag(waits, WAITS) | flag(run, RUN)
     };

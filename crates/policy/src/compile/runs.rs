@@ -74,11 +74,11 @@ struct Link {
 fn link(dfa: &Dfa, state: &State, single: &[Option<u8>]) -> Option<Link> {
     let other = &dfa.states[state.default as usize];
     // Coming back to the other state must not say again what reaching it says.
-    if other.default != state.default || !other.outcome.passed.is_empty() {
+    if other.default != state.default || other.passes() {
         return None;
     }
     // The moves of both are sorted by class: all are the same but for one, which `state` has.
-    let mut rest = other.moves.as_slice();
+    let mut rest = &*other.moves;
     let mut own = None;
     for (class, to) in &state.moves {
         if rest.first() == Some(&(*class, *to)) {
@@ -106,7 +106,7 @@ fn run(dfa: &Dfa, links: &[Option<Link>], from: u32) -> Option<Run> {
     let (mut at, mut other) = (from, None);
     while let Some(link) = &links[at as usize] {
         // The first state's outcome is its own; coming back to it is another matter.
-        let inside = bytes.is_empty() || dfa.states[at as usize].outcome.is_empty();
+        let inside = bytes.is_empty() || dfa.states[at as usize].outcome.is_none();
         if !inside || other.is_some_and(|o| o != link.other) || bytes.len() == LONGEST {
             break;
         }
