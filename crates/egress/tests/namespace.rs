@@ -606,9 +606,11 @@ fn a_ticket_replaces_one_question() {
                 );
             },
             |wall| {
+                // The second may be refused before the end of the first is noticed.
                 let outcomes = wall.outcomes(2);
-                assert_eq!(outcomes[0], Outcome::Closed);
-                assert!(matches!(outcomes[1], Outcome::Denied(_)));
+                let denied = |o: &&Outcome| matches!(o, Outcome::Denied(_));
+                assert!(outcomes.contains(&Outcome::Closed), "{outcomes:?}");
+                assert_eq!(outcomes.iter().filter(denied).count(), 1, "{outcomes:?}");
                 assert_eq!(wall.gate.asked.lock().unwrap().len(), 1);
             },
         );
