@@ -23,7 +23,9 @@ class Screen:
 
     def __init__(self, account, command, env, size=(120, 40)):
         self.account = account
-        self.tmux = ["tmux", "-S", f"{account.home}/tmux.sock", "-f", "/dev/null"]
+        # A server that was told to end may still take a new session with it: each has its own.
+        socket = f"{account.home}/tmux-{time.monotonic_ns()}.sock"
+        self.tmux = ["tmux", "-S", socket, "-f", "/dev/null"]
         self.account.run([*self.tmux, "new-session", "-d", "-s", "s", "-x", str(size[0]),
                           "-y", str(size[1]), command], env=env)
 
