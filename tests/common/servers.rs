@@ -14,7 +14,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -29,15 +29,22 @@ pub struct Seen {
     pub port: u16,
     /// What was sent, lossy.
     pub payload: String,
+    owner: u64,
 }
 
 /// Everything that all servers of the suite saw.
+///
+/// An entry remembers whose server saw it: the kernel gives the port of a world that has ended to
+/// another one.
 #[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<Seen>>>);
+pub struct Log {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    owner: u64,
+}
 
 impl Log {
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, what: &'static str, port: u16, payload: &[u8]) {
@@ -45,6 +52,7 @@ impl Log {
             what,
             port,
             payload: String::from_utf8_lossy(payload).into_owned(),
+            owner: self.owner,
         });
     }
 
@@ -77,10 +85,20 @@ const PAUSE: Duration = Duration::from_millis(5);
 impl Servers {
     /// None yet.
     pub fn new(log: &Log) -> Self {
+        static OWNERS: AtomicU64 = AtomicU64::new(1);
+        let log = Log {
+            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+            ..log.clone()
+        };
         Servers {
-            log: log.clone(),
+            log,
             stop: Arc::default(),
         }
+    }
+
+    /// Whether it was one of these servers that saw it.
+    pub fn saw(&self, seen: &Seen) -> bool {
+        seen.owner == self.log.owner
     }
 
     fn spawn(&self, mut step: impl FnMut(&Log) -> bool + Send + 'static) {
@@ -253,4 +271,28 @@ fn dns_answer(query: &[u8], name: &str, end: usize) -> Option<Vec<u8>> {
         });
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_used_again_does_not_carry_over_what_was_heard_on_it() {
+        let log = Log::default();
+        let (earlier, later) = (Servers::new(&log), Servers::new(&log));
+        let port = earlier.udp(0).expect("a port");
+        let sender = UdpSocket::bind(("::", 0)).expect("a socket");
+        sender
+            .send_to(b"heard", ("::1", port))
+            .expect("loopback takes it");
+        let seen = loop {
+            match log.find(|s| s.port == port).pop() {
+                Some(seen) => break seen,
+                None => thread::sleep(PAUSE),
+            }
+        };
+        assert!(earlier.saw(&seen));
+        assert!(!later.saw(&seen));
+    }
 }

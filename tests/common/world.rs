@@ -59,7 +59,7 @@ pub struct World {
     /// The process id of the running `agentwall run`, 0 when there is none.
     pub running: AtomicU32,
     before: Tree,
-    _servers: Servers,
+    servers: Servers,
 }
 
 /// A child that is killed when dropped.
@@ -147,7 +147,7 @@ impl World {
             before: Tree::default(),
             dir,
             token,
-            _servers: servers,
+            servers,
         };
         world
             .fill_folders()
@@ -158,7 +158,7 @@ impl World {
             .unwrap_or_else(|| BASE.replace("{rules}", case.rules.trim_end()));
         world.put("policy.yaml", &world.fill(&policy));
         world
-            ._servers
+            .servers
             .unix(&world.path("pub"), &world.token)
             .map_err(say)?;
         if let Some(setup) = case.setup {
@@ -446,7 +446,9 @@ impl World {
     pub fn foreign_traffic(&self) -> Option<String> {
         thread::sleep(Duration::from_millis(50));
         let seen = self.shared.log.find(|s| {
-            s.port == self.port || (s.port != self.open && s.payload.contains(&self.token))
+            let own = self.servers.saw(s);
+            (own && s.port == self.port)
+                || (!(own && s.port == self.open) && s.payload.contains(&self.token))
         });
         seen.first().map(|s| {
             format!(
