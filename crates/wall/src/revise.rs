@@ -160,7 +160,7 @@ impl Revisions {
             number,
             match prepared {
                 Some(policy) if policy.digest() == digest => {
-                    self.engine.replace_at_once(policy);
+                    self.engine.replace(policy);
                     Ok(digest.to_owned())
                 }
                 _ => Err(format!("no policy {digest} was prepared")),

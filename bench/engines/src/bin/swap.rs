@@ -3,7 +3,8 @@
 //!     swap [--decides N] [--json FILE]
 //!
 //! Two policies answer every object differently, and the rules that decide have different names. One
-//! thread per CPU decides through the engine; one more exchanges the policies without a pause. Each
+//! thread per CPU decides through the engine; one more exchanges the policies, as a session does: the
+//! interpreter decides until the table is there, then the table does for a moment. Each
 //! decision has to be, as a whole, that of the policy whose digest it carries: effect, rule and reason.
 //! After an exchange returned, the thread that made it gets answers of the new policy alone. The last
 //! line is `N passed, N failed, 0 skipped`.
@@ -14,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use agentwall_action::{Action, Decision, Facts, Resource, Subject, Verb};
@@ -23,6 +24,8 @@ use agentwall_policy::{Layer, Policy, Source, Variables, load};
 use serde_json::json;
 
 const OBJECTS: usize = 64;
+/// How long a table decides before the next exchange.
+const TABLE: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {
     let (mut decides, mut file) = (100_000_000u64, None);
@@ -160,12 +163,19 @@ fn swap(decides: u64) -> Result<Told, String> {
         let mut exchanges = 0;
         while !stop.load(Relaxed) {
             let next = (exchanges as usize + 1) % 2;
+            // First the interpreter decides, as in a session, then the table, for a while.
             engine.replace(Arc::clone(&policies[next]));
             exchanges += 1;
             let index = exchanges as usize % OBJECTS;
-            if engine.decide(&actions[index]) != expected[next][index] {
-                wrong.fetch_add(1, Relaxed);
+            for compiled in [false, true] {
+                if compiled {
+                    engine.compile();
+                }
+                if engine.decide(&actions[index]) != expected[next][index] {
+                    wrong.fetch_add(1, Relaxed);
+                }
             }
+            std::thread::sleep(TABLE);
         }
         exchanges
     });

@@ -103,12 +103,12 @@ fn a_standing_answer_ends_with_its_policy() {
                 resource: /a, effect: ask }\n";
     let source = Source::new("p.yaml", text, Layer::User);
     let other = Arc::new(load(&[source], &Variables::default()).unwrap());
-    asked.supervisor.engine.replace_at_once(Arc::clone(&other));
+    asked.supervisor.engine.replace(Arc::clone(&other));
     let answer = asked.ask(&other);
     assert!(answer.try_recv().is_err(), "nobody was asked again");
     assert_eq!(asked.pending()[0].decision.policy, other.digest());
     // Not even if its policy comes back.
-    asked.supervisor.engine.replace_at_once(policy("ask"));
+    asked.supervisor.engine.replace(policy("ask"));
     let back = asked.ask(&policy("ask"));
     assert!(back.try_recv().is_err(), "an answer of before counts");
 }

@@ -152,7 +152,7 @@ impl Revisions {
             bail!("{why}; nothing was changed");
         }
         applied.acknowledged_us = elapsed();
-        engine.replace_at_once(next.policy);
+        engine.replace(next.policy);
         if let Some(egress) = supervisor.egress.get() {
             egress.policy_changed();
         }

@@ -333,7 +333,7 @@ impl<'a, 'p> Compiling<'a, 'p> {
                 states: dfa.states.len(),
                 classes: dfa.class_count,
             });
-            let offset = pack(&dfa, walk, &outcomes, words);
+            let offset = pack(&dfa, walk, &outcomes, words)?;
             list.extend([walk as u32, offset]);
         }
         Some(words.list(&list))
@@ -528,6 +528,9 @@ impl<'a, 'p> Compiling<'a, 'p> {
     ) -> Option<u32> {
         let marks = self.layers.len() - 1;
         let row = self.layers.len() * classes as usize;
+        if self.sets.len() * row > MAX_WORDS as usize {
+            return None;
+        }
         let mut leaves = vec![0; self.sets.len() * row];
         for (depth, layer) in self.layers.iter().enumerate() {
             for class in 0..classes {

@@ -310,8 +310,8 @@ impl<'t> View<'t> {
         let column = self.field(field::LEAVES) as usize + layer * classes as usize + class as usize;
         // Most objects lead to one rule, in one place.
         let leaf_of = |set: &u32| column + *set as usize * row as usize;
-        let mut leaves = found.sets().iter().map(|s| self.table.at(leaf_of(s)));
-        let mut leaves = leaves.by_ref().filter(|l| *l != 0);
+        let leaves = found.sets().iter().map(|s| self.table.at(leaf_of(s)));
+        let mut leaves = leaves.filter(|l| *l != 0);
         match (leaves.next(), leaves.next()) {
             (None, _) => return true,
             (Some(leaf), None) if leaf & (ONE | ITSELF) == ONE | ITSELF => {

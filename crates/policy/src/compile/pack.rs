@@ -46,8 +46,12 @@ pub(crate) const HEAD_WORDS: usize = CLASS_WORDS + 3;
 /// How many places are tried before a row goes to the end.
 const TRIES: usize = 48;
 
-/// Writes the automaton. `outcomes` gives the word of each state's outcome, 0 for none.
-pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -> u32 {
+/// Most cells of an automaton, 256 MiB of them; far below what a base can say.
+const MAX_CELLS: usize = 32 << 20;
+
+/// Writes the automaton, unless it has too many cells. `outcomes` gives the word of each state's
+/// outcome, 0 for none.
+pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -> Option<u32> {
     let leaves: Vec<Option<u32>> = (0..dfa.states.len())
         .map(|state| leaf(dfa, state, outcomes[state]))
         .collect();
@@ -69,6 +73,9 @@ pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -
     let mut bases = vec![0u32; runs.len()];
     for (state, row) in std::iter::once((0, row(0))).chain(rows) {
         bases[state] = cells.place(&row);
+        if cells.used.len() > MAX_CELLS {
+            return None;
+        }
     }
     let slash = dfa.classes[usize::from(b'/')];
     let value = |to: u32| {
@@ -115,8 +122,10 @@ pub(crate) fn pack(dfa: &Dfa, walk: Walk, outcomes: &[u32], words: &mut Words) -
         let cell = cells.cells.get(at).copied().unwrap_or(FREE);
         words.extend(&cell);
     }
-    offset
+    Some(offset)
 }
+
+const _: () = assert!(MAX_CELLS < BASE as usize);
 
 /// The value of a state that behaves as the first one and says one thing; `outcome` is its word.
 fn leaf(dfa: &Dfa, state: usize, outcome: u32) -> Option<u32> {
@@ -182,7 +191,7 @@ impl Cells {
             }
             self.used[base + d] = true;
         }
-        // Patterns are bounded: the cells of a table stay far below 2^30.
+        // [`MAX_CELLS`] is far below 2^32.
         base as u32
     }
 
