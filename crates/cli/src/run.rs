@@ -10,7 +10,7 @@ use std::{
 };
 
 use agentwall_action::escape_bytes;
-use agentwall_cow::{Layer, base_timestamp};
+use agentwall_cow::{Layer, Limits, Taker, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
 use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
 use agentwall_wall::{LayerPaths, Spec, Wall, create_layers, launch, wire::ToBroker};
@@ -132,6 +132,8 @@ fn conduct(
         .collect::<Result<_, _>>()
         .context("cannot look at an isolated folder")?;
     session.save_soon()?;
+    // Beside the session: it starts no later for it.
+    let manifests = Taker::start(session.record.layers.clone(), Limits::default());
     let engine = &prepared.engine;
     let line = socket
         .try_clone()
@@ -192,6 +194,7 @@ fn conduct(
     let recorded = supervisor.seal(Record::SessionEnd(end));
     let _ = gone.join();
     let _ = std::fs::remove_dir(stage(session));
+    finish_manifests(session, manifests);
     session.record.ended_ms = Some(state::now_ms());
     session.record.exit = served.as_ref().ok().map(|e| e.code);
     // The ledger has the end, durably; the layers were named durably when the session began.
@@ -213,6 +216,25 @@ fn conduct(
             session.id()
         ))
     })
+}
+
+/// Waits for the base manifests where the session wrote something; says so where there is none.
+fn finish_manifests(session: &Session, manifests: Taker) {
+    if session.record.layers.iter().all(Layer::is_untouched) {
+        return;
+    }
+    for (root, taken) in manifests.finish() {
+        let why = match taken {
+            Ok(Ok(_)) => continue,
+            Ok(Err(refusal)) => refusal.to_string(),
+            Err(error) => error.to_string(),
+        };
+        note(&format!(
+            "no base manifest of {}: {why}; what others change there meanwhile is told by change \
+             times alone",
+            shown(&root)
+        ));
+    }
 }
 
 type Standing = (Wall, Log, agentwall_cow::Timestamp, Vec<LayerPaths>);

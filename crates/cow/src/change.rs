@@ -75,6 +75,14 @@ pub enum Conflict {
         #[serde(with = "crate::bytes::path")]
         path: PathBuf,
     },
+    /// Another directory took the place of the one the session saw: the base manifest has another
+    /// device and inode at that path.
+    #[error("{path:?} is another directory than when the session began; move the original back")]
+    DirectoryReplaced {
+        /// That directory.
+        #[serde(with = "crate::bytes::path")]
+        path: PathBuf,
+    },
     /// The directory and the one that holds it both changed: without a manifest it cannot be told
     /// whether another directory was moved into its place.
     #[error(

@@ -103,7 +103,7 @@ pub fn discard(
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
-/// this crate's record next to them. The directories themselves stay. Returns the trash folders that
+/// this crate's record and manifest next to them. The directories themselves stay. Returns the trash folders that
 /// still hold originals which a commit kept: they are the user's data, to be looked at and removed.
 ///
 /// # Errors
@@ -147,14 +147,18 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => kept.push(layer.trash_path()),
             _ => {}
         }
-        match std::fs::remove_file(layer.record_path()) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(DiscardError::Remove {
-                    path: layer.record_path(),
-                    source,
-                });
+        let beside = [
+            layer.manifest_temporary(),
+            layer.manifest_path(),
+            layer.record_path(),
+        ];
+        for path in beside {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DiscardError::Remove { path, source });
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
     Ok(kept)

@@ -1,9 +1,10 @@
 //! One overlay of a session as it lies on disk afterwards: the original tree, the upper directory
 //! and the moment the session began.
 //!
-//! No manifest of the original tree is taken: a lower object counts as changed when its change time
-//! (ctime, which programs cannot set) is not older than [`Layer::base`]. What that costs is said in
-//! the crate documentation.
+//! What the original tree was at that moment is in its manifest ([`crate::Manifest`]), which
+//! [`crate::Taker`] takes beside the session. A layer without one still works: a lower object then
+//! counts as changed when its change time (ctime, which programs cannot set) is not older than
+//! [`Layer::base`]. What that costs is said in the crate documentation.
 
 use std::ffi::OsString;
 use std::io;
@@ -33,7 +34,8 @@ pub struct FileId {
 /// One overlay mount of a session, now unmounted.
 ///
 /// The folder that holds [`upper`](Self::upper) must be private to the caller: the crate keeps its
-/// own record (`UPPER.applied`) and trash (`UPPER.trash`) next to the upper directory.
+/// own record (`UPPER.applied`), manifest (`UPPER.manifest`) and trash (`UPPER.trash`) next to the
+/// upper directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Absolute, canonical path of the original tree (the overlay's lower directory).
@@ -78,9 +80,24 @@ impl Layer {
         })
     }
 
+    /// Whether the session wrote nothing at all. False when that cannot be told.
+    pub fn is_untouched(&self) -> bool {
+        std::fs::read_dir(&self.upper).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// The record of what earlier commits of this layer did to the original tree.
     pub(crate) fn record_path(&self) -> PathBuf {
         beside(&self.upper, ".applied")
+    }
+
+    /// The base manifest: what the original tree was when the session began.
+    pub(crate) fn manifest_path(&self) -> PathBuf {
+        beside(&self.upper, ".manifest")
+    }
+
+    /// Its name while it is being written.
+    pub(crate) fn manifest_temporary(&self) -> PathBuf {
+        beside(&self.upper, ".manifest.new")
     }
 
     /// Where originals rest until a commit of this layer is finished.

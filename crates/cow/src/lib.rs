@@ -66,6 +66,7 @@ mod discard;
 #[cfg(test)]
 mod fault;
 mod layer;
+mod manifest;
 mod record;
 mod scan;
 mod upper;
@@ -81,4 +82,8 @@ pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};
 pub use layer::{FileId, Layer, Timestamp};
+pub use manifest::{
+    AtBase, Limits, Manifest, ManifestError, ReadError, Recorded, Refusal, TakeError, Taken, Taker,
+    take,
+};
 pub use scan::{ScanError, ScanOptions, scan, scan_with};

@@ -13,7 +13,6 @@ use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::dir::{EntryKind, Snapshot, join, split, stat_in};
 use crate::record::Temp;
-use crate::scan::below;
 
 impl LayerCommit<'_> {
     /// Builds the new object and gives it its name.
@@ -80,7 +79,7 @@ impl LayerCommit<'_> {
                 }
                 let temp_rel = join(dir, temp.as_bytes());
                 point!("swapped");
-                if !self.is_verified(parent, &temp_rel, &old) {
+                if !self.is_verified(parent, &temp_rel, rel, &old) {
                     point!("swap back");
                     if let Err(e) = renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
                     {
@@ -126,7 +125,7 @@ impl LayerCommit<'_> {
     ) -> Step<()> {
         let name = split(rel).1;
         if old.kind == EntryKind::Directory
-            && let Some(conflict) = below(&self.lower, rel, self.layer, &self.record).conflict
+            && let Some(conflict) = self.changed_below(rel, rel)
         {
             return Err(Stop::Conflict(conflict));
         }
@@ -148,7 +147,7 @@ impl LayerCommit<'_> {
             Err(e) => return Err(Stop::Failed("move the original aside", e)),
         }
         point!("moved aside");
-        if !self.is_verified(parent, &temp_rel, &old) {
+        if !self.is_verified(parent, &temp_rel, rel, &old) {
             point!("put back");
             if let Err(e) = renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE) {
                 return Err(self.strand(&temp_rel, rel, e));

@@ -45,7 +45,7 @@ use crate::content::FileDigest;
 use crate::dir::{EntryKind, Snapshot, TEMP_PREFIX, Tree, open_in, random_hex, split, stat_in};
 use crate::layer::{FileId, Layer};
 use crate::record::Record;
-use crate::scan::{open_root, open_upper};
+use crate::scan::{Base, open_root, open_upper};
 use crate::upper::{Removal, remove_applied};
 use order::{Index, Phase, phase_of, triage};
 use trash::Trashed;
@@ -86,6 +86,7 @@ pub(crate) struct LayerCommit<'a> {
     layer: &'a Layer,
     lower: Tree,
     upper: Tree,
+    base: Base,
     record: Record,
     id: String,
     counter: u64,
@@ -110,7 +111,8 @@ impl<'a> LayerCommit<'a> {
         let lower = open_root(layer)?;
         let mut record = Record::read(layer).map_err(record_error)?;
         let now = record.open(layer).map_err(record_error)?;
-        if now < layer.base {
+        let known = Base::of(layer)?;
+        if now < layer.base && !known.is_exact() {
             let base = layer.base;
             return Err(CommitError::Clock { base, now });
         }
@@ -118,6 +120,7 @@ impl<'a> LayerCommit<'a> {
             layer,
             lower,
             upper,
+            base: known,
             record,
             id: random_hex().map_err(record_error)?,
             counter: 0,

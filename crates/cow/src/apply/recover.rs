@@ -59,7 +59,7 @@ impl LayerCommit<'_> {
                 report.kept.push(in_place);
                 continue;
             };
-            if self.is_verified(&parent, &temp_rel, &old) {
+            if self.is_verified(&parent, &temp_rel, &temp.rel, &old) {
                 // The swap or the deletion was complete: this is the reviewed original.
                 self.store(&parent, temp_rel, &temp.name, old, &temp.rel);
                 continue;

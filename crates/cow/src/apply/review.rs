@@ -13,7 +13,7 @@ use super::{LayerCommit, Step, Stop, at};
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::content::{FileDigest, digest};
 use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
-use crate::scan::{absolute, below};
+use crate::scan::{Deleted, absolute, below};
 
 impl LayerCommit<'_> {
     /// The original directory, which must be the reviewed one or one made by this commit.
@@ -85,14 +85,30 @@ impl LayerCommit<'_> {
         }
     }
 
-    /// Whether what was moved to a temporary name is the reviewed original, unchanged.
-    pub(super) fn is_verified(&self, parent: &OwnedFd, temp_rel: &[u8], old: &Snapshot) -> bool {
+    /// What someone else did below the directory that lies at `rel` and was at `was_at` when the
+    /// session began.
+    pub(super) fn changed_below(&self, rel: &[u8], was_at: &[u8]) -> Option<Conflict> {
+        let directory = Deleted {
+            tree: &self.lower,
+            rel,
+            was_at,
+            root: &self.layer.root,
+            base: &self.base,
+        };
+        below(directory, &self.record).conflict
+    }
+
+    /// Whether what was moved from `rel` to a temporary name is the reviewed original, unchanged.
+    pub(super) fn is_verified(
+        &self,
+        parent: &OwnedFd,
+        temp_rel: &[u8],
+        rel: &[u8],
+        old: &Snapshot,
+    ) -> bool {
         let now = stat_in(parent, split(temp_rel).1).ok().flatten();
         now.is_some_and(|now| old.same_object(&now))
-            && (old.kind != EntryKind::Directory
-                || below(&self.lower, temp_rel, self.layer, &self.record)
-                    .conflict
-                    .is_none())
+            && (old.kind != EntryKind::Directory || self.changed_below(temp_rel, rel).is_none())
     }
 
     /// The digest of a verified original under its temporary name; `None` if it is no regular file,

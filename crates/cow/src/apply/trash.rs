@@ -15,7 +15,7 @@ use super::LayerCommit;
 use crate::commit::CommitReport;
 use crate::dir::{EntryKind, Snapshot, Tree, remove_tree};
 use crate::layer::Layer;
-use crate::scan::{absolute, below};
+use crate::scan::{Deleted, absolute, below};
 
 /// An original that left its name.
 pub(super) struct Trashed {
@@ -96,11 +96,15 @@ impl LayerCommit<'_> {
             _ => (&self.lower, t.rel.as_slice()),
         };
         let now = tree.stat(rel).ok().flatten();
+        let gone = Deleted {
+            tree,
+            rel,
+            was_at: &t.of,
+            root: &self.layer.root,
+            base: &self.base,
+        };
         let untouched = now.is_some_and(|now| t.was.same_object(&now))
-            && (t.was.kind != EntryKind::Directory
-                || below(tree, rel, self.layer, &self.record)
-                    .conflict
-                    .is_none());
+            && (t.was.kind != EntryKind::Directory || below(gone, &self.record).conflict.is_none());
         if !untouched {
             return Ok(false);
         }
@@ -109,7 +113,7 @@ impl LayerCommit<'_> {
         remove_tree(tree, rel, |at, now| {
             let same = match at == rel {
                 true => t.was.same_object(now),
-                false => now.ctime < self.layer.base || record.explains(now),
+                false => !gone.changed(at, now, record),
             };
             // The other names of a hard link get a new change time when this one goes.
             !same || record.touch_links(now).is_err()

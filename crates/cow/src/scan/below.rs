@@ -4,14 +4,13 @@
 //! directory. Nothing is left out of it, since the removal that follows leaves nothing out either.
 
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::absolute;
+use super::{Base, absolute};
 use crate::change::Conflict;
-use crate::dir::{EntryKind, Tree, join, list_sorted, stat_in};
-use crate::layer::Layer;
+use crate::dir::{EntryKind, Snapshot, Tree, join, list_sorted, stat_in};
 use crate::record::Record;
 
 /// What the walk of a directory that would be deleted found.
@@ -25,18 +24,47 @@ pub(crate) struct Below {
 
 const MAX_BELOW_FILES: usize = 20_000;
 
+/// An original directory that is to go, and what to judge it by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deleted<'a> {
+    /// The tree it lies in, and where.
+    pub tree: &'a Tree,
+    pub rel: &'a [u8],
+    /// Its path below the layer's root when the session began.
+    pub was_at: &'a [u8],
+    pub root: &'a Path,
+    pub base: &'a Base,
+}
+
+impl Deleted<'_> {
+    /// Where something that lies at `at` now was when the session began.
+    fn origin(&self, at: &[u8]) -> Vec<u8> {
+        let mut origin = self.was_at.to_vec();
+        origin.extend_from_slice(at.strip_prefix(self.rel).unwrap_or_default());
+        origin
+    }
+
+    /// Whether someone else changed what lies at `at` now.
+    pub(crate) fn changed(&self, at: &[u8], now: &Snapshot, record: &Record) -> bool {
+        self.base.changed(&self.origin(at), now, record)
+    }
+}
+
 /// Walks an original directory; `conflict` is set at the first object changed since the base.
-pub(crate) fn below(lower: &Tree, rel: &[u8], layer: &Layer, record: &Record) -> Below {
+pub(crate) fn below(directory: Deleted<'_>, record: &Record) -> Below {
+    let Deleted {
+        tree, rel, root, ..
+    } = directory;
     let mut out = Below::default();
     let mut stack = vec![rel.to_vec()];
     while let Some(dir) = stack.pop() {
-        let names = lower
+        let names = tree
             .dir(&dir)
             .and_then(|fd| list_sorted(fd.as_fd()).map(|names| (fd, names)));
         let (fd, names) = match names {
             Ok(pair) => pair,
             Err(e) => {
-                out.conflict = Some(dir_conflict(absolute(&layer.root, &dir), e));
+                out.conflict = Some(dir_conflict(absolute(root, &dir), e));
                 return out;
             }
         };
@@ -46,15 +74,15 @@ pub(crate) fn below(lower: &Tree, rel: &[u8], layer: &Layer, record: &Record) ->
                 Ok(Some(found)) => found,
                 Ok(None) | Err(_) => {
                     out.conflict = Some(Conflict::ChangedBelow {
-                        path: absolute(&layer.root, &at),
+                        path: absolute(root, &at),
                     });
                     return out;
                 }
             };
             out.count += 1;
-            if found.ctime >= layer.base && !record.explains(&found) {
+            if directory.changed(&at, &found, record) {
                 out.conflict = Some(Conflict::ChangedBelow {
-                    path: absolute(&layer.root, &at),
+                    path: absolute(root, &at),
                 });
                 return out;
             }

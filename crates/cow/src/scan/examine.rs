@@ -9,7 +9,6 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use super::absolute;
-use super::below::below;
 use super::entry::{Same, Upper, compare, privileges};
 use super::walk::{Frame, Lower, LowerDir, Member, Walk};
 use crate::change::{Change, ChangeKind, Conflict};
@@ -49,7 +48,7 @@ impl Walk<'_> {
         } else if let Some(old) = &lower {
             change.exec_gained &= old.kind != EntryKind::File || old.mode & 0o111 == 0;
             change.breaks_hard_link = !is_dir && old.kind != EntryKind::Directory && old.nlink > 1;
-            change.conflict = change.conflict.or_else(|| self.doubt(old, frame));
+            change.conflict = change.conflict.or_else(|| self.doubt(&rel, old, frame));
             change.old = Some(old.clone());
             if old.kind == new.kind {
                 let same = compare(&rel, &upper, old, lodir, &mut change);
@@ -62,7 +61,7 @@ impl Walk<'_> {
             } else {
                 change.kind = ChangeKind::Replace;
                 if old.kind == EntryKind::Directory {
-                    let found = below(&self.lower, &rel, self.layer, &self.record);
+                    let found = self.below(&rel);
                     change.below = Some(found.count);
                     change.conflict = change.conflict.or(found.conflict);
                     self.deleted_files.extend(found.files);
@@ -70,10 +69,11 @@ impl Walk<'_> {
             }
         } else if upper.origin && change.conflict.is_none() {
             // A copied-up object whose original is not there: the session gave it a new name (rename,
-            // link), or someone took the original away. Only a change of the directory allows the
-            // latter; a copied-up directory cannot be renamed under `userxattr` at all.
+            // link), or someone took the original away. Whether there was one, the manifest knows;
+            // else only a change of the directory allows the latter. A copied-up directory cannot be
+            // renamed under `userxattr` at all.
             let taken = match &frame.lower {
-                Lower::Dir(dir) => dir.changed || is_dir,
+                Lower::Dir(dir) => is_dir || self.base.had(&rel).unwrap_or(dir.changed),
                 _ => false,
             };
             if taken {
@@ -110,18 +110,24 @@ impl Walk<'_> {
         let path = || absolute(&self.layer.root, rel);
         let state = match lower {
             Some(old) if old.kind == EntryKind::Directory => {
-                let changed = self.changed(old);
+                let changed = self.changed(rel, old);
                 let (parent_changed, parent_moved) = match &frame.lower {
                     Lower::Dir(dir) => (dir.changed, dir.moved.clone()),
                     _ => (false, None),
                 };
-                let here = changed && parent_changed && !self.options.trust_directories;
+                let other = self.base.moved(rel, old.id);
+                let here = match other {
+                    Some(other) => other && !self.record.explains(old),
+                    None => changed && parent_changed && !self.options.trust_directories,
+                };
+                let conflict = match other {
+                    Some(_) => Conflict::DirectoryReplaced { path: path() },
+                    None => Conflict::DirectoryMaybeMoved { path: path() },
+                };
                 Lower::Dir(LowerDir {
                     id: old.id,
                     changed,
-                    moved: here
-                        .then(|| Conflict::DirectoryMaybeMoved { path: path() })
-                        .or(parent_moved),
+                    moved: here.then_some(conflict).or(parent_moved),
                 })
             }
             Some(_) => match &change.conflict {

@@ -5,11 +5,13 @@
 //! | `walk` | goes through an upper directory beside its original |
 //! | `examine` | the table of cases in the crate documentation: what one entry is |
 //! | `entry` | reads one upper entry and compares it with its original |
+//! | `base` | whether an original is what it was when the session began |
 //! | `below` | looks for changes of someone else below an original directory |
 //! | `relate` | hard-link groups and renames, once every entry is known |
 //!
 //! Nothing here writes to the original tree or changes what an upper directory means.
 
+mod base;
 mod below;
 mod entry;
 mod examine;
@@ -23,8 +25,10 @@ use std::path::{Path, PathBuf};
 use crate::change::{Change, ChangeSet};
 use crate::dir::Tree;
 use crate::layer::Layer;
+use crate::manifest::ReadError;
 
-pub(crate) use below::below;
+pub(crate) use base::Base;
+pub(crate) use below::{Deleted, below};
 use walk::Walk;
 
 /// Why a layer could not be read.
@@ -64,6 +68,9 @@ pub enum ScanError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The base manifest is there and cannot be read or believed.
+    #[error(transparent)]
+    Manifest(#[from] ReadError),
     /// The record of earlier commits cannot be read.
     #[error("cannot read the commit record {path:?}: {source}")]
     Record {
@@ -78,7 +85,8 @@ pub enum ScanError {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanOptions {
     /// Take it that no directory of the original tree was moved since the session began:
-    /// [`Conflict::DirectoryMaybeMoved`] is then not raised.
+    /// [`Conflict::DirectoryMaybeMoved`](crate::Conflict::DirectoryMaybeMoved) is then not raised.
+    /// What the base manifest knows is not overruled.
     pub trust_directories: bool,
 }
 

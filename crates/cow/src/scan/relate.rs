@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 use super::absolute;
 use super::walk::Walk;
 use crate::change::{ChangeKind, Conflict};
+use crate::commit::below_root;
 use crate::content::content_hash;
 use crate::dir::{EntryKind, Snapshot, Tree, open_in, split};
 
@@ -103,8 +104,10 @@ impl Walk<'_> {
                 }
                 change.rename_from = Some(from);
                 // Its content came from a name that the session deleted: that explains the mark of a
-                // copy-up without an original.
-                if change.conflict == Some(Conflict::Vanished) {
+                // copy-up without an original, unless there was one under this very name.
+                let rel = below_root(&self.layer.root, &change.path).unwrap_or_default();
+                if change.conflict == Some(Conflict::Vanished) && self.base.had(&rel) != Some(true)
+                {
                     change.conflict = None;
                 }
             }

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::below::{below, dir_conflict};
+use super::below::{Below, Deleted, below, dir_conflict};
 use super::entry::read_upper;
-use super::{ScanError, ScanOptions, absolute, open_root, open_upper};
+use super::{Base, ScanError, ScanOptions, absolute, open_root, open_upper};
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::dir::{
     EntryKind, Snapshot, Tree, is_whiteout, join, list, list_sorted, open_private, stat_in,
@@ -59,6 +59,7 @@ pub(super) struct Walk<'a> {
     pub options: ScanOptions,
     pub upper: Tree,
     pub lower: Tree,
+    pub base: Base,
     pub record: Record,
     pub changes: Vec<Change>,
     pub groups: HashMap<FileId, Vec<Member>>,
@@ -77,6 +78,7 @@ impl<'a> Walk<'a> {
             options,
             upper: open_upper(layer)?,
             lower: open_root(layer)?,
+            base: Base::of(layer)?,
             record: Record::read(layer).map_err(|source| ScanError::Record {
                 path: layer.record_path(),
                 source,
@@ -95,8 +97,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether someone else changed this original since the session began.
-    pub(super) fn changed(&self, s: &Snapshot) -> bool {
-        s.ctime >= self.layer.base && !self.record.explains(s)
+    pub(super) fn changed(&self, rel: &[u8], s: &Snapshot) -> bool {
+        self.base.changed(rel, s, &self.record)
+    }
+
+    /// What is below an original directory that is to go.
+    pub(super) fn below(&self, rel: &[u8]) -> Below {
+        let directory = Deleted {
+            tree: &self.lower,
+            rel,
+            was_at: rel,
+            root: &self.layer.root,
+            base: &self.base,
+        };
+        below(directory, &self.record)
     }
 
     /// All changes of the layer.
@@ -118,7 +132,7 @@ impl<'a> Walk<'a> {
             opaque: false,
             lower: Lower::Dir(LowerDir {
                 id: root.id,
-                changed: self.changed(&root),
+                changed: self.changed(b"", &root),
                 moved: None,
             }),
         }];
@@ -193,9 +207,9 @@ impl<'a> Walk<'a> {
     fn delete(&mut self, rel: Vec<u8>, old: Snapshot, frame: &Frame, from_opaque: bool) {
         let mut change = self.blank(&rel, ChangeKind::Delete, old.kind, frame);
         change.from_opaque = from_opaque;
-        change.conflict = self.doubt(&old, frame);
+        change.conflict = self.doubt(&rel, &old, frame);
         if old.kind == EntryKind::Directory {
-            let found = below(&self.lower, &rel, self.layer, &self.record);
+            let found = self.below(&rel);
             change.below = Some(found.count);
             change.conflict = change.conflict.or(found.conflict);
             self.deleted_files.extend(found.files);
@@ -208,8 +222,8 @@ impl<'a> Walk<'a> {
     }
 
     /// The conflict of touching an original that is there.
-    pub(super) fn doubt(&self, old: &Snapshot, frame: &Frame) -> Option<Conflict> {
-        if self.changed(old) {
+    pub(super) fn doubt(&self, rel: &[u8], old: &Snapshot, frame: &Frame) -> Option<Conflict> {
+        if self.changed(rel, old) {
             return Some(Conflict::Changed { ctime: old.ctime });
         }
         match &frame.lower {

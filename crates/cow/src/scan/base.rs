@@ -1,0 +1,72 @@
+//! Whether an original is what it was when the session began: the one place that says "old".
+//!
+//! With a manifest the answer is by identity (all that `lstat` tells); what the manifest cannot know,
+//! because it was changed while it was being taken or could not be read, falls back to the change
+//! time, always towards "changed". Without one the change time alone decides. What an earlier commit
+//! of the same layer did is explained by its record either way.
+
+use super::ScanError;
+use crate::dir::{EntryKind, Snapshot};
+use crate::layer::{FileId, Layer, Timestamp};
+use crate::manifest::{AtBase, Manifest};
+use crate::record::Record;
+
+/// What is known about the originals of a layer at its base.
+#[derive(Debug)]
+pub(crate) struct Base {
+    moment: Timestamp,
+    manifest: Option<Manifest>,
+}
+
+impl Base {
+    pub(crate) fn of(layer: &Layer) -> Result<Base, ScanError> {
+        Ok(Base {
+            moment: layer.base,
+            manifest: Manifest::of(layer)?.ok(),
+        })
+    }
+
+    /// Whether nothing rests on change times: they may then be of a clock that was set back.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.manifest.as_ref().is_some_and(Manifest::is_whole)
+    }
+
+    /// Someone else changed the original at `rel` since the session began.
+    pub(crate) fn changed(&self, rel: &[u8], now: &Snapshot, record: &Record) -> bool {
+        self.differs(rel, now) && !record.explains(now)
+    }
+
+    fn differs(&self, rel: &[u8], now: &Snapshot) -> bool {
+        let stamped = now.ctime >= self.moment;
+        let Some(manifest) = &self.manifest else {
+            return stamped;
+        };
+        match manifest.at(rel) {
+            AtBase::There(was) if was.known => was.seen != *now,
+            AtBase::There(was) => was.late || stamped || was.seen != *now,
+            AtBase::Absent { .. } => true,
+            AtBase::Unread => stamped,
+        }
+    }
+
+    /// Whether there was an object at `rel`; `None` when only change times could tell.
+    pub(crate) fn had(&self, rel: &[u8]) -> Option<bool> {
+        match self.manifest.as_ref()?.at(rel) {
+            AtBase::There(_) => Some(true),
+            AtBase::Absent { exact: true } => Some(false),
+            AtBase::Absent { exact: false } | AtBase::Unread => None,
+        }
+    }
+
+    /// Whether another directory than this one was at `rel`; `None` when that is not known. One that
+    /// came where none was is no other one: what is in it is judged by itself.
+    pub(crate) fn moved(&self, rel: &[u8], now: FileId) -> Option<bool> {
+        match self.manifest.as_ref()?.at(rel) {
+            AtBase::There(was) if was.in_place => {
+                Some(was.seen.kind == EntryKind::Directory && was.seen.id != now)
+            }
+            AtBase::Absent { exact: true } => Some(false),
+            _ => None,
+        }
+    }
+}
