@@ -1,6 +1,7 @@
 //! The wall: messages between its processes, the trail, and what the broker reads of the caller.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
@@ -8,12 +9,13 @@ use std::{
     sync::OnceLock,
 };
 
-use agentwall_cow::{Layer, ScanOptions, Timestamp, scan_with};
+use agentwall_cow::{AtBase, Layer, Manifest, ManifestError, ScanOptions, Timestamp, scan_with};
 use agentwall_wall::{
     TrailEntry, fuzzing,
     wire::{Event, Request, ToBroker, ToSupervisor},
 };
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::{input::assert_json, tree};
 
@@ -140,4 +142,26 @@ pub fn commit_record(data: &[u8]) {
         fs::read(place.join("original/file")).expect("a file"),
         b"content"
     );
+}
+
+/// A base manifest, to which the checksum is added: an input that is found again by its first bytes
+/// alone would never get past it. Whatever it says, each path of it is found, and only those.
+pub fn base_manifest(data: &[u8]) {
+    assert!(Manifest::parse(data.to_vec()).is_err() || data.len() >= 32);
+    let mut bytes = data.to_vec();
+    bytes.extend_from_slice(&Sha256::digest(data));
+    let manifest = match Manifest::parse(bytes) {
+        Ok(Ok(manifest)) => manifest,
+        Ok(Err(refusal)) => return assert!(!refusal.to_string().is_empty()),
+        Err(error) => return assert!(error != ManifestError::Checksum, "{error}"),
+    };
+    let mut paths = BTreeSet::new();
+    manifest.each(|rel, found| {
+        assert!(matches!(found, AtBase::There(_)), "{rel:?}: {found:?}");
+        assert!(paths.insert(rel.to_vec()), "{rel:?} twice");
+        let mut below = rel.to_vec();
+        below.extend_from_slice(b"/./x");
+        assert!(!matches!(manifest.at(&below), AtBase::There(_)));
+    });
+    assert_eq!(paths.len() as u64, manifest.len());
 }

@@ -15,7 +15,11 @@
 //!
 //! # From upper state and original to change and conflict
 //!
-//! "Old" means ctime < [`Layer::base`], or explained by an earlier commit of the same layer.
+//! "Old" means identical to what the base manifest recorded (device, inode, type, size, mtime, ctime,
+//! mode, owner, links), or explained by an earlier commit of the same layer. What others changed before
+//! it was recorded is not old. Without a manifest ([`Refusal`]) and for what it could not read, "old"
+//! means ctime < [`Layer::base`]. "Here at the base" is what the manifest says; where it does not know,
+//! an object counts as having been here if its directory changed.
 //!
 //! | upper | original now | change | conflict |
 //! |---|---|---|---|
@@ -26,8 +30,8 @@
 //! | whiteout | directory, something below changed | `Delete` | `ChangedBelow` |
 //! | hidden by an opaque directory | as for whiteout | as for whiteout | as for whiteout |
 //! | any, no origin mark | absent | `Add` | |
-//! | file, origin mark | absent, its directory old | `Add` (renamed or linked) | |
-//! | file, origin mark | absent, its directory changed | `Add` | `Vanished`, unless the content is that of an original the session deleted |
+//! | file, origin mark | absent, not here at the base | `Add` (renamed or linked) | |
+//! | file, origin mark | absent, here at the base | `Add` | `Vanished`; where the manifest does not know, not if the content is that of an original the session deleted |
 //! | directory, origin mark | absent | `Add` | `Vanished`; below it `ParentVanished` |
 //! | same type, content, mode, owner, attributes | present | none (copy-up only), even if changed since | |
 //! | same type and content | old | `Meta` | |
@@ -37,14 +41,15 @@
 //! | other type | old (a directory: all below old) | `Replace` | |
 //! | other type | changed since | `Replace` | `Changed` or `ChangedBelow`; below a directory `ParentNotDirectory` |
 //! | directory | directory | none, or `Meta` as above; the walk goes on below | |
-//! | anything present before | below a directory that, like its parent, changed | as above | `DirectoryMaybeMoved` |
+//! | anything present before | below a directory that is another one than at the base | as above | `DirectoryReplaced` |
+//! | anything present before | below a directory that, like its parent, changed, and the manifest does not know | as above | `DirectoryMaybeMoved` |
 //! | device, unknown overlay attribute | any | `Special` | never committed |
 //!
 //! A renamed directory keeps the old ctimes below it. Without a manifest the only trace is that both
 //! it and the directory that holds it changed, which also happens when someone just saves files in
-//! both; hence `DirectoryMaybeMoved` and [`ScanOptions::trust_directories`]. A manifest of (device,
-//! inode, size, mtime, ctime, mode) per object at session start would decide this case and `Vanished`
-//! exactly, and would notice file systems that store only whole seconds.
+//! both; hence `DirectoryMaybeMoved` and [`ScanOptions::trust_directories`]. The manifest has the inode
+//! of each directory at its path, which decides. It is taken beside the session: see [`Taker`], and
+//! `docs/manifest.md` for the file.
 //!
 //! An agent is root of its user namespace and can make directories that their owner cannot enter. An
 //! ordinary caller therefore runs this crate as root of such a namespace too, or gets

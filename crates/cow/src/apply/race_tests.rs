@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::{
     ChangeSet, CommitError, CommitOptions, CommitReport, Conflict, DiscardError, Disposition,
-    Layer, Status, Timestamp, base_timestamp, commit, discard_all, fault, is_unfinished, recover,
-    scan,
+    Layer, Limits, Status, Timestamp, base_timestamp, commit, discard_all, fault, is_unfinished,
+    recover, scan, take,
 };
 
 struct Session {
@@ -38,14 +38,23 @@ impl Session {
             Layer::begin(at.join(root), at.join(upper), at.join(work), base).unwrap()
         });
         let layers = layers.collect();
-        Session { tmp, layers }
+        let session = Session { tmp, layers };
+        session.take_manifests();
+        session
     }
 
     /// The same, after its originals were arranged.
     fn begun_now(mut self) -> Session {
         let base = base_timestamp(self.tmp.path(), None).unwrap();
         self.layers.iter_mut().for_each(|layer| layer.base = base);
+        self.take_manifests();
         self
+    }
+
+    fn take_manifests(&self) {
+        for layer in &self.layers {
+            take(layer, Limits::default()).unwrap().unwrap();
+        }
     }
 
     fn new(names: &[&str]) -> Session {
@@ -397,6 +406,7 @@ fn no_layer_is_begun_when_one_cannot_be() {
 fn a_clock_that_was_set_back_stops_the_commit() {
     let mut s = Session::new(&["a"]);
     s.agent_writes("a");
+    fs::remove_file(s.layers[0].manifest_path()).unwrap();
     let base = s.layers[0].base;
     s.layers[0].base = Timestamp {
         sec: base.sec + 3600,

@@ -111,25 +111,19 @@ pub(super) struct BlockHead {
     pub count: u64,
 }
 
-pub(super) fn put_block_head(out: &mut Vec<u8>, base: Timestamp, block: &BlockHead) {
-    put_object(out, base, &block.directory, None);
+pub(super) fn put_block_head(out: &mut Vec<u8>, block: &BlockHead) {
+    put_object(out, &block.directory, None);
     out.push(block.marks);
     put_number(out, block.count);
 }
 
-pub(super) fn put_entry(
-    out: &mut Vec<u8>,
-    base: Timestamp,
-    name: &[u8],
-    object: &Object,
-    directory: &Snapshot,
-) {
+pub(super) fn put_entry(out: &mut Vec<u8>, name: &[u8], object: &Object, directory: &Snapshot) {
     put_number(out, name.len() as u64);
     out.extend_from_slice(name);
-    put_object(out, base, object, Some(directory));
+    put_object(out, object, Some(directory));
 }
 
-fn put_object(out: &mut Vec<u8>, base: Timestamp, object: &Object, within: Option<&Snapshot>) {
+fn put_object(out: &mut Vec<u8>, object: &Object, within: Option<&Snapshot>) {
     let Object { seen, late } = object;
     let alike = within.is_some_and(|d| owner(d) == owner(seen));
     let mut first = kind_number(seen.kind);
@@ -152,9 +146,9 @@ fn put_object(out: &mut Vec<u8>, base: Timestamp, object: &Object, within: Optio
     put_number(out, seen.mode.into());
     put_number(out, seen.nlink);
     put_number(out, seen.size);
-    put_time(out, base, seen.mtime);
+    put_time(out, seen.mtime);
     if seen.ctime != seen.mtime {
-        put_time(out, base, seen.ctime);
+        put_time(out, seen.ctime);
     }
 }
 
@@ -162,10 +156,9 @@ fn owner(s: &Snapshot) -> (u64, u32, u32) {
     (s.id.dev, s.uid, s.gid)
 }
 
-/// Seconds before the base, in zigzag form, and nanoseconds.
-fn put_time(out: &mut Vec<u8>, base: Timestamp, time: Timestamp) {
-    let before = base.sec.wrapping_sub(time.sec);
-    put_number(out, ((before << 1) ^ (before >> 63)).cast_unsigned());
+/// Seconds in zigzag form, and nanoseconds.
+fn put_time(out: &mut Vec<u8>, time: Timestamp) {
+    put_number(out, ((time.sec << 1) ^ (time.sec >> 63)).cast_unsigned());
     out.extend_from_slice(&time.nsec.to_le_bytes());
 }
 
@@ -238,20 +231,15 @@ impl<'a> Cursor<'a> {
         u32::try_from(n).map_err(|_| self.damage("a number does not fit 32 bits"))
     }
 
-    fn time(&mut self, base: Timestamp) -> Result<Timestamp, ManifestError> {
+    fn time(&mut self) -> Result<Timestamp, ManifestError> {
         let n = self.number()?;
-        let before = (n >> 1).cast_signed() ^ -(n & 1).cast_signed();
         Ok(Timestamp {
-            sec: base.sec.wrapping_sub(before),
+            sec: (n >> 1).cast_signed() ^ -(n & 1).cast_signed(),
             nsec: self.nanoseconds()?,
         })
     }
 
-    fn object(
-        &mut self,
-        base: Timestamp,
-        within: Option<&Snapshot>,
-    ) -> Result<Object, ManifestError> {
+    fn object(&mut self, within: Option<&Snapshot>) -> Result<Object, ManifestError> {
         let first = self.byte()?;
         let unknown = first & !(KIND | LATE | CTIME_IS_MTIME | AS_DIRECTORY) != 0;
         let kind = kind_of(first & KIND).filter(|_| !unknown);
@@ -272,10 +260,10 @@ impl<'a> Cursor<'a> {
         if mode > 0o7777 {
             return Err(self.damage("a mode has unknown bits"));
         }
-        let mtime = self.time(base)?;
+        let mtime = self.time()?;
         let ctime = match first & CTIME_IS_MTIME != 0 {
             true => mtime,
-            false => self.time(base)?,
+            false => self.time()?,
         };
         if ctime == mtime && first & CTIME_IS_MTIME == 0 {
             return Err(self.damage("a time is written out that need not be"));
@@ -297,8 +285,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(super) fn block_head(&mut self, base: Timestamp) -> Result<BlockHead, ManifestError> {
-        let directory = self.object(base, None)?;
+    pub(super) fn block_head(&mut self) -> Result<BlockHead, ManifestError> {
+        let directory = self.object(None)?;
         let marks = self.byte()?;
         if marks & !(DOUBTFUL | UNREAD) != 0 {
             return Err(self.damage("a directory has unknown marks"));
@@ -320,7 +308,6 @@ impl<'a> Cursor<'a> {
     /// An entry whose name comes after `last`, and where its name is.
     pub(super) fn entry(
         &mut self,
-        base: Timestamp,
         directory: &Snapshot,
         last: &[u8],
     ) -> Result<(Range<usize>, Object), ManifestError> {
@@ -338,7 +325,7 @@ impl<'a> Cursor<'a> {
             return Err(self.damage("names are not in order"));
         }
         let place = start..self.at;
-        Ok((place, self.object(base, Some(directory))?))
+        Ok((place, self.object(Some(directory))?))
     }
 }
 

@@ -151,6 +151,11 @@ impl Manifest {
     /// See [`ManifestError`].
     pub fn parse(bytes: Vec<u8>) -> Result<Result<Manifest, Refusal>, ManifestError> {
         let head = Head::of(&bytes)?;
+        Manifest::blocks(bytes, head)
+    }
+
+    /// Walks the blocks of a file whose head was read.
+    fn blocks(bytes: Vec<u8>, head: Head) -> Result<Result<Manifest, Refusal>, ManifestError> {
         let end = bytes.len() - SUM;
         let mut at = Cursor {
             bytes: &bytes[..end],
@@ -174,7 +179,7 @@ impl Manifest {
                 directory,
                 marks,
                 count,
-            } = at.block_head(head.base)?;
+            } = at.block_head()?;
             whole &= marks & UNREAD == 0;
             if let Some(slot) = slot {
                 children[slot] = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
@@ -182,7 +187,7 @@ impl Manifest {
             let first_child = children.len();
             let mut last: &[u8] = &[];
             for _ in 0..count {
-                let (name, object) = at.entry(head.base, &directory.seen, last)?;
+                let (name, object) = at.entry(&directory.seen, last)?;
                 last = &bytes[name];
                 if object.seen.kind == EntryKind::Directory {
                     children.push(u32::MAX);
@@ -232,7 +237,7 @@ impl Manifest {
                     expected_base: layer.base,
                 });
             }
-            Manifest::parse(bytes)
+            Manifest::blocks(bytes, head)
         });
         read.map_err(|source| ReadError::Manifest { path, source })
     }
@@ -333,7 +338,7 @@ impl Manifest {
 
     fn block_head(&self, block: usize) -> Result<BlockHead, ManifestError> {
         let (_, mut at) = self.cursor(block).ok_or(ManifestError::NotOne)?;
-        at.block_head(self.head.base)
+        at.block_head()
     }
 
     fn items(&self, block: usize) -> &[Item] {
@@ -342,13 +347,13 @@ impl Manifest {
         };
         block.entries.get_or_init(|| {
             let mut out = Vec::new();
-            let Ok(head) = at.block_head(self.head.base) else {
+            let Ok(head) = at.block_head() else {
                 return out;
             };
             let mut child = block.first_child;
             for _ in 0..head.count {
                 // `parse` walked the same bytes to their end.
-                let Ok((name, object)) = at.entry(self.head.base, &head.directory.seen, &[]) else {
+                let Ok((name, object)) = at.entry(&head.directory.seen, &[]) else {
                     break;
                 };
                 let is_dir = object.seen.kind == EntryKind::Directory;

@@ -130,8 +130,17 @@ pub enum TakeError {
 /// # Errors
 /// See [`TakeError`]; no file is left.
 pub fn take(layer: &Layer, limits: Limits) -> Result<Result<u64, Refusal>, TakeError> {
-    let walked = walk(layer, limits, &AtomicBool::new(false))?;
+    let walked = walk(layer, limits, &Wish::default())?;
     write(layer, walked)
+}
+
+/// What whoever asked for a manifest wants by now.
+#[derive(Debug, Default)]
+pub(super) struct Wish {
+    /// It is not needed any more.
+    pub cancelled: AtomicBool,
+    /// Somebody waited for it long enough: rather none.
+    pub hurry: AtomicBool,
 }
 
 /// A tree that was walked, to be written.
@@ -146,11 +155,7 @@ struct Trees {
 }
 
 /// Walks the tree of a layer.
-pub(super) fn walk(
-    layer: &Layer,
-    limits: Limits,
-    cancelled: &AtomicBool,
-) -> Result<Walked, TakeError> {
+pub(super) fn walk(layer: &Layer, limits: Limits, wish: &Wish) -> Result<Walked, TakeError> {
     let tree = open_root(layer)?;
     let root = tree.stat(b"").map_err(|e| failed(layer, b"", e))?;
     let root = root.ok_or_else(|| failed(layer, b"", Errno::NOENT))?;
@@ -173,7 +178,7 @@ pub(super) fn walk(
         tree,
         limits,
         until: Instant::now().checked_add(limits.time),
-        cancelled,
+        wish,
         queue: Mutex::new(Queue {
             jobs: vec![Job {
                 block: 0,
@@ -225,17 +230,13 @@ pub(super) fn write(layer: &Layer, walked: Walked) -> Result<Result<u64, Refusal
     let Walked { outcome, mut head } = walked;
     let done = || -> io::Result<Result<u64, Refusal>> {
         let mut result = outcome.as_ref().map(|t| t.objects).map_err(|r| *r);
-        let mut stamp = write_file(
-            &temporary,
-            head_of(&mut head, &result),
-            outcome.as_ref().ok(),
-        )?;
+        let file = head_of(&mut head, &result);
+        let stamp = write_file(&temporary, file, outcome.as_ref().ok())?;
         if result.is_ok() && stamp < rounded(layer.base, stamp) {
             // Its own change time is a reading of the clock: all that was "before the base" is moot.
             result = Err(Refusal::Clock);
-            stamp = write_file(&temporary, head_of(&mut head, &result), None)?;
+            write_file(&temporary, head_of(&mut head, &result), None)?;
         }
-        let _ = stamp;
         std::fs::rename(&temporary, &path)?;
         let folder = path.parent().unwrap_or(&path);
         fsync(File::open(folder)?)?;
@@ -281,11 +282,9 @@ fn write_file(path: &std::path::Path, head: Head, trees: Option<&Trees>) -> io::
         let mut stack = vec![0u32];
         while let Some(block) = stack.pop() {
             let (walker, n) = *place.get(block as usize).ok_or_else(incomplete)?;
-            let output = &trees.outputs[walker];
-            let done = &output.done[n];
-            if done.block != block {
-                return Err(incomplete());
-            }
+            let output = trees.outputs.get(walker).ok_or_else(incomplete)?;
+            let done = output.done.get(n).filter(|done| done.block == block);
+            let done = done.ok_or_else(incomplete)?;
             out.put(&output.bytes[done.start..done.end])?;
             stack.extend((done.first_child..done.first_child + done.children).rev());
         }
@@ -366,7 +365,7 @@ struct Shared<'a> {
     tree: Tree,
     limits: Limits,
     until: Option<Instant>,
-    cancelled: &'a AtomicBool,
+    wish: &'a Wish,
     queue: Mutex<Queue>,
     more: Condvar,
     blocks: AtomicU32,
@@ -422,10 +421,11 @@ impl Shared<'_> {
     }
 
     fn check(&self) -> Result<(), End> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.wish.cancelled.load(Ordering::Relaxed) {
             return Err(End::Failed(TakeError::Cancelled));
         }
-        if self.until.is_some_and(|until| Instant::now() > until) {
+        let hurry = self.wish.hurry.load(Ordering::Relaxed);
+        if hurry || self.until.is_some_and(|until| Instant::now() > until) {
             return Err(End::Refused(Refusal::TooLong));
         }
         Ok(())
@@ -465,7 +465,7 @@ impl Shared<'_> {
             marks,
             count: entries.len() as u64,
         };
-        format::put_block_head(&mut out.bytes, base, &head);
+        format::put_block_head(&mut out.bytes, &head);
         let is_dir = |s: &Snapshot| s.kind == EntryKind::Directory;
         let children = entries.iter().filter(|(_, s)| is_dir(s)).count();
         // Below the limit of objects, which is below 2^32.
@@ -476,7 +476,7 @@ impl Shared<'_> {
             let is_dir = is_dir(&seen);
             let late = late(&seen, base);
             let object = Object { seen, late };
-            format::put_entry(&mut out.bytes, base, &name, &object, &head.directory.seen);
+            format::put_entry(&mut out.bytes, &name, &object, &head.directory.seen);
             if is_dir {
                 found.push(Job {
                     block: next,
@@ -571,7 +571,7 @@ impl Drop for Leave<'_, '_> {
 }
 
 /// Whether an object's stamp allows that it changed since the base.
-fn late(seen: &Snapshot, base: Timestamp) -> bool {
+pub(super) fn late(seen: &Snapshot, base: Timestamp) -> bool {
     seen.ctime >= rounded(base, seen.ctime)
 }
 

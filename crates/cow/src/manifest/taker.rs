@@ -2,20 +2,23 @@
 //!
 //! A session starts no later for it. One that ends at once and changed nothing does not wait for it
 //! either: what was walked is written only when the session has lived for a moment or says that it is
-//! needed, since syncing a file costs more than walking a small tree.
+//! needed, since syncing a file costs more than walking a small tree. And nobody waits for long: after
+//! some seconds, the ended session has no manifest of that tree.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::take::{Limits, Refusal, TakeError, walk, write};
+use super::take::{Limits, Refusal, TakeError, Wish, walk, write};
 use crate::layer::Layer;
 
 /// How long a session lives before its manifests are written unasked.
 const GRACE: Duration = Duration::from_millis(100);
+/// How long somebody waits for trees that are still being walked.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What became of the manifest of one tree.
 pub type Taken = (PathBuf, Result<Result<u64, Refusal>, TakeError>);
@@ -23,68 +26,69 @@ pub type Taken = (PathBuf, Result<Result<u64, Refusal>, TakeError>);
 /// Manifests that are being taken.
 #[derive(Debug)]
 pub struct Taker {
-    cancelled: Arc<AtomicBool>,
+    wish: Arc<Wish>,
     wanted: Sender<()>,
-    thread: Option<JoinHandle<Vec<Taken>>>,
+    taken: Receiver<Vec<Taken>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Taker {
     /// Begins with layers whose base is the present moment.
     pub fn start(layers: Vec<Layer>, limits: Limits) -> Taker {
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let wish = Arc::new(Wish::default());
         let (wanted, asked) = channel();
+        let (done, taken) = channel();
         let thread = {
-            let cancelled = Arc::clone(&cancelled);
+            let wish = Arc::clone(&wish);
             std::thread::Builder::new()
                 .name("manifest".into())
-                .spawn(move || all(&layers, limits, &cancelled, &asked))
+                .spawn(move || {
+                    // Nobody may be there to hear it.
+                    let _ = done.send(all(&layers, limits, &wish, &asked));
+                })
                 .ok()
         };
         Taker {
-            cancelled,
+            wish,
             wanted,
+            taken,
             thread,
         }
     }
 
-    /// The manifests are needed now: waits until they are written. One entry per layer; none when no
-    /// thread could be made, and then no layer has a manifest.
-    pub fn finish(mut self) -> Vec<Taken> {
+    /// The manifests are needed now: waits until they are written, or for some seconds. One entry per
+    /// layer; none when no thread could be made, and then no layer has a manifest.
+    pub fn finish(self) -> Vec<Taken> {
         let _ = self.wanted.send(());
-        self.join()
-    }
-
-    fn join(&mut self) -> Vec<Taken> {
-        let thread = self.thread.take();
-        thread.and_then(|t| t.join().ok()).unwrap_or_default()
+        self.taken.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            self.wish.hurry.store(true, Ordering::Relaxed);
+            self.taken.recv().unwrap_or_default()
+        })
     }
 }
 
 impl Drop for Taker {
     /// Nobody needs them any more. Waits for the thread: no file appears afterwards.
     fn drop(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.wish.cancelled.store(true, Ordering::Relaxed);
         let _ = self.wanted.send(());
-        self.join();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
-fn all(
-    layers: &[Layer],
-    limits: Limits,
-    cancelled: &AtomicBool,
-    asked: &Receiver<()>,
-) -> Vec<Taken> {
+fn all(layers: &[Layer], limits: Limits, wish: &Wish, asked: &Receiver<()>) -> Vec<Taken> {
     let walked: Vec<_> = layers
         .iter()
-        .map(|layer| (layer, walk(layer, limits, cancelled)))
+        .map(|layer| (layer, walk(layer, limits, wish)))
         .collect();
     // Answered at once when the session has ended meanwhile.
-    let _: Result<(), RecvTimeoutError> = asked.recv_timeout(GRACE);
+    let _ = asked.recv_timeout(GRACE);
     walked
         .into_iter()
         .map(|(layer, walked)| {
-            let result = walked.and_then(|walked| match cancelled.load(Ordering::Relaxed) {
+            let result = walked.and_then(|walked| match wish.cancelled.load(Ordering::Relaxed) {
                 true => Err(TakeError::Cancelled),
                 false => write(layer, walked),
             });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use super::format::{self, BlockHead, Object};
 use super::*;
@@ -248,6 +248,36 @@ fn a_clock_that_went_back_meanwhile_leaves_none() {
 }
 
 #[test]
+fn a_stamp_is_late_by_the_fineness_it_shows() {
+    let base = Timestamp {
+        sec: 1001,
+        nsec: 123_456_789,
+    };
+    for (sec, nsec, expected) in [
+        (1001, 123_456_789, true),
+        (1001, 123_456_788, false),
+        // 100 ns, a microsecond, a millisecond, ten milliseconds
+        (1001, 123_456_700, true),
+        (1001, 123_456_600, false),
+        (1001, 123_456_000, true),
+        (1001, 123_455_000, false),
+        (1001, 123_000_000, true),
+        (1001, 122_000_000, false),
+        (1001, 120_000_000, true),
+        (1001, 110_000_000, false),
+        // whole seconds, of which some file systems store every other
+        (1001, 0, true),
+        (1000, 0, true),
+        (999, 0, false),
+        (1000, 999_999_999, false),
+    ] {
+        let mut seen = snapshot(EntryKind::File, 1);
+        seen.ctime = Timestamp { sec, nsec };
+        assert_eq!(super::take::late(&seen, base), expected, "{sec} {nsec}");
+    }
+}
+
+#[test]
 fn nobody_waits_for_one_that_is_not_needed() {
     let t = tree(sample);
     drop(Taker::start(vec![t.layer.clone()], Limits::default()));
@@ -257,7 +287,13 @@ fn nobody_waits_for_one_that_is_not_needed() {
     assert_eq!(taken[0].0, t.layer.root);
     assert!(matches!(taken[0].1, Ok(Ok(14))), "{taken:?}");
     Manifest::of(&t.layer).unwrap().unwrap();
-    let walked = super::take::walk(&t.layer, Limits::default(), &AtomicBool::new(true));
+    let wish = super::take::Wish::default();
+    wish.hurry.store(true, Ordering::Relaxed);
+    let walked = super::take::walk(&t.layer, Limits::default(), &wish).unwrap();
+    let refused = super::take::write(&t.layer, walked).unwrap();
+    assert_eq!(refused, Err(Refusal::TooLong));
+    wish.cancelled.store(true, Ordering::Relaxed);
+    let walked = super::take::walk(&t.layer, Limits::default(), &wish);
     assert!(matches!(walked, Err(TakeError::Cancelled)));
 }
 
@@ -379,13 +415,13 @@ fn forged(names: &[&[u8]], marks: u8, count: u64) -> Result<Manifest, ManifestEr
         marks,
         count,
     };
-    format::put_block_head(&mut body, base, &block);
+    format::put_block_head(&mut body, &block);
     for name in names {
         let object = Object {
             seen: snapshot(EntryKind::File, u64::MAX),
             late: true,
         };
-        format::put_entry(&mut body, base, name, &object, &directory.seen);
+        format::put_entry(&mut body, name, &object, &directory.seen);
     }
     Manifest::parse(summed(body)).map(|m| m.unwrap())
 }

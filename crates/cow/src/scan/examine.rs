@@ -69,11 +69,11 @@ impl Walk<'_> {
             }
         } else if upper.origin && change.conflict.is_none() {
             // A copied-up object whose original is not there: the session gave it a new name (rename,
-            // link), or someone took the original away. Whether there was one, the manifest knows;
-            // else only a change of the directory allows the latter. A copied-up directory cannot be
+            // link), or someone took the original away. Only a change of the directory allows the
+            // latter, and only if there was one: the manifest knows. A copied-up directory cannot be
             // renamed under `userxattr` at all.
             let taken = match &frame.lower {
-                Lower::Dir(dir) => is_dir || self.base.had(&rel).unwrap_or(dir.changed),
+                Lower::Dir(dir) => is_dir || dir.changed && self.base.had(&rel) != Some(false),
                 _ => false,
             };
             if taken {

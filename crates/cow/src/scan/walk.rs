@@ -223,14 +223,18 @@ impl<'a> Walk<'a> {
 
     /// The conflict of touching an original that is there.
     pub(super) fn doubt(&self, rel: &[u8], old: &Snapshot, frame: &Frame) -> Option<Conflict> {
-        if self.changed(rel, old) {
-            return Some(Conflict::Changed { ctime: old.ctime });
-        }
-        match &frame.lower {
+        let within = match &frame.lower {
             Lower::Dir(dir) => dir.moved.clone(),
             Lower::Absent => None,
             Lower::Blocked(conflict) => Some(conflict.clone()),
+        };
+        if matches!(within, Some(Conflict::DirectoryReplaced { .. })) {
+            return within;
         }
+        if self.changed(rel, old) {
+            return Some(Conflict::Changed { ctime: old.ctime });
+        }
+        within
     }
 
     pub(super) fn blank(

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Change, ChangeSet, CommitOptions, CommitReport, Disposition, Layer, ScanOptions, Status,
-    base_timestamp, commit, scan, scan_with,
+    Change, ChangeSet, CommitOptions, CommitReport, Disposition, Layer, Limits, ScanOptions,
+    Status, base_timestamp, commit, scan, scan_with, take,
 };
 use tempfile::TempDir;
 
@@ -47,8 +47,15 @@ pub fn in_namespace(dir: &Path, script: &str) -> String {
 }
 
 impl Session {
-    /// An original tree made by `setup`, and a session that begins after it.
+    /// An original tree made by `setup`, and a session that begins after it and has its manifest.
     pub fn new(setup: &str) -> Session {
+        let session = Session::by_change_times(setup);
+        session.take_manifest();
+        session
+    }
+
+    /// The same without a manifest.
+    pub fn by_change_times(setup: &str) -> Session {
         let tmp = tempfile::tempdir().unwrap();
         for dir in ["root", "upper", "work", "merged", "locks"] {
             std::fs::create_dir(tmp.path().join(dir)).unwrap();
@@ -64,6 +71,10 @@ impl Session {
         )
         .unwrap();
         Session { tmp, layer }
+    }
+
+    pub fn take_manifest(&self) {
+        take(&self.layer, Limits::default()).unwrap().unwrap();
     }
 
     pub fn root(&self) -> &Path {
