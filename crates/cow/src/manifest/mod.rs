@@ -8,7 +8,9 @@
 //! | module | does |
 //! |---|---|
 //! | `format` | the bytes |
-//! | `take` | walks a tree on two threads and writes the file |
+//! | `take` | what may become of taking one |
+//! | `walk` | walks a tree on two threads |
+//! | `write` | writes the file |
 //! | `taker` | does so beside a session, and knows when nobody needs it any more |
 //!
 //! # Invariants
@@ -20,6 +22,8 @@
 mod format;
 mod take;
 mod taker;
+mod walk;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -305,7 +309,7 @@ impl Manifest {
             return AtBase::There(Recorded {
                 seen: item.seen.clone(),
                 known: !item.late && !doubtful,
-                in_place: !doubtful && !(item.late && head.directory.late),
+                in_place: !(doubtful || item.late && head.directory.late),
                 late: item.late,
             });
         }

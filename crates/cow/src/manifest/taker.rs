@@ -12,7 +12,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::take::{Limits, Refusal, TakeError, Wish, walk, write};
+use super::take::{Limits, Refusal, TakeError, Wish};
+use super::walk::walk;
+use super::write::write;
 use crate::layer::Layer;
 
 /// How long a session lives before its manifests are written unasked.

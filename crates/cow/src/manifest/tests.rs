@@ -211,7 +211,7 @@ fn a_folder_that_cannot_be_read_is_unread() {
     let t = tree(|root| {
         fs::create_dir(root.join("d")).unwrap();
         fs::write(root.join("d/f"), "x").unwrap();
-        fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o0)).unwrap();
     });
     let manifest = t.taken();
     assert!(!manifest.is_whole());
@@ -273,7 +273,7 @@ fn a_stamp_is_late_by_the_fineness_it_shows() {
     ] {
         let mut seen = snapshot(EntryKind::File, 1);
         seen.ctime = Timestamp { sec, nsec };
-        assert_eq!(super::take::late(&seen, base), expected, "{sec} {nsec}");
+        assert_eq!(super::walk::late(&seen, base), expected, "{sec} {nsec}");
     }
 }
 
@@ -289,11 +289,11 @@ fn nobody_waits_for_one_that_is_not_needed() {
     Manifest::of(&t.layer).unwrap().unwrap();
     let wish = super::take::Wish::default();
     wish.hurry.store(true, Ordering::Relaxed);
-    let walked = super::take::walk(&t.layer, Limits::default(), &wish).unwrap();
-    let refused = super::take::write(&t.layer, walked).unwrap();
+    let walked = super::walk::walk(&t.layer, Limits::default(), &wish).unwrap();
+    let refused = super::write::write(&t.layer, walked).unwrap();
     assert_eq!(refused, Err(Refusal::TooLong));
     wish.cancelled.store(true, Ordering::Relaxed);
-    let walked = super::take::walk(&t.layer, Limits::default(), &wish);
+    let walked = super::walk::walk(&t.layer, Limits::default(), &wish);
     assert!(matches!(walked, Err(TakeError::Cancelled)));
 }
 
