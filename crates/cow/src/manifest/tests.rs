@@ -460,3 +460,33 @@ fn names_and_marks_are_checked_and_extremes_come_back() {
         }
     }
 }
+
+/// The seed of the fuzz target comes from a writer of its own (`fuzz/make-seeds`), made from the page.
+#[test]
+fn a_file_that_another_writer_made_is_read() {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/cow_manifest");
+    let manifest = Manifest::parse(summed(fs::read(seed.join("tree")).unwrap()));
+    let manifest = manifest.unwrap().unwrap();
+    assert_eq!((manifest.len(), manifest.is_whole()), (9, false));
+    let at = |rel: &[u8]| match manifest.at(rel) {
+        AtBase::There(found) => found,
+        other => panic!("{rel:?}: {other:?}"),
+    };
+    assert_eq!(
+        at(b"").seen.id,
+        FileId {
+            dev: 66_306,
+            ino: 2
+        }
+    );
+    assert_eq!(at(b"a").seen.kind, EntryKind::File);
+    assert!(!at(b"b").known && at(b"c").known);
+    assert_eq!(manifest.at(b"e/anything"), AtBase::Unread);
+    assert!(!at(b"f").in_place && !at(b"f/in \xff").known);
+    let other = at(b"with own owner").seen;
+    assert_eq!((other.uid, other.size), (0, 1 << 40));
+    assert_eq!(other.mtime.sec, 1_700_000_000);
+    assert_eq!(other.ctime.nsec, 999_999_999);
+    let none = Manifest::parse(summed(fs::read(seed.join("none")).unwrap()));
+    assert_eq!(none.unwrap().unwrap_err(), Refusal::TooMany);
+}
