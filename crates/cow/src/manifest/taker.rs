@@ -1,6 +1,6 @@
 //! Taking the manifests of a session beside it, on a thread of its own.
 //!
-//! A session starts no later for it. One that ends at once and changed nothing does not wait for it
+//! A session starts no later for it: it has the processors to itself for a moment first. One that ends at once and changed nothing does not wait for it
 //! either: what was walked is written only when the session has lived for a moment or says that it is
 //! needed, since syncing a file costs more than walking a small tree. And nobody waits for long: after
 //! some seconds, the ended session has no manifest of that tree.
@@ -17,7 +17,9 @@ use super::walk::walk;
 use super::write::write;
 use crate::layer::Layer;
 
-/// How long a session lives before its manifests are written unasked.
+/// How long a session has the processors to itself before its trees are walked unasked.
+const HEAD_START: Duration = Duration::from_millis(20);
+/// How long a session then lives before its manifests are written unasked.
 const GRACE: Duration = Duration::from_millis(100);
 /// How long somebody waits for trees that are still being walked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,12 +83,15 @@ impl Drop for Taker {
 }
 
 fn all(layers: &[Layer], limits: Limits, wish: &Wish, asked: &Receiver<()>) -> Vec<Taken> {
+    // Answered at once when the session has ended meanwhile.
+    let needed = asked.recv_timeout(HEAD_START).is_ok();
     let walked: Vec<_> = layers
         .iter()
         .map(|layer| (layer, walk(layer, limits, wish)))
         .collect();
-    // Answered at once when the session has ended meanwhile.
-    let _ = asked.recv_timeout(GRACE);
+    if !needed {
+        let _ = asked.recv_timeout(GRACE);
+    }
     walked
         .into_iter()
         .map(|(layer, walked)| {
