@@ -64,6 +64,8 @@ pub enum Command {
     Commit(CommitArgs),
     /// Drop a session's changes
     Discard(DiscardArgs),
+    /// Take back a session's last commit
+    Undo(UndoArgs),
     /// Show the questions that wait for an answer
     Pending(PendingArgs),
     /// Approve an action that waits
@@ -305,6 +307,42 @@ pub struct DiscardArgs {
     /// Show it as a patch, change nothing
     #[arg(long, short = 'p')]
     pub patch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall undo`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall undo --dry-run\n  agentwall undo\n  \
+    agentwall undo k3f9 --partial --json | jq -r '.changes[] | select(.status != \"undone\").path'\n  \
+    agentwall undo k3f9 --forget\n\n\
+    Puts the originals back that the session's last commit replaced or deleted, takes away what it \
+    added, and restores what it changed of modes, owners, attributes and times. The changes are in \
+    the session again afterwards: 'agentwall diff' shows them, 'agentwall commit' carries them over \
+    once more.\n\n\
+    Each object is compared with what the commit left there before anything is touched. What changed \
+    since then is a conflict and stays; nothing is undone then, unless --partial is given. Originals \
+    are kept until the session's next commit, for 7 days, and up to 1 GiB per folder.\n\n\
+    Exit status: 0 undone; 1 a conflict, or nothing to undo; 2 wrong usage."
+)]
+pub struct UndoArgs {
+    /// Session: id, unique prefix or name [default: the newest of this workspace]
+    #[arg(value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Undo what did not change since, leave the rest
+    #[arg(long)]
+    pub partial: bool,
+    /// Show what would be undone, change nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Give up the originals that are kept: the commit can then not be undone
+    #[arg(long, conflicts_with_all = ["partial", "dry_run"])]
+    pub forget: bool,
+    /// Do not ask for confirmation
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -68,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => cmd::diff::main(args),
         Command::Commit(args) => cmd::commit::main(args),
         Command::Discard(args) => cmd::discard::main(args),
+        Command::Undo(args) => cmd::undo::main(args),
         Command::Pending(args) => cmd::approvals::pending(args),
         Command::Approve(args) => cmd::approvals::approve(args),
         Command::Reject(args) => cmd::approvals::reject(args),

@@ -524,6 +524,8 @@ impl Session {
     pub fn remove(self) -> Result<()> {
         // The parts of a wall that did not come to stand may hold the lock for a moment longer.
         let _lock = self.hold_lock().context("it cannot be removed")?;
+        agentwall_cow::forget(&self.record.layers)
+            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         agentwall_cow::discard_all(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         remove_tree(&self.dir)

@@ -4,9 +4,10 @@
 //! temporary name in the same directory, synced, and then take their name with
 //! `renameat2(RENAME_NOREPLACE)`, or swap with the original by `RENAME_EXCHANGE`. What was swapped out
 //! is compared with what was reviewed; on any difference it is swapped back, so a concurrent edit
-//! wins and nothing is lost. Originals rest in a trash until the layer is finished, and stay there if
-//! anything failed. Upper entries are removed only after their changes are synced; a run that was
-//! cut off is therefore completed by running it again.
+//! wins and nothing is lost. Originals rest in a trash until the session's next commit, so that
+//! [`undo`](crate::undo) can put them back. Every step is durable in a journal before it is done, in
+//! batches, so a power failure hides no object. Upper entries are removed only after their changes are
+//! synced; a run that was cut off is therefore completed by running it again.
 //!
 //! Order per layer: directories, files, symlinks and other nodes, deletions, directory attributes
 //! from the leaves up. Whole-tree atomicity does not exist on ordinary file systems.
@@ -23,11 +24,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::apply::{Digests, LayerCommit};
-use crate::change::{Change, ChangeSet, Conflict, Privilege};
+use crate::change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 use crate::content::{FileDigest, hex};
+use crate::dir::EntryKind;
 use crate::layer::{Layer, Timestamp};
 use crate::record::Record;
 use crate::scan::ScanError;
+use crate::undo::kept::Keeping;
 
 /// What to do with one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +133,41 @@ pub struct Outcome {
     pub old: Option<FileDigest>,
 }
 
+/// How recovery dealt with one step of a commit or an undo that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Recovery {
+    /// The change is in the original tree: it was there, or was completed now.
+    Finished,
+    /// It was taken back: the original is as before, the session still has its version.
+    RolledBack,
+    /// Neither was possible without overwriting somebody's work; the report says where things are.
+    Kept,
+    /// The undo of the change is complete.
+    Undone,
+}
+
+/// One step of a commit that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Absolute path in the original tree.
+    #[serde(with = "crate::bytes::path")]
+    pub path: PathBuf,
+    /// What happened to it, or was to happen.
+    pub kind: ChangeKind,
+    /// Type of the new object, of the old one for a deletion.
+    pub entry: EntryKind,
+    /// Permission bits of the new object.
+    pub mode: Option<u32>,
+    /// What became of it.
+    pub how: Recovery,
+    /// The regular file that was written.
+    pub new: Option<FileDigest>,
+    /// The original that it replaced, or that was deleted.
+    pub old: Option<FileDigest>,
+}
+
 /// What a commit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitReport {
@@ -142,6 +180,9 @@ pub struct CommitReport {
     pub kept: Vec<String>,
     /// Trouble in cleaning up after everything was applied; a later commit tries again.
     pub warnings: Vec<String>,
+    /// What an earlier commit or undo that was cut off had begun, and what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovered: Vec<Recovered>,
 }
 
 impl CommitReport {
@@ -167,15 +208,23 @@ impl CommitReport {
 pub struct CommitOptions {
     /// A folder shared by all sessions of this user: one lock file per original root is made there.
     pub lock_dir: PathBuf,
+    /// Bytes of replaced and deleted originals, per layer, up to which they are kept for
+    /// [`undo`](crate::undo) until the session's next commit. With more nothing is kept.
+    pub undo_limit: u64,
 }
 
 impl CommitOptions {
-    /// Options with this lock folder, which must exist.
+    /// Options with this lock folder, which must exist, and an undo limit of
+    /// [`DEFAULT_UNDO_LIMIT`](Self::DEFAULT_UNDO_LIMIT).
     pub fn new(lock_dir: impl Into<PathBuf>) -> Self {
         CommitOptions {
             lock_dir: lock_dir.into(),
+            undo_limit: Self::DEFAULT_UNDO_LIMIT,
         }
     }
+
+    /// 1 GiB.
+    pub const DEFAULT_UNDO_LIMIT: u64 = 1 << 30;
 }
 
 /// Why a commit did not begin.
@@ -269,22 +318,47 @@ pub fn commit(
         digest: set.digest.clone(),
         ..CommitReport::default()
     };
+    crate::undo::resume(layers, &mut report)?;
     // All are opened before one is begun: what the first commits must reach the caller's report.
     let mut opened = Vec::new();
     for layer in layers {
         opened.push(LayerCommit::open(layer)?);
     }
+    let mut works = vec![Vec::new(); layers.len()];
+    for (at, change) in set.changes.iter().enumerate() {
+        let rel = relative(layers, change)?;
+        let decided = decide(change);
+        works[change.layer].push((at, change, rel, decided));
+    }
+    // A commit that was cut off goes on under its name, so that an undo takes back all of it.
+    let cut_off = opened.iter().find_map(LayerCommit::cut_off).cloned();
+    let name = match cut_off.or_else(|| crate::undo::to_go_on(layers, set)) {
+        Some(name) => name,
+        None => crate::dir::random_hex().map_err(|source| CommitError::Lock {
+            lock: options.lock_dir.clone(),
+            source,
+        })?,
+    };
+    for layer in &mut opened {
+        layer.begin(&name)?;
+    }
     let mut statuses: Vec<Option<Status>> = vec![None; set.changes.len()];
     let mut digests = HashMap::new();
-    for (index, layer) in opened.into_iter().enumerate() {
-        let mut work = Vec::new();
-        for (at, change) in set.changes.iter().enumerate() {
-            if change.layer == index {
-                let rel = relative(layers, change)?;
-                work.push((at, change, rel, decide(change)));
-            }
+    let keeping = Keeping {
+        limit: options.undo_limit,
+    };
+    let mut idle = Vec::new();
+    for ((layer, work), of) in opened.into_iter().zip(&works).zip(layers) {
+        let (found, done) = layer.run(&name, work, &mut statuses, &mut report, keeping);
+        digests.extend(found);
+        if !done {
+            idle.push(of);
         }
-        digests.extend(layer.run(&work, &mut statuses, &mut report));
+    }
+    if idle.len() < layers.len() {
+        for layer in idle {
+            crate::undo::give_up_other(layer, &name, &mut report);
+        }
     }
     report.outcomes = set
         .changes
@@ -313,21 +387,64 @@ pub fn commit(
 /// A record cannot be read.
 pub fn is_unfinished(layers: &[Layer]) -> io::Result<bool> {
     for layer in layers {
-        if !Record::read(layer)?.unfinished.is_empty() {
+        if Record::read(layer)?.is_unfinished() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Finishes or undoes what a commit that was cut off left in the original trees, and begins nothing
-/// new. [`commit`] does it as well; this is for a layer that has no changes left, or is to be dropped.
+/// Whether a commit or an undo of these layers ended and [`acknowledge`] was not called: whoever began it may have
+/// been cut off before the outcome was recorded. [`recover`] tells it then.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn is_unreported(layers: &[Layer]) -> io::Result<bool> {
+    for layer in layers {
+        let record = Record::read(layer)?;
+        if record.unreported.is_some() || !record.told.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Notes that the caller has recorded, durably, what the last commit, undo or [`recover`] reported.
+///
+/// # Errors
+/// A record cannot be read or written; the next [`recover`] tells the outcome once more.
+pub fn acknowledge(layers: &[Layer]) -> io::Result<()> {
+    for layer in layers {
+        let mut record = Record::read(layer)?;
+        if record.unreported.is_some() || !record.told.is_empty() {
+            record.append_to(layer)?;
+            record.reported()?;
+        }
+    }
+    Ok(())
+}
+
+/// Finishes or undoes what a commit or an undo that was cut off left in the original trees, and begins
+/// nothing new. [`commit`] does it as well; this is for a layer that has no changes left, or is to be
+/// dropped. [`CommitReport::recovered`] tells what was found, also of a commit that ended without
+/// [`acknowledge`].
 ///
 /// # Errors
 /// As [`commit`].
 pub fn recover(layers: &[Layer], options: &CommitOptions) -> Result<CommitReport, CommitError> {
+    let mut ended = Vec::new();
+    for layer in layers {
+        ended.extend(
+            crate::undo::unreported(layer).map_err(|source| CommitError::Record {
+                path: layer.record_path(),
+                source,
+            })?,
+        );
+    }
     let nothing = ChangeSet::new(Vec::new());
-    commit(layers, &nothing, |_| Disposition::Hold, options)
+    let mut report = commit(layers, &nothing, |_| Disposition::Hold, options)?;
+    report.recovered.splice(0..0, ended);
+    Ok(report)
 }
 
 /// The path of a change below its layer's root; refuses anything that is not plainly beneath it.

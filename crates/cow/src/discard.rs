@@ -8,6 +8,7 @@ use crate::commit::{CommitError, is_unfinished, relative};
 use crate::dir::{Tree, chmod_path_fd, remove_tree, split};
 use crate::layer::Layer;
 use crate::scan::{ScanError, open_upper};
+use crate::undo::kept::KeptCommit;
 use crate::upper::{Removal, entries, remove_applied};
 
 /// Why entries could not be dropped.
@@ -103,8 +104,9 @@ pub fn discard(
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
-/// this crate's record and manifest next to them. The directories themselves stay. Returns the trash folders that
-/// still hold originals which a commit kept: they are the user's data, to be looked at and removed.
+/// this crate's record and manifest next to them, unless an earlier commit can be undone, which needs
+/// them. The directories themselves stay. Returns the trash folders that still hold other originals
+/// which a commit kept: they are the user's data, to be looked at and removed.
 ///
 /// # Errors
 /// See [`DiscardError`]; what was not dropped is still there.
@@ -141,6 +143,25 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
                 if !remove_tree(&tree, &rel, |_, _| false).map_err(fail)? {
                     return Err(fail(rustix::io::Errno::NOTEMPTY));
                 }
+            }
+        }
+        match crate::undo::holds_others(layer) {
+            Ok(Some(others)) => {
+                if others {
+                    kept.push(layer.trash_path());
+                }
+                continue;
+            }
+            Ok(None) => {
+                let removed = KeptCommit::remove(layer);
+                removed.map_err(|source| DiscardError::Remove {
+                    path: layer.record_path(),
+                    source,
+                })?;
+            }
+            Err(source) => {
+                let record = layer.record_path();
+                return Err(DiscardError::Record { record, source });
             }
         }
         match std::fs::remove_dir(layer.trash_path()) {

@@ -2,11 +2,16 @@
 //! luck. Nothing of this is in a build that is not a test.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{Metadata, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 type Act = Box<dyn FnMut(&str)>;
 
 thread_local! {
     static ACT: RefCell<Option<Act>> = const { RefCell::new(None) };
+    static SYNCED: RefCell<HashMap<u64, u64>> = RefCell::new(HashMap::new());
 }
 
 /// Runs `act` at every moment of this thread's commits, until the next call.
@@ -26,4 +31,24 @@ pub(crate) fn point(name: &str) {
             act(name);
         }
     });
+}
+
+/// A file was made durable as it is.
+pub(crate) fn synced(file: &Metadata) {
+    SYNCED.with(|map| map.borrow_mut().insert(file.ino(), file.len()));
+}
+
+/// Forgets it: inode numbers come again.
+pub(crate) fn nothing_is_synced() {
+    SYNCED.with(|map| map.borrow_mut().clear());
+}
+
+/// Takes from a file what was written to it after it was last made durable: what a power failure may.
+pub(crate) fn lose_what_was_not_synced(path: &Path) {
+    let Ok(file) = OpenOptions::new().write(true).open(path) else {
+        return;
+    };
+    let ino = file.metadata().map(|m| m.ino()).unwrap_or(0);
+    let length = SYNCED.with(|map| map.borrow().get(&ino).copied().unwrap_or(0));
+    file.set_len(length).unwrap();
 }

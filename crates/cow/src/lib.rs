@@ -59,6 +59,14 @@
 
 #![forbid(unsafe_code)]
 
+/// A named moment: see `fault`. Nothing outside of tests.
+macro_rules! point {
+    ($name:literal) => {
+        #[cfg(test)]
+        crate::fault::point($name);
+    };
+}
+
 mod apply;
 mod bytes;
 mod change;
@@ -74,13 +82,14 @@ mod layer;
 mod manifest;
 mod record;
 mod scan;
+mod undo;
 mod upper;
 
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use clock::base_timestamp;
 pub use commit::{
-    CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Status, commit,
-    is_unfinished, recover,
+    CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Recovered,
+    Recovery, Status, acknowledge, commit, is_unfinished, is_unreported, recover,
 };
 pub use content::FileDigest;
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
@@ -92,3 +101,7 @@ pub use manifest::{
     take,
 };
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
+pub use undo::{
+    NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
+    can_undo, forget, kept_since, undo,
+};

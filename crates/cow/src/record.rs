@@ -1,12 +1,21 @@
-//! What this crate itself did to an original tree: one JSON line per step, next to the upper
-//! directory.
+//! The journal of what this crate itself did to an original tree: one JSON line per step, next to the
+//! upper directory.
 //!
 //! Conflict detection compares change times, and a commit changes those itself: of directories it
-//! adds to, and of hard-linked inodes one of whose names it replaces. The record tells such traces
+//! adds to, and of hard-linked inodes one of whose names it replaces. The journal tells such traces
 //! from the user's. It also names the temporary objects, so that the next run can finish or undo a
-//! step that was cut off. A lost tail (power failure) only makes the next scan more cautious.
+//! step that was cut off.
+//!
+//! # What is durable before what
+//! * All temporary names of a commit, before the first object is built: one sync a commit.
+//! * The steps of a batch, each with the original and the new object, before the first rename (or
+//!   change of attributes) of that batch: one sync a batch, see `apply::batch`.
+//! * What is undone, before the first rename of an undo.
+//! * The end of a commit, after everything it did; that its outcome is in the ledger, after that.
+//!
+//! A lost `Touched` line (power failure) only makes the next scan more cautious.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +24,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::base_timestamp;
+use crate::commit::Recovered;
+use crate::content::FileDigest;
 use crate::dir::{EntryKind, Snapshot};
 use crate::layer::{FileId, Layer, Timestamp};
 
@@ -24,14 +35,78 @@ enum Line {
     /// An object as it was verified before we changed its change time.
     Touched { was: Snapshot },
     /// A commit begins; the moment is on the file system's clock.
-    Began { at: Timestamp },
+    Began {
+        at: Timestamp,
+        /// Names the commit, in all layers.
+        #[serde(default)]
+        commit: Option<String>,
+    },
     /// A new object is about to be built under a temporary name.
     Building(Temp),
     /// A temporary name is about to hold our new object and then the original.
     Temp(Temp),
+    /// The attributes of an original are about to change in place.
+    InPlace(InPlace),
     /// The layer's commit ended; no temporary name is in use.
     Finished,
+    /// The caller has recorded the outcome of the commit.
+    Reported,
+    /// A commit is about to be undone.
+    Undoing(Undoing),
+    /// That came to its end.
+    Undone {
+        /// What became of each step.
+        told: Vec<Recovered>,
+        /// The names of the steps that are undone.
+        names: Vec<String>,
+    },
 }
+
+/// Extended attributes as pairs of name and value.
+pub(crate) type Pairs = Vec<Pair>;
+
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    #[serde(with = "crate::bytes::raw")]
+    pub name: Vec<u8>,
+    #[serde(with = "crate::bytes::raw")]
+    pub value: Vec<u8>,
+}
+
+/// An original whose attributes change in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InPlace {
+    /// Overlay-relative path.
+    #[serde(with = "crate::bytes::raw")]
+    pub rel: Vec<u8>,
+    /// The name of the step.
+    pub name: String,
+    /// The original before.
+    pub was: Snapshot,
+    /// Its travelling attributes before.
+    pub xattrs: Pairs,
+    /// Its mode, owner and group afterwards.
+    pub to: (u32, u32, u32),
+    /// Its travelling attributes afterwards.
+    pub to_xattrs: Pairs,
+}
+
+/// What is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undoing {
+    /// The commit.
+    pub commit: String,
+    /// The names of its steps.
+    pub names: Vec<String>,
+    /// Directories that get their time back.
+    pub dirs: Vec<Rel>,
+}
+
+/// An overlay-relative path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Rel(#[serde(with = "crate::bytes::raw")] pub Vec<u8>);
 
 /// A temporary name in an original tree.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +124,15 @@ pub(crate) struct Temp {
     /// The original that is to leave, as it was verified; without it and without `new`, the object
     /// was still being built.
     pub old: Option<Snapshot>,
+    /// What was written, if the new object is a regular file.
+    #[serde(default)]
+    pub content: Option<FileDigest>,
+    /// Digest of its attributes.
+    #[serde(default)]
+    pub xattrs: Option<String>,
+    /// The path of which it is meant to be a hard link.
+    #[serde(default)]
+    pub link_to: Option<Rel>,
 }
 
 /// The record of one layer.
@@ -57,8 +141,20 @@ pub(crate) struct Record {
     touched: HashMap<FileId, Snapshot>,
     /// Temporary names of a commit that did not finish.
     pub unfinished: Vec<Temp>,
+    /// Changes of attributes of that commit.
+    pub in_place: Vec<InPlace>,
     /// When that commit began.
     pub began: Option<Timestamp>,
+    /// The name of that commit.
+    pub commit: Option<String>,
+    /// The commit that ended, if nobody has said that its outcome is recorded.
+    pub unreported: Option<String>,
+    /// An undo that did not come to its end.
+    pub undoing: Option<Undoing>,
+    /// What became of each step of an undo that nobody has said to be recorded.
+    pub told: Vec<Recovered>,
+    /// The names of all steps that were undone.
+    pub undone: HashSet<String>,
     file: Option<File>,
 }
 
@@ -68,7 +164,13 @@ impl Record {
         let mut record = Record {
             touched: HashMap::new(),
             unfinished: Vec::new(),
+            in_place: Vec::new(),
             began: None,
+            commit: None,
+            unreported: None,
+            undoing: None,
+            told: Vec::new(),
+            undone: HashSet::new(),
             file: None,
         };
         let text = match std::fs::read(layer.record_path()) {
@@ -76,6 +178,7 @@ impl Record {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(record),
             Err(e) => return Err(e),
         };
+        let mut by_name: HashMap<String, usize> = HashMap::new();
         for line in text.split(|b| *b == b'\n') {
             // A torn line is one whose step did not begin.
             let Ok(line) = serde_json::from_slice::<Line>(line) else {
@@ -85,25 +188,47 @@ impl Record {
                 Line::Touched { was } => {
                     record.touched.insert(was.id, was);
                 }
-                Line::Began { at } => {
+                Line::Began { at, commit } => {
                     // The earliest of several commits that were cut off.
                     record.began.get_or_insert(at);
+                    record.commit = record.commit.or(commit);
                 }
-                Line::Building(temp) => record.unfinished.push(temp),
-                Line::Temp(temp) => {
-                    record.unfinished.retain(|t| t.name != temp.name);
-                    record.unfinished.push(temp);
-                }
+                Line::Building(temp) | Line::Temp(temp) => match by_name.get(&temp.name) {
+                    Some(at) => record.unfinished[*at] = temp,
+                    None => {
+                        by_name.insert(temp.name.clone(), record.unfinished.len());
+                        record.unfinished.push(temp);
+                    }
+                },
+                Line::InPlace(step) => record.in_place.push(step),
                 Line::Finished => {
+                    by_name.clear();
                     record.unfinished.clear();
+                    record.in_place.clear();
                     record.began = None;
+                    record.unreported = record.commit.take();
+                }
+                Line::Reported => {
+                    record.unreported = None;
+                    record.told.clear();
+                }
+                Line::Undoing(undoing) => record.undoing = Some(undoing),
+                Line::Undone { told, names } => {
+                    record.undoing = None;
+                    record.told.extend(told);
+                    record.undone.extend(names);
                 }
             }
         }
         Ok(record)
     }
 
-    /// Opens the record for appending: a commit begins. Returns when, on the file system's clock.
+    /// Whether a commit or an undo was cut off and left steps to finish or to take back.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.unfinished.is_empty() || !self.in_place.is_empty() || self.undoing.is_some()
+    }
+
+    /// Opens the record for appending; returns the moment, on the file system's clock.
     pub(crate) fn open(&mut self, layer: &Layer) -> io::Result<Timestamp> {
         let folder = layer.upper.parent().unwrap_or(&layer.upper);
         let mut at = base_timestamp(folder, None)?;
@@ -115,16 +240,46 @@ impl Record {
             std::thread::sleep(Duration::from_millis(10));
             at = base_timestamp(folder, Some(at))?;
         }
+        self.append_to(layer)?;
+        Ok(at)
+    }
+
+    /// Opens the record for appending.
+    pub(crate) fn append_to(&mut self, layer: &Layer) -> io::Result<()> {
+        let folder = layer.upper.parent().unwrap_or(&layer.upper);
+        let path = layer.record_path();
+        let is_new = !path.exists();
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
-            .open(layer.record_path())?;
+            .open(path)?;
         // Ends a line torn by a crash.
         file.write_all(b"\n")?;
         self.file = Some(file);
-        self.append(&Line::Began { at })?;
-        Ok(at)
+        if is_new {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a commit begins.
+    pub(crate) fn begin(&mut self, at: Timestamp, commit: &str) -> io::Result<()> {
+        let commit = Some(commit.to_owned());
+        self.append(&Line::Began { at, commit })
+    }
+
+    /// Makes every line durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        match &self.file {
+            Some(file) => {
+                file.sync_data()?;
+                #[cfg(test)]
+                crate::fault::synced(&file.metadata()?);
+                Ok(())
+            }
+            None => Err(io::Error::other("the commit record is not open")),
+        }
     }
 
     /// Whether a changed ctime of this object is explained by our own steps.
@@ -152,35 +307,77 @@ impl Record {
         Ok(())
     }
 
-    /// Notes a temporary name before something is built under it.
-    pub(crate) fn building(&mut self, rel: &[u8], name: &str) -> io::Result<()> {
-        self.append(&Line::Building(Temp {
-            rel: rel.to_vec(),
-            name: name.to_owned(),
-            new: None,
-            made: None,
-            old: None,
-        }))
+    /// Notes temporary names before anything is built under them: durable on return.
+    pub(crate) fn building(&mut self, names: &[(&[u8], String)]) -> io::Result<()> {
+        let lines = names.iter().map(|(rel, name)| {
+            Line::Building(Temp {
+                rel: rel.to_vec(),
+                name: name.clone(),
+                new: None,
+                made: None,
+                old: None,
+                content: None,
+                xattrs: None,
+                link_to: None,
+            })
+        });
+        self.append_all(lines)?;
+        self.sync()
     }
 
-    /// Notes a temporary name before it trades places with an original.
-    pub(crate) fn temp(&mut self, temp: Temp) -> io::Result<()> {
-        self.append(&Line::Temp(temp))
+    /// Notes the steps of a batch before the first of them: durable on return.
+    pub(crate) fn batch(&mut self, temps: Vec<Temp>, in_place: Vec<InPlace>) -> io::Result<()> {
+        let in_place = in_place.into_iter().map(Line::InPlace);
+        self.append_all(temps.into_iter().map(Line::Temp).chain(in_place))?;
+        self.sync()
     }
 
-    /// Notes the end of a commit.
+    /// Notes the end of a commit: durable on return.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.append(&Line::Finished)?;
+        self.sync()?;
         self.unfinished.clear();
+        self.in_place.clear();
         Ok(())
     }
 
+    /// Notes that the outcome of the newest commit is recorded: durable on return.
+    pub(crate) fn reported(&mut self) -> io::Result<()> {
+        self.append(&Line::Reported)?;
+        self.sync()?;
+        self.unreported = None;
+        self.told.clear();
+        Ok(())
+    }
+
+    /// Notes what is undone before the first step: durable on return.
+    pub(crate) fn undoing(&mut self, what: &Undoing) -> io::Result<()> {
+        self.append(&Line::Undoing(what.clone()))?;
+        self.sync()
+    }
+
+    /// Notes the end of an undo: durable on return.
+    pub(crate) fn end_undo(&mut self, told: Vec<Recovered>, names: Vec<String>) -> io::Result<()> {
+        self.append(&Line::Undone { told, names })?;
+        self.sync()
+    }
+
     fn append(&mut self, line: &Line) -> io::Result<()> {
+        self.append_all(std::iter::once(line))
+    }
+
+    fn append_all<L: std::borrow::Borrow<Line>>(
+        &mut self,
+        lines: impl Iterator<Item = L>,
+    ) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(io::Error::other("the commit record is not open"));
         };
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line.borrow())?;
+            text.push(b'\n');
+        }
         file.write_all(&text)
     }
 }

@@ -83,6 +83,7 @@ fn a_killed_commit_is_whole_and_is_completed() {
         assert_eq!(tree(s.root()), new, "round {round}");
         assert!(s.scan().is_empty());
         s.no_litter();
+        s.no_trash();
     }
     assert!(cut_off >= 6, "only {cut_off} commits were cut off");
 }

@@ -12,14 +12,17 @@ use std::{
     process::ExitCode,
 };
 
-use agentwall_cow::{ChangeSet, CommitOptions, Disposition, commit};
+use agentwall_cow::{ChangeSet, CommitOptions, Disposition, Recovery, commit};
 use agentwall_ledger::{Record, entry::DecisionRecord};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     args::CommitArgs,
     changes::{self, Chosen, Judge, Named, Verdict, kind_text},
-    cmd::diff::{Show, print_diff, stat_text},
+    cmd::{
+        diff::{Show, print_diff, stat_text},
+        undo::expire,
+    },
     output,
     session::{Outcome, Session},
     state::State,
@@ -28,7 +31,9 @@ use crate::{
 mod record;
 mod report;
 
-pub use record::{Listed, carried, commit_records, discard_records, reviewed};
+pub use record::{
+    Listed, carried, commit_records, discard_records, recovered, reviewed, taken_back, undo_records,
+};
 pub use report::{Became, Line, Report, became, note_report, notes, print_report, report_text};
 
 /// What to commit.
@@ -91,12 +96,13 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
     } else {
         print_report(&session, &report)?;
     }
+    expire(&state);
     Ok(ExitCode::from(report.status()))
 }
 
-/// Completes or undoes what a commit that was cut off (a kill, a power failure) left in the original
-/// trees, and says where an original is that it could not put back. The caller holds the session's
-/// lock.
+/// Completes or undoes what a commit, or an undo, that was cut off (a kill, a power failure) left in the
+/// original trees, records what it found, and says where an original is that it could not put back.
+/// The caller holds the session's lock.
 pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
     let layers = &session.record.layers;
     let fail = |e| {
@@ -105,7 +111,8 @@ pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
             session.id()
         )
     };
-    if !agentwall_cow::is_unfinished(layers).map_err(fail)? {
+    let unfinished = agentwall_cow::is_unfinished(layers).map_err(fail)?;
+    if !unfinished && !agentwall_cow::is_unreported(layers).map_err(fail)? {
         return Ok(());
     }
     let done =
@@ -115,14 +122,66 @@ pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
                 session.id()
             )
         })?;
-    output::note("an earlier commit of this session was cut off; what it had begun is finished");
+    let mut groups: BTreeMap<Recovery, Vec<Listed>> = BTreeMap::new();
+    for step in &done.recovered {
+        groups.entry(step.how).or_default().push(recovered(step));
+    }
+    let mut found = Vec::new();
+    let mut records = Vec::new();
+    for (how, files) in groups {
+        let (word, text) = match how {
+            Recovery::Finished => ("finished", "in the originals"),
+            Recovery::RolledBack => ("rolled_back", "rolled back"),
+            Recovery::Undone => ("undone", "undone"),
+            _ => ("kept", "left as found"),
+        };
+        found.push(format!("{} {text}", files.len()));
+        records.extend(match how {
+            Recovery::Undone => undo_records(word, files),
+            _ => commit_records(word, files),
+        });
+    }
+    let found = match found.is_empty() {
+        true => "nothing had been begun".to_owned(),
+        false => found.join(", "),
+    };
+    output::note(&match unfinished {
+        true => format!(
+            "an earlier commit or undo of this session was cut off; what it had begun is finished or \
+             taken back: {found}"
+        ),
+        false => format!(
+            "an earlier commit or undo of this session ended without a record of its outcome: {found}"
+        ),
+    });
     let report = Report {
         kept: done.kept,
         warnings: done.warnings,
         ..Report::default()
     };
     notes(&report).iter().for_each(|note| output::note(note));
-    Ok(())
+    if !records.is_empty() {
+        match state.record(session.id(), records) {
+            Ok(()) => {}
+            // Dropping is what makes room; the next command records it.
+            Err(e) if output::disk_is_full(&e) => {
+                output::note("the disk is full: what was found is recorded later");
+                return Ok(());
+            }
+            Err(e) => return Err(e).context("an earlier commit is finished, but not recorded"),
+        }
+    }
+    acknowledge(session)
+}
+
+/// Notes that the outcome of a commit or an undo is in the ledger.
+pub fn acknowledge(session: &Session) -> Result<()> {
+    agentwall_cow::acknowledge(&session.record.layers).map_err(|e| {
+        anyhow!(
+            "cannot write the record beside the layers of session {}: {e}",
+            session.id()
+        )
+    })
 }
 
 /// What came of asking before a commit or a discard.
@@ -267,6 +326,7 @@ pub fn commit_chosen(
             report.count(Became::Committed)
         )
     })?;
+    acknowledge(session)?;
     Ok(report)
 }
 

@@ -250,6 +250,11 @@ fn summary(record: &Record) -> String {
         Record::Commit(commit) => {
             format!("{}: {}", counts(&commit.outcome), changed(&commit.changes))
         }
+        Record::Undo(undo) => format!(
+            "undo, {}: {}",
+            counts(&undo.outcome),
+            changed(&undo.changes)
+        ),
         Record::Discard(discard) => format!(
             "dropped {}: {}",
             counts(&discard.changes.counts),

@@ -9,4 +9,5 @@ pub mod ledger;
 pub mod manual;
 pub mod policy;
 pub mod sessions;
+pub mod undo;
 pub mod word;

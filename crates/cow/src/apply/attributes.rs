@@ -18,10 +18,18 @@ use crate::content::{
 };
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 use crate::layer::Timestamp;
+use crate::record::InPlace;
+use crate::undo::kept::Kept;
 
 impl LayerCommit<'_> {
     /// Changes mode, owner and attributes of a file in place; the inode is checked by descriptor.
-    pub(super) fn file_meta(&mut self, change: &Change, parent: &OwnedFd, rel: &[u8]) -> Step<()> {
+    /// Returns what it is afterwards.
+    pub(super) fn file_meta(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        rel: &[u8],
+    ) -> Step<Snapshot> {
         let name = split(rel).1;
         let fd = open_in(parent, name, OFlags::RDONLY).map_err(at("open the original"))?;
         let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
@@ -34,11 +42,26 @@ impl LayerCommit<'_> {
         self.digests.new = Some(content);
         // The content is the same, so the original keeps its times.
         attributes(change, &source, &fd, &new)?;
-        fsync(&fd).map_err(at("sync the original"))
+        point!("attributes set");
+        fsync(&fd).map_err(at("sync the original"))?;
+        Ok(Snapshot::new(
+            &fstat(&fd).map_err(at("examine the original"))?,
+        ))
+    }
+
+    /// The directory itself, open, when it is to get attributes.
+    pub(super) fn open_directory(parent: &OwnedFd, name: &[u8]) -> Step<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        open_in(parent, name, flags).map_err(|e| match e {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                Stop::Conflict(Conflict::ChangedSinceReview)
+            }
+            e => Stop::Failed("open the directory", e),
+        })
     }
 
     /// The session's copy, open, if it is what was reviewed: a mode that came later is not applied.
-    fn reviewed_copy(&self, change: &Change, rel: &[u8]) -> Step<(OwnedFd, Snapshot)> {
+    pub(super) fn reviewed_copy(&self, change: &Change, rel: &[u8]) -> Step<(OwnedFd, Snapshot)> {
         let is_dir = change.entry == EntryKind::Directory;
         let dir = self.upper.parent(rel);
         let source = dir.and_then(|dir| open_private(&dir, split(rel).1, is_dir));
@@ -50,26 +73,21 @@ impl LayerCommit<'_> {
         Ok((source, new))
     }
 
-    /// Gives a directory its mode, owner and attributes; a new one also its times.
+    /// Gives a directory its mode, owner and attributes; a new one (which has no `step`) also its times.
     pub(super) fn directory_meta(
         &mut self,
         change: &Change,
         rel: &[u8],
-        is_new: bool,
+        step: Option<InPlace>,
     ) -> Step<Status> {
+        let is_new = step.is_none();
         let (dir, name) = split(rel);
         let parent = if is_new {
             self.lower.dir(dir).map_err(at("open the directory"))?
         } else {
             self.parent(change, dir)?
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = open_in(&parent, name, flags).map_err(|e| match e {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
-                Stop::Conflict(Conflict::ChangedSinceReview)
-            }
-            e => Stop::Failed("open the directory", e),
-        })?;
+        let fd = Self::open_directory(&parent, name)?;
         let now = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
         let ours = if is_new {
             self.made_dirs.get(rel) == Some(&now.id)
@@ -85,11 +103,17 @@ impl LayerCommit<'_> {
         } else {
             attributes(change, &source, &fd, &new)?;
         }
+        point!("attributes set");
         fsync(&fd).map_err(at("sync the directory"))?;
         let end = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
         self.record
             .touch(&end)
             .map_err(io_at("write the commit record"))?;
+        if let Some(step) = step {
+            let holder = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
+            self.kept.push(Kept::of_attributes(step, end, holder));
+        }
+        point!("carried out");
         Ok(Status::Committed)
     }
 }
@@ -101,18 +125,30 @@ fn attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -
     if xattr_digest(&want) != change.xattrs {
         return Err(Stop::Conflict(Conflict::UpperChanged));
     }
-    let have = Snapshot::new(&fstat(to).map_err(at("examine the new object"))?);
-    if (have.uid, have.gid) != (new.uid, new.gid) {
-        let uid = (have.uid != new.uid).then(|| Uid::from_raw(new.uid));
-        let gid = (have.gid != new.gid).then(|| Gid::from_raw(new.gid));
-        fchown(to, uid, gid).map_err(at("set the owner"))?;
+    set_attributes(to, (new.mode, new.uid, new.gid), &want)
+        .map_err(|(step, e)| Stop::Failed(step, e))
+}
+
+/// Mode, owner, group and travelling attributes, exactly these. An error names the step.
+pub(crate) fn set_attributes(
+    to: &OwnedFd,
+    (mode, uid, gid): (u32, u32, u32),
+    want: &Xattrs,
+) -> Result<(), (&'static str, Errno)> {
+    let have = Snapshot::new(&fstat(to).map_err(|e| ("examine the object", e))?);
+    if (have.uid, have.gid) != (uid, gid) {
+        let new_uid = (have.uid != uid).then(|| Uid::from_raw(uid));
+        let new_gid = (have.gid != gid).then(|| Gid::from_raw(gid));
+        fchown(to, new_uid, new_gid).map_err(|e| ("set the owner", e))?;
     }
+    point!("owner set");
     // Capabilities last: changing the owner drops them, as it drops the set-id bits.
     let plain = want.iter().filter(|(k, _)| k.as_slice() != CAPABILITY);
     set_xattrs(to, &plain.map(|(k, v)| (k.clone(), v.clone())).collect())
-        .map_err(at("set the attributes"))?;
-    fchmod(to, Mode::from_raw_mode(new.mode)).map_err(at("set the mode"))?;
-    set_xattrs(to, &want).map_err(at("set the attributes"))
+        .map_err(|e| ("set the attributes", e))?;
+    point!("attributes half set");
+    fchmod(to, Mode::from_raw_mode(mode)).map_err(|e| ("set the mode", e))?;
+    set_xattrs(to, want).map_err(|e| ("set the attributes", e))
 }
 
 pub(super) fn give_attributes(
@@ -143,7 +179,7 @@ pub(super) fn own(parent: &OwnedFd, temp: &str, new: &Snapshot) -> Step<()> {
         .map_err(at("set the times"))
 }
 
-pub(super) fn times(t: Timestamp) -> Timestamps {
+pub(crate) fn times(t: Timestamp) -> Timestamps {
     let t = Timespec {
         tv_sec: t.sec,
         tv_nsec: i64::from(t.nsec),

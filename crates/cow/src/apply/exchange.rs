@@ -1,6 +1,6 @@
 //! The steps that change the original tree: a new object takes its name, an original leaves it.
 //!
-//! Each is noted in the record first, is one `renameat2(2)`, and is looked at afterwards: what came out
+//! Each is durable in the journal first (see `batch`), is one `renameat2(2)`, and is looked at afterwards: what came out
 //! must be what was reviewed, or it goes back.
 
 use std::os::fd::OwnedFd;
@@ -9,49 +9,12 @@ use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::trash::kept;
-use super::{LayerCommit, Step, Stop, at, io_at};
+use super::{LayerCommit, Step, Stop, io_at};
 use crate::change::{Change, Conflict};
 use crate::dir::{EntryKind, Snapshot, join, split, stat_in};
-use crate::record::Temp;
 
 impl LayerCommit<'_> {
-    /// Builds the new object and gives it its name.
-    pub(super) fn put(
-        &mut self,
-        change: &Change,
-        parent: &OwnedFd,
-        dir: &[u8],
-        rel: &[u8],
-        old: Option<Snapshot>,
-    ) -> Step<()> {
-        let temp = self.temp_name();
-        self.record
-            .building(rel, &temp)
-            .map_err(io_at("write the commit record"))?;
-        if let Err(stop) = self.build(change, parent, rel, &temp) {
-            let _ = remove_built(parent, &temp, None);
-            return Err(stop);
-        }
-        let made = stat_in(parent, temp.as_bytes())
-            .and_then(|s| s.ok_or(Errno::NOENT))
-            .map_err(at("examine the new object"))?;
-        let noted = self.record.temp(Temp {
-            rel: rel.to_vec(),
-            name: temp.clone(),
-            new: Some(made.id),
-            made: Some(made.clone()),
-            old: old.clone(),
-        });
-        let result = noted
-            .map_err(io_at("write the commit record"))
-            .and_then(|()| self.install(change, parent, dir, rel, &temp, &made, old));
-        if result.is_err() {
-            // After a failed exchange the name may hold the original, which recovery puts back.
-            let _ = remove_built(parent, &temp, Some(&made));
-        }
-        result
-    }
-
+    /// Gives a new object its name.
     #[allow(clippy::too_many_arguments)] // one step of the protocol needs exactly these
     pub(super) fn install(
         &mut self,
@@ -121,41 +84,27 @@ impl LayerCommit<'_> {
         parent: &OwnedFd,
         dir: &[u8],
         rel: &[u8],
+        temp: &str,
         old: Snapshot,
     ) -> Step<()> {
         let name = split(rel).1;
-        if old.kind == EntryKind::Directory
-            && let Some(conflict) = self.changed_below(rel, rel)
-        {
-            return Err(Stop::Conflict(conflict));
-        }
-        let temp = self.temp_name();
         let temp_rel = join(dir, temp.as_bytes());
-        self.record
-            .temp(Temp {
-                rel: rel.to_vec(),
-                name: temp.clone(),
-                new: None,
-                made: None,
-                old: Some(old.clone()),
-            })
-            .map_err(io_at("write the commit record"))?;
         point!("before moving aside");
-        match renameat_with(parent, name, parent, &temp, RenameFlags::NOREPLACE) {
+        match renameat_with(parent, name, parent, temp, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Err(Stop::Conflict(Conflict::ChangedSinceReview)),
             Err(e) => return Err(Stop::Failed("move the original aside", e)),
         }
         point!("moved aside");
         if !self.is_verified(parent, &temp_rel, rel, &old) {
             point!("put back");
-            if let Err(e) = renameat_with(parent, &temp, parent, name, RenameFlags::NOREPLACE) {
+            if let Err(e) = renameat_with(parent, temp, parent, name, RenameFlags::NOREPLACE) {
                 return Err(self.strand(&temp_rel, rel, e));
             }
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
-        self.digests.old = Self::digest_of_original(parent, &temp, &old);
-        self.store(parent, temp_rel, &temp, old, rel);
+        self.digests.old = Self::digest_of_original(parent, temp, &old);
+        self.store(parent, temp_rel, temp, old, rel);
         Ok(())
     }
 }

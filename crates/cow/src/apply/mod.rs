@@ -5,25 +5,21 @@
 //! | `order` | which change comes when, and which waits for another |
 //! | `review` | whether originals still are what was reviewed |
 //! | `build` | makes a new object under a temporary name |
+//! | `batch` | groups steps, so that one sync of the journal serves many |
 //! | `attributes` | gives mode, owner, attributes and times |
 //! | `exchange` | gives the new object its name; takes originals away |
 //! | `trash` | keeps originals until the layer is finished |
+//! | `keep` | what an undo of this commit needs |
 //! | `recover` | finishes or undoes what an earlier run left |
 //!
 //! Invariant: whatever stops a step, the original is under its own name, or the report names the place
 //! where it is.
 
-/// A named moment: see [`crate::fault`]. Nothing outside of tests.
-macro_rules! point {
-    ($name:literal) => {
-        #[cfg(test)]
-        crate::fault::point($name);
-    };
-}
-
 mod attributes;
+mod batch;
 mod build;
 mod exchange;
+mod keep;
 mod order;
 mod recover;
 mod review;
@@ -32,23 +28,27 @@ mod trash;
 #[cfg(test)]
 mod race_tests;
 
+pub(crate) use attributes::{set_attributes, times};
+pub(crate) use trash::{Resting, Trashed, described};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
-use rustix::fs::{OFlags, fstat, fsync};
+use rustix::fs::{OFlags, fsync};
 use rustix::io::Errno;
 
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{CommitError, CommitReport, Disposition, Status};
 use crate::content::FileDigest;
-use crate::dir::{EntryKind, Snapshot, TEMP_PREFIX, Tree, open_in, random_hex, split, stat_in};
-use crate::layer::{FileId, Layer};
-use crate::record::Record;
+use crate::dir::{EntryKind, Snapshot, TEMP_PREFIX, Tree, open_in, random_hex};
+use crate::layer::{FileId, Layer, Timestamp};
+use crate::record::{InPlace, Record};
 use crate::scan::{Base, open_root, open_upper};
+use crate::undo::kept::{Keeping, Kept};
 use crate::upper::{Removal, remove_applied};
+use batch::Ready;
 use order::{Index, Phase, phase_of, triage};
-use trash::Trashed;
 
 /// One change with its index, its path below the root and what to do with it.
 pub(crate) type Work<'a> = (usize, &'a Change, Vec<u8>, Disposition);
@@ -88,12 +88,18 @@ pub(crate) struct LayerCommit<'a> {
     upper: Tree,
     base: Base,
     record: Record,
+    /// When this run began.
+    at: Timestamp,
     id: String,
     counter: u64,
     trash: Option<Tree>,
     trashed: Vec<Trashed>,
+    /// What was done so far.
+    kept: Vec<Kept>,
     made_dirs: HashMap<Vec<u8>, FileId>,
     dirty: BTreeSet<Vec<u8>>,
+    /// Directories as they were before the first step in them.
+    dirs_before: HashMap<Vec<u8>, Snapshot>,
     failed: Option<Vec<u8>>,
     /// Of the change that is being applied.
     digests: Digests,
@@ -122,24 +128,45 @@ impl<'a> LayerCommit<'a> {
             upper,
             base: known,
             record,
+            at: now,
             id: random_hex().map_err(record_error)?,
             counter: 0,
             trash: None,
             trashed: Vec::new(),
+            kept: Vec::new(),
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
+            dirs_before: HashMap::new(),
             failed: None,
             digests: Digests::default(),
             stranded: Vec::new(),
         })
     }
 
+    /// The commit that was cut off in this layer.
+    pub(crate) fn cut_off(&self) -> Option<&String> {
+        self.record.commit.as_ref()
+    }
+
+    /// Begins the commit of this name: the last thing that may refuse.
+    pub(crate) fn begin(&mut self, commit: &str) -> Result<(), CommitError> {
+        self.record
+            .begin(self.at, commit)
+            .map_err(|source| CommitError::Record {
+                path: self.layer.record_path(),
+                source,
+            })
+    }
+
+    /// Returns the digests by change, and whether anything was done.
     pub(crate) fn run(
         mut self,
+        commit: &str,
         work: &[Work<'_>],
         statuses: &mut [Option<Status>],
         report: &mut CommitReport,
-    ) -> HashMap<usize, Digests> {
+        keeping: Keeping,
+    ) -> (HashMap<usize, Digests>, bool) {
         self.recover(report);
         let mut pending = Vec::new();
         for item in work {
@@ -149,32 +176,63 @@ impl<'a> LayerCommit<'a> {
             }
         }
         let index = Index::new(work);
-        let mut deferred_meta = Vec::new();
         let mut digests = HashMap::new();
+        let names = match self.plan(&pending) {
+            Ok(names) => names,
+            Err(e) => {
+                for (at, _, rel, _) in std::mem::take(&mut pending) {
+                    let stop = io_at("write the commit record")(e.into());
+                    statuses[*at] = Some(self.status(rel, |_| Err(stop)));
+                }
+                HashMap::new()
+            }
+        };
+        let mut deferred_meta = Vec::new();
         for phase in [
             Phase::Directories,
             Phase::Files,
             Phase::Others,
             Phase::Deletions,
         ] {
-            for item in pending.iter().filter(|i| phase_of(i.1) == phase) {
+            let mut items: Vec<&Work<'_>> = pending
+                .iter()
+                .copied()
+                .filter(|i| phase_of(i.1) == phase)
+                .collect();
+            if phase == Phase::Directories {
+                // Level by level: a directory must stand before another is built in it, and one batch
+                // takes all of a level.
+                items.sort_by_key(|i| i.2.iter().filter(|b| **b == b'/').count());
+            }
+            let mut batch: Vec<Ready<'_>> = Vec::new();
+            for item in items {
                 let (at, change, rel, _) = item;
+                if batch::must_end(&batch, change, rel) {
+                    self.carry_out(&mut batch, statuses, &mut digests);
+                }
                 if let Some(status) = self.blocked(change, rel, &index, statuses) {
                     statuses[*at] = Some(status);
                     continue;
                 }
-                self.digests = Digests::default();
-                let status = self.status(rel, |s| s.apply(change, rel));
-                if matches!(status, Status::Committed | Status::AlreadyApplied) {
-                    digests.insert(*at, std::mem::take(&mut self.digests));
+                let name = names.get(at).cloned().unwrap_or_default();
+                match self.prepare(*at, change, rel, name) {
+                    Ok(ready) => batch.push(ready),
+                    Err(done) => {
+                        if done == Status::AlreadyApplied {
+                            digests.insert(*at, std::mem::take(&mut self.digests));
+                        }
+                        statuses[*at] = Some(done);
+                    }
                 }
-                if change.entry == EntryKind::Directory
-                    && change.kind != ChangeKind::Delete
-                    && status == Status::Committed
-                {
-                    deferred_meta.push((rel.clone(), *change));
-                }
-                statuses[*at] = Some(status);
+            }
+            self.carry_out(&mut batch, statuses, &mut digests);
+        }
+        for (at, change, rel, _) in &pending {
+            if change.entry == EntryKind::Directory
+                && !matches!(change.kind, ChangeKind::Delete | ChangeKind::Meta)
+                && statuses[*at] == Some(Status::Committed)
+            {
+                deferred_meta.push((rel.clone(), *change));
             }
         }
         // Leaves first: a directory's times and a missing write permission come after its entries.
@@ -184,8 +242,31 @@ impl<'a> LayerCommit<'a> {
         let mut last: BTreeMap<Vec<u8>, (Option<usize>, &Change)> = BTreeMap::new();
         last.extend(deferred_meta.into_iter().map(|(rel, c)| (rel, (None, c))));
         last.extend(metas.map(|i| (i.2.clone(), (Some(i.0), i.1))));
+        let mut noted: HashMap<Vec<u8>, Result<InPlace, Stop>> = HashMap::new();
+        for (rel, (at, change)) in &last {
+            if let Some(at) = at {
+                let name = names.get(at).cloned().unwrap_or_default();
+                noted.insert(rel.clone(), self.note_directory(change, rel, name));
+            }
+        }
+        let lines = noted.values().filter_map(|n| n.as_ref().ok()).cloned();
+        let lines: Vec<InPlace> = lines.collect();
+        let journaled = match lines.is_empty() {
+            true => Ok(()),
+            false => self.record.batch(Vec::new(), lines),
+        };
+        point!("journaled");
         for (rel, (index, change)) in last.into_iter().rev() {
-            let status = self.status(&rel, |s| s.directory_meta(change, &rel, index.is_none()));
+            let step = noted.remove(&rel).transpose();
+            let status = self.status(&rel, |s| {
+                let step = step?;
+                if step.is_some()
+                    && let Err(e) = &journaled
+                {
+                    return Err(io_at("write the commit record")(e.kind().into()));
+                }
+                s.directory_meta(change, &rel, step)
+            });
             match index {
                 Some(index) => statuses[index] = Some(status),
                 None if status != Status::Committed => {
@@ -198,8 +279,30 @@ impl<'a> LayerCommit<'a> {
             }
         }
         report.kept.append(&mut self.stranded);
-        self.finish(work, statuses, report);
-        digests
+        let done = !self.kept.is_empty();
+        self.finish(commit, work, statuses, report, keeping);
+        (digests, done)
+    }
+
+    /// Gives every step its name, and notes those under which something will be built.
+    fn plan(
+        &mut self,
+        pending: &[&Work<'_>],
+    ) -> Result<HashMap<usize, String>, std::io::ErrorKind> {
+        let mut names = HashMap::new();
+        let mut building = Vec::new();
+        for (at, change, rel, _) in pending {
+            let name = self.temp_name();
+            if change.kind != ChangeKind::Delete && phase_of(change) != Phase::DirectoryMeta {
+                building.push((rel.as_slice(), name.clone()));
+            }
+            names.insert(*at, name);
+        }
+        if !building.is_empty() {
+            self.record.building(&building).map_err(|e| e.kind())?;
+            point!("planned");
+        }
+        Ok(names)
     }
 
     /// Runs one change and turns its end into a status.
@@ -218,54 +321,23 @@ impl<'a> LayerCommit<'a> {
         }
     }
 
-    fn apply(&mut self, change: &Change, rel: &[u8]) -> Step<Status> {
-        let (dir, name) = split(rel);
-        let parent = self.parent(change, dir)?;
-        let now = stat_in(&parent, name).map_err(at("examine the original"))?;
-        if !self.as_reviewed(change, now.as_ref()) {
-            return if self.already(change, &parent, name, now.as_ref()) {
-                Ok(Status::AlreadyApplied)
-            } else {
-                Err(Stop::Conflict(Conflict::ChangedSinceReview))
-            };
-        }
-        let dir_now = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?);
-        self.record
-            .touch(&dir_now)
-            .map_err(io_at("write the commit record"))?;
-        if let Some(old) = &now {
-            self.record
-                .touch_links(old)
-                .map_err(io_at("write the commit record"))?;
-        }
-        self.dirty.insert(dir.to_vec());
-        let meta_in_place =
-            change.kind == ChangeKind::Meta && now.as_ref().is_some_and(|o| o.nlink == 1);
-        if change.kind == ChangeKind::Delete {
-            let old = now.ok_or(Stop::Conflict(Conflict::ChangedSinceReview))?;
-            self.take_away(&parent, dir, rel, old)?;
-        } else if meta_in_place && change.entry == EntryKind::File {
-            self.file_meta(change, &parent, rel)?;
-        } else {
-            self.put(change, &parent, dir, rel, now)?;
-        }
-        Ok(Status::Committed)
-    }
-
     fn temp_name(&mut self) -> String {
         self.counter += 1;
         format!("{TEMP_PREFIX}{}-{}", self.id, self.counter)
     }
 
-    /// Syncs, takes applied and discarded entries out of the upper directory, empties the trash.
-    fn finish(mut self, work: &[Work<'_>], statuses: &[Option<Status>], report: &mut CommitReport) {
+    /// Syncs, notes what an undo needs, takes applied and discarded entries out of the upper directory.
+    fn finish(
+        mut self,
+        commit: &str,
+        work: &[Work<'_>],
+        statuses: &[Option<Status>],
+        report: &mut CommitReport,
+        keeping: Keeping,
+    ) {
         let mut synced = true;
         for dir in &self.dirty {
-            let result = self
-                .lower
-                .dir(dir)
-                .and_then(|fd| open_in(fd, b".", OFlags::RDONLY | OFlags::DIRECTORY))
-                .and_then(fsync);
+            let result = self.lower.dir(dir).and_then(sync_dir);
             if let Err(e) = result {
                 synced = false;
                 report
@@ -273,10 +345,30 @@ impl<'a> LayerCommit<'a> {
                     .push(format!("cannot sync {}: {e}", escape_bytes(dir)));
             }
         }
+        if let Some(Err(e)) = self.trash.as_ref().map(|t| t.dir(b"").and_then(sync_dir)) {
+            synced = false;
+            report
+                .warnings
+                .push(format!("cannot sync the session's trash: {e}"));
+        }
+        point!("synced");
         if !synced {
             // Entries stay in the upper directory and originals in the trash: a repeated run is safe.
             return;
         }
+        self.report_written(report);
+        point!("reported");
+        let stale = match self.keep(commit, keeping, work.is_empty(), report) {
+            Ok(stale) => stale,
+            Err(e) => {
+                // The journal still knows every step.
+                report
+                    .warnings
+                    .push(format!("cannot write what an undo needs: {e}"));
+                return;
+            }
+        };
+        point!("kept");
         let done = |i: usize| {
             matches!(
                 statuses[i],
@@ -296,17 +388,18 @@ impl<'a> LayerCommit<'a> {
                 .warnings
                 .push(format!("cannot clean the session's upper directory: {e}"));
         }
-        if self.failed.is_none() {
-            self.empty_trash(report);
-        } else {
-            for t in &self.trashed {
-                report.kept.push(self.describe(t));
-            }
-        }
+        point!("cleaned");
         if let Err(e) = self.record.finish() {
             report
                 .warnings
                 .push(format!("cannot write the commit record: {e}"));
         }
+        point!("finished");
+        self.empty_trash(stale, report);
     }
+}
+
+/// Makes a directory's entries durable.
+pub(crate) fn sync_dir(dir: std::os::fd::OwnedFd) -> Result<(), Errno> {
+    open_in(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY).and_then(fsync)
 }

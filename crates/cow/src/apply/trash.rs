@@ -1,8 +1,8 @@
-//! Where originals rest until their layer is finished.
+//! Where originals rest until the next commit of their session, so that this one can be undone.
 //!
 //! The trash folder lies beside the upper directory when that is on the same file system; otherwise an
-//! original rests under its temporary name in the tree. It is removed only if nobody wrote to it after
-//! it had been verified.
+//! original rests under its temporary name in the tree until its layer is finished. It is removed only
+//! if nobody wrote to it after it had been verified.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,20 +10,25 @@ use std::os::unix::ffi::OsStrExt as _;
 use agentwall_action::escape_bytes;
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::LayerCommit;
 use crate::commit::CommitReport;
 use crate::dir::{EntryKind, Snapshot, Tree, remove_tree};
 use crate::layer::Layer;
-use crate::scan::{Deleted, absolute, below};
+use crate::record::Record;
+use crate::scan::{Base, Deleted, absolute, below};
 
 /// An original that left its name.
-pub(super) struct Trashed {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trashed {
     /// Directory and name below the root, while it lies in the original tree.
+    #[serde(with = "crate::bytes::raw")]
     pub rel: Vec<u8>,
     /// Name in the trash folder, once it lies there.
     pub stored: Option<String>,
     pub was: Snapshot,
+    #[serde(with = "crate::bytes::raw")]
     pub of: Vec<u8>,
 }
 
@@ -69,10 +74,27 @@ impl LayerCommit<'_> {
         });
     }
 
-    /// Removes the originals that nobody wrote to after they had been replaced; names the others.
-    pub(super) fn empty_trash(&mut self, report: &mut CommitReport) {
-        for t in std::mem::take(&mut self.trashed) {
-            match self.remove_unchanged(&t) {
+    /// Tells of originals that somebody wrote to after they had been replaced, and of those that
+    /// cannot stay where they are because something failed.
+    pub(super) fn report_written(&self, report: &mut CommitReport) {
+        let resting = Resting::new(self.layer, &self.lower, self.trash.as_ref(), &self.base);
+        for t in &self.trashed {
+            let stays_in_tree = t.stored.is_none() && self.failed.is_some();
+            let touched = t.stored.is_some() && !resting.is_untouched(&self.record, t);
+            if stays_in_tree || touched {
+                report.kept.push(self.describe(t));
+            }
+        }
+    }
+
+    /// Removes originals that nobody wrote to after they had been replaced; names the others.
+    pub(super) fn empty_trash(&mut self, stale: Vec<Trashed>, report: &mut CommitReport) {
+        if self.trash.is_none() {
+            self.trash = Tree::open(&self.layer.trash_path(), false).ok();
+        }
+        let resting = Resting::new(self.layer, &self.lower, self.trash.as_ref(), &self.base);
+        for t in stale {
+            match resting.remove_unchanged(&mut self.record, &t) {
                 Ok(true) => {}
                 Ok(false) => report.kept.push(self.describe(&t)),
                 Err(e) => {
@@ -87,48 +109,95 @@ impl LayerCommit<'_> {
         let _ = std::fs::remove_dir(self.layer.trash_path());
     }
 
-    /// Removes one original unless it, or anything below it, changed: a program that had it open, or
-    /// works in it, may have written to it after the swap. Looks at the whole first, so that one change
-    /// keeps all of it, and at each object again just before it goes.
-    fn remove_unchanged(&mut self, t: &Trashed) -> Result<bool, Errno> {
-        let (tree, rel) = match (&t.stored, &self.trash) {
-            (Some(name), Some(trash)) => (trash, name.as_bytes()),
-            _ => (&self.lower, t.rel.as_slice()),
+    pub(super) fn describe(&self, t: &Trashed) -> String {
+        described(self.layer, t)
+    }
+}
+
+/// The line of a report about an original that was kept.
+pub(crate) fn described(layer: &Layer, t: &Trashed) -> String {
+    match &t.stored {
+        Some(name) => format!(
+            "{} keeps the original of {}",
+            escape_bytes(layer.trash_path().join(name).as_os_str().as_bytes()),
+            escape_bytes(&t.of)
+        ),
+        None => kept(layer, &t.rel, &t.of),
+    }
+}
+
+/// Where the originals that left their names rest, and what to judge them by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resting<'a> {
+    layer: &'a Layer,
+    lower: &'a Tree,
+    trash: Option<&'a Tree>,
+    base: &'a Base,
+}
+
+impl<'a> Resting<'a> {
+    pub(crate) fn new(
+        layer: &'a Layer,
+        lower: &'a Tree,
+        trash: Option<&'a Tree>,
+        base: &'a Base,
+    ) -> Self {
+        Resting {
+            layer,
+            lower,
+            trash,
+            base,
+        }
+    }
+
+    /// Where an original lies; `None` when the trash folder is gone.
+    fn place(self, t: &'a Trashed) -> Option<Deleted<'a>> {
+        let (tree, rel) = match &t.stored {
+            Some(name) => (self.trash?, name.as_bytes()),
+            None => (self.lower, t.rel.as_slice()),
         };
-        let now = tree.stat(rel).ok().flatten();
-        let gone = Deleted {
+        Some(Deleted {
             tree,
             rel,
             was_at: &t.of,
             root: &self.layer.root,
-            base: &self.base,
+            base: self.base,
+        })
+    }
+
+    /// Whether an original, and everything below it, is as it was when it was replaced: a program
+    /// that had it open, or works in it, may have written to it.
+    fn is_untouched(self, record: &Record, t: &Trashed) -> bool {
+        let Some(gone) = self.place(t) else {
+            return false;
         };
-        let untouched = now.is_some_and(|now| t.was.same_object(&now))
-            && (t.was.kind != EntryKind::Directory || below(gone, &self.record).conflict.is_none());
-        if !untouched {
+        let now = gone.tree.stat(gone.rel).ok().flatten();
+        now.is_some_and(|now| t.was.same_object(&now))
+            && (t.was.kind != EntryKind::Directory || below(gone, record).conflict.is_none())
+    }
+
+    /// Removes one original unless it, or anything below it, changed. Looks at the whole first, so that
+    /// one change keeps all of it, and at each object again just before it goes. One that is not there
+    /// is gone.
+    pub(crate) fn remove_unchanged(self, record: &mut Record, t: &Trashed) -> Result<bool, Errno> {
+        let Some(gone) = self.place(t) else {
+            return Ok(true);
+        };
+        if gone.tree.stat(gone.rel)?.is_none() {
+            return Ok(true);
+        }
+        if !self.is_untouched(record, t) {
             return Ok(false);
         }
         point!("emptying the trash");
-        let record = &mut self.record;
-        remove_tree(tree, rel, |at, now| {
-            let same = match at == rel {
+        remove_tree(gone.tree, gone.rel, |at, now| {
+            let same = match at == gone.rel {
                 true => t.was.same_object(now),
                 false => !gone.changed(at, now, record),
             };
             // The other names of a hard link get a new change time when this one goes.
             !same || record.touch_links(now).is_err()
         })
-    }
-
-    pub(super) fn describe(&self, t: &Trashed) -> String {
-        match &t.stored {
-            Some(name) => format!(
-                "{} keeps the original of {}",
-                escape_bytes(self.layer.trash_path().join(name).as_os_str().as_bytes()),
-                escape_bytes(&t.of)
-            ),
-            None => kept(self.layer, &t.rel, &t.of),
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! crate makes of it afterwards. A machine that cannot mount the overlay fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod ops;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -9,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Change, ChangeSet, CommitOptions, CommitReport, Disposition, Layer, Limits, ScanOptions,
-    Status, base_timestamp, commit, scan, scan_with, take,
+    Change, ChangeSet, CommitError, CommitOptions, CommitReport, Disposition, Layer, Limits,
+    ScanOptions, Status, UndoError, UndoOptions, UndoReport, base_timestamp, commit, scan,
+    scan_with, take, undo,
 };
 use tempfile::TempDir;
 
@@ -73,6 +76,13 @@ impl Session {
         Session { tmp, layer }
     }
 
+    /// The same, after its original tree was arranged further.
+    pub fn begun_now(mut self) -> Session {
+        self.layer.base = base_timestamp(self.tmp.path(), None).unwrap();
+        self.take_manifest();
+        self
+    }
+
     pub fn take_manifest(&self) {
         take(&self.layer, Limits::default()).unwrap().unwrap();
     }
@@ -116,10 +126,21 @@ impl Session {
     pub fn commit_with(
         &self,
         set: &ChangeSet,
-        decide: impl FnMut(&Change) -> Disposition,
+        mut decide: impl FnMut(&Change) -> Disposition,
     ) -> CommitReport {
         let options = CommitOptions::new(self.tmp.path().join("locks"));
-        commit(std::slice::from_ref(&self.layer), set, decide, &options).unwrap()
+        loop {
+            match commit(
+                std::slice::from_ref(&self.layer),
+                set,
+                &mut decide,
+                &options,
+            ) {
+                // A child that another test is just starting holds a copy of an earlier lock.
+                Err(CommitError::Locked { .. }) => std::thread::yield_now(),
+                other => return other.unwrap(),
+            }
+        }
     }
 
     /// Scans and commits everything; every change must pass and nothing may be left over.
@@ -137,7 +158,7 @@ impl Session {
         report
     }
 
-    /// No temporary name in the original tree, no trash.
+    /// No temporary name in the original tree; in the trash nothing but what an undo needs.
     pub fn no_litter(&self) {
         for path in tree(self.root()).keys() {
             assert!(
@@ -145,7 +166,26 @@ impl Session {
                 "litter: {path:?}"
             );
         }
+        let needed = agentwall_cow::can_undo(std::slice::from_ref(&self.layer)).is_ok();
+        assert!(needed || !self.tmp.path().join("upper.trash").exists());
+    }
+
+    /// Once the last commit needs no undo, nothing is left of it.
+    pub fn no_trash(&self) {
+        let kept = agentwall_cow::forget(std::slice::from_ref(&self.layer)).unwrap();
+        assert_eq!(kept, Vec::<String>::new());
         assert!(!self.tmp.path().join("upper.trash").exists());
+    }
+
+    /// Takes back the last commit, all or nothing.
+    pub fn undo(&self) -> UndoReport {
+        let options = UndoOptions::new(CommitOptions::new(self.tmp.path().join("locks")));
+        loop {
+            match undo(std::slice::from_ref(&self.layer), &options) {
+                Err(UndoError::Commit(CommitError::Locked { .. })) => std::thread::yield_now(),
+                other => return other.unwrap(),
+            }
+        }
     }
 
     pub fn read(&self, name: &str) -> String {
@@ -208,6 +248,32 @@ pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
                 format!("node {} {:o}", kind.is_fifo(), meta.mode() & 0o7777)
             };
             out.insert(path.strip_prefix(root).unwrap().to_path_buf(), text);
+        }
+    }
+    out
+}
+
+/// Everything below a folder with all that an undo promises: type, mode, owner, time, attributes,
+/// content, and which inode it is. `inodes` leaves the last out.
+pub fn exact(root: &Path, inodes: bool) -> BTreeMap<PathBuf, String> {
+    let mut out = tree(root);
+    for (path, text) in &mut out {
+        let at = root.join(path);
+        let meta = std::fs::symlink_metadata(&at).unwrap();
+        let time = (meta.mtime(), meta.mtime_nsec());
+        text.push_str(&format!(" {}:{} {time:?}", meta.uid(), meta.gid()));
+        if inodes {
+            text.push_str(&format!(" inode {} of {}", meta.ino(), meta.nlink()));
+        }
+        if !meta.file_type().is_symlink() {
+            let mut names = vec![0u8; 4096];
+            let n = rustix::fs::listxattr(&at, &mut names[..]).unwrap_or(0);
+            for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+                let mut value = vec![0u8; 4096];
+                let n = rustix::fs::getxattr(&at, name, &mut value[..]).unwrap_or(0);
+                let (name, value) = (name.escape_ascii(), value[..n].escape_ascii());
+                text.push_str(&format!(" {name}={value}"));
+            }
         }
     }
     out

@@ -112,6 +112,8 @@ records! {
     Commit(Commit) = "commit",
     /// Changes were thrown away.
     Discard(Discard) = "discard",
+    /// A commit was undone.
+    Undo(Undo) = "undo",
     /// A path was hidden from the session when it started.
     Mask(Mask) = "mask",
     /// The wall tried itself.

@@ -331,6 +331,18 @@ pub struct Commit {
     pub outcome: BTreeMap<String, u64>,
 }
 
+/// A commit is about to be undone (`planned`), or was.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Undo {
+    /// The changes of the commit. `change` is what the commit had done; the new content is what is
+    /// there after the undo, the old one what the commit had left.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Number of files of the whole set by outcome, for example `undone`, `conflict`.
+    pub outcome: BTreeMap<String, u64>,
+}
+
 /// Changes were thrown away.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -551,6 +563,7 @@ impl FormatOf for SessionEnd {}
 impl FormatOf for Approval {}
 impl FormatOf for Commit {}
 impl FormatOf for Discard {}
+impl FormatOf for Undo {}
 impl FormatOf for Mask {}
 impl FormatOf for Selftest {}
 impl FormatOf for Gap {}
@@ -677,6 +690,13 @@ impl Clip for Changes {
 }
 
 impl Clip for Commit {
+    fn clip(&mut self, limit: usize) {
+        self.changes.clip(limit);
+        clip::counts(&mut self.outcome, limit);
+    }
+}
+
+impl Clip for Undo {
     fn clip(&mut self, limit: usize) {
         self.changes.clip(limit);
         clip::counts(&mut self.outcome, limit);

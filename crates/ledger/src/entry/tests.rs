@@ -106,7 +106,13 @@ fn samples() -> Vec<Record> {
             changes: changes.clone(),
             outcome: [("committed".to_owned(), 1)].into(),
         }),
-        Record::Discard(Discard { changes }),
+        Record::Discard(Discard {
+            changes: changes.clone(),
+        }),
+        Record::Undo(Undo {
+            changes,
+            outcome: [("undone".to_owned(), 1)].into(),
+        }),
         Record::Mask(Mask {
             path: "/home/u/.ssh".into(),
             rule: None,
@@ -302,7 +308,9 @@ fn nothing_is_too_long_to_be_logged() {
                 };
                 r.sources = vec![source; 600];
             }
-            Record::Commit(Commit { changes, .. }) | Record::Discard(Discard { changes }) => {
+            Record::Commit(Commit { changes, .. })
+            | Record::Discard(Discard { changes })
+            | Record::Undo(Undo { changes, .. }) => {
                 let file = ChangedFile {
                     path: long[..9000].into(),
                     ..Default::default()

@@ -5,13 +5,15 @@
 //! by the digest that the review showed. Afterwards it is bound by what was written and what was
 //! replaced, as the commit itself read them.
 
-use std::{collections::BTreeMap, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, os::unix::ffi::OsStrExt as _, path::Path};
 
 use agentwall_action::escape_bytes;
-use agentwall_cow::{Change, ChangeKind, EntryKind, FileDigest, Outcome};
+use agentwall_cow::{
+    Change, ChangeKind, EntryKind, FileDigest, Outcome, Recovered, UndoOutcome, UndoStatus,
+};
 use agentwall_ledger::{
     Record,
-    entry::{ChangedFile, Changes, Commit, Discard},
+    entry::{ChangedFile, Changes, Commit, Discard, Undo},
 };
 
 use crate::{changes::kind_text, state::shown};
@@ -27,6 +29,18 @@ pub fn commit_records(outcome: &str, files: Vec<Listed>) -> Vec<Record> {
         .map(|changes| {
             let outcome = outcome.clone();
             Record::Commit(Commit { changes, outcome })
+        })
+        .collect()
+}
+
+/// The same of an undo.
+pub fn undo_records(outcome: &str, files: Vec<Listed>) -> Vec<Record> {
+    let outcome = BTreeMap::from([(outcome.to_owned(), files.len() as u64)]);
+    let parts = Changes::in_parts(files).into_iter();
+    parts
+        .map(|changes| {
+            let outcome = outcome.clone();
+            Record::Undo(Undo { changes, outcome })
         })
         .collect()
 }
@@ -52,6 +66,36 @@ pub fn carried(change: &Change, outcome: &Outcome) -> Listed {
     (file.sha256, file.blocks_sha256) = digests(outcome.new.as_ref());
     (file.old_sha256, file.old_blocks_sha256) = digests(outcome.old.as_ref());
     (path_bytes(change), file)
+}
+
+/// What recovery found of a step that was cut off.
+pub fn recovered(step: &Recovered) -> Listed {
+    let mut file = bare(&step.path, step.kind, step.entry, step.mode);
+    (file.sha256, file.blocks_sha256) = digests(step.new.as_ref());
+    (file.old_sha256, file.old_blocks_sha256) = digests(step.old.as_ref());
+    (step.path.as_os_str().as_bytes().to_vec(), file)
+}
+
+/// A change that is taken back, or stays. The new content is the original's once it is back.
+pub fn taken_back(outcome: &UndoOutcome) -> Listed {
+    let mut file = bare(&outcome.path, outcome.kind, outcome.entry, outcome.mode);
+    if outcome.status == UndoStatus::Undone {
+        (file.sha256, file.blocks_sha256) = digests(outcome.original.as_ref());
+        (file.old_sha256, file.old_blocks_sha256) = digests(outcome.committed.as_ref());
+    }
+    (outcome.path.as_os_str().as_bytes().to_vec(), file)
+}
+
+fn bare(path: &Path, kind: ChangeKind, entry: EntryKind, mode: Option<u32>) -> ChangedFile {
+    ChangedFile {
+        path: shown(path),
+        change: kind_text(kind).1.to_owned(),
+        entry: Some(entry_text(entry).to_owned()),
+        mode: mode
+            .filter(|_| entry != EntryKind::Symlink)
+            .map(|mode| format!("{mode:04o}")),
+        ..ChangedFile::default()
+    }
 }
 
 /// The plain digest, or the other one where there is none.

@@ -1,0 +1,296 @@
+//! Groups of steps: everything of a batch is built and checked, then written to the journal with one
+//! sync, then carried out.
+//!
+//! A power failure may take any line that was not synced and any rename; because the lines of a batch
+//! are durable before its first rename, no original is ever under a name that nobody knows. One sync
+//! for [`BATCH`] steps is little beside the sync of each new file. Each original is looked at again
+//! just before its step: the time between the check and the step is that of one system call.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{OFlags, fstat};
+use rustix::io::Errno;
+
+use super::exchange::remove_built;
+use super::{Digests, LayerCommit, Step, Stop, at, io_at};
+use crate::change::{Change, ChangeKind, Conflict};
+use crate::commit::{HoldReason, Status, below_root};
+use crate::content::{all_xattrs, travelling};
+use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
+use crate::record::{InPlace, Rel, Temp};
+use crate::scan::absolute;
+use crate::undo::kept::{Kept, pairs};
+
+/// Steps per batch: each holds a descriptor of its directory until it is carried out.
+const BATCH: usize = 128;
+
+/// A step of which only the rename, or the change of attributes, is missing.
+pub(super) struct Ready<'w> {
+    index: usize,
+    change: &'w Change,
+    rel: &'w [u8],
+    parent: OwnedFd,
+    digests: Digests,
+    step: Prepared,
+}
+
+enum Prepared {
+    Put(Temp, Snapshot),
+    Away(Temp, Snapshot),
+    InPlace(InPlace),
+}
+
+/// Whether a batch must be carried out before this change can be prepared: it is full, or makes the
+/// directory or the first name of a hard link that the change needs.
+pub(super) fn must_end(batch: &[Ready<'_>], change: &Change, rel: &[u8]) -> bool {
+    let dir = split(rel).0;
+    let needs = |r: &Ready<'_>| {
+        (change.parent.is_none() && r.rel == dir) || change.link_to.as_ref() == Some(&r.change.path)
+    };
+    batch.len() >= BATCH || batch.iter().any(needs)
+}
+
+impl LayerCommit<'_> {
+    /// Checks one change and builds what it needs; or says how it ended.
+    pub(super) fn prepare<'w>(
+        &mut self,
+        index: usize,
+        change: &'w Change,
+        rel: &'w [u8],
+        name: String,
+    ) -> Result<Ready<'w>, Status> {
+        self.digests = Digests::default();
+        let mut done = None;
+        let status = self.status(rel, |s| {
+            match s.prepare_step(change, rel, name)? {
+                Some((parent, step)) => {
+                    done = Some(Ready {
+                        index,
+                        change,
+                        rel,
+                        parent,
+                        digests: std::mem::take(&mut s.digests),
+                        step,
+                    });
+                }
+                None => return Ok(Status::AlreadyApplied),
+            }
+            Ok(Status::Committed)
+        });
+        done.ok_or(status)
+    }
+
+    fn prepare_step(
+        &mut self,
+        change: &Change,
+        rel: &[u8],
+        name: String,
+    ) -> Step<Option<(OwnedFd, Prepared)>> {
+        let (dir, own) = split(rel);
+        let parent = self.parent(change, dir)?;
+        let now = stat_in(&parent, own).map_err(at("examine the original"))?;
+        if !self.as_reviewed(change, now.as_ref()) {
+            return if self.already(change, &parent, own, now.as_ref()) {
+                Ok(None)
+            } else {
+                Err(Stop::Conflict(Conflict::ChangedSinceReview))
+            };
+        }
+        let dir_now = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?);
+        let noted = self.record.touch(&dir_now);
+        noted.map_err(io_at("write the commit record"))?;
+        if let Some(old) = &now {
+            let noted = self.record.touch_links(old);
+            noted.map_err(io_at("write the commit record"))?;
+        }
+        self.dirty.insert(dir.to_vec());
+        self.dirs_before.entry(dir.to_vec()).or_insert(dir_now);
+        let in_place = change.kind == ChangeKind::Meta
+            && change.entry == EntryKind::File
+            && now.as_ref().is_some_and(|o| o.nlink == 1);
+        let root = &self.layer.root;
+        let temp = |made: Option<&Snapshot>, old: Option<Snapshot>| Temp {
+            rel: rel.to_vec(),
+            name: name.clone(),
+            new: made.map(|m| m.id),
+            made: made.cloned(),
+            old,
+            content: None,
+            xattrs: change.xattrs.clone(),
+            link_to: change
+                .link_to
+                .as_ref()
+                .and_then(|path| below_root(root, path))
+                .map(Rel),
+        };
+        let step = if change.kind == ChangeKind::Delete {
+            let old = now.ok_or(Stop::Conflict(Conflict::ChangedSinceReview))?;
+            if old.kind == EntryKind::Directory
+                && let Some(conflict) = self.changed_below(rel, rel)
+            {
+                return Err(Stop::Conflict(conflict));
+            }
+            Prepared::Away(temp(None, Some(old.clone())), old)
+        } else if in_place {
+            let fd = open_in(&parent, own, OFlags::RDONLY).map_err(at("open the original"))?;
+            Prepared::InPlace(self.note_attributes(change, &fd, rel, name)?)
+        } else {
+            if let Err(stop) = self.build(change, &parent, rel, &name) {
+                let _ = remove_built(&parent, &name, None);
+                return Err(stop);
+            }
+            let made = stat_in(&parent, name.as_bytes())
+                .and_then(|s| s.ok_or(Errno::NOENT))
+                .map_err(at("examine the new object"))?;
+            let mut temp = temp(Some(&made), now);
+            temp.content.clone_from(&self.digests.new);
+            Prepared::Put(temp, made)
+        };
+        point!("prepared");
+        Ok(Some((parent, step)))
+    }
+
+    /// What the attributes of an original are, and what they will be.
+    fn note_attributes(
+        &mut self,
+        change: &Change,
+        original: &OwnedFd,
+        rel: &[u8],
+        name: String,
+    ) -> Step<InPlace> {
+        let now = Snapshot::new(&fstat(original).map_err(at("examine the original"))?);
+        if !self.as_reviewed(change, Some(&now)) {
+            return Err(Stop::Conflict(Conflict::ChangedSinceReview));
+        }
+        let have = all_xattrs(original.as_fd()).map_err(at("read the attributes"))?;
+        let (source, new) = self.reviewed_copy(change, rel)?;
+        let want = all_xattrs(source.as_fd()).map_err(at("read the attributes"))?;
+        Ok(InPlace {
+            rel: rel.to_vec(),
+            name,
+            was: now,
+            xattrs: pairs(&travelling(&have)),
+            to: (new.mode, new.uid, new.gid),
+            to_xattrs: pairs(&travelling(&want)),
+        })
+    }
+
+    /// The same for a directory whose attributes change.
+    pub(super) fn note_directory(
+        &mut self,
+        change: &Change,
+        rel: &[u8],
+        name: String,
+    ) -> Step<InPlace> {
+        let (dir, own) = split(rel);
+        let parent = self.parent(change, dir)?;
+        let fd = Self::open_directory(&parent, own)?;
+        self.note_attributes(change, &fd, rel, name)
+    }
+
+    /// Notes a batch in the journal, and carries it out.
+    pub(super) fn carry_out(
+        &mut self,
+        batch: &mut Vec<Ready<'_>>,
+        statuses: &mut [Option<Status>],
+        digests: &mut HashMap<usize, Digests>,
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let (mut temps, mut in_place) = (Vec::new(), Vec::new());
+        for ready in batch.iter() {
+            match &ready.step {
+                Prepared::Put(temp, _) | Prepared::Away(temp, _) => temps.push(temp.clone()),
+                Prepared::InPlace(step) => in_place.push(step.clone()),
+            }
+        }
+        let noted = self.record.batch(temps, in_place);
+        point!("journaled");
+        for ready in batch.drain(..) {
+            let (index, rel) = (ready.index, ready.rel);
+            let status = match (&noted, &ready.step, &self.failed) {
+                (Ok(()), Prepared::Away(..), Some(path)) => {
+                    let path = absolute(&self.layer.root, path);
+                    let reason = HoldReason::DeletionWaits { path };
+                    Status::Held { reason }
+                }
+                (Ok(()), ..) => self.status(rel, |s| s.carry_out_one(ready)),
+                (Err(e), step, _) => {
+                    if let Prepared::Put(temp, made) = step {
+                        let _ = remove_built(&ready.parent, &temp.name, Some(made));
+                    }
+                    let stop = io_at("write the commit record")(e.kind().into());
+                    self.status(rel, |_| Err(stop))
+                }
+            };
+            if status == Status::Committed {
+                digests.insert(index, std::mem::take(&mut self.digests));
+            }
+            statuses[index] = Some(status);
+        }
+    }
+
+    fn carry_out_one(&mut self, ready: Ready<'_>) -> Step<Status> {
+        let Ready {
+            change,
+            rel,
+            parent,
+            digests,
+            step,
+            ..
+        } = ready;
+        self.digests = digests;
+        let own = split(rel).1;
+        let dir = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
+        let kept = match step {
+            Prepared::Put(temp, made) => {
+                let result = self.still(&parent, own, temp.old.as_ref()).and_then(|()| {
+                    let old = temp.old.clone();
+                    self.install(change, &parent, split(rel).0, rel, &temp.name, &made, old)
+                });
+                if let Err(stop) = result {
+                    // After a failed exchange the name may hold the original, which recovery puts back.
+                    let _ = remove_built(&parent, &temp.name, Some(&made));
+                    return Err(stop);
+                }
+                Kept::of_temp(temp, dir, self.digests.old.clone())
+            }
+            Prepared::Away(temp, old) => {
+                if stat_in(&parent, own).is_ok_and(|now| now.is_none()) {
+                    return Ok(Status::AlreadyApplied);
+                }
+                self.still(&parent, own, Some(&old))?;
+                self.take_away(&parent, split(rel).0, rel, &temp.name, old)?;
+                Kept::of_temp(temp, dir, self.digests.old.clone())
+            }
+            Prepared::InPlace(step) => {
+                let after = self.file_meta(change, &parent, rel)?;
+                let mut kept = Kept::of_attributes(step, after, dir);
+                kept.content.clone_from(&self.digests.new);
+                kept.old_content.clone_from(&self.digests.old);
+                kept
+            }
+        };
+        self.kept.push(kept);
+        point!("carried out");
+        Ok(Status::Committed)
+    }
+
+    /// Looks once more just before a step: the batch may have taken a while.
+    fn still(&self, parent: &OwnedFd, name: &[u8], old: Option<&Snapshot>) -> Step<()> {
+        let Some(old) = old else { return Ok(()) };
+        let now = stat_in(parent, name).map_err(at("examine the original"))?;
+        let same = now.is_some_and(|now| {
+            old.same_object(&now)
+                && (old.kind == EntryKind::Directory
+                    || old.ctime == now.ctime
+                    || self.record.explains(&now))
+        });
+        match same {
+            true => Ok(()),
+            false => Err(Stop::Conflict(Conflict::ChangedSinceReview)),
+        }
+    }
+}

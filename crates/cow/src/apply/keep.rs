@@ -1,0 +1,203 @@
+//! What an undo of this commit needs, written down at its end.
+//!
+//! The originals stay in the trash folder unless they are too many bytes, or could not be moved there.
+//! The originals of the session's previous commit are then given up.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd as _;
+
+use super::{LayerCommit, Trashed};
+use crate::commit::CommitReport;
+use crate::dir::{EntryKind, Tree, join, list_all, stat_in};
+use crate::layer::FileId;
+use crate::record::Rel;
+use crate::undo::kept::{DirTime, Keeping, Kept, KeptCommit, Originals};
+
+impl LayerCommit<'_> {
+    /// Writes down what was done, and returns the originals that are not kept any longer. Nothing was
+    /// done: what was kept stays. `cut_off`: this run only recovers.
+    pub(super) fn keep(
+        &mut self,
+        commit: &str,
+        keeping: Keeping,
+        cut_off: bool,
+        report: &mut CommitReport,
+    ) -> io::Result<Vec<Trashed>> {
+        let earlier = match KeptCommit::read(self.layer) {
+            Ok(earlier) => earlier,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => {
+                let path = self.layer.trash_path();
+                report.warnings.push(format!(
+                    "cannot read what an undo of the previous commit needs ({e}); its originals stay in {}",
+                    agentwall_action::escape_text(&path.to_string_lossy())
+                ));
+                None
+            }
+        };
+        let mut steps = std::mem::take(&mut self.kept);
+        if steps.is_empty() {
+            let Some(mut earlier) = earlier else {
+                return Ok(Vec::new());
+            };
+            // Another layer of the same commit was cut off.
+            if cut_off && earlier.commit == commit && !earlier.cut_off {
+                earlier.cut_off = true;
+                earlier.write(self.layer)?;
+            }
+            return Ok(earlier.stale);
+        }
+        for step in &mut steps {
+            self.complete(step);
+        }
+        let mut dirs = self.directory_times();
+        let mut stale = Vec::new();
+        let mut given_up = None;
+        match earlier {
+            // The same commit, which had been cut off: its steps come first.
+            Some(earlier) if earlier.commit == commit => {
+                let known: HashSet<&str> = earlier.steps.iter().map(|k| k.name.as_str()).collect();
+                steps.retain(|k| !known.contains(k.name.as_str()));
+                steps.splice(0..0, earlier.steps);
+                for dir in &mut dirs {
+                    if let Some(first) = earlier.dirs.iter().find(|d| d.id == dir.id) {
+                        dir.before = first.before;
+                    }
+                }
+                stale.extend(earlier.stale);
+                given_up = Some(earlier.originals).filter(|o| *o != Originals::Kept);
+            }
+            Some(earlier) => stale.extend(earlier.trashed()),
+            None => {}
+        }
+        fold_attributes(&mut steps);
+        let outside = self.trashed.iter().any(|t| t.stored.is_none());
+        let bytes = self.original_bytes(keeping.limit);
+        let originals = if let Some(given_up) = given_up {
+            given_up
+        } else if outside {
+            Originals::OtherFileSystem
+        } else if bytes > keeping.limit && self.failed.is_none() {
+            let limit = keeping.limit;
+            Originals::TooLarge { bytes, limit }
+        } else {
+            Originals::Kept
+        };
+        if originals != Originals::Kept && self.failed.is_none() {
+            stale.append(&mut self.trashed);
+        }
+        let kept = KeptCommit {
+            v: 1,
+            commit: commit.to_owned(),
+            at: self.at,
+            originals,
+            cut_off,
+            steps,
+            dirs,
+            stale: stale.clone(),
+        };
+        kept.write(self.layer)?;
+        Ok(stale)
+    }
+
+    /// What the commit left, as it is at its end: a directory gets its last attributes after the step
+    /// that made it, and a change time after that one shows a later change.
+    fn complete(&self, step: &mut Kept) {
+        if let Some(after) = &mut step.after
+            && let Ok(Some(now)) = self.lower.stat(&step.rel)
+            && now.id == after.id
+            && (after.kind == EntryKind::Directory || now.same_object(after))
+        {
+            *after = now;
+        }
+    }
+
+    /// The times of the directories that were worked in.
+    fn directory_times(&self) -> Vec<DirTime> {
+        let mut times = Vec::new();
+        for (rel, before) in &self.dirs_before {
+            if let Ok(Some(now)) = self.lower.stat(rel)
+                && now.id == before.id
+            {
+                times.push(DirTime {
+                    rel: Rel(rel.clone()),
+                    id: now.id,
+                    before: before.mtime,
+                    after: now.mtime,
+                });
+            }
+        }
+        times.sort_by(|a, b| a.rel.cmp(&b.rel));
+        times
+    }
+
+    /// Bytes of the originals in the trash folder; the count ends above `limit`.
+    fn original_bytes(&self, limit: u64) -> u64 {
+        let mut bytes = 0u64;
+        for t in &self.trashed {
+            let (Some(name), Some(trash)) = (&t.stored, &self.trash) else {
+                continue;
+            };
+            bytes = bytes.saturating_add(match t.was.kind {
+                EntryKind::File if t.was.nlink <= 1 => t.was.size,
+                EntryKind::Directory => bytes_below(trash, name.as_bytes(), limit),
+                // Another name holds it anyway.
+                _ => 0,
+            });
+            if bytes > limit {
+                break;
+            }
+        }
+        bytes
+    }
+}
+
+/// A directory that a cut-off run made gets its last attributes from the run that goes on: one step.
+fn fold_attributes(steps: &mut Vec<Kept>) {
+    let made = |k: &Kept| {
+        let after = k.after.as_ref().filter(|s| s.kind == EntryKind::Directory);
+        after.filter(|_| k.in_place.is_none()).map(|s| s.id)
+    };
+    let made: HashSet<FileId> = steps.iter().filter_map(made).collect();
+    let mut last = HashMap::new();
+    steps.retain(|k| match &k.after {
+        Some(after) if k.in_place.is_some() && made.contains(&after.id) => {
+            last.insert(after.id, (after.clone(), k.xattrs.clone()));
+            false
+        }
+        _ => true,
+    });
+    for step in steps {
+        if let Some(after) = &mut step.after
+            && let Some((end, xattrs)) = last.remove(&after.id)
+        {
+            *after = end;
+            step.xattrs = xattrs;
+        }
+    }
+}
+
+fn bytes_below(tree: &Tree, rel: &[u8], limit: u64) -> u64 {
+    let mut stack = vec![rel.to_vec()];
+    let mut bytes = 0u64;
+    while let Some(dir) = stack.pop() {
+        let Ok(fd) = tree.dir(&dir) else { continue };
+        let Ok(names) = list_all(fd.as_fd()) else {
+            continue;
+        };
+        for name in names {
+            match stat_in(&fd, &name) {
+                Ok(Some(s)) if s.kind == EntryKind::Directory => stack.push(join(&dir, &name)),
+                Ok(Some(s)) if s.kind == EntryKind::File => {
+                    bytes = bytes.saturating_add(s.size);
+                }
+                _ => {}
+            }
+        }
+        if bytes > limit {
+            break;
+        }
+    }
+    bytes
+}
