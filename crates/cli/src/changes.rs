@@ -3,8 +3,9 @@
 //! end of a run all take it.
 //!
 //! The policy decides each change as the action `file.commit` under the policy the session ran
-//! under. `allow`, and silence, commit: the person who runs the command is who the default asks.
-//! `deny` never commits. A rule that says `ask` holds the change until the person names it.
+//! under, with the built-in rule about what runs on the host later (`label:host-executed`). `allow`,
+//! and silence, commit: the person who runs the command is who the default asks. `deny` never commits.
+//! A rule that says `ask` holds the change until the person names it.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,7 @@ use agentwall_action::{
 };
 use agentwall_cow::{Change, ChangeKind, ChangeSet, EntryKind, ScanOptions, scan_with};
 use agentwall_engine::Engine;
+use agentwall_policy::HOST_EXECUTED;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
@@ -129,6 +131,8 @@ pub fn object(change: &Change) -> (usize, &Path) {
 #[derive(Debug)]
 pub struct Judge {
     engine: Engine,
+    roots: Vec<PathBuf>,
+    programs: Vec<PathBuf>,
 }
 
 /// What becomes of a change by policy.
@@ -158,6 +162,7 @@ impl Judge {
     pub fn of(session: &Session) -> Result<Judge> {
         let policy = session
             .policy()?
+            .with_commit_rule()
             .with_real_paths(&|path: &Path| path.canonicalize().ok());
         let record = &session.record;
         let mut facts = Facts::default();
@@ -167,7 +172,13 @@ impl Judge {
         facts.session.interactive = std::io::IsTerminal::is_terminal(&std::io::stdin());
         facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
         let engine = Engine::new(Arc::new(policy), Subject::agent(&record.name), facts);
-        Ok(Judge { engine })
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let real = |dir: PathBuf| dir.canonicalize().ok();
+        Ok(Judge {
+            engine,
+            roots: record.layers.iter().map(|l| l.root.clone()).collect(),
+            programs: std::env::split_paths(&path).filter_map(real).collect(),
+        })
     }
 
     /// What the policy says about one change.
@@ -180,9 +191,35 @@ impl Judge {
             path: change.path.clone(),
             kind,
         });
-        let action = self.engine.action(Verb::FileCommit, resource);
+        let mut action = self.engine.action(Verb::FileCommit, resource);
+        if self.runs_on_the_host(change) {
+            action.facts.labels.insert(HOST_EXECUTED.into());
+        }
         let decision = self.engine.decide(&action);
         Verdict { action, decision }
+    }
+}
+
+impl Judge {
+    /// What a path alone does not tell of the class `host-executed`: rights that the file gives, a
+    /// device, a program where commands are looked for, a link out of the tree.
+    fn runs_on_the_host(&self, change: &Change) -> bool {
+        let comes = !matches!(change.kind, ChangeKind::Delete);
+        let on_path = || {
+            let dir = change.path.parent();
+            dir.is_some_and(|dir| self.programs.iter().any(|p| p == dir))
+        };
+        let leaves = || {
+            let root = self.roots.get(change.layer);
+            let (Some(target), Some(root), Some(dir)) =
+                (&change.target, root, change.path.parent())
+            else {
+                return false;
+            };
+            !lexical(&dir.join(target)).starts_with(root)
+        };
+        change.kind == ChangeKind::Special
+            || comes && (!change.privileges.is_empty() || on_path() || leaves())
     }
 }
 

@@ -120,6 +120,88 @@ fn the_policy_refuses_holds_and_lets_pass() {
     );
 }
 
+/// The policy allows every commit below the workspace; what the host would run later is asked anyway.
+#[test]
+fn what_runs_on_the_host_later_waits_until_it_is_named() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let host = Host::new();
+    fs::create_dir(host.work.join("tools")).unwrap();
+    let session = host.session("20261121-0259-k3f9", "agent");
+    let held = [
+        "Makefile",
+        ".git/hooks/post-checkout",
+        ".envrc",
+        "a/conftest.py",
+        "tools/ls",
+        "outwards",
+        "climbs",
+        "raised",
+    ];
+    for name in &held[..5] {
+        session.write(name, "EVIL\n");
+    }
+    symlink("/etc/passwd", session.upper.join("outwards")).unwrap();
+    symlink("tools/../../x", session.upper.join("climbs")).unwrap();
+    session.write("raised", "SETUID\n");
+    fs::set_permissions(
+        session.upper.join("raised"),
+        fs::Permissions::from_mode(0o4755),
+    )
+    .unwrap();
+    // Their neighbours: no name of the class, a folder that is not on PATH, a link that stays inside.
+    session.write("src/makefile.txt", "GOOD\n");
+    session.write("other/ls", "GOOD\n");
+    symlink("src/makefile.txt", session.upper.join("inwards")).unwrap();
+
+    let call = |args: &[&str]| {
+        let mut command = host.command(args);
+        let path = format!("{}:/usr/bin:/bin", host.work.join("tools").display());
+        support::said(command.env("PATH", path))
+    };
+    let said = call(&["commit", "--json"]).code(0).json();
+    for line in said["changes"].as_array().unwrap() {
+        let name = std::path::Path::new(line["path"].as_str().unwrap());
+        let name = name.strip_prefix(&host.work).unwrap().to_str().unwrap();
+        let waits = held.contains(&name) || name == ".git/hooks";
+        let became = if waits { "held" } else { "committed" };
+        assert!(
+            line["became"] == became || host.work.join(name).is_dir(),
+            "{name}: {line}"
+        );
+        assert_eq!(
+            host.work.join(name).symlink_metadata().is_err(),
+            waits,
+            "{name}"
+        );
+    }
+    assert_eq!(host.read("other/ls").unwrap(), "GOOD\n");
+    assert!(host.work.join("inwards").is_symlink());
+    let policy = session.dir.join("policy.yaml");
+    let policy = policy.to_string_lossy();
+    let explained = host
+        .call(&[
+            "policy",
+            "explain",
+            "--policy",
+            &policy,
+            "file.commit",
+            "Makefile",
+        ])
+        .all();
+    assert!(explained.contains("built-in-host-executed"), "{explained}");
+
+    call(&["commit", "--", "Makefile", "outwards", "raised"]).code(0);
+    assert_eq!(host.read("Makefile").unwrap(), "EVIL\n");
+    assert!(host.work.join("outwards").is_symlink());
+    let mode = fs::metadata(host.work.join("raised"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o4755);
+    assert!(host.read(".envrc").is_none() && host.read("tools/ls").is_none());
+}
+
 #[test]
 fn only_what_is_named_is_committed_or_dropped() {
     let host = Host::new();

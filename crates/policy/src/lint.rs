@@ -19,6 +19,7 @@ use crate::{
     cel_types::Note,
     condition::Expression,
     diagnostic::{Diagnostic, Found, LoadError, nearest},
+    host_executed::HOST_EXECUTED,
     load::{Source, load},
     pattern::ResourcePattern,
     policy::Policy,
@@ -356,15 +357,16 @@ impl Lint<'_> {
                     );
                 }
             }
-            if let Some(label) = bare.strip_prefix("label:").filter(|l| *l != "secret")
-                && nearest(label, ["secret"]).is_some()
+            let known = ["secret", HOST_EXECUTED];
+            if let Some(label) = bare.strip_prefix("label:").filter(|l| !known.contains(l))
+                && let Some(meant) = nearest(label, known)
             {
                 self.warn(
                     "label-typo",
                     Some(rule),
                     item.place,
                     format!("no place has the label '{label}' by itself"),
-                    "label:secret",
+                    format!("label:{meant}"),
                 );
             }
         }

@@ -18,6 +18,7 @@ use agentwall_action::{Endpoint, Facts, ObjectKind, Protocol, Resource, Verb, Ve
 use crate::{
     address::{Addresses, Network},
     glob::{Glob, GlobError, GlobKind},
+    host_executed::{HOST_EXECUTED, host_executed_globs},
     secret::{secret_globs, secret_socket_globs},
     vars::Variables,
 };
@@ -82,7 +83,7 @@ pub enum UnixPattern {
 pub struct LabelPattern {
     /// The name.
     pub name: String,
-    /// The built-in places of the label: paths. Only `secret` has some.
+    /// The built-in places of the label: paths. Only `secret` and `host-executed` have some.
     pub paths: Arc<[Glob]>,
     /// The built-in places of the label that are only connected to.
     pub sockets: Arc<[Glob]>,
@@ -355,6 +356,7 @@ fn label(name: &str, context: &PatternContext<'_>) -> Result<ResourcePattern, Pa
             Arc::clone(&context.secret_paths),
             Arc::clone(&context.secret_sockets),
         ),
+        HOST_EXECUTED => (host_executed_globs(), [].into()),
         _ => ([].into(), [].into()),
     };
     Ok(ResourcePattern::Label(LabelPattern {

@@ -23,6 +23,8 @@ pub enum Layer {
     User,
     /// A repository's own file, which comes from whoever wrote the repository.
     Repository,
+    /// What every policy has: see [`Policy::with_commit_rule`](crate::Policy::with_commit_rule).
+    BuiltIn,
 }
 
 impl Layer {
@@ -32,6 +34,7 @@ impl Layer {
             Layer::Organisation => "organisation",
             Layer::User => "user",
             Layer::Repository => "repository",
+            Layer::BuiltIn => "built-in",
         }
     }
 }

@@ -165,7 +165,7 @@ const FAMILIES: &[&[&str]] = &[
 
 fn pattern(family: usize) -> BoxedStrategy<String> {
     let any = prop_oneof![3 => Just("*".to_owned()), 2 => Just("label:secret".to_owned()),
-        1 => Just("label:x".to_owned())];
+        1 => Just("label:host-executed".to_owned()), 1 => Just("label:x".to_owned())];
     let own: BoxedStrategy<String> = match family {
         0 => path_pattern().boxed(),
         1 => endpoint_pattern().boxed(),
@@ -234,7 +234,7 @@ fn document(layer: Layer, rules: usize) -> impl Strategy<Value = (Layer, Value)>
     // A lower layer that allows is mostly refused when it is loaded.
     let effects: &'static [&'static str] = match layer {
         Layer::Organisation | Layer::User => &["allow", "deny", "ask", "isolate", "monitor"],
-        Layer::Repository => &["deny", "ask", "monitor"],
+        Layer::Repository | Layer::BuiltIn => &["deny", "ask", "monitor"],
     };
     let default = match layer {
         Layer::Repository => Just(None).boxed(),
@@ -405,7 +405,7 @@ fn facts() -> impl Strategy<Value = Facts> {
             json!({ "x": 2 }),
             json!(["x"]),
         ]),
-        prop::collection::btree_set(select(vec!["x", "secret", "y"]), 0..2),
+        prop::collection::btree_set(select(vec!["x", "secret", "y", "host-executed"]), 0..2),
         select(vec![0u8, 51]),
         select(vec![0i64, 5, 6]),
     )

@@ -30,7 +30,9 @@ pub fn main(args: &CanArgs) -> Result<ExitCode> {
     .map_err(|e| UsageError(e.to_string()))?
     .with_real_paths(&real);
     let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
-    let policy = policies::load(&sources, &variables)?.with_real_paths(&real);
+    let policy = policies::load(&sources, &variables)?
+        .with_commit_rule()
+        .with_real_paths(&real);
     let mut effects: BTreeSet<Effect> = args.effect.iter().copied().collect();
     if args.ask {
         effects.insert(Effect::Ask);

@@ -33,6 +33,7 @@ pub fn main(args: &DecideArgs) -> Result<ExitCode> {
     let variables = variables(Some(&workspace))?;
     let sources = policies::policy_sources(args.policy.as_deref(), &workspace)?;
     let policy = policies::load(&sources, &variables)?
+        .with_commit_rule()
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let mut input = io::stdin().lock();
     let mut all_good = true;

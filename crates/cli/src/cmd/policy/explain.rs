@@ -22,6 +22,7 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let variables = variables(Some(&workspace))?;
     let chosen = policies::choose(args.policy.as_deref(), &[], &workspace)?;
     let policy = policies::load(&chosen.sources, &variables)?
+        .with_commit_rule()
         .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
     let mut explanation = policy.explain(&action);

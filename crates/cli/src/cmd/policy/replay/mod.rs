@@ -271,7 +271,7 @@ impl Policies {
         let known = at.and_then(|at| self.loaded.remove(at));
         let (_, policy) = known.unwrap_or_else(|| {
             let policy = policies::load(&self.sources, variables)
-                .map(|policy| Rc::new(prepare::on_this_host(policy)))
+                .map(|policy| Rc::new(prepare::on_this_host(policy.with_commit_rule())))
                 .map_err(|e| Unknown::Load(output::tame(&e.to_string())));
             (variables.clone(), policy)
         });
