@@ -210,6 +210,7 @@ for i in $(seq 50); do curl -s http://127.0.0.1:$port/ && break; sleep 0.1; done
             r#"
 for s in 0 1 3 42 124 125 126 127 128 255; do run /bin/sh -c "exit $s" 2>/dev/null; echo "$s -> $?"; done
 for s in TERM KILL INT HUP SEGV; do run /bin/sh -c "kill -$s \$\$" 2>/dev/null; echo "$s -> $?"; done 2>/dev/null
+(trap '' HUP USR1; run /bin/sh -c 'kill -HUP $$; kill -USR1 $$; echo ignored signals stay ignored')
 run /bin/sh -c 'no-such-command' 2>/dev/null; echo "missing -> $?"; run /bin/true; echo "true -> $?"; run /bin/false; echo "false -> $?"; echo task-done"#,
         ),
         task(

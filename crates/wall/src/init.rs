@@ -190,10 +190,14 @@ fn become_agent(spec: &InitSpec) -> ! {
             }
         }
     }
-    // SAFETY: resets every signal to its default; the array of handlers is the process's own.
+    // What the caller ignores stays ignored, as under nohup(1); SIGPIPE is ignored by Rust's runtime.
+    // SAFETY: the table of dispositions is the process's own, and no handler of ours is in it.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            let before = libc::signal(signal, libc::SIG_DFL);
+            if before == libc::SIG_IGN && signal != libc::SIGPIPE {
+                libc::signal(signal, libc::SIG_IGN);
+            }
         }
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
