@@ -32,6 +32,7 @@ rules:
   - { id: network, priority: 10, action: [net.connect, net.send, net.listen, dns.resolve, ipc.connect], effect: allow }
   - { id: own-processes, priority: 10, action: [process.exec, process.signal, process.trace], effect: allow }
   - { id: commit, priority: 20, action: file.commit, resource: "${workspace}/**", effect: allow }
+  - { id: commit-executed, priority: 10, action: file.commit, resource: "label:host-executed", effect: allow }
   - { id: copies, priority: 30, action: "file.*", resource: ["${workspace}/**", "{home}/**", "/tmp/**", "/dev/shm/**"], effect: isolate }
   - { id: devices, priority: 40, action: [file.read, file.write, device.open], resource: ["/dev", "/dev/{null,zero,full,random,urandom,tty,ptmx}", "/dev/pts/**"], effect: allow }
   - { id: own-proc, priority: 40, action: file.write, resource: "/proc/[0-9]*/**", effect: allow }
