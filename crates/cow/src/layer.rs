@@ -100,6 +100,16 @@ impl Layer {
         beside(&self.upper, ".manifest.new")
     }
 
+    /// Where checkpoints of this layer are.
+    pub(crate) fn checkpoints_path(&self) -> PathBuf {
+        beside(&self.upper, ".checkpoints")
+    }
+
+    /// The note of a roll-back that was begun.
+    pub(crate) fn rollback_path(&self) -> PathBuf {
+        beside(&self.upper, ".rollback")
+    }
+
     /// Where originals rest until a commit of this layer is finished.
     pub(crate) fn trash_path(&self) -> PathBuf {
         beside(&self.upper, ".trash")

@@ -70,9 +70,11 @@ macro_rules! point {
 mod apply;
 mod bytes;
 mod change;
+mod checkpoint;
 mod clock;
 mod commit;
 mod content;
+mod copy;
 mod diff;
 mod dir;
 mod discard;
@@ -86,12 +88,17 @@ mod undo;
 mod upper;
 
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, NewCheckpoint, RolledBack, checkpoint, checkpoints, clean,
+    finish_roll_back, is_rolling_back, remove_checkpoint, roll_back,
+};
 pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Recovered,
     Recovery, Status, acknowledge, commit, is_unfinished, is_unreported, recover,
 };
 pub use content::FileDigest;
+pub use copy::{Copied, CopyError, copy_layer};
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};

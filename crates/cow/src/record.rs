@@ -34,6 +34,8 @@ use crate::layer::{FileId, Layer, Timestamp};
 enum Line {
     /// An object as it was verified before we changed its change time.
     Touched { was: Snapshot },
+    /// An object as a commit left it.
+    Placed { now: Snapshot },
     /// A commit begins; the moment is on the file system's clock.
     Began {
         at: Timestamp,
@@ -139,6 +141,10 @@ pub(crate) struct Temp {
 #[derive(Debug)]
 pub(crate) struct Record {
     touched: HashMap<FileId, Snapshot>,
+    /// What commits left, exactly: a later commit of the same session finds its own work there.
+    placed: HashMap<FileId, Snapshot>,
+    /// How many commits came to their end.
+    pub commits: u64,
     /// Temporary names of a commit that did not finish.
     pub unfinished: Vec<Temp>,
     /// Changes of attributes of that commit.
@@ -163,6 +169,8 @@ impl Record {
     pub(crate) fn read(layer: &Layer) -> io::Result<Record> {
         let mut record = Record {
             touched: HashMap::new(),
+            placed: HashMap::new(),
+            commits: 0,
             unfinished: Vec::new(),
             in_place: Vec::new(),
             began: None,
@@ -188,6 +196,9 @@ impl Record {
                 Line::Touched { was } => {
                     record.touched.insert(was.id, was);
                 }
+                Line::Placed { now } => {
+                    record.placed.insert(now.id, now);
+                }
                 Line::Began { at, commit } => {
                     // The earliest of several commits that were cut off.
                     record.began.get_or_insert(at);
@@ -206,6 +217,7 @@ impl Record {
                     record.unfinished.clear();
                     record.in_place.clear();
                     record.began = None;
+                    record.commits += 1;
                     record.unreported = record.commit.take();
                 }
                 Line::Reported => {
@@ -284,9 +296,32 @@ impl Record {
 
     /// Whether a changed ctime of this object is explained by our own steps.
     pub(crate) fn explains(&self, now: &Snapshot) -> bool {
-        self.touched
-            .get(&now.id)
-            .is_some_and(|was| was.same_object(now))
+        let touched = self.touched.get(&now.id);
+        touched.is_some_and(|was| was.same_object(now)) || self.placed.get(&now.id) == Some(now)
+    }
+
+    /// Notes what a commit left under the names that it changed. Not durable before the end of the
+    /// commit: without it the next scan is only more cautious.
+    pub(crate) fn place(&mut self, left: &[Snapshot]) -> io::Result<()> {
+        self.append_all(left.iter().map(|now| Line::Placed { now: now.clone() }))?;
+        self.placed
+            .extend(left.iter().map(|now| (now.id, now.clone())));
+        Ok(())
+    }
+
+    /// Writes a record for another layer over the same tree that knows what this one's commits did,
+    /// and nothing else; durable on return. None is written where there is nothing to know.
+    pub(crate) fn hand_down(&self, to: &Layer) -> io::Result<()> {
+        if self.touched.is_empty() && self.placed.is_empty() {
+            return Ok(());
+        }
+        let mut record = Record::read(to)?;
+        record.append_to(to)?;
+        let touched = self.touched.values().cloned();
+        let placed = self.placed.values().cloned();
+        record.append_all(touched.map(|was| Line::Touched { was }))?;
+        record.append_all(placed.map(|now| Line::Placed { now }))?;
+        record.sync()
     }
 
     /// Notes an object, verified as unchanged, before a step that changes its ctime.

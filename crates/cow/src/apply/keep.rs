@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 
 use super::{LayerCommit, Trashed};
 use crate::commit::CommitReport;
-use crate::dir::{EntryKind, Tree, join, list_all, stat_in};
+use crate::dir::{EntryKind, Snapshot, Tree, join, list_all, stat_in};
 use crate::layer::FileId;
 use crate::record::Rel;
 use crate::undo::kept::{DirTime, Keeping, Kept, KeptCommit, Originals};
@@ -98,6 +98,8 @@ impl LayerCommit<'_> {
             stale: stale.clone(),
         };
         kept.write(self.layer)?;
+        let left: Vec<Snapshot> = kept.steps.iter().filter_map(|k| k.after.clone()).collect();
+        self.record.place(&left)?;
         Ok(stale)
     }
 
