@@ -9,8 +9,10 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
+pub mod layers;
 pub mod policy;
 
+use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
 
 const EXIT_CODES: &str = "\
@@ -66,6 +68,12 @@ pub enum Command {
     Discard(DiscardArgs),
     /// Take back a session's last commit
     Undo(UndoArgs),
+    /// Keep what a session's layers are now, to go back there
+    Checkpoint(CheckpointArgs),
+    /// Put a session's layers back to a checkpoint
+    Rollback(RollbackArgs),
+    /// Remove what nothing needs any more
+    Gc(GcArgs),
     /// Show the questions that wait for an answer
     Pending(PendingArgs),
     /// Approve an action that waits
@@ -94,7 +102,10 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  agentwall run -- make test\n  \
     agentwall run --policy strict.yaml --keep -- npm install\n  \
-    agentwall run --name builder --ask-timeout 10m -- ./agent.sh\n\n\
+    agentwall run --name builder --ask-timeout 10m -- ./agent.sh\n  \
+    agentwall run --on k3f9 -- make test       go on in an ended session\n  \
+    agentwall run --from k3f9 -- ./other.sh    begin with a copy of its layers\n  \
+    agentwall run --ephemeral -- npm test      nothing stays but the ledger\n\n\
     Without --policy the policy is ~/.config/agentwall/policy.yaml, else the newest one that \
     'agentwall init' wrote there; the workspace's agentwall.yaml and /etc/agentwall/policy.yaml, \
     where they exist, tighten it.\n\n\
@@ -113,6 +124,9 @@ pub struct RunArgs {
     /// The agent's name, the subject agent:NAME of rules [default: the command's name]
     #[arg(long, value_name = "NAME", value_parser = agent_name)]
     pub name: Option<String>,
+    /// Where it begins.
+    #[command(flatten)]
+    pub beginning: layers::Beginning,
     /// What becomes of the changes.
     #[command(flatten)]
     pub ending: Ending,

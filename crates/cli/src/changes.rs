@@ -30,6 +30,12 @@ use crate::{
 
 /// A session's change set.
 pub fn scan(session: &Session, trust_directories: bool) -> Result<ChangeSet> {
+    if agentwall_cow::is_rolling_back(&session.record.layers) {
+        return Err(anyhow!(
+            "a rollback of session {0} was cut off; 'agentwall rollback {0}' finishes it",
+            session.id()
+        ));
+    }
     let options = ScanOptions { trust_directories };
     scan_with(&session.record.layers, options)
         .map_err(|e| anyhow!("cannot read the changes of session {}: {e}", session.id()))

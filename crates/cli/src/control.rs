@@ -58,6 +58,11 @@ pub enum Request {
         /// The policy; the session's own, read again, when it is left out.
         policy: Option<PolicyText>,
     },
+    /// Keep what the layers are now.
+    Checkpoint {
+        /// Under this name; under the next free one when it is left out.
+        name: Option<String>,
+    },
 }
 
 /// A policy file.
@@ -82,6 +87,8 @@ pub enum Response {
     },
     /// The policy is in force, as it was before if the digests are equal.
     Applied(Applied),
+    /// The layers are kept.
+    Checkpointed(agentwall_cow::Checkpoint),
     /// The policy was not put in force: what the session's wall cannot enforce of it.
     Differs(Vec<String>),
     /// It was not done.

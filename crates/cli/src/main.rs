@@ -8,12 +8,14 @@
 
 mod answer;
 mod args;
+mod beginning;
 mod bundles;
 mod changes;
 mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+mod layers;
 mod output;
 mod policies;
 mod prepare;
@@ -69,6 +71,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Commit(args) => cmd::commit::main(args),
         Command::Discard(args) => cmd::discard::main(args),
         Command::Undo(args) => cmd::undo::main(args),
+        Command::Checkpoint(args) => cmd::checkpoint::main(args),
+        Command::Rollback(args) => cmd::rollback::main(args),
+        Command::Gc(args) => cmd::gc::main(args),
         Command::Pending(args) => cmd::approvals::pending(args),
         Command::Approve(args) => cmd::approvals::approve(args),
         Command::Reject(args) => cmd::approvals::reject(args),

@@ -13,20 +13,22 @@ use agentwall_action::escape_bytes;
 use agentwall_cow::{Layer, Limits, Taker, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
 use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
-use agentwall_wall::{LayerPaths, Spec, Wall, create_layers, launch, wire::ToBroker};
+use agentwall_wall::{LayerPaths, Spec, Wall, launch, wire::ToBroker};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
     args::RunArgs,
+    beginning::{Earlier, Ground, How},
     bundles, changes,
     cmd::{commit, discard},
     control,
     fixed::{self, Fixed},
+    layers,
     output::{WALL_FAILED, note},
     policies::{self, Origin},
     prepare::{self, Prepared},
     review,
-    session::{NewSession, Session},
+    session::{NewSession, Outcome, Session},
     state::{self, State, shown},
     supervisor::{
         Ending, Supervisor, SupervisorGate, TerminalRelay, opening, serve_control,
@@ -40,7 +42,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         bail!("this is inside a wall already; start agents from outside");
     }
     let here = std::env::current_dir().context("cannot tell the current folder")?;
-    let workspace = policies::workspace(args.workspace.as_deref())?;
+    let earlier = Earlier::find(&args.beginning, args.workspace.as_deref())?;
+    let known = earlier.as_ref().map(|e| &e.session.record.workspace);
+    let workspace = policies::workspace(known.or(args.workspace.as_ref()).map(PathBuf::as_path))?;
     let origin = Origin {
         user: args.user_policy.clone(),
         policy: args.policy.clone(),
@@ -48,22 +52,24 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     };
     let chosen = origin.choose(&workspace)?;
     let state = State::open()?;
-    let name = args.name.clone().unwrap_or_else(|| {
-        let program = args.command.first().and_then(|c| Path::new(c).file_name());
-        program.map_or_else(|| "agent".into(), |n| n.to_string_lossy().into_owned())
-    });
-    let mut session = Session::create(
-        &state,
-        NewSession {
-            name: name.clone(),
-            workspace: workspace.clone(),
-            command: args
-                .command
-                .iter()
-                .map(|c| escape_bytes(c.as_bytes()))
-                .collect(),
-        },
-    )?;
+    layers::sweep(&state);
+    let mut session = match &earlier {
+        Some(earlier) if earlier.how == How::On => earlier.session.clone(),
+        _ => {
+            let name = args.name.clone().unwrap_or_else(|| {
+                let program = args.command.first().and_then(|c| Path::new(c).file_name());
+                program.map_or_else(|| "agent".into(), |n| n.to_string_lossy().into_owned())
+            });
+            let new = NewSession {
+                name,
+                workspace: workspace.clone(),
+                command: command_text(&args),
+            };
+            Session::create(&state, new)?
+        }
+    };
+    let name = session.record.name.clone();
+    let goes_on = earlier.as_ref().is_some_and(|e| e.how == How::On);
     let prepared = prepare::prepare(&state, chosen, &name, &workspace, session.id(), args.learn)
         .and_then(|prepared| {
             let policy = prepared.engine.policy();
@@ -74,7 +80,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
             Ok(prepared)
         });
     let ending = match prepared {
-        Ok(prepared) => conduct(&args, &state, &mut session, prepared, origin, here),
+        Ok(prepared) => conduct(&args, &state, &mut session, prepared, origin, here, earlier),
         Err(e) => Err(Failure {
             error: e,
             started: false,
@@ -83,8 +89,8 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     match ending {
         Ok(ending) => finish(&args, &state, session, &ending),
         Err(Failure { error, started }) => {
-            // Nothing of the agent ran: nothing is worth keeping.
-            if !started {
+            // Nothing of the agent ran, or nothing was to stay: nothing is worth keeping.
+            if (!started && !goes_on) || args.beginning.ephemeral {
                 let _ = session.remove();
             }
             Err(error)
@@ -107,6 +113,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// The command as the session's record has it.
+fn command_text(args: &RunArgs) -> Vec<String> {
+    let each = args.command.iter().map(|c| escape_bytes(c.as_bytes()));
+    each.collect()
+}
+
 fn conduct(
     args: &RunArgs,
     state: &State,
@@ -114,9 +126,39 @@ fn conduct(
     prepared: Prepared,
     origin: Origin,
     here: PathBuf,
+    earlier: Option<Earlier>,
 ) -> Result<Ending, Failure> {
-    let held = session.hold_lock()?;
-    let (wall, log, base, paths) = stand(args, state, session, &prepared, here)?;
+    let mut beginning = opening::Beginning {
+        ephemeral: args.beginning.ephemeral,
+        ..opening::Beginning::default()
+    };
+    let ground = Ground::lay(session, &prepared, earlier.as_ref())?;
+    let held = match earlier {
+        Some(Earlier {
+            how: How::On, lock, ..
+        }) => {
+            beginning.resumes = true;
+            lock
+        }
+        from => {
+            // Its layers are copied; others may use it again.
+            beginning.from = from.map(|e| e.session.id().to_owned());
+            session.hold_lock()?
+        }
+    };
+    if beginning.ephemeral {
+        layers::mark_ephemeral(session)?;
+    }
+    let first_seq = match beginning.resumes {
+        true => state.next_seq(session.id())?,
+        false => 0,
+    };
+    let start = Start {
+        beginning,
+        first_seq,
+        mounts: ground.mounts.clone(),
+    };
+    let (wall, log, base) = stand(args, state, session, &prepared, here, &start)?;
     let Wall {
         broker,
         socket,
@@ -126,14 +168,14 @@ fn conduct(
     } = wall;
     let log: Arc<Log> = Arc::new(log);
     raise_descriptor_limit();
-    session.record.layers = paths
-        .iter()
-        .map(|l| Layer::begin(&l.root, &l.upper, &l.work, base))
-        .collect::<Result<_, _>>()
-        .context("cannot look at an isolated folder")?;
+    let (all, fresh) = ground.layers(base)?;
+    session.record.layers = all;
+    if start.beginning.resumes {
+        go_on(session, args);
+    }
     session.save_soon()?;
     // Beside the session: it starts no later for it.
-    let manifests = Taker::start(session.record.layers.clone(), Limits::default());
+    let manifests = Taker::start(fresh, Limits::default());
     let engine = &prepared.engine;
     let line = socket
         .try_clone()
@@ -142,7 +184,7 @@ fn conduct(
         Arc::clone(engine),
         session.id().to_owned(),
         Arc::clone(&log),
-        opening::COUNT,
+        start.first_seq + opening::COUNT,
         line,
         args.ask_timeout,
     );
@@ -155,6 +197,7 @@ fn conduct(
     supervisor
         .revisions
         .begin(prepared, origin, session.clone());
+    supervisor.keeper.begin(broker, session.clone());
     serve_control(Arc::clone(&supervisor), control::listen(session)?);
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
@@ -173,6 +216,7 @@ fn conduct(
     // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
     // any more, so this does not either.
     supervisor.revisions.end(session);
+    supervisor.keeper.end();
     let gone = std::thread::spawn(move || wait_for(broker));
     let _ = std::fs::remove_file(session.socket_path());
     let started = |error: anyhow::Error| Failure {
@@ -237,7 +281,26 @@ fn finish_manifests(session: &Session, manifests: Taker) {
     }
 }
 
-type Standing = (Wall, Log, agentwall_cow::Timestamp, Vec<LayerPaths>);
+/// Notes in the session's record that it runs again.
+fn go_on(session: &mut Session, args: &RunArgs) {
+    let record = &mut session.record;
+    record.command = command_text(args);
+    record.resumed_ms = Some(state::now_ms());
+    (record.ended_ms, record.exit) = (None, None);
+    record.supervisor_pid = std::process::id();
+    if record.outcome == Outcome::Committed {
+        record.outcome = Outcome::Partly;
+    }
+}
+
+/// How and with what a wall is begun.
+struct Start {
+    beginning: opening::Beginning,
+    first_seq: u64,
+    mounts: Vec<LayerPaths>,
+}
+
+type Standing = (Wall, Log, agentwall_cow::Timestamp);
 
 /// Builds the wall; the session's start is recorded while the broker works.
 fn stand(
@@ -246,21 +309,12 @@ fn stand(
     session: &Session,
     prepared: &Prepared,
     here: PathBuf,
+    start: &Start,
 ) -> Result<Standing> {
     let Prepared { engine, view, .. } = prepared;
-    let place = |root: &Path| {
-        let outside = prepared
-            .layers_outside
-            .iter()
-            .find(|(tree, _)| tree == root);
-        outside.map_or_else(
-            || session.layers_dir(),
-            |(_, folder)| folder.join(session.id()),
-        )
-    };
-    let paths = create_layers(view, place)
-        .with_context(|| format!("cannot make copy layers for {}", session.id()))?;
     let stage = stage(session);
+    // A supervisor that was killed leaves it, empty.
+    let _ = std::fs::remove_dir(&stage);
     std::fs::create_dir(&stage).with_context(|| format!("cannot make {}", shown(&stage)))?;
     let binary = std::env::current_exe()
         .and_then(|p| p.canonicalize())
@@ -278,7 +332,7 @@ fn stand(
         guard: policies::guard(&prepared.variables),
         engine: Arc::clone(engine),
         view: view.clone(),
-        layers: paths.clone(),
+        layers: start.mounts.clone(),
         stage,
         devices: fixed.devices,
         binary,
@@ -290,7 +344,7 @@ fn stand(
     let mut begun: Result<Log> = Err(anyhow::anyhow!("the ledger was not opened"));
     let launched = launch(spec, || {
         begun = state.open_log().and_then(|log| {
-            begin_ledger(session, &log, args, prepared)?;
+            begin_ledger(session, &log, args, prepared, start)?;
             Ok(log)
         });
         base_timestamp(session.dir(), None)
@@ -298,7 +352,7 @@ fn stand(
     match (launched, begun) {
         (Ok((wall, base)), Ok(log)) => {
             let base = base.context("cannot read the file clock in the state folder")?;
-            Ok((wall, log, base, paths))
+            Ok((wall, log, base))
         }
         (Err(e), Ok(log)) => {
             // The start is in the ledger; so is that nothing came of it.
@@ -306,7 +360,8 @@ fn stand(
                 exit: Some(WALL_FAILED.into()),
                 ..SessionEnd::default()
             });
-            let entry = Entry::now(session.id(), opening::COUNT, end).to_bytes();
+            let seq = start.first_seq + opening::COUNT;
+            let entry = Entry::now(session.id(), seq, end).to_bytes();
             let _ = log.append(&entry);
             Err(e.into())
         }
@@ -320,9 +375,16 @@ fn stage(session: &Session) -> PathBuf {
 }
 
 /// Records that the session begins, durably.
-fn begin_ledger(session: &Session, log: &Log, args: &RunArgs, prepared: &Prepared) -> Result<()> {
-    let entries = (0..opening::COUNT)
-        .zip(opening::begin(&args.command, prepared))
+fn begin_ledger(
+    session: &Session,
+    log: &Log,
+    args: &RunArgs,
+    prepared: &Prepared,
+    start: &Start,
+) -> Result<()> {
+    let records = opening::begin(&args.command, prepared, &start.beginning);
+    let entries = (start.first_seq..)
+        .zip(records)
         .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes());
     let entries: Vec<Vec<u8>> = entries.collect();
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
@@ -381,6 +443,13 @@ fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> R
 
 /// What was asked for, else review on a terminal and keep without one.
 fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<u8> {
+    if args.beginning.ephemeral {
+        // Somebody who listed sessions may have been faster.
+        return match session.dir().exists() {
+            true => session.remove().map(|()| 0),
+            false => Ok(0),
+        };
+    }
     let _held = session.hold_lock()?;
     let ending = args.ending;
     let [input, output, _] = standard_terminals();

@@ -28,7 +28,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::state::{State, now_ms, random_text, rfc3339_of, shown};
+use crate::{
+    layers::is_ephemeral,
+    state::{State, now_ms, random_text, rfc3339_of, shown},
+};
 
 /// What became of a session's changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -111,6 +114,9 @@ pub struct SessionRecord {
     pub layers: Vec<Layer>,
     /// Milliseconds since the Unix epoch.
     pub started_ms: u64,
+    /// When it last went on ('run --on'), milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_ms: Option<u64>,
     /// Milliseconds since the Unix epoch; absent while it runs, or when its supervisor was killed.
     pub ended_ms: Option<u64>,
     /// The agent's exit status.
@@ -147,12 +153,10 @@ impl Session {
     /// Makes the folder of a new session of this process, and its record.
     pub fn create(state: &State, new: NewSession) -> Result<Session> {
         let started_ms = now_ms();
-        let time = rfc3339_of(started_ms);
-        let stamp: String = time.chars().take(16).filter(char::is_ascii_digit).collect();
-        let (day, minute) = stamp.split_at(8);
+        let minute = minute_of(started_ms);
         let mut tries = 0;
         let (id, dir) = loop {
-            let id = format!("{day}-{minute}-{}", random_text(4)?);
+            let id = format!("{minute}-{}", random_text(4)?);
             let dir = state.sessions_dir().join(&id);
             tries += 1;
             // The suffix alone names the session in the ids of its questions.
@@ -189,6 +193,7 @@ impl Session {
                 variables: SessionVariables::default(),
                 layers: Vec::new(),
                 started_ms,
+                resumed_ms: None,
                 ended_ms: None,
                 exit: None,
                 supervisor_pid: std::process::id(),
@@ -240,7 +245,7 @@ impl Session {
         Ok(Session { dir, record })
     }
 
-    /// All sessions, the newest first. Damaged ones are told as errors beside them.
+    /// All sessions, the one that ran last first. Damaged ones are told as errors beside them.
     pub fn list(state: &State) -> Result<(Vec<Session>, Vec<anyhow::Error>)> {
         let (sessions, damaged) = Session::all(state)?;
         Ok((sessions, damaged.into_iter().map(|(_, e)| e).collect()))
@@ -251,15 +256,15 @@ impl Session {
         let (mut sessions, mut errors) = (Vec::new(), Vec::new());
         for id in ids(state)? {
             match Session::load(state, &id) {
+                // It is gone but for its folder.
+                Ok(session) if is_ephemeral(&session.dir) && !session.is_running() => {}
                 Ok(session) => sessions.push(session),
                 // Removed or being made at this moment.
                 Err(_) if !state.sessions_dir().join(&id).join("session.json").exists() => {}
                 Err(e) => errors.push((id, e)),
             }
         }
-        sessions.sort_by(|a, b| {
-            (b.record.started_ms, &b.record.id).cmp(&(a.record.started_ms, &a.record.id))
-        });
+        sessions.sort_by(|a, b| (b.latest_ms(), &b.record.id).cmp(&(a.latest_ms(), &a.record.id)));
         Ok((sessions, errors))
     }
 
@@ -275,7 +280,11 @@ impl Session {
             .find(|s| dir.starts_with(&s.record.workspace));
         // Ids sort by the minute they began.
         let minute = |id: &str| id.get(..13).unwrap_or(id).to_owned();
-        let since = found.as_ref().map(|s| minute(s.id())).unwrap_or_default();
+        let since = found.as_ref().map(|s| match s.record.resumed_ms {
+            Some(ms) => minute_of(ms),
+            None => minute(s.id()),
+        });
+        let since = since.unwrap_or_default();
         match damaged.into_iter().find(|(id, _)| minute(id) >= since) {
             Some((id, e)) => Err(e.context(format!(
                 "the newest session may be {id}, which cannot be read: name the session that you \
@@ -358,6 +367,28 @@ impl Session {
     /// The random end of the id, which begins the ids of its questions.
     pub fn suffix(&self) -> &str {
         suffix(&self.record.id)
+    }
+
+    /// When it last began to run, milliseconds since the Unix epoch.
+    pub fn latest_ms(&self) -> u64 {
+        self.record.resumed_ms.unwrap_or(self.record.started_ms)
+    }
+
+    /// Its folders outside of the state folder: of layers over a tree that holds the state folder.
+    pub fn folders_outside(&self) -> Vec<PathBuf> {
+        let uppers = self.record.layers.iter().map(|l| l.upper.as_path());
+        let own = |p: &&Path| {
+            p.file_name()
+                .is_some_and(|n| n.as_encoded_bytes() == self.id().as_bytes())
+        };
+        let outside = uppers.filter(|u| !u.starts_with(&self.dir));
+        let mut found: Vec<PathBuf> = outside
+            .filter_map(|u| u.ancestors().find(own))
+            .map(Path::to_owned)
+            .collect();
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// Where upper and work directories live.
@@ -528,6 +559,10 @@ impl Session {
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         agentwall_cow::discard_all(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
+        for folder in self.folders_outside().iter().filter(|f| f.exists()) {
+            remove_tree(folder)
+                .with_context(|| format!("cannot remove the session's folder {}", shown(folder)))?;
+        }
         remove_tree(&self.dir)
             .with_context(|| format!("cannot remove the session's folder {}", shown(&self.dir)))
     }
@@ -598,10 +633,19 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The minute of a point in time as ids have it: `20261121-0259`.
+fn minute_of(ms: u64) -> String {
+    let time = rfc3339_of(ms);
+    let stamp: String = time.chars().take(16).filter(char::is_ascii_digit).collect();
+    let (day, minute) = stamp.split_at(8);
+    format!("{day}-{minute}")
+}
+
 fn suffix(id: &str) -> &str {
     id.rsplit('-').next().unwrap_or(id)
 }
 
+/// Whether a text has the form of a session's id.
 fn id_shaped(id: &str) -> bool {
     !id.is_empty()
         && id.len() <= 64
@@ -611,7 +655,7 @@ fn id_shaped(id: &str) -> bool {
 }
 
 /// The names of all session folders.
-fn ids(state: &State) -> Result<Vec<String>> {
+pub fn ids(state: &State) -> Result<Vec<String>> {
     let dir = state.sessions_dir();
     let entries = match fs::read_dir(&dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

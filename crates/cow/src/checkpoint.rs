@@ -27,7 +27,6 @@ use serde::{Deserialize, Serialize};
 use crate::copy::{Copied, CopyError, copy_tree, sync_folder, write_new};
 use crate::dir::{Tree, remove_tree};
 use crate::layer::{FileId, Layer};
-use crate::record::Record;
 
 /// What is known about a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -398,11 +397,8 @@ fn about(
     new: &NewCheckpoint,
     automatic: bool,
 ) -> Result<Checkpoint, CheckpointError> {
-    let mut commits = 0;
-    for layer in layers {
-        let record = Record::read(layer).map_err(at(&layer.record_path()))?;
-        commits += record.commits;
-    }
+    let first = layers.first().map(Layer::record_path).unwrap_or_default();
+    let commits = crate::commit::commits(layers).map_err(at(&first))?;
     Ok(Checkpoint {
         name: new.name.clone(),
         at_ms: new.at_ms,

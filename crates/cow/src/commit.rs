@@ -12,7 +12,7 @@
 //! Order per layer: directories, files, symlinks and other nodes, deletions, directory attributes
 //! from the leaves up. Whole-tree atomicity does not exist on ordinary file systems.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -407,6 +407,18 @@ pub fn is_unreported(layers: &[Layer]) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// How many commits of these layers came to their end. Those of earlier versions do not count.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn commits(layers: &[Layer]) -> io::Result<u64> {
+    let mut names = HashSet::new();
+    for layer in layers {
+        names.extend(Record::read(layer)?.commits);
+    }
+    Ok(names.len() as u64)
 }
 
 /// Notes that the caller has recorded, durably, what the last commit, undo or [`recover`] reported.

@@ -85,6 +85,21 @@ impl Layer {
         std::fs::read_dir(&self.upper).is_ok_and(|mut entries| entries.next().is_none())
     }
 
+    /// Whether nothing was ever done in it: nothing was written, committed or kept, and no base manifest
+    /// is there. Such a layer may as well begin now. False when that cannot be told.
+    pub fn is_blank(&self) -> bool {
+        let none = |path: PathBuf| {
+            std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        let known = [
+            self.record_path(),
+            self.manifest_path(),
+            self.checkpoints_path(),
+            self.rollback_path(),
+        ];
+        self.is_untouched() && known.into_iter().all(none)
+    }
+
     /// The record of what earlier commits of this layer did to the original tree.
     pub(crate) fn record_path(&self) -> PathBuf {
         beside(&self.upper, ".applied")

@@ -95,7 +95,7 @@ pub use checkpoint::{
 pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Recovered,
-    Recovery, Status, acknowledge, commit, is_unfinished, is_unreported, recover,
+    Recovery, Status, acknowledge, commit, commits, is_unfinished, is_unreported, recover,
 };
 pub use content::FileDigest;
 pub use copy::{Copied, CopyError, copy_layer};

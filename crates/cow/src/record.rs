@@ -143,8 +143,8 @@ pub(crate) struct Record {
     touched: HashMap<FileId, Snapshot>,
     /// What commits left, exactly: a later commit of the same session finds its own work there.
     placed: HashMap<FileId, Snapshot>,
-    /// How many commits came to their end.
-    pub commits: u64,
+    /// The names of the commits that came to their end and did something here.
+    pub commits: HashSet<String>,
     /// Temporary names of a commit that did not finish.
     pub unfinished: Vec<Temp>,
     /// Changes of attributes of that commit.
@@ -170,7 +170,7 @@ impl Record {
         let mut record = Record {
             touched: HashMap::new(),
             placed: HashMap::new(),
-            commits: 0,
+            commits: HashSet::new(),
             unfinished: Vec::new(),
             in_place: Vec::new(),
             began: None,
@@ -187,6 +187,7 @@ impl Record {
             Err(e) => return Err(e),
         };
         let mut by_name: HashMap<String, usize> = HashMap::new();
+        let mut worked = false;
         for line in text.split(|b| *b == b'\n') {
             // A torn line is one whose step did not begin.
             let Ok(line) = serde_json::from_slice::<Line>(line) else {
@@ -197,6 +198,7 @@ impl Record {
                     record.touched.insert(was.id, was);
                 }
                 Line::Placed { now } => {
+                    worked = true;
                     record.placed.insert(now.id, now);
                 }
                 Line::Began { at, commit } => {
@@ -217,8 +219,10 @@ impl Record {
                     record.unfinished.clear();
                     record.in_place.clear();
                     record.began = None;
-                    record.commits += 1;
                     record.unreported = record.commit.take();
+                    if std::mem::take(&mut worked) {
+                        record.commits.extend(record.unreported.clone());
+                    }
                 }
                 Line::Reported => {
                     record.unreported = None;

@@ -23,7 +23,7 @@ use crate::{
         diff::{Show, print_diff, stat_text},
         undo::expire,
     },
-    output,
+    layers, output,
     session::{Outcome, Session},
     state::State,
 };
@@ -104,6 +104,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
 /// original trees, records what it found, and says where an original is that it could not put back.
 /// The caller holds the session's lock.
 pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
+    layers::finish_rollback(state, session)?;
     let layers = &session.record.layers;
     let fail = |e| {
         anyhow!(

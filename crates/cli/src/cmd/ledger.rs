@@ -186,8 +186,18 @@ fn line(index: u64, entry: &Entry) -> String {
 fn summary(record: &Record) -> String {
     match record {
         Record::SessionStart(start) => {
+            let mut how = String::new();
+            if start.resumes {
+                how.push_str(", goes on");
+            }
+            if let Some(from) = &start.from {
+                how.push_str(&format!(", with a copy of {from}"));
+            }
+            if start.ephemeral {
+                how.push_str(", ephemeral");
+            }
             format!(
-                "{} in {}: {} (policy {}{})",
+                "{} in {}: {} (policy {}{}{how})",
                 start.name,
                 start.workspace,
                 start.command.join(" "),
@@ -259,6 +269,19 @@ fn summary(record: &Record) -> String {
             "dropped {}: {}",
             counts(&discard.changes.counts),
             changed(&discard.changes)
+        ),
+        Record::Checkpoint(checkpoint) => format!(
+            "checkpoint {} {}, {}",
+            checkpoint.name,
+            checkpoint.outcome,
+            output::count(
+                usize::try_from(checkpoint.objects).unwrap_or(usize::MAX),
+                "object"
+            )
+        ),
+        Record::Rollback(rollback) => format!(
+            "rollback to {} {}; {} is what was there before",
+            rollback.checkpoint, rollback.outcome, rollback.before
         ),
         Record::Mask(mask) => {
             format!(

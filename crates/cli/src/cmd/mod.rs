@@ -1,13 +1,16 @@
 //! The commands, one module each (`run`, `why`, `doctor` and `selftest` are modules of their own).
 
 pub mod approvals;
+pub mod checkpoint;
 pub mod commit;
 pub mod diff;
 pub mod discard;
+pub mod gc;
 pub mod init;
 pub mod ledger;
 pub mod manual;
 pub mod policy;
+pub mod rollback;
 pub mod sessions;
 pub mod undo;
 pub mod word;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long originals are kept for an undo.
-const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Runs the command.
 pub fn main(args: UndoArgs) -> Result<ExitCode> {

@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 
 use crate::{
-    args::{Agent, Ending, RunArgs, WordArgs},
+    args::{Agent, Ending, RunArgs, WordArgs, layers::Beginning},
     cmd::init,
     run, state,
 };
@@ -31,6 +31,7 @@ pub fn main(agent: Agent, args: WordArgs) -> Result<ExitCode> {
         trust: Vec::new(),
         workspace: None,
         name: Some(agent.as_str().to_owned()),
+        beginning: Beginning::default(),
         ending: Ending::default(),
         ask_timeout: ASK_TIMEOUT,
         learn: false,

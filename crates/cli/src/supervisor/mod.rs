@@ -6,7 +6,9 @@
 
 mod asks;
 mod channel;
+mod freeze;
 mod gate;
+mod keeper;
 mod learned;
 pub mod opening;
 mod revise;
@@ -38,6 +40,7 @@ use crate::{answer, control};
 pub use asks::Asks;
 pub use channel::serve_control;
 pub use gate::SupervisorGate;
+pub use keeper::{Keeper, free_name, recorded};
 pub use learned::Learned;
 pub use revise::Revisions;
 pub use terminal::{TerminalRelay, standard_terminals};
@@ -69,6 +72,8 @@ pub struct Supervisor {
     pub learned: Learned,
     /// Changes of policy while the agent runs.
     pub revisions: Revisions,
+    /// Checkpoints while the agent runs.
+    pub keeper: Keeper,
     failed: AtomicBool,
 }
 
@@ -101,6 +106,7 @@ impl Supervisor {
             egress: OnceLock::new(),
             learned: Learned::default(),
             revisions: Revisions::default(),
+            keeper: Keeper::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -243,6 +249,7 @@ impl Supervisor {
             Request::Approve { id, scope } => self.asks.approve(self, &id, scope),
             Request::Reject { id, reason } => self.asks.reject(self, &id, reason),
             Request::Apply { policy } => self.revisions.apply(self, by, policy),
+            Request::Checkpoint { name } => self.keeper.checkpoint(self, name),
         }
     }
 

@@ -19,8 +19,23 @@ use crate::{bundles, prepare::Prepared};
 /// How many entries [`begin`] makes.
 pub const COUNT: u64 = 2;
 
+/// How the session begins, for the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// It goes on in its own layers.
+    pub resumes: bool,
+    /// It has a copy of that session's layers.
+    pub from: Option<String>,
+    /// It leaves nothing.
+    pub ephemeral: bool,
+}
+
 /// What is sealed before anything else.
-pub fn begin(command: &[OsString], prepared: &Prepared) -> [Record; COUNT as usize] {
+pub fn begin(
+    command: &[OsString],
+    prepared: &Prepared,
+    beginning: &Beginning,
+) -> [Record; COUNT as usize] {
     let engine = &prepared.engine;
     let digest = engine.policy().digest().to_owned();
     let session = &engine.facts().session;
@@ -46,6 +61,9 @@ pub fn begin(command: &[OsString], prepared: &Prepared) -> [Record; COUNT as usi
             },
             variables: Some(variables(&prepared.variables)),
             bundles: prepared.bundles.iter().map(bundles::recorded).collect(),
+            resumes: beginning.resumes,
+            from: beginning.from.clone(),
+            ephemeral: beginning.ephemeral,
             ..SessionStart::default()
         }),
     ]

@@ -114,6 +114,10 @@ records! {
     Discard(Discard) = "discard",
     /// A commit was undone.
     Undo(Undo) = "undo",
+    /// What a session's layers were at a moment was kept, or is not kept any longer.
+    Checkpoint(Checkpoint) = "checkpoint",
+    /// A session's layers were put back to a checkpoint.
+    Rollback(Rollback) = "rollback",
     /// A path was hidden from the session when it started.
     Mask(Mask) = "mask",
     /// The wall tried itself.

@@ -46,6 +46,15 @@ pub struct SessionStart {
     /// How many bundles are left out.
     #[serde(skip_serializing_if = "is_zero")]
     pub bundles_cut: u64,
+    /// It is the same session, which goes on in its layers (format 2, as are the next).
+    #[serde(skip_serializing_if = "is_false")]
+    pub resumes: bool,
+    /// The session with a copy of whose layers it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What it writes is dropped when it ends.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ephemeral: bool,
 }
 
 /// A user of the host.
@@ -465,6 +474,36 @@ impl Changes {
     }
 }
 
+/// What a session's layers were at a moment was kept, or is not kept any longer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checkpoint {
+    /// Its name in the session.
+    pub name: String,
+    /// `made` or `removed`.
+    pub outcome: String,
+    /// The session ran, and was stopped for it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub running: bool,
+    /// How many objects the layers had.
+    pub objects: u64,
+    /// How many bytes they occupied.
+    pub bytes: u64,
+}
+
+/// A session's layers are about to be put back to a checkpoint (`planned`), or were (`done`; `finished`
+/// when it had been cut off).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rollback {
+    /// The checkpoint's name.
+    pub checkpoint: String,
+    /// The checkpoint of what was there before.
+    pub before: String,
+    /// `planned`, `done` or `finished`.
+    pub outcome: String,
+}
+
 /// A path was hidden from the session when it started.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -517,6 +556,11 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde asks for.
+fn is_false(is: &bool) -> bool {
+    !*is
+}
+
 /// The format that a record needs: the lowest one that has all fields it makes use of. So what an
 /// older reader can understand it does understand.
 pub(super) trait FormatOf {
@@ -529,7 +573,8 @@ pub(super) trait FormatOf {
 impl FormatOf for SessionStart {
     fn format(&self) -> u64 {
         let older = self.variables.is_none() && self.bundles.is_empty() && self.bundles_cut == 0;
-        if older { 1 } else { 2 }
+        let anew = !self.resumes && self.from.is_none() && !self.ephemeral;
+        if older && anew { 1 } else { 2 }
     }
 }
 
@@ -564,6 +609,8 @@ impl FormatOf for Approval {}
 impl FormatOf for Commit {}
 impl FormatOf for Discard {}
 impl FormatOf for Undo {}
+impl FormatOf for Checkpoint {}
+impl FormatOf for Rollback {}
 impl FormatOf for Mask {}
 impl FormatOf for Selftest {}
 impl FormatOf for Gap {}
@@ -585,6 +632,7 @@ impl Clip for SessionStart {
             .bundles_cut
             .saturating_add(clip::items_only(&mut self.bundles, limit));
         self.bundles.iter_mut().for_each(|b| b.clip(limit));
+        clip::option(&mut self.from, limit);
     }
 }
 
@@ -706,6 +754,21 @@ impl Clip for Undo {
 impl Clip for Discard {
     fn clip(&mut self, limit: usize) {
         self.changes.clip(limit);
+    }
+}
+
+impl Clip for Checkpoint {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.name, limit);
+        clip::text(&mut self.outcome, limit);
+    }
+}
+
+impl Clip for Rollback {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.checkpoint, limit);
+        clip::text(&mut self.before, limit);
+        clip::text(&mut self.outcome, limit);
     }
 }
 

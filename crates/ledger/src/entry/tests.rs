@@ -76,6 +76,9 @@ fn samples() -> Vec<Record> {
                 counter: 7,
                 digest: "cd".repeat(32),
             }],
+            resumes: true,
+            from: Some("20261121-0259-k3f9".into()),
+            ephemeral: true,
             ..Default::default()
         }),
         Record::SessionEnd(SessionEnd {
@@ -112,6 +115,18 @@ fn samples() -> Vec<Record> {
         Record::Undo(Undo {
             changes,
             outcome: [("undone".to_owned(), 1)].into(),
+        }),
+        Record::Checkpoint(Checkpoint {
+            name: "1".into(),
+            outcome: "made".into(),
+            running: true,
+            objects: 3,
+            bytes: 4096,
+        }),
+        Record::Rollback(Rollback {
+            checkpoint: "1".into(),
+            before: "before-1".into(),
+            outcome: "planned".into(),
         }),
         Record::Mask(Mask {
             path: "/home/u/.ssh".into(),
@@ -317,6 +332,8 @@ fn nothing_is_too_long_to_be_logged() {
                 };
                 changes.files = vec![file; 600];
             }
+            Record::Checkpoint(r) => r.name = long.clone(),
+            Record::Rollback(r) => r.before = long.clone(),
             Record::Mask(r) => r.path = long.clone(),
             Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
             Record::Gap(r) => r.reason = long.clone(),

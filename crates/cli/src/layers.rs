@@ -1,0 +1,131 @@
+//! What all commands need that keep, move or remove sessions' layers: completing a roll-back that was
+//! cut off, sessions that leave nothing, and what takes how much room.
+//!
+//! An ephemeral session is marked by a file in its folder while its lock is held. Once the lock is
+//! free, whoever lists or starts sessions next removes the folder whole.
+
+use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use agentwall_cow::finish_roll_back;
+use agentwall_ledger::{Record, entry::Rollback};
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    output,
+    session::{Outcome, Session},
+    state::{State, shown},
+};
+
+/// The mark in an ephemeral session's folder.
+const EPHEMERAL: &str = "ephemeral";
+
+/// Completes a roll-back that was cut off, and records it. The caller holds the session's lock.
+pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
+    let layers = &session.record.layers;
+    let done = finish_roll_back(layers).map_err(|e| {
+        anyhow!(
+            "cannot finish an earlier rollback of session {}: {e}",
+            session.id()
+        )
+    })?;
+    let Some(done) = done else {
+        return Ok(());
+    };
+    output::note(&format!(
+        "an earlier rollback of this session was cut off; it is finished now: the layers are as at \
+         the checkpoint {}, and what was there before is the checkpoint {}",
+        done.to.name, done.before.name
+    ));
+    let mut session = session.clone();
+    after_rollback(&mut session)?;
+    let record = Record::Rollback(Rollback {
+        checkpoint: done.to.name,
+        before: done.before.name,
+        outcome: "finished".into(),
+    });
+    state
+        .record(session.id(), vec![record])
+        .context("an earlier rollback is finished, but not recorded")
+}
+
+/// What became of the session's changes is open again.
+pub fn after_rollback(session: &mut Session) -> Result<()> {
+    session.record.outcome = match session.record.outcome {
+        Outcome::Kept | Outcome::Discarded => Outcome::Kept,
+        Outcome::Committed | Outcome::Partly => Outcome::Partly,
+    };
+    session.save()
+}
+
+/// Marks a session as one that leaves nothing. The caller holds its lock.
+pub fn mark_ephemeral(session: &Session) -> Result<()> {
+    let path = session.dir().join(EPHEMERAL);
+    fs::write(&path, b"").with_context(|| format!("cannot write {}", shown(&path)))
+}
+
+/// Whether the session in this folder leaves nothing.
+pub fn is_ephemeral(dir: &Path) -> bool {
+    dir.join(EPHEMERAL).exists()
+}
+
+/// Removes what ephemeral sessions left that were killed. Only tries: what cannot be removed now is
+/// left for another time. Returns how many.
+pub fn sweep(state: &State) -> usize {
+    let Ok(entries) = fs::read_dir(state.sessions_dir()) else {
+        return 0;
+    };
+    let mut removed = 0;
+    for entry in entries.flatten().filter(|e| is_ephemeral(&e.path())) {
+        let name = entry.file_name();
+        let Ok(session) = Session::load(state, &name.to_string_lossy()) else {
+            continue;
+        };
+        if !session.is_running() && session.remove().is_ok() {
+            removed += 1;
+        }
+    }
+    removed
+}
+
+/// Bytes on disk below a path, by blocks. An object with several names counts once. What cannot be
+/// looked at does not count.
+pub fn blocks(path: &Path) -> u64 {
+    let (mut sum, mut seen) = (0u64, HashSet::new());
+    let mut stack = vec![path.to_owned()];
+    while let Some(path) = stack.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        sum = sum.saturating_add(meta.blocks().saturating_mul(512));
+        if meta.is_dir()
+            && let Ok(entries) = fs::read_dir(&path)
+        {
+            stack.extend(entries.flatten().map(|e| e.path()));
+        }
+    }
+    sum
+}
+
+/// Everything that a session has on disk: its folder, and its layers elsewhere.
+pub fn size_of(session: &Session) -> u64 {
+    let outside = session.folders_outside();
+    blocks(session.dir()) + outside.iter().map(|f| blocks(f)).sum::<u64>()
+}
+
+/// A number of bytes for a person.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut at = 0;
+    let mut scaled = n as f64;
+    while scaled >= 1024.0 && at + 1 < units.len() {
+        scaled /= 1024.0;
+        at += 1;
+    }
+    match at {
+        0 => format!("{n} B"),
+        _ => format!("{scaled:.1} {}", units[at]),
+    }
+}
