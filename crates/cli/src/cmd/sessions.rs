@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     args::SessionsArgs,
+    layers::{self, bytes, size_of},
     output::{self, Style, paint},
     session::{Outcome, Session},
     state::{State, rfc3339_of, shown},
@@ -15,6 +16,7 @@ use crate::{
 /// Runs the command.
 pub fn main(args: SessionsArgs) -> Result<ExitCode> {
     let state = State::for_reading()?;
+    layers::sweep(&state);
     let (all, errors) = Session::list(&state)?;
     for error in &errors {
         output::note(&format!("{error:#}"));
@@ -60,6 +62,9 @@ fn print_json(sessions: &[Session]) -> Result<()> {
         value["running"] = session.is_running().into();
         value["started"] = rfc3339_of(session.record.started_ms).into();
         value["ended"] = session.record.ended_ms.map(rfc3339_of).into();
+        value["resumed"] = session.record.resumed_ms.map(rfc3339_of).into();
+        value["bytes"] = size_of(session).into();
+        value["undo"] = can_undo(session).into();
         list.push(value);
     }
     output::print_json(&list)
@@ -67,9 +72,11 @@ fn print_json(sessions: &[Session]) -> Result<()> {
 
 fn print_table(sessions: &[Session], narrow: bool) -> Result<()> {
     let mut rows = vec![
-        ["SESSION", "NAME", "STARTED", "STATE", "EXIT"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "SESSION", "NAME", "STARTED", "STATE", "EXIT", "SIZE", "UNDO",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows[0].extend((!narrow).then(|| "WORKSPACE".to_owned()));
     rows[0].push("COMMAND".into());
@@ -87,12 +94,19 @@ fn print_table(sessions: &[Session], narrow: bool) -> Result<()> {
             output::ago(record.started_ms),
             paint(style, text),
             record.exit.map_or_else(|| "-".into(), |e| e.to_string()),
+            bytes(size_of(session)),
+            if can_undo(session) { "yes" } else { "-" }.to_owned(),
         ];
         row.extend((!narrow).then(|| shown(&record.workspace)));
         row.push(short(&output::tame(&record.command.join(" "))));
         rows.push(row);
     }
     output::print(&output::table(&rows))
+}
+
+/// Whether its last commit can be taken back.
+fn can_undo(session: &Session) -> bool {
+    agentwall_cow::can_undo(&session.record.layers).is_ok()
 }
 
 fn short(text: &str) -> String {
