@@ -248,6 +248,218 @@ fn what_was_committed_is_no_conflict_for_what_comes_after() {
 }
 
 #[test]
+fn an_undo_does_not_take_what_was_written_since() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    host.put("a", "base\n");
+    host.put("b", "base\n");
+    wall.run(&["--keep"], "echo one > a; rm b; mkdir e; echo one > e/f")
+        .code(0);
+    let id = wall.id();
+    host.call(&["commit", "-y"]).code(0);
+    wall.run(
+        &["--keep", "--on", &id],
+        "echo two > a; echo two > b; echo two > e/g",
+    )
+    .code(0);
+    let said = host.call(&["undo", "-y"]).code(0);
+    assert_eq!(host.read("a").unwrap(), "base\n");
+    assert_eq!(host.read("b").unwrap(), "base\n");
+    assert!(!host.work.join("e").exists());
+    let patch = host.call(&["diff", "--patch"]).code(0).out;
+    // The session's newer work counts; where the older one is, is told.
+    assert_eq!(patch.matches("+two").count(), 3, "{patch}");
+    assert!(
+        said.err.contains("holds what was committed"),
+        "{}",
+        said.all()
+    );
+    host.call(&["commit", "-y"]).code(0);
+    assert_eq!(host.read("a").unwrap(), "two\n");
+    assert_eq!(host.read("e/f").unwrap(), "one\n");
+}
+
+#[test]
+fn a_rollback_that_was_cut_off_is_finished_first() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    host.put("a", "base\n");
+    wall.run(&["--keep"], "echo one > a").code(0);
+    let id = wall.id();
+    host.call(&["checkpoint"]).code(0);
+    wall.run(&["--keep", "--on", &id], "echo two > a").code(0);
+    let layer = host.state.join("sessions").join(&id).join("layers/0");
+    let kept = layer.join("upper.checkpoints");
+    for (n, finish) in [&["commit", "-y"][..], &["rollback", "c1"], &["checkpoint"]]
+        .iter()
+        .enumerate()
+    {
+        host.call(&["rollback", &id, "c1"]).code(0);
+        // As if it had been killed after the exchange, before it took its name and its note away.
+        let before = format!("before-{}", 2 * n + 1);
+        let staged = format!("{before}.new");
+        fs::rename(kept.join(&before), kept.join(&staged)).unwrap();
+        let about = |dir: &str| fs::read_to_string(kept.join(dir).join("about.json")).unwrap();
+        let ino = |p: &Path| {
+            use std::os::unix::fs::MetadataExt as _;
+            let m = fs::metadata(p).unwrap();
+            (m.dev(), m.ino())
+        };
+        let (dev, inode) = ino(&layer.join("upper"));
+        let note = format!(
+            "{{\"to\":{},\"before\":{},\"staged\":[{{\"dev\":{dev},\"ino\":{inode}}}]}}",
+            about("c1"),
+            about(&staged)
+        );
+        fs::write(layer.join("upper.rollback"), note).unwrap();
+        let said = host.call(&["diff", &id]).code(1);
+        assert!(said.err.contains("was cut off"), "{}", said.all());
+        let said = host.call(finish);
+        assert!(said.err.contains("it is finished now"), "{}", said.all());
+        assert_eq!(said.code, 0, "{}", said.all());
+        let last = wall.ledger("rollback");
+        let outcomes: Vec<&str> = last
+            .iter()
+            .map(|r| r["outcome"].as_str().unwrap())
+            .collect();
+        assert!(outcomes.contains(&"finished"), "{outcomes:?}");
+        host.call(&["rollback", &id, &before]).code(0);
+    }
+    assert_eq!(host.read("a").unwrap(), "one\n");
+}
+
+#[test]
+fn room_is_made_and_nothing_uncommitted_is_lost() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    for name in ["a", "b", "c"] {
+        host.put(name, "base\n");
+    }
+    // Nothing was written; everything is committed; something is left.
+    wall.run(&["--keep", "--name", "idle"], "true").code(0);
+    wall.run(&["--keep", "--name", "done"], "echo one > a")
+        .code(0);
+    host.call(&["commit", "done", "-y"]).code(0);
+    wall.run(
+        &["--keep", "--name", "open"],
+        "head -c 3000000 /dev/urandom > big; echo one > b",
+    )
+    .code(0);
+    let running = wall.start(
+        &["--keep", "--name", "busy"],
+        "echo READY; until test -e $HOME/stop; do sleep 0.05; done",
+    );
+    let names = || {
+        let all = wall.sessions();
+        let mut names: Vec<String> = all
+            .iter()
+            .map(|s| s["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let list = wall.sessions();
+    let of = |name: &str| list.iter().find(|s| s["name"] == name).unwrap().clone();
+    assert_eq!(
+        (of("done")["undo"].as_bool(), of("open")["undo"].as_bool()),
+        (Some(true), Some(false))
+    );
+    assert!(of("open")["bytes"].as_u64().unwrap() > 3_000_000);
+    let table = host.call(&["sessions"]).code(0).out;
+    assert!(table.contains("SIZE") && table.contains("MiB"), "{table}");
+
+    let kinds = |said: &Said| -> Vec<String> {
+        let json = said.json();
+        let removed = json["removed"].as_array().unwrap().clone();
+        removed
+            .iter()
+            .map(|r| {
+                format!(
+                    "{} {}",
+                    r["kind"].as_str().unwrap(),
+                    r["what"].as_str().unwrap()
+                )
+            })
+            .collect()
+    };
+    let dry = host.call(&["gc", "--dry-run", "--json"]).code(0);
+    assert_eq!(kinds(&dry), ["session nothing is left in it"]);
+    assert_eq!(names(), ["busy", "done", "idle", "open"]);
+    host.call(&["gc"]).code(0);
+    assert_eq!(
+        names(),
+        ["busy", "done", "open"],
+        "a commit that can be undone is kept"
+    );
+    host.call(&["undo", "done", "--dry-run"]).code(0);
+    // A checkpoint is kept, too, and goes when age asks for it.
+    host.call(&["checkpoint", "open"]).code(0);
+    host.call(&["gc", "--max-age", "1d"]).code(0);
+    host.call(&["rollback", "open", "c1"]).code(0);
+    let said = host.call(&["gc", "--max-age", "0s", "--json"]).code(0);
+    let kinds_now = kinds(&said);
+    assert!(
+        kinds_now.contains(&"undo originals of its last commit".to_owned()),
+        "{kinds_now:?}"
+    );
+    assert!(
+        kinds_now.contains(&"checkpoint c1".to_owned()),
+        "{kinds_now:?}"
+    );
+    assert_eq!(names(), ["busy", "open"]);
+    assert_eq!(
+        wall.changes(&of("open")["id"].as_str().unwrap().to_owned())
+            .len(),
+        2
+    );
+    // Size: nothing that is not committed goes without the word for it.
+    let said = host.call(&["gc", "--max-size", "1M"]).code(1);
+    assert!(said.err.contains("--discard-uncommitted"), "{}", said.err);
+    assert_eq!(names(), ["busy", "open"]);
+    host.call(&["gc", "--discard-uncommitted"]).code(2);
+    host.call(&["gc", "--max-size", "2X"]).code(2);
+    let dry = host
+        .call(&[
+            "gc",
+            "--max-size",
+            "1M",
+            "--discard-uncommitted",
+            "-n",
+            "--json",
+        ])
+        .code(0);
+    assert_eq!(
+        kinds(&dry),
+        ["uncommitted with changes that are not committed"]
+    );
+    assert_eq!(names(), ["busy", "open"]);
+    let real = host
+        .call(&["gc", "--max-size", "1M", "--discard-uncommitted", "--json"])
+        .code(0);
+    assert_eq!(kinds(&real), kinds(&dry));
+    assert!(real.json()["after"].as_u64().unwrap() < 1 << 20);
+    assert_eq!(names(), ["busy"]);
+    assert_eq!(
+        wall.ledger("discard").len(),
+        1,
+        "what was dropped is on record"
+    );
+    fs::write(host.home.join("stop"), "").unwrap();
+    assert_eq!(running.end(), 0);
+    assert_eq!(host.read("b").unwrap(), "base\n");
+    // A folder that never got a record goes when it is old.
+    let stray = host.state.join("sessions/20200101-0000-aaaa");
+    fs::create_dir(&stray).unwrap();
+    host.call(&["gc"]).code(0);
+    assert!(stray.exists());
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(&stray).unwrap().set_modified(old).unwrap();
+    host.call(&["gc"]).code(0);
+    assert!(!stray.exists() && names().is_empty());
+    host.call(&["ledger", "verify"]).code(0);
+}
+
+#[test]
 fn a_session_that_cannot_go_on_says_why() {
     let wall = Wall::new();
     let host = &wall.host;
@@ -321,14 +533,14 @@ fn a_session_begins_with_a_copy_and_both_can_be_committed() {
     wall.run(
         &["--keep", "--name", "one"],
         "echo one > both; echo one > first; rm gone; rm -r d; mkdir d; echo one > d/z; ln first linked; \
-         chmod 000 first; touch -d 2001-02-03T04:05:06.789 both; echo same > same",
+         echo shut > shut; ln shut shut2; chmod 000 shut; touch -d 2001-02-03T04:05:06.789 both; echo same > same",
     )
     .code(0);
     let one = wall.id();
     let before = wall.changes(&one);
     let said = wall.run(
         &["--keep", "--name", "two", "--from", "one"],
-        "cat both d/*; ls d; stat -c %y both; test first -ef linked && echo linked; \
+        "cat both d/*; ls d; stat -c %y both; test first -ef linked && test shut -ef shut2 && echo linked; \
          echo two >> both; echo two > second; echo two > d/w",
     );
     let said = said.code(0).out;
@@ -337,7 +549,19 @@ fn a_session_begins_with_a_copy_and_both_can_be_committed() {
         "{said}"
     );
     assert!(said.ends_with("linked\n"), "{said}");
-    let two = wall.id();
+    let other = support::said(
+        wall.command(
+            &["--keep", "--from", "one"],
+            "stat -c %a shut; chmod 600 shut; cat shut",
+        )
+        .current_dir(&host.home),
+    );
+    assert_eq!(
+        other.code(0).out,
+        "0\nshut\n",
+        "from any folder, and as it was"
+    );
+    let two = wall.sessions()[1]["id"].as_str().unwrap().to_owned();
     assert_ne!(one, two);
     assert_eq!(wall.changes(&one), before, "the other one is untouched");
     let starts = wall.ledger("session_start");

@@ -17,17 +17,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fstat,
-    futimens, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-    syncfs, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod,
+    fchown, fstat, futimens, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, syncfs, utimensat,
 };
 use rustix::io::Errno;
 
-use crate::apply::set_attributes;
-use crate::content::{CAPABILITY, Xattrs, all_xattrs, copy_sparse};
-use crate::dir::{
-    EntryKind, Snapshot, Tree, chmod_path_fd, join, list_all, open_in, open_private, split,
-};
+use crate::content::{CAPABILITY, Xattrs, all_xattrs, copy_sparse, set_xattrs};
+use crate::dir::{EntryKind, Snapshot, Tree, chmod_path_fd, join, list_all, open_in, split};
 use crate::layer::{FileId, Layer};
 use crate::record::Record;
 use crate::scan::absolute;
@@ -320,24 +317,26 @@ impl Copy<'_> {
     ) -> Result<(), CopyError> {
         let seen = Snapshot::new(stat);
         let (read, write) = (|e| self.read(path, e), |e| self.write(path, e));
-        let from = open_private(dir, name, false).map_err(read)?;
+        let from = Shut::open(dir, name).map_err(read)?;
+        let from = &from.fd;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = openat(target, name, flags, Mode::RUSR | Mode::WUSR).map_err(write)?;
         // An empty clone is refused by some file systems, and is no work.
-        let cloned = seen.size > 0 && ioctl_ficlone(&to, &from).is_ok();
+        let cloned = seen.size > 0 && ioctl_ficlone(&to, from).is_ok();
         if !cloned {
             copy_sparse(from.as_fd(), to.as_fd(), seen.size).map_err(write)?;
         }
         let xattrs = lasting(all_xattrs(from.as_fd()).map_err(read)?);
-        let end = Snapshot::new(&fstat(&from).map_err(read)?);
+        let end = Snapshot::new(&fstat(from).map_err(read)?);
         let size = Snapshot::new(&fstat(&to).map_err(write)?).size;
-        if !seen.same_object(&end) || size != seen.size {
+        // Its mode may be lent.
+        let mode = seen.mode;
+        if !seen.same_object(&Snapshot { mode, ..end }) || size != seen.size {
             let path = absolute(self.from, path);
             return Err(CopyError::Changed { path });
         }
-        let owner = (seen.mode, seen.uid, seen.gid);
-        set_attributes(&to, owner, &xattrs).map_err(|(_, e)| write(e))?;
+        give(&to, &seen, &xattrs).map_err(write)?;
         futimens(&to, &times(stat)).map_err(write)
     }
 
@@ -345,8 +344,7 @@ impl Copy<'_> {
         let dir = self.target.dir(&finish.rel)?;
         let fd = open_in(&dir, b".", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let seen = Snapshot::new(&finish.stat);
-        let owner = (seen.mode, seen.uid, seen.gid);
-        set_attributes(&fd, owner, &finish.xattrs).map_err(|(_, e)| e)?;
+        give(&fd, &seen, &finish.xattrs)?;
         futimens(&fd, &times(&finish.stat))
     }
 
@@ -369,6 +367,66 @@ impl Copy<'_> {
             source: e.into(),
         }
     }
+}
+
+/// A file of the source, open for reading. A mode that keeps its owner out is lent for as long: user
+/// attributes cannot be read without it, not even through a descriptor (xattr(7)).
+struct Shut {
+    fd: OwnedFd,
+    lent: Option<(OwnedFd, u32)>,
+}
+
+impl Shut {
+    fn open(dir: &OwnedFd, name: &[u8]) -> Result<Shut, Errno> {
+        match open_in(dir, name, OFlags::RDONLY) {
+            Err(Errno::ACCESS) => {
+                let path = open_in(dir, name, OFlags::PATH)?;
+                let mode = Snapshot::new(&fstat(&path)?).mode;
+                chmod_path_fd(&path, mode | 0o400)?;
+                let opened = open_in(dir, name, OFlags::RDONLY);
+                let lent = Some((path, mode));
+                match opened {
+                    Ok(fd) => Ok(Shut { fd, lent }),
+                    Err(e) => {
+                        put_back(lent.as_ref());
+                        Err(e)
+                    }
+                }
+            }
+            opened => Ok(Shut {
+                fd: opened?,
+                lent: None,
+            }),
+        }
+    }
+}
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        put_back(self.lent.as_ref());
+    }
+}
+
+fn put_back(lent: Option<&(OwnedFd, u32)>) {
+    if let Some((path, mode)) = lent {
+        let _ = chmod_path_fd(path, *mode);
+    }
+}
+
+/// Owner, attributes and mode of a new object, in this order: a new owner drops set-id bits and
+/// capabilities, and a mode may keep the owner from setting attributes.
+fn give(to: &OwnedFd, seen: &Snapshot, xattrs: &Xattrs) -> Result<(), Errno> {
+    let have = Snapshot::new(&fstat(to)?);
+    if (have.uid, have.gid) != (seen.uid, seen.gid) {
+        fchown(
+            to,
+            Some(Uid::from_raw(seen.uid)),
+            Some(Gid::from_raw(seen.gid)),
+        )?;
+    }
+    // Also takes away what came from a default ACL of the folder.
+    set_xattrs(to, xattrs)?;
+    fchmod(to, Mode::from_raw_mode(seen.mode))
 }
 
 /// The attributes that a copy has. The host's own labels (`security.*`) come with the place.

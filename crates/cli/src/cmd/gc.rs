@@ -153,7 +153,10 @@ impl Gc<'_> {
                     }
                 }
                 Ok(_) => {}
-                Err(_) if !dir.join("session.json").exists() && old_and_free(&dir) => {
+                Err(_) if !dir.join("session.json").exists() => {
+                    if !old_and_free(&dir) {
+                        continue;
+                    }
                     let bytes = blocks(&dir);
                     let act = || Ok(remove_tree(&dir)?);
                     self.act(

@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, fsetxattr, fsync, futimens, linkat,
-    makedev, mkdirat, mknodat, openat, readlinkat, renameat_with, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, fremovexattr, fsetxattr, fsync,
+    futimens, linkat, makedev, mkdirat, mknodat, openat, readlinkat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -133,6 +133,10 @@ impl LayerUndo<'_> {
             // It stood there all the time, with the session's own attributes: something in it was not
             // committed, or the commit was cut off.
             Err(Errno::EXIST) if is_dir && is_directory(&parent, name)? => {
+                if step.before.is_none() {
+                    // A session that went on after the commit has a copy of it here. It is its own again.
+                    unmark(&parent, name)?;
+                }
                 unlinkat(&trash, &*step.name, AtFlags::REMOVEDIR)
             }
             // The commit was cut off before the session's own version left the layer.
@@ -313,6 +317,14 @@ fn is_same(a_dir: &OwnedFd, a: &[u8], b_dir: &OwnedFd, b: &[u8]) -> Result<bool,
 /// Where user attributes cannot be set, a later loss of the original shows as an addition.
 fn mark_as_copy(fd: &OwnedFd) {
     let _ = fsetxattr(fd, ORIGIN, b"", XattrFlags::empty());
+}
+
+/// Takes the mark of a copy from a directory.
+fn unmark(dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    match fremovexattr(open_private(dir, name, true)?, ORIGIN) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
 }
 
 /// Does something in an upper directory, lending its owner write permission if it lacks that.
