@@ -4,9 +4,9 @@
 //! An ephemeral session is marked by a file in its folder while its lock is held. Once the lock is
 //! free, whoever lists or starts sessions next removes the folder whole.
 
-use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, path::Path};
 
-use agentwall_cow::finish_roll_back;
+use agentwall_cow::{acknowledge_roll_back, finish_roll_back};
 use agentwall_ledger::{Record, entry::Rollback};
 use anyhow::{Context as _, Result, anyhow};
 
@@ -45,7 +45,8 @@ pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
     });
     state
         .record(session.id(), vec![record])
-        .context("an earlier rollback is finished, but not recorded")
+        .context("an earlier rollback is finished, but not recorded")?;
+    Ok(acknowledge_roll_back(layers)?)
 }
 
 /// What became of the session's changes is open again.
@@ -87,26 +88,9 @@ pub fn sweep(state: &State) -> usize {
     removed
 }
 
-/// Bytes on disk below a path, by blocks. An object with several names counts once. What cannot be
-/// looked at does not count.
+/// Bytes on disk at a path and below, by blocks.
 pub fn blocks(path: &Path) -> u64 {
-    let (mut sum, mut seen) = (0u64, HashSet::new());
-    let mut stack = vec![path.to_owned()];
-    while let Some(path) = stack.pop() {
-        let Ok(meta) = fs::symlink_metadata(&path) else {
-            continue;
-        };
-        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
-            continue;
-        }
-        sum = sum.saturating_add(meta.blocks().saturating_mul(512));
-        if meta.is_dir()
-            && let Ok(entries) = fs::read_dir(&path)
-        {
-            stack.extend(entries.flatten().map(|e| e.path()));
-        }
-    }
-    sum
+    agentwall_cow::usage(path).bytes
 }
 
 /// Everything that a session has on disk: its folder, and its layers elsewhere.

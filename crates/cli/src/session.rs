@@ -555,6 +555,11 @@ impl Session {
     pub fn remove(self) -> Result<()> {
         // The parts of a wall that did not come to stand may hold the lock for a moment longer.
         let _lock = self.hold_lock().context("it cannot be removed")?;
+        self.remove_held()
+    }
+
+    /// The same for a caller who holds its lock.
+    pub fn remove_held(self) -> Result<()> {
         agentwall_cow::forget(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         agentwall_cow::discard_all(&self.record.layers)

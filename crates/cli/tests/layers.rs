@@ -407,11 +407,7 @@ fn room_is_made_and_nothing_uncommitted_is_lost() {
         "{kinds_now:?}"
     );
     assert_eq!(names(), ["busy", "open"]);
-    assert_eq!(
-        wall.changes(&of("open")["id"].as_str().unwrap().to_owned())
-            .len(),
-        2
-    );
+    assert_eq!(wall.changes(of("open")["id"].as_str().unwrap()).len(), 2);
     // Size: nothing that is not committed goes without the word for it.
     let said = host.call(&["gc", "--max-size", "1M"]).code(1);
     assert!(said.err.contains("--discard-uncommitted"), "{}", said.err);

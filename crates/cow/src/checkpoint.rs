@@ -13,7 +13,8 @@
 //!   first layer last. One that is removed loses its name first.
 //! * A roll-back copies the checkpoint, notes durably what it will do, and then swaps the two
 //!   directories of each layer by one `RENAME_EXCHANGE`. Cut off before the note, nothing has happened;
-//!   after it, [`finish_roll_back`] completes it. What was there before is a checkpoint afterwards.
+//!   after it, [`finish_roll_back`] completes it. What was there before is a checkpoint afterwards. The
+//!   note stays until the caller has recorded the outcome ([`acknowledge_roll_back`]).
 //! * The originals are never opened.
 
 use std::fs;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::copy::{Copied, CopyError, copy_tree, sync_folder, write_new};
+use crate::copy::{CopyError, copy_tree, sync_folder, usage, write_new};
 use crate::dir::{Tree, remove_tree};
 use crate::layer::{FileId, Layer};
 
@@ -191,7 +192,8 @@ pub fn remove_checkpoint(layers: &[Layer], name: &str) -> Result<(), CheckpointE
 }
 
 /// Puts the layers of an ended session back to where they were at a checkpoint, which stays. What is
-/// there now becomes the checkpoint `before`. Durable on return.
+/// there now becomes the checkpoint `before`. Durable on return; then the caller records it and calls
+/// [`acknowledge_roll_back`].
 ///
 /// # Errors
 /// Nothing has changed, unless a roll-back was begun: [`finish_roll_back`] tells, and completes it.
@@ -215,7 +217,7 @@ pub fn roll_back(
             }
             keep_manifest(layer, &stage)?;
             staged.push(id_of(&copy).map_err(at(&copy))?);
-            let now = measure(&layer.upper)?;
+            let now = usage(&layer.upper);
             kept.objects += now.objects;
             kept.bytes = kept.bytes.saturating_add(now.bytes);
             sync_folder(&copy).map_err(at(&copy))?;
@@ -248,12 +250,13 @@ pub fn roll_back(
     }
 }
 
-/// Whether a roll-back was begun and did not come to its end.
+/// Whether a roll-back was begun and is not acknowledged.
 pub fn is_rolling_back(layers: &[Layer]) -> bool {
     layers.first().is_some_and(|l| l.rollback_path().exists())
 }
 
-/// Completes a roll-back that was cut off; `None` when there is none.
+/// Completes a roll-back that was cut off, or that nobody acknowledged; `None` when there is none. The
+/// caller records it and calls [`acknowledge_roll_back`].
 ///
 /// # Errors
 /// It cannot be completed, see [`CheckpointError`].
@@ -271,6 +274,18 @@ pub fn finish_roll_back(layers: &[Layer]) -> Result<Option<RolledBack>, Checkpoi
         return Err(at(&path)(io::ErrorKind::InvalidData.into()));
     }
     complete(layers, note).map(Some)
+}
+
+/// Notes that the outcome of a roll-back is recorded.
+///
+/// # Errors
+/// The note cannot be removed; the next [`finish_roll_back`] tells the outcome once more.
+pub fn acknowledge_roll_back(layers: &[Layer]) -> Result<(), CheckpointError> {
+    let Some(path) = layers.first().map(Layer::rollback_path) else {
+        return Ok(());
+    };
+    fs::remove_file(&path).or_else(absent).map_err(at(&path))?;
+    sync_folder(&path).map_err(at(&path))
 }
 
 /// Removes what checkpoints that were cut off left behind. The caller knows that none is being made.
@@ -341,9 +356,6 @@ fn complete(layers: &[Layer], note: Note) -> Result<RolledBack, CheckpointError>
     }
     name_it(layers, name)?;
     point!("named");
-    let path = first.rollback_path();
-    fs::remove_file(&path).map_err(at(&path))?;
-    sync_folder(&path).map_err(at(&path))?;
     Ok(RolledBack {
         to: note.to,
         before: note.before,
@@ -467,23 +479,6 @@ fn id_of(path: &Path) -> io::Result<FileId> {
         dev: meta.dev(),
         ino: meta.ino(),
     })
-}
-
-/// How many objects are below a directory, and what they occupy, as far as it can be read.
-fn measure(path: &Path) -> Result<Copied, CheckpointError> {
-    let mut all = Copied::default();
-    let mut stack = vec![path.to_path_buf()];
-    while let Some(path) = stack.pop() {
-        let meta = fs::symlink_metadata(&path).map_err(at(&path))?;
-        all.objects += 1;
-        all.bytes = all.bytes.saturating_add(meta.blocks().saturating_mul(512));
-        if meta.is_dir()
-            && let Ok(entries) = fs::read_dir(&path)
-        {
-            stack.extend(entries.flatten().map(|e| e.path()));
-        }
-    }
-    Ok(all)
 }
 
 /// Removes a folder with everything in it; absent is fine.

@@ -11,9 +11,10 @@
 //!   the moment of reading.
 //! * A file that changes while it is read is an error: a copy is of one moment or it is none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -59,7 +60,7 @@ pub enum CopyError {
     },
 }
 
-/// What was copied.
+/// What was copied, or is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Number of objects, the directory itself included; an object with several names counts once.
@@ -95,6 +96,28 @@ pub fn copy_layer(
     let record = Record::read(from).map_err(read(from.record_path()))?;
     record.hand_down(&to).map_err(write(to.record_path()))?;
     Ok((to, copied))
+}
+
+/// What is at a path and below, as far as it can be looked at.
+pub fn usage(path: &Path) -> Copied {
+    let (mut all, mut seen) = (Copied::default(), HashSet::new());
+    let mut stack = vec![path.to_path_buf()];
+    while let Some(path) = stack.pop() {
+        let Ok(meta) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        all.objects += 1;
+        all.bytes = all.bytes.saturating_add(meta.blocks().saturating_mul(512));
+        if meta.is_dir()
+            && let Ok(entries) = std::fs::read_dir(&path)
+        {
+            stack.extend(entries.flatten().map(|e| e.path()));
+        }
+    }
+    all
 }
 
 /// A private file that was not there; durable on return.

@@ -89,8 +89,8 @@ mod upper;
 
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use checkpoint::{
-    Checkpoint, CheckpointError, NewCheckpoint, RolledBack, checkpoint, checkpoints, clean,
-    finish_roll_back, is_rolling_back, remove_checkpoint, roll_back,
+    Checkpoint, CheckpointError, NewCheckpoint, RolledBack, acknowledge_roll_back, checkpoint,
+    checkpoints, clean, finish_roll_back, is_rolling_back, remove_checkpoint, roll_back,
 };
 pub use clock::base_timestamp;
 pub use commit::{
@@ -98,7 +98,7 @@ pub use commit::{
     Recovery, Status, acknowledge, commit, commits, is_unfinished, is_unreported, recover,
 };
 pub use content::FileDigest;
-pub use copy::{Copied, CopyError, copy_layer};
+pub use copy::{Copied, CopyError, copy_layer, usage};
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};

@@ -15,17 +15,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use agentwall_cow::{Checkpoint, checkpoints, clean};
-use anyhow::{Result, anyhow};
+use agentwall_cow::{Checkpoint, Layer, checkpoints, clean};
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use crate::{
     args::layers::GcArgs,
     changes,
-    cmd::{checkpoint::drop_checkpoint, commit::finish_cut_off, undo::KEPT_FOR},
+    cmd::{
+        checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
+        undo::KEPT_FOR,
+    },
     layers::{blocks, bytes, is_ephemeral, size_of},
     output::{self, UsageError},
-    session::{Outcome, Session, ids, remove_tree},
+    session::{Session, ids, remove_tree},
     state::{State, now_ms},
 };
 
@@ -52,7 +55,7 @@ pub fn main(args: GcArgs) -> Result<ExitCode> {
     let subjects = gc.subjects()?;
     let mut size = before.saturating_sub(gc.freed());
     for subject in subjects {
-        let freed = gc.session(subject, size);
+        let freed = gc.session(subject);
         size = size.saturating_sub(freed);
     }
     // By size, kind by kind: what is cheapest to lose goes first.
@@ -184,9 +187,11 @@ impl Gc<'_> {
             let cut_off = agentwall_cow::is_unfinished(layers).unwrap_or(true)
                 || agentwall_cow::is_unreported(layers).unwrap_or(true)
                 || agentwall_cow::is_rolling_back(layers);
-            let empty = !cut_off
-                && (layers.iter().all(agentwall_cow::Layer::is_untouched)
-                    || changes::scan(&session, false).is_ok_and(|set| set.is_empty()));
+            let begun = self.since(session.latest_ms());
+            if session.record.ended_ms.is_none() && begun < BEING_MADE {
+                continue;
+            }
+            let empty = !cut_off && is_empty(&session);
             let undo_since = match agentwall_cow::can_undo(layers) {
                 Ok(_) => agentwall_cow::kept_since(layers).ok().flatten(),
                 Err(_) => None,
@@ -208,7 +213,7 @@ impl Gc<'_> {
     }
 
     /// What nothing needs of one session, and what is too old; returns the bytes.
-    fn session(&mut self, mut subject: Subject, _size: u64) -> u64 {
+    fn session(&mut self, mut subject: Subject) -> u64 {
         let before = self.freed();
         let max_age = self.args.max_age;
         let old = |age: Duration| max_age.is_some_and(|max| age > max);
@@ -322,15 +327,15 @@ impl Gc<'_> {
             _ => "nothing is left in it",
         };
         self.act(kind, &id, what.into(), size, || {
-            let lock = session.hold_lock()?;
+            let _lock = session.hold_lock()?;
             let mut fresh = Session::load(state, session.id())?;
             finish_cut_off(state, &fresh)?;
             if kind == Kind::Uncommitted {
-                fresh.record.outcome = Outcome::Partly;
-                crate::cmd::discard::discard_session(state, &mut fresh)?;
+                discard_session(state, &mut fresh)?;
+            } else if !is_empty(&fresh) {
+                bail!("somebody has just worked in it");
             }
-            drop(lock);
-            fresh.remove()
+            fresh.remove_held()
         });
     }
 
@@ -409,7 +414,13 @@ impl Gc<'_> {
     }
 }
 
-fn beside(layer: &agentwall_cow::Layer, suffix: &str) -> PathBuf {
+/// Whether nothing is left to commit. False when that cannot be told.
+fn is_empty(session: &Session) -> bool {
+    session.record.layers.iter().all(Layer::is_untouched)
+        || changes::scan(session, false).is_ok_and(|set| set.is_empty())
+}
+
+fn beside(layer: &Layer, suffix: &str) -> PathBuf {
     let mut name = layer.upper.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -6,7 +6,9 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use agentwall_cow::{Checkpoint, NewCheckpoint, checkpoints, clean, roll_back};
+use agentwall_cow::{
+    Checkpoint, NewCheckpoint, acknowledge_roll_back, checkpoints, clean, roll_back,
+};
 use agentwall_ledger::{Record, entry::Rollback};
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::json;
@@ -77,6 +79,7 @@ pub fn main(args: RollbackArgs) -> Result<ExitCode> {
     state
         .record(session.id(), vec![record("done")])
         .context("rolled back, but not recorded")?;
+    acknowledge_roll_back(&layers)?;
     let set = changes::scan(&session, false);
     let meaning = set.as_ref().map(|set| Meaning {
         changes: set.changes.len(),

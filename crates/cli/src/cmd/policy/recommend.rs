@@ -183,11 +183,14 @@ fn read(ledger: &Verified, state: &State, args: &RecommendArgs, workspace: &Path
         let (index, entry) = entry?;
         match &entry.record {
             Record::SessionStart(start) if is_meant(args, &entry.session, start, workspace) => {
+                // A session that goes on keeps what was held against it.
+                let known = found.sessions.get(&entry.session);
+                let flagged = known.and_then(|s| s.flagged.clone());
                 found.sessions.insert(
                     entry.session.clone(),
                     ObservedSession {
                         variables: variables_of(start),
-                        flagged: None,
+                        flagged,
                     },
                 );
                 found.subject = Some(Subject::agent(&start.name));
