@@ -179,7 +179,7 @@ impl Ground {
                     }
                 }
             };
-            let known = match (on, layer.is_blank()) {
+            let known = match (on, seen && layer.is_blank()) {
                 (true, true) => Place::Fresh(paths.clone()),
                 (true, false) => Place::Known(layer.clone()),
                 (false, _) => {

@@ -248,6 +248,93 @@ fn what_was_committed_is_no_conflict_for_what_comes_after() {
 }
 
 #[test]
+fn a_session_goes_on_with_more_trees_than_it_began_with() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    let extra = host.home.join("extra");
+    fs::create_dir(&extra).unwrap();
+    fs::write(extra.join("e"), "base\n").unwrap();
+    host.put("a", "base\n");
+    wall.run(&["--keep"], "echo one > a").code(0);
+    let id = wall.id();
+    host.call(&["checkpoint"]).code(0);
+    wall.policy(
+        "wide.yaml",
+        "  - { id: extra, priority: 105, action: 'file.*', resource: '${home}/extra/**', effect: isolate }\n  \
+         - { id: extra-commit, priority: 100, action: file.commit, resource: '${home}/extra/**', effect: allow }",
+    );
+    let wide = host.home.join("wide.yaml");
+    let wide = ["--keep", "--on", &id, "--policy", wide.to_str().unwrap()];
+    for text in ["two", "three"] {
+        let script = format!("cat a $HOME/extra/e; echo {text} > $HOME/extra/e; echo {text} >> a");
+        wall.run(&wide, &script).code(0);
+    }
+    // With the first policy the agent would see the original of the second tree.
+    let said = wall.run(&["--keep", "--on", &id], "true").code(125);
+    assert!(said.err.contains("does not isolate"), "{}", said.err);
+    let paths = || -> Vec<String> { wall.changes(&id).into_iter().map(|(p, _)| p).collect() };
+    let both = [extra.join("e").to_str().unwrap().to_owned(), "a".to_owned()];
+    assert_eq!(paths(), both);
+    host.call(&["rollback", &id, "c1"]).code(0);
+    assert_eq!(paths(), ["a"]);
+    host.call(&["rollback", &id, "before-1"]).code(0);
+    assert_eq!(paths(), both);
+    // A copy has both, too.
+    let copy = ["--keep", "--from", &id, "--policy", wide[4]];
+    assert_eq!(
+        wall.run(&copy, "cat a $HOME/extra/e").code(0).out,
+        "one\ntwo\nthree\nthree\n"
+    );
+    host.call(&["commit", &id, "-y"]).code(0);
+    assert_eq!(fs::read_to_string(extra.join("e")).unwrap(), "three\n");
+    assert_eq!(wall.changes(&wall.id()), [], "the other one has the same");
+    host.call(&["undo", &id, "-y"]).code(0);
+    assert_eq!(fs::read_to_string(extra.join("e")).unwrap(), "base\n");
+}
+
+#[test]
+fn a_session_on_a_terminal_is_not_stopped_by_a_checkpoint() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    host.put(
+        "agent.sh",
+        "echo one > a\necho READY\nuntil test -e $HOME/stop; do sleep 0.05; done\necho ENDED\n",
+    );
+    let out = host.home.join("out");
+    let line = format!(
+        "{} run --policy {} --keep -- /bin/sh agent.sh",
+        env!("CARGO_BIN_EXE_agentwall"),
+        host.home.join("policy.yaml").display()
+    );
+    let inner = host.command(&[]);
+    let mut script = Command::new("script");
+    script
+        .args(["-qefc", &line, "/dev/null"])
+        .env_clear()
+        .current_dir(&host.work);
+    for (name, value) in inner.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    let file = fs::File::create(&out).unwrap();
+    let child = script
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(file)
+        .spawn()
+        .unwrap();
+    let running = Running { child, out };
+    wait_for(|| running.said().contains("READY"));
+    for _ in 0..5 {
+        host.call(&["checkpoint"]).code(0);
+    }
+    fs::write(host.home.join("stop"), "").unwrap();
+    wait_for(|| running.said().contains("ENDED"));
+    assert_eq!(running.end(), 0);
+    host.call(&["rollback", "c3"]).code(0);
+    assert_eq!(wall.changes(&wall.id()), [("a".to_owned(), false)]);
+}
+
+#[test]
 fn an_undo_does_not_take_what_was_written_since() {
     let wall = Wall::new();
     let host = &wall.host;

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::copy::{CopyError, copy_tree, sync_folder, usage, write_new};
+use crate::copy::{CopyError, copy_tree, sync_copy, sync_folder, usage, write_new};
 use crate::dir::{Tree, remove_tree};
 use crate::layer::{FileId, Layer};
 
@@ -124,7 +124,44 @@ pub enum CheckpointError {
 /// # Errors
 /// Nothing is left of it: see [`CheckpointError`].
 pub fn checkpoint(layers: &[Layer], new: &NewCheckpoint) -> Result<Checkpoint, CheckpointError> {
-    let first = ready(layers, &new.name)?;
+    copy_checkpoint(layers, new)?.keep()
+}
+
+/// A copy that is to become a checkpoint: the layers may change again.
+#[derive(Debug)]
+#[must_use = "without `keep` it is none"]
+pub struct CopiedCheckpoint<'a> {
+    layers: &'a [Layer],
+    made: Checkpoint,
+}
+
+impl CopiedCheckpoint<'_> {
+    /// Makes the copy durable and gives it its name.
+    ///
+    /// # Errors
+    /// Nothing is left of it: see [`CheckpointError`].
+    pub fn keep(self) -> Result<Checkpoint, CheckpointError> {
+        let CopiedCheckpoint { layers, made } = self;
+        let first = layers.first().ok_or(CheckpointError::NoLayer)?;
+        let result = write_about(first, &made)
+            .and_then(|()| sync_all(layers, &made.name))
+            .and_then(|()| name_it(layers, &made.name));
+        if result.is_err() {
+            clean(layers);
+        }
+        result.map(|()| made)
+    }
+}
+
+/// The part of [`checkpoint`] during which nothing may work in the layers.
+///
+/// # Errors
+/// As [`checkpoint`].
+pub fn copy_checkpoint<'a>(
+    layers: &'a [Layer],
+    new: &NewCheckpoint,
+) -> Result<CopiedCheckpoint<'a>, CheckpointError> {
+    ready(layers, &new.name)?;
     let mut made = about(layers, new, false)?;
     let result = (|| {
         for layer in layers {
@@ -134,14 +171,21 @@ pub fn checkpoint(layers: &[Layer], new: &NewCheckpoint) -> Result<Checkpoint, C
             made.bytes = made.bytes.saturating_add(copied.bytes);
             keep_manifest(layer, &stage)?;
         }
-        write_about(first, &made)?;
         point!("checkpoint copied");
-        name_it(layers, &new.name)
+        Ok(())
     })();
     if result.is_err() {
         clean(layers);
     }
-    result.map(|()| made)
+    result.map(|()| CopiedCheckpoint { layers, made })
+}
+
+/// Makes what was made under a name durable in every layer.
+fn sync_all(layers: &[Layer], name: &str) -> Result<(), CheckpointError> {
+    for layer in layers {
+        sync_copy(&new_path(layer, name).join("upper"))?;
+    }
+    Ok(())
 }
 
 /// The checkpoints of a session, the oldest first. One that cannot be read is left out.
@@ -220,9 +264,9 @@ pub fn roll_back(
             let now = usage(&layer.upper);
             kept.objects += now.objects;
             kept.bytes = kept.bytes.saturating_add(now.bytes);
-            sync_folder(&copy).map_err(at(&copy))?;
         }
         write_about(first, &kept)?;
+        sync_all(layers, &before.name)?;
         point!("staged");
         let note = Note {
             to,

@@ -86,6 +86,7 @@ pub fn copy_layer(
         ..from.clone()
     };
     let copied = copy_tree(&from.upper, &to.upper)?;
+    sync_copy(&to.upper)?;
     let read = |path: PathBuf| move |source| CopyError::Read { path, source };
     let write = |path: PathBuf| move |source| CopyError::Write { path, source };
     match std::fs::read(from.manifest_path()) {
@@ -139,7 +140,17 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     std::fs::File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
-/// Copies the directory `from` to `to`, which must not exist. Durable on return.
+/// Makes a copy durable: one sync of its file system instead of one for each file.
+pub(crate) fn sync_copy(to: &Path) -> Result<(), CopyError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat(CWD, to.parent().unwrap_or(to), flags, Mode::empty());
+    folder.and_then(syncfs).map_err(|e| CopyError::Write {
+        path: to.to_path_buf(),
+        source: e.into(),
+    })
+}
+
+/// Copies the directory `from` to `to`, which must not exist. Not durable before [`sync_copy`].
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     let write = |e: Errno| CopyError::Write {
         path: to.to_path_buf(),
@@ -161,10 +172,6 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, CopyError> {
         done: Copied::default(),
     };
     copy.all()?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = openat(CWD, to.parent().unwrap_or(to), flags, Mode::empty()).map_err(write)?;
-    // One sync of everything instead of one for each file.
-    syncfs(&folder).map_err(write)?;
     Ok(copy.done)
 }
 

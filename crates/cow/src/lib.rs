@@ -3,8 +3,10 @@
 //! A session works on overlayfs mounts (made in a user namespace with `userxattr`); its writes land
 //! in upper directories. After the session, with the overlays unmounted, this crate reads them
 //! ([`scan`]), shows them ([`write_patch`], [`stat`]) and applies or drops them ([`commit`],
-//! [`discard`]). It mounts nothing. Changing a lower directory under a mounted overlay is undefined
-//! (`Documentation/filesystems/overlayfs.rst`), so the caller unmounts first.
+//! [`discard`]). It also copies layers, for a session that begins where another is ([`copy_layer`]) and
+//! for going back ([`checkpoint`], [`roll_back`]). It mounts nothing. Changing a lower directory under a
+//! mounted overlay is undefined (`Documentation/filesystems/overlayfs.rst`), so the caller unmounts
+//! first.
 //!
 //! # Invariants
 //! * No byte is lost or silently overwritten: an original is replaced only if it is what the session
@@ -89,8 +91,9 @@ mod upper;
 
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use checkpoint::{
-    Checkpoint, CheckpointError, NewCheckpoint, RolledBack, acknowledge_roll_back, checkpoint,
-    checkpoints, clean, finish_roll_back, is_rolling_back, remove_checkpoint, roll_back,
+    Checkpoint, CheckpointError, CopiedCheckpoint, NewCheckpoint, RolledBack,
+    acknowledge_roll_back, checkpoint, checkpoints, clean, copy_checkpoint, finish_roll_back,
+    is_rolling_back, remove_checkpoint, roll_back,
 };
 pub use clock::base_timestamp;
 pub use commit::{

@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 
-use agentwall_cow::{Checkpoint, NewCheckpoint, checkpoint, checkpoints, clean};
+use agentwall_cow::{Checkpoint, NewCheckpoint, checkpoints, clean, copy_checkpoint};
 use agentwall_ledger::{Record, entry};
 use anyhow::{Context as _, Result, bail};
 
@@ -60,9 +60,9 @@ impl Keeper {
                 .collect()
         };
         let stopped = freeze(*broker, asking)?;
-        let made = checkpoint(layers, &new);
+        let copied = copy_checkpoint(layers, &new);
         drop(stopped);
-        let made = made?;
+        let made = copied?.keep()?;
         let sealed = supervisor.seal(recorded(&made, "made", true));
         sealed
             .with_context(|| format!("the checkpoint {} is made, but not recorded", made.name))?;
