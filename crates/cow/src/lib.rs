@@ -80,6 +80,7 @@ mod discard;
 mod fault;
 mod layer;
 mod manifest;
+mod portable;
 mod record;
 mod scan;
 mod undo;
@@ -99,6 +100,11 @@ pub use layer::{FileId, Layer, Timestamp};
 pub use manifest::{
     AtBase, Limits, Manifest, ManifestError, ReadError, Recorded, Refusal, TakeError, Taken, Taker,
     take,
+};
+pub use portable::{
+    ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
+    Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Place,
+    Sealed, Unpacked, What, export, inspect, unpack,
 };
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{
