@@ -9,8 +9,10 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
+pub mod layers;
 pub mod policy;
 
+use layers::{ExportArgs, ImportArgs};
 use policy::PolicyCommand;
 
 const EXIT_CODES: &str = "\
@@ -66,6 +68,10 @@ pub enum Command {
     Discard(DiscardArgs),
     /// Take back a session's last commit
     Undo(UndoArgs),
+    /// Write a session's changes to a file that another machine can import
+    Export(ExportArgs),
+    /// Make a session of such a file, and tell where the originals here differ
+    Import(ImportArgs),
     /// Show the questions that wait for an answer
     Pending(PendingArgs),
     /// Approve an action that waits

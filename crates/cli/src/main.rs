@@ -17,6 +17,7 @@ mod fixed;
 mod output;
 mod policies;
 mod prepare;
+mod proof;
 mod reach;
 mod review;
 mod run;
@@ -69,6 +70,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Commit(args) => cmd::commit::main(args),
         Command::Discard(args) => cmd::discard::main(args),
         Command::Undo(args) => cmd::undo::main(args),
+        Command::Export(args) => cmd::export::main(args),
+        Command::Import(args) => cmd::import::main(args),
         Command::Pending(args) => cmd::approvals::pending(args),
         Command::Approve(args) => cmd::approvals::approve(args),
         Command::Reject(args) => cmd::approvals::reject(args),

@@ -230,7 +230,7 @@ fn the_members_made_by_hand_are_those_that_are_written() {
     let what = What {
         session: "s",
         name: "n",
-        layers: &[there.layer.clone()],
+        layers: std::slice::from_ref(&there.layer),
         places: &[(Place::Workspace, PathBuf::new())],
         left_out: Vec::new(),
     };

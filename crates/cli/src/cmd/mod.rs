@@ -4,6 +4,8 @@ pub mod approvals;
 pub mod commit;
 pub mod diff;
 pub mod discard;
+pub mod export;
+pub mod import;
 pub mod init;
 pub mod ledger;
 pub mod manual;

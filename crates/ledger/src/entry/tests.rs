@@ -113,6 +113,21 @@ fn samples() -> Vec<Record> {
             changes,
             outcome: [("undone".to_owned(), 1)].into(),
         }),
+        Record::Export(Export {
+            archive: "ef".repeat(32),
+            entries: 3,
+            ..Default::default()
+        }),
+        Record::Import(Import {
+            archive: "ef".repeat(32),
+            checkpoint: ForeignCheckpoint {
+                origin: "example.org/log".into(),
+                size: u64::MAX,
+                root: "AA==".into(),
+            },
+            trusted: true,
+            ..Default::default()
+        }),
         Record::Mask(Mask {
             path: "/home/u/.ssh".into(),
             rule: None,
@@ -317,6 +332,8 @@ fn nothing_is_too_long_to_be_logged() {
                 };
                 changes.files = vec![file; 600];
             }
+            Record::Export(r) => r.changes = long.clone(),
+            Record::Import(r) => (r.from, r.workspace) = (long.clone(), long.clone()),
             Record::Mask(r) => r.path = long.clone(),
             Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
             Record::Gap(r) => r.reason = long.clone(),
