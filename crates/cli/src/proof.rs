@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    output,
     session::{Session, write_atomically},
     state::{State, shown},
 };
@@ -135,8 +136,10 @@ fn proved(reader: &Reader, index: u64, entry: Vec<u8>) -> Result<Proved> {
 
 /// Whether a proof holds for an archive. Whether to trust its key is up to the caller.
 pub fn check(bytes: &[u8], manifest: &ArchiveManifest, digest: &str) -> Result<Vouched> {
-    let proof: Proof =
-        serde_json::from_slice(bytes).map_err(|e| anyhow!("its proof is none: {e}"))?;
+    let proof: Proof = serde_json::from_slice(bytes).map_err(|e| {
+        let e = output::tame(&e.to_string());
+        anyhow!("its proof is none: {e}")
+    })?;
     if serde_json::to_vec(&proof)? != bytes {
         bail!("its proof is not in the one form that is written");
     }

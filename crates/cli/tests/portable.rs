@@ -7,7 +7,7 @@ mod support;
 use std::{fs, os::unix::fs::symlink, path::Path, process::Stdio};
 
 use serde_json::Value;
-use support::{Host, POLICY, Made, harmless, on_terminal, said};
+use support::{Host, Made, POLICY, harmless, on_terminal, said};
 
 /// A host with the same originals, and a policy of its own.
 fn host() -> Host {
@@ -34,7 +34,8 @@ fn session(host: &Host) -> Made {
 /// Exports the session to a file that another host can see.
 fn exported(host: &Host) -> std::path::PathBuf {
     let file = host.tmp.path().join("layer.tar");
-    host.call(&["export", "k3f9", "-o", file.to_str().unwrap()]).code(0);
+    host.call(&["export", "k3f9", "-o", file.to_str().unwrap()])
+        .code(0);
     file
 }
 
@@ -46,13 +47,18 @@ fn key(host: &Host) -> String {
 fn entries(host: &Host, kind: &str) -> Vec<Value> {
     let shown = host.call(&["ledger", "show", "--json", "--type", kind]);
     let lines = shown.code(0).out;
-    lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
 }
 
 /// The session folders, and whether anything lies beside what each of them names.
 fn sessions(host: &Host) -> Vec<String> {
     let dir = fs::read_dir(host.state.join("sessions")).unwrap();
-    let mut names: Vec<String> = dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = dir
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -67,18 +73,31 @@ fn a_session_travels_commits_and_travels_on() {
 
     let stranger = import(&[]).code(1);
     assert!(stranger.err.contains("not trusted"), "{}", stranger.err);
-    assert!(stranger.err.contains(&key(&a)) && stranger.err.contains("--trust"), "{}", stranger.err);
+    assert!(
+        stranger.err.contains(&key(&a)) && stranger.err.contains("--trust"),
+        "{}",
+        stranger.err
+    );
     assert!(sessions(&b).is_empty());
 
-    let plan = import(&["--trust", &key(&a), "--dry-run", "--json"]).code(0).json();
-    assert_eq!((&plan["session"], &plan["trusted"]), (&Value::Null, &Value::Bool(true)));
+    let plan = import(&["--trust", &key(&a), "--dry-run", "--json"])
+        .code(0)
+        .json();
+    assert_eq!(
+        (&plan["session"], &plan["trusted"]),
+        (&Value::Null, &Value::Bool(true))
+    );
     assert_eq!(plan["differences"].as_array().unwrap().len(), 0, "{plan}");
     assert!(sessions(&b).is_empty(), "a dry run makes nothing");
 
     let told = import(&["--trust", &key(&a)]).code(0);
     harmless(&told.all());
     assert!(told.out.contains("0 originals here differ"), "{}", told.out);
-    assert_eq!(b.read("old.txt").unwrap(), "one\n", "an import touches no original");
+    assert_eq!(
+        b.read("old.txt").unwrap(),
+        "one\n",
+        "an import touches no original"
+    );
     let diff = b.call(&["diff"]).code(0).out;
     for line in ["M  old.txt", "D  gone.txt", "D  dir", "A  new/made.txt"] {
         assert!(diff.contains(line), "{line}: {diff}");
@@ -89,7 +108,10 @@ fn a_session_travels_commits_and_travels_on() {
     let (out, into) = (&entries(&a, "export")[0], &entries(&b, "import")[0]);
     assert_eq!(out["archive"], into["archive"]);
     assert_eq!(out["changes"], into["changes"]);
-    assert_eq!((&into["from"], &into["trusted"]), (&out["session"], &Value::Bool(true)));
+    assert_eq!(
+        (&into["from"], &into["trusted"]),
+        (&out["session"], &Value::Bool(true))
+    );
     assert!(key(&a).starts_with(into["key"].as_str().unwrap()), "{into}");
     assert_eq!(into["differences"], 0);
     for host in [&a, &b] {
@@ -100,10 +122,14 @@ fn a_session_travels_commits_and_travels_on() {
     // On to a third host, which trusts the second; then everybody commits.
     let (id, c) = (sessions(&b).pop().unwrap(), host());
     let second = b.tmp.path().join("second.tar");
-    b.call(&["export", &id, "-o", second.to_str().unwrap()]).code(0);
+    b.call(&["export", &id, "-o", second.to_str().unwrap()])
+        .code(0);
     let keys = c.home.join(".config/agentwall/trusted-logs");
     fs::write(&keys, format!("# another host\n{}\n", key(&b))).unwrap();
-    let got = c.call(&["import", second.to_str().unwrap(), "--json"]).code(0).json();
+    let got = c
+        .call(&["import", second.to_str().unwrap(), "--json"])
+        .code(0)
+        .json();
     assert_eq!(got["start_proved"], true, "{got}");
     for host in [&a, &b, &c] {
         host.call(&["commit"]).code(0);
@@ -121,7 +147,11 @@ fn the_same_session_is_the_same_file_and_standard_output_takes_it() {
     let a = host();
     let made = session(&a);
     let first = fs::read(exported(&a)).unwrap();
-    let out = a.command(&["export"]).stdout(Stdio::piped()).output().unwrap();
+    let out = a
+        .command(&["export"])
+        .stdout(Stdio::piped())
+        .output()
+        .unwrap();
     assert!(out.status.success());
     assert!(first == out.stdout, "the second export is another file");
     assert_eq!(entries(&a, "export").len(), 1);
@@ -137,8 +167,14 @@ fn the_same_session_is_the_same_file_and_standard_output_takes_it() {
     a.call(&["export", "--json"]).code(2);
     a.call(&["export", "-o", "none/x.tar"]).code(1);
     a.call(&["export", "nobody", "-o", "x"]).code(1);
-    let left: Vec<_> = fs::read_dir(&a.work).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|n| n.to_string_lossy().contains(".new")), "{left:?}");
+    let left: Vec<_> = fs::read_dir(&a.work)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        !left.iter().any(|n| n.to_string_lossy().contains(".new")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -152,19 +188,37 @@ fn originals_that_differ_are_conflicts_and_stay() {
     let args = ["import", file.to_str().unwrap(), "--trust", &key(&a)];
     let plan = b.call(&[&args[..], &["--dry-run"]].concat()).code(0).out;
     harmless(&plan);
-    for line in ["old.txt", "other content", "dir/more.txt", "was not there", "new/made.txt"] {
+    for line in [
+        "old.txt",
+        "other content",
+        "dir/more.txt",
+        "was not there",
+        "new/made.txt",
+    ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }
     let json = b.call(&[&args[..], &["--json"]].concat()).code(0).json();
-    let found: Vec<&str> = json["differences"].as_array().unwrap().iter().map(|d| d["found"].as_str().unwrap()).collect();
-    assert_eq!(found.iter().filter(|f| **f == "content").count(), 1, "{json}");
+    let found: Vec<&str> = json["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["found"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        found.iter().filter(|f| **f == "content").count(),
+        1,
+        "{json}"
+    );
     let diff = b.call(&["diff"]).code(0).out;
     assert_eq!(diff.matches("conflict").count(), 3, "{diff}");
     b.call(&["commit"]).code(3);
     assert_eq!(b.read("old.txt").unwrap(), "PERSON\n");
     assert_eq!(b.read("new/made.txt").unwrap(), "PERSON\n");
     assert_eq!(b.read("dir/deep.txt").unwrap(), "deep\n");
-    assert!(b.read("gone.txt").is_none(), "what is the same is committed");
+    assert!(
+        b.read("gone.txt").is_none(),
+        "what is the same is committed"
+    );
     // Asked again, it says the same.
     assert_eq!(b.call(&["diff"]).code(0).out.matches("conflict").count(), 3);
 }
@@ -186,9 +240,24 @@ fn what_is_damaged_or_forged_is_refused_and_leaves_nothing() {
     let other = if good[b64] == b'A' { b"B" } else { b"A" };
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("content", changed(at(b"two\n"), b"TWO\n"), "changed since"),
-        ("base", changed(at(b"\"size\":4"), b"\"size\":5"), "changed since"),
-        ("session", changed(at(b"\"session\":\"20261121-0259-k3f9"), b"\"session\":\"20261121-0259-k3f8"), "another session"),
-        ("entry", changed(at(b"\\\"entries\\\":") + 12, b"9"), "does not hold"),
+        (
+            "base",
+            changed(at(b"\"size\":4"), b"\"size\":5"),
+            "changed since",
+        ),
+        (
+            "session",
+            changed(
+                at(b"\"session\":\"20261121-0259-k3f9"),
+                b"\"session\":\"20261121-0259-k3f8",
+            ),
+            "another session",
+        ),
+        (
+            "entry",
+            changed(at(b"\\\"entries\\\":") + 12, b"9"),
+            "does not hold",
+        ),
         ("signature", changed(b64, other), "does not hold"),
         ("cut", good[..good.len() - 600].to_vec(), "ends at byte"),
         ("more", [&good[..], b"x"].concat(), "nothing belongs"),
@@ -199,14 +268,23 @@ fn what_is_damaged_or_forged_is_refused_and_leaves_nothing() {
     for (name, bytes, expected) in cases {
         let path = b.tmp.path().join("bad.tar");
         fs::write(&path, bytes).unwrap();
-        for more in [&["--trust", &vkey][..], &["--any-key"], &["--any-key", "--dry-run"]] {
-            let told = b.call(&[&["import", path.to_str().unwrap()][..], more].concat()).code(1);
+        for more in [
+            &["--trust", &vkey][..],
+            &["--any-key"],
+            &["--any-key", "--dry-run"],
+        ] {
+            let told = b
+                .call(&[&["import", path.to_str().unwrap()][..], more].concat())
+                .code(1);
             assert!(told.err.contains(expected), "{name}: {}", told.err);
             harmless(&told.err);
         }
         assert!(sessions(&b).is_empty(), "{name}");
     }
-    assert!(!b.state.join("ledger/checkpoint").exists(), "nothing is recorded");
+    assert!(
+        !b.state.join("ledger/checkpoint").exists(),
+        "nothing is recorded"
+    );
 
     let path = file.to_str().unwrap();
     b.call(&["import", path, "--trust", "nonsense+key"]).code(2);
@@ -264,12 +342,23 @@ fn folders_outside_of_the_workspace_take_a_word_on_both_sides() {
     let file = a.tmp.path().join("layer.tar");
     let path = file.to_str().unwrap();
     let told = a.call(&["export", "k3f9", "-o", path]).code(0);
-    assert!(told.err.contains("not in the archive") && told.err.contains(".agent"), "{}", told.err);
-    let plan = b.call(&["import", path, "--any-key", "--dry-run", "--json"]).code(0).json();
+    assert!(
+        told.err.contains("not in the archive") && told.err.contains(".agent"),
+        "{}",
+        told.err
+    );
+    let plan = b
+        .call(&["import", path, "--any-key", "--dry-run", "--json"])
+        .code(0)
+        .json();
     assert_eq!(plan["layers"].as_array().unwrap().len(), 1, "{plan}");
     a.call(&["export", "k3f9", "-o", path, "--all"]).code(0);
     let told = b.call(&["import", path, "--any-key"]).code(1);
-    assert!(told.err.contains("--all") && told.err.contains("~/.agent"), "{}", told.err);
+    assert!(
+        told.err.contains("--all") && told.err.contains("~/.agent"),
+        "{}",
+        told.err
+    );
     b.call(&["import", path, "--any-key", "--all"]).code(0);
     let diff = b.call(&["diff"]).code(0).out;
     assert!(diff.contains(".agent/settings"), "{diff}");

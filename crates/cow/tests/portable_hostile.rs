@@ -761,6 +761,10 @@ fn its_own_members_are_read_in_one_form() {
             "place",
         ),
         (of(&layer.replace("workspace", "absolute")), "place"),
+        (
+            of(&layer.replace("workspace", "w\u{7f}rkspace")),
+            "w\\u{7f}rkspace",
+        ),
         (of(&layer.replace("\"/w\"", "\"w\"")), "place"),
         (
             of(&layer.replace("\"entries\":0", "\"entries\":1")),

@@ -116,7 +116,7 @@ impl Manifest {
             member: MANIFEST,
             what,
         };
-        let value: Value = serde_json::from_slice(bytes).map_err(|e| own(e.to_string()))?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| own(told(&e)))?;
         match value.get("agentwall_layer").and_then(Value::as_u64) {
             Some(v) if v == u64::from(ARCHIVE_VERSION) => {}
             Some(found) => return Err(ArchiveError::Version { found }),
@@ -174,9 +174,14 @@ fn line<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn read_line<T: Serialize + for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    let value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let value = serde_json::from_slice(bytes).map_err(|e| told(&e))?;
     match line(&value) == bytes {
         true => Ok(value),
         false => Err("it is not in the one form that is written".into()),
     }
+}
+
+/// What is wrong with JSON, for a person: the message quotes words of the file.
+fn told(error: &serde_json::Error) -> String {
+    agentwall_action::escape_text(&error.to_string())
 }
