@@ -249,6 +249,117 @@ fn the_members_made_by_hand_are_those_that_are_written() {
     }
 }
 
+/// The vectors of docs/layer-archive.md are those that are made here. `AGENTWALL_WRITE_VECTORS=1`
+/// writes them.
+#[test]
+fn the_vectors_say_what_is_taken_and_what_is_not() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/layer-archive");
+    let write = std::env::var_os("AGENTWALL_WRITE_VECTORS").is_some();
+    let vector = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        if write {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        }
+        assert!(
+            std::fs::read(&path).unwrap() == bytes,
+            "{name} is another file"
+        );
+    };
+    let mut sparse = padded(b"1\n1048576\n5\n".to_vec());
+    sparse.extend(b"holes");
+    let mut hole = Member {
+        content: sparse,
+        ..member("GNUSparseFile.0/hole", b'0')
+    };
+    for (key, value) in [
+        ("major", "1"),
+        ("minor", "0"),
+        ("name", "layer/0/hole"),
+        ("realsize", "1048581"),
+    ] {
+        hole = with(hole, &format!("GNU.sparse.{key}"), value);
+    }
+    let long = format!("layer/0/{}", "n".repeat(120));
+    let kinds = [
+        ("deletion", gone("layer/0/.wh.gone")),
+        ("directory", member("layer/0/anew/", b'5')),
+        ("", gone("layer/0/anew/.wh..wh..opq")),
+        (
+            "file",
+            with(
+                file("layer/0/anew/f", "content\n"),
+                "SCHILY.xattr.user.k",
+                b"a\nb\0",
+            ),
+        ),
+        ("link", link("layer/0/anew/g", b'1', "layer/0/anew/f")),
+        ("sparse", hole),
+        ("symlink", link("layer/0/link", b'2', "../anywhere")),
+        ("file", file(&long, "a long name\n")),
+        ("fifo", member("layer/0/pipe", b'6')),
+        ("file", with(file("layer/0/time", ""), "mtime", "-1.25")),
+    ];
+    let was = r#""was":{"kind":"directory","mode":493,"owner":[0,0]}"#;
+    let originals =
+        format!("{{\"layer\":0,\"path\":\"anew\",{was}}}\n{{\"layer\":0,\"path\":\"gone\"}}\n");
+    let members: Vec<Member> = kinds.iter().map(|(_, m)| m.clone()).collect();
+    let bytes = archive(9, &members, &originals);
+    let found = read(&bytes).unwrap();
+    vector("kinds.tar", &bytes);
+    let names = kinds.iter().filter(|(kind, _)| !kind.is_empty());
+    let names = names.map(|(kind, m)| match *kind {
+        "sparse" => (*kind, "layer/0/hole".to_owned()),
+        kind => (kind, String::from_utf8(m.name.clone()).unwrap()),
+    });
+    let json = serde_json::json!({
+        "digest": found.digest(),
+        "members": names.map(|(kind, name)| serde_json::json!([kind, name])).collect::<Vec<_>>(),
+    });
+    let text =
+        |json: &serde_json::Value| format!("{}\n", serde_json::to_string_pretty(json).unwrap());
+    vector("kinds.json", text(&json).as_bytes());
+
+    let good = file("layer/0/f", "x");
+    let mut cut = archive(1, std::slice::from_ref(&good), "");
+    cut.truncate(cut.len() - 512);
+    let mut blank = archive(1, std::slice::from_ref(&good), "");
+    let at = blank.windows(9).position(|w| w == b"layer/0/f").unwrap();
+    blank[at + 124] = b' ';
+    let dots = file("layer/0/../f", "x");
+    let below = [link("layer/0/d", b'2', "/"), file("layer/0/d/f", "x")];
+    let twice = [good.clone(), good.clone()];
+    let both = [gone("layer/0/.wh.f"), good.clone()];
+    let mark = with(good, "SCHILY.xattr.user.overlay.redirect", "/");
+    let mut reasons = serde_json::Map::new();
+    for (name, bytes, what) in [
+        ("cut", cut, "it ends after one block of zeros"),
+        ("number", blank, "a size is spelled with a blank"),
+        ("dots", archive(1, &[dots], ""), "'..' in a name"),
+        (
+            "below-link",
+            archive(2, &below, ""),
+            "an entry below a symlink",
+        ),
+        ("twice", archive(2, &twice, ""), "one name twice"),
+        (
+            "deleted-and-there",
+            archive(2, &both, ""),
+            "one name deleted and there",
+        ),
+        (
+            "overlay",
+            archive(1, &[mark], ""),
+            "an attribute of overlayfs",
+        ),
+    ] {
+        read(&bytes).expect_err(name);
+        vector(&format!("refused/{name}.tar"), &bytes);
+        reasons.insert(name.into(), what.into());
+    }
+    vector("refused.json", text(&reasons.into()).as_bytes());
+}
+
 #[test]
 fn what_leads_out_is_refused() {
     let d = || member("layer/0/d/", b'5');
