@@ -103,8 +103,8 @@ pub use manifest::{
 };
 pub use portable::{
     ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
-    Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Place,
-    Sealed, Unpacked, What, export, inspect, unpack,
+    Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
+    Place, Sealed, Unpacked, What, export, inspect, unpack,
 };
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{

@@ -9,12 +9,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Archive, ArchiveLimits, ExportError, ExportOptions, Exported, ImportOptions, Layer, Place,
-    Unpacked, What, base_timestamp, export, inspect, unpack,
+    Archive, ArchiveLimits, ExportError, ExportOptions, Exported, ImportOptions, Layer, Piece,
+    Place, Unpacked, What, base_timestamp, export, inspect, unpack,
 };
 use common::ops::{SETUP, operation, script};
 use common::{Session, exact, link_groups, sh, status, summary, tree};
 use proptest::prelude::*;
+
+fn whole(layer: &Layer) -> Piece<'_> {
+    Piece {
+        layer,
+        below: PathBuf::new(),
+        place: Place::Workspace,
+        path: PathBuf::new(),
+    }
+}
 
 /// The session's layer as an archive.
 fn exported(s: &Session) -> Result<(Vec<u8>, Exported), ExportError> {
@@ -22,8 +31,7 @@ fn exported(s: &Session) -> Result<(Vec<u8>, Exported), ExportError> {
     let what = What {
         session: "20261121-0259-k3f9",
         name: "agent",
-        layers: std::slice::from_ref(&s.layer),
-        places: &[(Place::Workspace, PathBuf::new())],
+        pieces: &[whole(&s.layer)],
         left_out: Vec::new(),
     };
     let seal = &mut |sealed: &agentwall_cow::Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());
@@ -123,7 +131,14 @@ proptest! {
     #[test]
     fn any_work_commits_elsewhere_to_the_same_tree(ops in prop::collection::vec(operation(), 1..25)) {
         let (s, other) = work(SETUP, &script(&ops));
-        let (archive, _) = exported(&s).unwrap();
+        let archive = match exported(&s) {
+            Ok((archive, _)) => archive,
+            Err(ExportError::Nothing) => {
+                prop_assert!(s.scan().is_empty());
+                return Ok(());
+            }
+            Err(e) => panic!("{e}"),
+        };
         prop_assert_eq!(&archive, &exported(&s).unwrap().0);
         let (there, found) = imported(&archive, &other, ":");
         prop_assert_eq!(found.differences, vec![]);
@@ -427,4 +442,55 @@ print(len(names))";
         "{}",
         String::from_utf8_lossy(&out.stderr)
     );
+}
+
+/// The archive of one folder of a layer.
+fn of_folder(s: &Session, below: &str) -> Result<Vec<u8>, ExportError> {
+    let mut out = Vec::new();
+    let piece = Piece {
+        below: below.into(),
+        ..whole(&s.layer)
+    };
+    let what = What {
+        session: "s",
+        name: "agent",
+        pieces: &[piece],
+        left_out: Vec::new(),
+    };
+    let seal = &mut |_: &agentwall_cow::Sealed<'_>| Ok(Vec::new());
+    export(&mut out, &what, &ExportOptions::default(), seal)?;
+    Ok(out)
+}
+
+#[test]
+fn a_folder_of_a_layer_travels_alone() {
+    let setup = "mkdir -p w/p/d o; echo one >w/p/f; echo two >w/p/d/g; echo q >o/q; echo q >w/q";
+    let agent =
+        "echo new >w/p/f; rm -r w/p/d; mkdir w/p/d; echo n >w/p/n; echo x >o/q; mknod o/pipe p";
+    let (s, other) = work(setup, agent);
+    s.user("echo user >w/q");
+    let archive = of_folder(&s, "w/p").unwrap();
+    let (there, found) = imported(&archive, &other.join("w/p"), ":");
+    assert_eq!(found.differences, []);
+    let expected = ["Delete d/g", "Modify f", "Add n"];
+    assert_eq!(summary(&there.scan(), there.root()), expected);
+    there.commit_all();
+    assert_eq!(there.read("f"), "new\n");
+    // What happens elsewhere in the layer changes nothing.
+    s.agent("echo more >>o/q");
+    s.user("echo user >>w/q");
+    assert!(archive == of_folder(&s, "w/p").unwrap());
+    // An original in it that changed is one here, too.
+    s.user("echo user >w/p/f");
+    let archive = of_folder(&s, "w/p").unwrap();
+    let (there, _) = imported(&archive, &other.join("w/p"), ":");
+    assert!(summary(&there.scan(), there.root()).contains(&"Modify f !changed".to_owned()));
+    let error = of_folder(&s, "e").unwrap_err();
+    assert!(matches!(error, ExportError::Nothing), "{error}");
+    s.agent("rm -r w; mkdir -p w/p; echo n >w/p/f");
+    let error = of_folder(&s, "w/p").unwrap_err();
+    assert!(matches!(error, ExportError::Anew { .. }), "{error}");
+    s.agent("rm -r w; ln -s /etc w");
+    let error = of_folder(&s, "w/p").unwrap_err();
+    assert!(matches!(error, ExportError::Anew { .. }), "{error}");
 }

@@ -8,11 +8,20 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use agentwall_cow::{
-    Archive, ArchiveError, ArchiveLimits, ExportOptions, ImportError, ImportOptions, Layer, Place,
-    What, base_timestamp, export, inspect, unpack,
+    Archive, ArchiveError, ArchiveLimits, ExportOptions, ImportError, ImportOptions, Layer, Piece,
+    Place, What, base_timestamp, export, inspect, unpack,
 };
 use common::{Session, tree};
 use tar::Header;
+
+fn whole(layer: &Layer) -> Piece<'_> {
+    Piece {
+        layer,
+        below: PathBuf::new(),
+        place: Place::Workspace,
+        path: PathBuf::new(),
+    }
+}
 
 /// A member in the one encoding, made by hand from docs/layer-archive.md.
 #[derive(Clone)]
@@ -230,8 +239,7 @@ fn the_members_made_by_hand_are_those_that_are_written() {
     let what = What {
         session: "s",
         name: "n",
-        layers: std::slice::from_ref(&there.layer),
-        places: &[(Place::Workspace, PathBuf::new())],
+        pieces: &[whole(&there.layer)],
         left_out: Vec::new(),
     };
     let seal = &mut |_: &agentwall_cow::Sealed<'_>| Ok(b"proof".to_vec());
@@ -931,8 +939,7 @@ fn every_flipped_byte_and_every_cut_is_found() {
     let what = What {
         session: "s",
         name: "n",
-        layers: std::slice::from_ref(&s.layer),
-        places: &[(Place::Workspace, PathBuf::new())],
+        pieces: &[whole(&s.layer)],
         left_out: Vec::new(),
     };
     let seal = &mut |sealed: &agentwall_cow::Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());

@@ -8,8 +8,8 @@ use std::{
     process::ExitCode,
 };
 
-use agentwall_cow::{ExportError, ExportOptions, Exported, Layer, LeftOut, Place, What, export};
-use anyhow::{Context as _, Result, anyhow, bail};
+use agentwall_cow::{ExportError, ExportOptions, Exported, LeftOut, Piece, Place, What, export};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 
 use crate::{
@@ -36,13 +36,6 @@ pub fn main(args: ExportArgs) -> Result<ExitCode> {
     let session = Session::load(&state, session.id())?;
     finish_cut_off(&state, &session)?;
     let chosen = Chosen::of(&session, args.all);
-    if chosen.layers.is_empty() {
-        let hint = match chosen.left_out.is_empty() {
-            true => "",
-            false => "; it wrote outside of its workspace, which --all exports",
-        };
-        bail!("session {} has no changes to export{hint}", session.id());
-    }
     let mut options = ExportOptions::default();
     options.privileges = args.privileges;
     let done = match &args.output {
@@ -96,43 +89,54 @@ fn report(session: &Session, path: &Path, done: &Exported, as_json: bool) -> Res
     ))
 }
 
-/// Which layers go into the archive.
-struct Chosen {
-    layers: Vec<Layer>,
-    places: Vec<(Place, PathBuf)>,
+/// What goes into the archive.
+struct Chosen<'a> {
+    pieces: Vec<Piece<'a>>,
     left_out: Vec<LeftOut>,
 }
 
-impl Chosen {
-    fn of(session: &Session, all: bool) -> Chosen {
+impl Chosen<'_> {
+    fn of(session: &Session, all: bool) -> Chosen<'_> {
         let mut chosen = Chosen {
-            layers: Vec::new(),
-            places: Vec::new(),
+            pieces: Vec::new(),
             left_out: Vec::new(),
         };
         let home = state::home().ok();
         let home = home.map(|home| fs::canonicalize(&home).unwrap_or(home));
+        let workspace = &session.record.workspace;
         for layer in &session.record.layers {
             if layer.is_untouched() {
                 continue;
             }
-            let below = |folder: &Path| layer.root.strip_prefix(folder).ok().map(Path::to_owned);
-            let place = if let Some(path) = below(&session.record.workspace) {
-                (Place::Workspace, path)
-            } else if let Some(path) = home.as_deref().and_then(below) {
-                (Place::Home, path)
-            } else {
-                (Place::Absolute, layer.root.clone())
+            let piece = |place, path| Piece {
+                layer,
+                below: PathBuf::new(),
+                place,
+                path,
             };
-            if place.0 != Place::Workspace && !all {
-                chosen.left_out.push(LeftOut {
-                    path: layer.root.clone(),
-                    why: "outside of the workspace, and --all was not given".into(),
+            let below = |folder: &Path| layer.root.strip_prefix(folder).ok().map(Path::to_owned);
+            if let Some(path) = below(workspace) {
+                chosen.pieces.push(piece(Place::Workspace, path));
+                continue;
+            }
+            if all {
+                chosen.pieces.push(match home.as_deref().and_then(below) {
+                    Some(path) => piece(Place::Home, path),
+                    None => piece(Place::Absolute, layer.root.clone()),
                 });
                 continue;
             }
-            chosen.layers.push(layer.clone());
-            chosen.places.push(place);
+            chosen.left_out.push(LeftOut {
+                path: layer.root.clone(),
+                why: "outside of the workspace, and --all was not given".into(),
+            });
+            // A layer around the workspace: the folder of it that is the workspace.
+            if let Ok(path) = workspace.strip_prefix(&layer.root) {
+                chosen.pieces.push(Piece {
+                    below: path.to_owned(),
+                    ..piece(Place::Workspace, PathBuf::new())
+                });
+            }
         }
         chosen
     }
@@ -141,15 +145,14 @@ impl Chosen {
 fn write(
     state: &State,
     session: &Session,
-    chosen: &Chosen,
+    chosen: &Chosen<'_>,
     options: &ExportOptions,
     out: &mut dyn Write,
 ) -> Result<Exported> {
     let what = What {
         session: session.id(),
         name: &session.record.name,
-        layers: &chosen.layers,
-        places: &chosen.places,
+        pieces: &chosen.pieces,
         left_out: chosen.left_out.clone(),
     };
     let seal = &mut |sealed: &agentwall_cow::Sealed<'_>| {
@@ -158,6 +161,13 @@ fn write(
     export(out, &what, options, seal).map_err(|e| match e {
         // As an error of the system, so that a reader who went away is known as one.
         ExportError::Write(e) => anyhow::Error::new(e).context("cannot write the archive"),
+        ExportError::Nothing => {
+            let hint = match chosen.left_out.is_empty() {
+                true => "",
+                false => "; it wrote outside of its workspace, which --all exports",
+            };
+            anyhow!("session {} has no changes to export{hint}", session.id())
+        }
         e => anyhow!("cannot export session {}: {e}", session.id()),
     })
 }

@@ -2,45 +2,55 @@
 //! directories that lead there, and the originals that these touch.
 //!
 //! A copy that equals its original is left out: elsewhere it would be a difference that the session
-//! never made. An original that is not what the session began on is listed without what it was, which
-//! nobody knows any more.
+//! never made.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use rustix::fs::{OFlags, fstat, readlinkat};
+use rustix::fs::readlinkat;
 use rustix::io::Errno;
 
-use super::contents::{Original, Target, Was, components, is_plain};
+use super::contents::{Original, is_plain};
+use super::write::Piece;
 use super::{Entry, ExportError, Kind, LeftOut, OPAQUE, WHITEOUT};
 use crate::change::{Change, ChangeKind, ChangeSet};
 use crate::commit::below_root;
-use crate::content::{all_xattrs, content_hash, travelling, xattr_digest};
-use crate::dir::{
-    EntryKind, Snapshot, Tree, is_whiteout, join, list_sorted, open_in, open_private, split,
-    stat_in,
-};
-use crate::layer::{FileId, Layer};
+use crate::content::{all_xattrs, travelling};
+use crate::dir::{EntryKind, Tree, is_whiteout, join, list_sorted, open_private, split, stat_in};
+use crate::layer::FileId;
 use crate::record::Record;
 use crate::scan::{Base, ScanError, absolute, open_root, open_upper};
 
 /// One layer, as it goes into an archive.
+#[derive(Default)]
 pub(super) struct Gathered {
     /// In the order of the archive.
     pub entries: Vec<Entry>,
     pub originals: Vec<Original>,
     pub left_out: Vec<LeftOut>,
-    pub upper: Tree,
+    /// Where the copies are; `None` when there are none.
+    pub upper: Option<Tree>,
 }
 
 /// Gathers layer `part` of the archive, which is layer `part` of the change set.
-pub(super) fn gather(layer: &Layer, part: usize, set: &ChangeSet) -> Result<Gathered, ExportError> {
+pub(super) fn gather(
+    piece: &Piece<'_>,
+    part: usize,
+    set: &ChangeSet,
+) -> Result<Gathered, ExportError> {
+    let layer = piece.layer;
+    let prefix = piece.below.as_os_str().as_bytes().to_vec();
+    let Some((upper, lower)) = opened(piece, &prefix)? else {
+        return Ok(Gathered::default());
+    };
     let mut gather = Gather {
-        layer,
+        root: piece.root(),
+        prefix,
         part,
-        upper: open_upper(layer)?,
-        lower: open_root(layer)?,
+        upper,
+        lower,
         base: Base::of(layer)?,
         record: Record::read(layer).map_err(|source| ScanError::Record {
             path: layer.record_path(),
@@ -50,7 +60,8 @@ pub(super) fn gather(layer: &Layer, part: usize, set: &ChangeSet) -> Result<Gath
         originals: Vec::new(),
     };
     let of_layer = |c: &&Change| c.layer == part;
-    let rel = |c: &Change| below_root(&layer.root, &c.path);
+    let root = gather.root.clone();
+    let rel = |c: &Change| below_root(&root, &c.path);
     let changed: HashSet<Vec<u8>> = set
         .changes
         .iter()
@@ -67,7 +78,7 @@ pub(super) fn gather(layer: &Layer, part: usize, set: &ChangeSet) -> Result<Gath
     if let Some(special) = set
         .changes
         .iter()
-        .find(|c| of_layer(c) && c.kind == ChangeKind::Special)
+        .find(|c| of_layer(c) && c.kind == ChangeKind::Special && rel(c).is_some())
     {
         return Err(ExportError::Special {
             path: special.path.clone(),
@@ -79,30 +90,66 @@ pub(super) fn gather(layer: &Layer, part: usize, set: &ChangeSet) -> Result<Gath
         entries,
         originals: gather.originals,
         left_out: gather.left_out,
-        upper: gather.upper,
+        upper: Some(gather.upper),
     })
 }
 
-struct Gather<'a> {
-    layer: &'a Layer,
-    part: usize,
-    upper: Tree,
-    lower: Tree,
-    base: Base,
-    record: Record,
-    left_out: Vec<LeftOut>,
-    originals: Vec<Original>,
+/// The folder that is exported, in the upper directory and in the original; `None` when the session
+/// wrote nothing there.
+fn opened(piece: &Piece<'_>, prefix: &[u8]) -> Result<Option<(Tree, Tree)>, ExportError> {
+    let layer = piece.layer;
+    let (upper, lower) = (open_upper(layer)?, open_root(layer)?);
+    if prefix.is_empty() {
+        return Ok(Some((upper, lower)));
+    }
+    let anew = || ExportError::Anew { path: piece.root() };
+    // A mark above it would say that nothing of the original shows in it.
+    let ends = (0..prefix.len()).filter(|at| prefix[*at] == b'/');
+    for end in ends.chain([prefix.len()]) {
+        let dir = match upper.dir(&prefix[..end]) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) => return Err(anew()),
+        };
+        let fail = |e: Errno| ScanError::Entry {
+            path: absolute(&layer.root, &prefix[..end]),
+            source: e.into(),
+        };
+        let fd = open_private(&dir, b".", true).map_err(fail)?;
+        let all = all_xattrs(fd.as_fd()).map_err(fail)?;
+        if all.contains_key(super::unpack::OPAQUE_MARK) {
+            return Err(anew());
+        }
+    }
+    let (upper, lower) = (upper.at(prefix), lower.at(prefix));
+    Ok(Some((
+        upper.map_err(|_| anew())?,
+        lower.map_err(|_| anew())?,
+    )))
+}
+
+pub(super) struct Gather {
+    pub root: PathBuf,
+    /// Where that is below the layer's own root.
+    pub prefix: Vec<u8>,
+    pub part: usize,
+    pub upper: Tree,
+    pub lower: Tree,
+    pub base: Base,
+    pub record: Record,
+    pub left_out: Vec<LeftOut>,
+    pub originals: Vec<Original>,
 }
 
 /// An entry of the upper directory, with its inode if that has more names.
 type Seen = (Entry, Option<FileId>);
 
-impl Gather<'_> {
+impl Gather {
     fn path(&self, rel: &[u8]) -> PathBuf {
-        absolute(&self.layer.root, rel)
+        absolute(&self.root, rel)
     }
 
-    fn error(&self, rel: &[u8], e: Errno) -> ExportError {
+    pub(super) fn error(&self, rel: &[u8], e: Errno) -> ExportError {
         ScanError::Entry {
             path: self.path(rel),
             source: e.into(),
@@ -237,133 +284,6 @@ impl Gather<'_> {
         let linked = found.kind == EntryKind::File && found.nlink > 1;
         entry.rel = rel;
         Ok(Some((entry, linked.then_some(found.id))))
-    }
-
-    /// What was at every path that the entries touch.
-    fn originals(
-        &mut self,
-        entries: &[Entry],
-        doubtful: &HashSet<Vec<u8>>,
-    ) -> Result<(), ExportError> {
-        let names: HashSet<&[u8]> = entries.iter().map(|e| e.rel.as_slice()).collect();
-        // Directories whose originals show nothing of what is in them.
-        let mut hiding: HashSet<&[u8]> = HashSet::new();
-        for entry in entries {
-            let rel = entry.rel.as_slice();
-            if let Kind::Directory { opaque } = entry.kind
-                && (opaque || hiding.contains(split(rel).0))
-            {
-                hiding.insert(rel);
-            }
-            let found = self.lower.stat(rel).map_err(|e| self.error(rel, e))?;
-            if doubtful.contains(rel) {
-                self.push(rel, None);
-            } else if let Some(found) = &found {
-                let was = self.was(rel, found);
-                self.push(rel, was);
-            }
-            let is_dir = found.is_some_and(|f| f.kind == EntryKind::Directory);
-            let goes = match entry.kind {
-                Kind::Directory { .. } => hiding.contains(rel),
-                _ => true,
-            };
-            if is_dir && goes {
-                self.below(rel, &names)?;
-            }
-        }
-        let key = |o: &Original| components(&o.path);
-        self.originals.sort_by_cached_key(key);
-        Ok(())
-    }
-
-    /// Everything below an original directory that is no entry itself.
-    fn below(&mut self, rel: &[u8], names: &HashSet<&[u8]>) -> Result<(), ExportError> {
-        let mut stack = vec![rel.to_vec()];
-        while let Some(dir) = stack.pop() {
-            let opened = self.lower.dir(&dir);
-            let listed = opened.and_then(|fd| Ok((list_sorted(fd.as_fd())?, fd)));
-            let Ok((found, fd)) = listed else {
-                // What cannot be looked into is not known, and so not what anybody else has.
-                self.originals.retain(|o| o.path != dir);
-                self.push(&dir, None);
-                continue;
-            };
-            for name in found {
-                let at = join(&dir, &name);
-                if names.contains(at.as_slice()) {
-                    continue;
-                }
-                let Some(seen) = stat_in(&fd, &name).map_err(|e| self.error(&at, e))? else {
-                    continue;
-                };
-                let was = self.was(&at, &seen);
-                self.push(&at, was);
-                if seen.kind == EntryKind::Directory {
-                    stack.push(at);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, rel: &[u8], was: Option<Was>) {
-        self.originals.push(Original {
-            layer: self.part,
-            path: rel.to_vec(),
-            was,
-        });
-    }
-
-    /// An original as another machine compares it, if it is what the session began on.
-    fn was(&self, rel: &[u8], seen: &Snapshot) -> Option<Was> {
-        let is_dir = seen.kind == EntryKind::Directory;
-        if !is_dir && self.base.changed(rel, seen, &self.record) {
-            return None;
-        }
-        let dir = self.lower.parent(rel).ok()?;
-        let was = Was::of(&dir, split(rel).1, seen)?;
-        let after = stat_in(&dir, split(rel).1).ok()??;
-        (is_dir || after == *seen).then_some(was)
-    }
-}
-
-impl Was {
-    /// What lies under a name; `None` if it cannot be read.
-    pub(super) fn of(dir: &OwnedFd, name: &[u8], seen: &Snapshot) -> Option<Was> {
-        let mut was = Was {
-            kind: seen.kind,
-            mode: seen.mode,
-            owner: (seen.uid, seen.gid),
-            size: None,
-            content: None,
-            xattrs: None,
-            target: None,
-        };
-        match seen.kind {
-            EntryKind::File | EntryKind::Directory => {
-                let flags = match seen.kind {
-                    EntryKind::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
-                    _ => OFlags::RDONLY,
-                };
-                let fd = open_in(dir, name, flags).ok()?;
-                if Snapshot::new(&fstat(&fd).ok()?).id != seen.id {
-                    return None;
-                }
-                let all = all_xattrs(fd.as_fd()).ok()?;
-                was.xattrs = xattr_digest(&travelling(&all));
-                if seen.kind == EntryKind::File {
-                    was.size = Some(seen.size);
-                    was.content = Some(content_hash(fd.as_fd(), seen.size).ok()?);
-                }
-            }
-            EntryKind::Symlink => {
-                let target = readlinkat(dir, name, Vec::new()).ok()?;
-                was.target = Some(Target(target.into_bytes()));
-                was.mode = 0o777;
-            }
-            _ => {}
-        }
-        Some(was)
     }
 }
 

@@ -9,9 +9,9 @@
 //! |---|---|
 //! | `format` | heads of members, in their one encoding |
 //! | `contents` | the archive's own members: manifest and originals |
-//! | `gather` | what of a layer goes into an archive |
-//! | `write` | writes one |
-//! | `read` | reads one and believes nothing |
+//! | `gather`, `originals` | what of a layer goes into an archive, and what that touches |
+//! | `write`, `output` | writes one |
+//! | `read`, `order`, `input` | reads one and believes nothing: the whole, which member may come, the bytes |
 //! | `compare` | originals here beside those of the archive |
 //! | `unpack` | fills an upper directory |
 //! | `differences` | the file beside a layer that says which originals are others |
@@ -28,6 +28,10 @@ mod contents;
 mod differences;
 mod format;
 mod gather;
+mod input;
+mod order;
+mod originals;
+mod output;
 mod read;
 mod unpack;
 mod write;
@@ -39,7 +43,7 @@ pub use compare::{Difference, Found};
 pub use contents::{LeftOut, Manifest, Part, Place};
 pub use read::{Archive, inspect};
 pub use unpack::{ImportError, ImportOptions, Unpacked, unpack};
-pub use write::{ExportError, ExportOptions, Exported, Sealed, What, export};
+pub use write::{ExportError, ExportOptions, Exported, Piece, Sealed, What, export};
 
 pub(crate) use differences::{Differences, DifferencesError};
 

@@ -17,7 +17,8 @@ use rustix::io::{Errno, pwrite};
 
 use super::compare::{Compared, Difference, Given, compare};
 use super::format::Map;
-use super::read::{Archive, Data, Sink, read};
+use super::input::Data;
+use super::read::{Archive, Sink, read};
 use super::{ArchiveError, Entry, Kind, shown};
 use crate::content::set_xattrs;
 use crate::dir::{Tree, chmod_path_fd, open_in, split};
