@@ -8,8 +8,9 @@ fn read(raw: &[u8]) -> Result<Head, ArchiveError> {
         None => Head::of(0, first, None, raw),
         Some(length) => {
             let last = raw[raw.len() - BLOCK..].try_into().unwrap();
-            let pax = &raw[BLOCK..BLOCK + length as usize];
-            Head::of(0, last, Some(pax), raw)
+            // As many blocks as are announced: the reader comes to the same ones.
+            let pax = raw.get(BLOCK..BLOCK + length as usize);
+            Head::of(0, last, Some(pax.ok_or(ArchiveError::Cut { at: 0 })?), raw)
         }
     }
 }
@@ -48,8 +49,15 @@ fn every_head_is_read_back_and_no_other_spelling_of_it() {
             for bit in 0..8 {
                 let mut other = raw.clone();
                 other[at] ^= 1 << bit;
-                let found = read(&other).map(|h| h.to_bytes());
-                assert!(found.is_err(), "byte {at} bit {bit} of {head:?}");
+                // A pax record has no checksum: another value in it is another head, for the digest to find.
+                let is_record = (BLOCK..raw.len() - BLOCK).contains(&at);
+                match read(&other) {
+                    Err(_) => {}
+                    Ok(found) => assert!(
+                        is_record && found != head && found.to_bytes() == other,
+                        "byte {at} bit {bit} of {head:?}"
+                    ),
+                }
             }
         }
     }
