@@ -25,6 +25,7 @@ pub mod conditions;
 pub mod egress;
 pub mod globs;
 pub mod input;
+pub mod layers;
 pub mod ledger;
 pub mod policy;
 pub mod table;

@@ -11,9 +11,11 @@ use clap::{
 
 pub mod layers;
 pub mod policy;
+pub mod portable;
 
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
+use portable::{ExportArgs, ImportArgs};
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -74,6 +76,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Remove what nothing needs any more
     Gc(GcArgs),
+    /// Write a session's changes to a file that another machine can import
+    Export(ExportArgs),
+    /// Make a session of such a file, and tell where the originals here differ
+    Import(ImportArgs),
     /// Show the questions that wait for an answer
     Pending(PendingArgs),
     /// Approve an action that waits

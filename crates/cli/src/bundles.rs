@@ -33,6 +33,10 @@ use crate::{
 const HOST_KEYS: &str = "/etc/agentwall/trusted-keys";
 /// The name of the user's, in the folder of the policies.
 const USER_KEYS: &str = "trusted-keys";
+/// The keys of logs whose layers the host imports.
+const HOST_LOGS: &str = "/etc/agentwall/trusted-logs";
+/// The name of the user's.
+const USER_LOGS: &str = "trusted-logs";
 /// Longest trusted-keys file, in bytes.
 const MAX_TRUST: u64 = 1 << 20;
 
@@ -51,6 +55,14 @@ impl Trust {
     pub fn of_host(given: &[OsString]) -> Result<Trust> {
         let mut files = vec![PathBuf::from(HOST_KEYS)];
         files.extend(state::policy_dir().ok().map(|dir| dir.join(USER_KEYS)));
+        Trust::of(&files, given)
+    }
+
+    /// The keys of the logs that may vouch for imported layers. They issue no policies, so they have
+    /// files of their own.
+    pub fn of_logs(given: &[OsString]) -> Result<Trust> {
+        let mut files = vec![PathBuf::from(HOST_LOGS)];
+        files.extend(state::policy_dir().ok().map(|dir| dir.join(USER_LOGS)));
         Trust::of(&files, given)
     }
 

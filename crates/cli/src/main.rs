@@ -19,6 +19,7 @@ mod layers;
 mod output;
 mod policies;
 mod prepare;
+mod proof;
 mod reach;
 mod review;
 mod run;
@@ -74,6 +75,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Checkpoint(args) => cmd::checkpoint::main(args),
         Command::Rollback(args) => cmd::rollback::main(args),
         Command::Gc(args) => cmd::gc::main(args),
+        Command::Export(args) => cmd::export::main(args),
+        Command::Import(args) => cmd::import::main(args),
         Command::Pending(args) => cmd::approvals::pending(args),
         Command::Approve(args) => cmd::approvals::approve(args),
         Command::Reject(args) => cmd::approvals::reject(args),

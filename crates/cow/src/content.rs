@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes hashed as one unit.
-const BLOCK: u64 = 64 * 1024;
+pub(crate) const BLOCK: u64 = 64 * 1024;
 
 /// Extended attributes by name.
 pub(crate) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -108,7 +108,7 @@ impl Plain {
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Gives every block of the first `size` bytes that is not all zero, by its index, in order.
-fn each_block(
+pub(crate) fn each_block(
     fd: BorrowedFd<'_>,
     size: u64,
     mut give: impl FnMut(u64, &[u8]),

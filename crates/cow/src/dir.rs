@@ -151,6 +151,13 @@ impl Tree {
         Ok(fd)
     }
 
+    /// The tree below the directory `rel`.
+    pub(crate) fn at(&self, rel: &[u8]) -> Result<Tree, Errno> {
+        Ok(Tree {
+            root: self.dir(rel)?,
+        })
+    }
+
     /// The parent directory of `rel` (which is not empty).
     pub(crate) fn parent(&self, rel: &[u8]) -> Result<OwnedFd, Errno> {
         self.dir(split(rel).0)

@@ -171,6 +171,7 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
         let beside = [
             layer.manifest_temporary(),
             layer.manifest_path(),
+            layer.differences_path(),
             layer.record_path(),
         ];
         for path in beside {

@@ -125,6 +125,11 @@ impl Layer {
         beside(&self.upper, ".rollback")
     }
 
+    /// Which originals differ from those that an imported layer was made on.
+    pub(crate) fn differences_path(&self) -> PathBuf {
+        beside(&self.upper, ".differences")
+    }
+
     /// Where originals rest until a commit of this layer is finished.
     pub(crate) fn trash_path(&self) -> PathBuf {
         beside(&self.upper, ".trash")

@@ -84,6 +84,7 @@ mod discard;
 mod fault;
 mod layer;
 mod manifest;
+mod portable;
 mod record;
 mod scan;
 mod undo;
@@ -109,6 +110,11 @@ pub use layer::{FileId, Layer, Timestamp};
 pub use manifest::{
     AtBase, Limits, Manifest, ManifestError, ReadError, Recorded, Refusal, TakeError, Taken, Taker,
     take,
+};
+pub use portable::{
+    ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
+    Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
+    Place, Sealed, Unpacked, What, export, inspect, unpack,
 };
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{

@@ -283,6 +283,21 @@ fn summary(record: &Record) -> String {
             "rollback to {} {}; {} is what was there before",
             rollback.checkpoint, rollback.outcome, rollback.before
         ),
+        Record::Export(export) => format!(
+            "{} of {} to an archive, digest {}",
+            output::count(export.entries as usize, "object"),
+            output::count(export.layers as usize, "layer"),
+            export.archive
+        ),
+        Record::Import(import) => format!(
+            "session {} of log {} into {}: {}, {} differ here, digest {}",
+            import.from,
+            import.key,
+            import.workspace,
+            output::count(import.entries as usize, "object"),
+            output::count(import.differences as usize, "original"),
+            import.archive
+        ),
         Record::Mask(mask) => {
             format!(
                 "{} hidden by {}",

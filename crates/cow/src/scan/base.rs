@@ -9,13 +9,16 @@ use super::ScanError;
 use crate::dir::{EntryKind, Snapshot};
 use crate::layer::{FileId, Layer, Timestamp};
 use crate::manifest::{AtBase, Manifest};
-use crate::record::Record;
+use crate::portable::Differences;
+use crate::record::{Record, Rel};
 
 /// What is known about the originals of a layer at its base.
 #[derive(Debug)]
 pub(crate) struct Base {
     moment: Timestamp,
     manifest: Option<Manifest>,
+    /// Of an imported layer: what was another original here from the beginning.
+    differences: Differences,
 }
 
 impl Base {
@@ -23,6 +26,7 @@ impl Base {
         Ok(Base {
             moment: layer.base,
             manifest: Manifest::of(layer)?.ok(),
+            differences: Differences::of(layer)?,
         })
     }
 
@@ -37,6 +41,9 @@ impl Base {
     }
 
     fn differs(&self, rel: &[u8], now: &Snapshot) -> bool {
+        if self.differs_from_archive(rel) {
+            return true;
+        }
         let stamped = now.ctime >= self.moment;
         let Some(manifest) = &self.manifest else {
             return stamped;
@@ -49,8 +56,22 @@ impl Base {
         }
     }
 
+    fn differs_from_archive(&self, rel: &[u8]) -> bool {
+        let Differences { changed, .. } = &self.differences;
+        !changed.is_empty() && changed.contains(&Rel(rel.to_vec()))
+    }
+
+    /// The imported layer was made on an original at `rel`, and there was none here.
+    pub(crate) fn lacked(&self, rel: &[u8]) -> bool {
+        let Differences { missing, .. } = &self.differences;
+        !missing.is_empty() && missing.contains(&Rel(rel.to_vec()))
+    }
+
     /// Whether there was an object at `rel`; `None` when only change times could tell.
     pub(crate) fn had(&self, rel: &[u8]) -> Option<bool> {
+        if self.lacked(rel) {
+            return Some(true);
+        }
         match self.manifest.as_ref()?.at(rel) {
             AtBase::There(_) => Some(true),
             AtBase::Absent { exact: true } => Some(false),

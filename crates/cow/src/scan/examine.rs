@@ -67,6 +67,8 @@ impl Walk<'_> {
                     self.deleted_files.extend(found.files);
                 }
             }
+        } else if self.base.lacked(&rel) && change.conflict.is_none() {
+            change.conflict = Some(Conflict::Vanished);
         } else if upper.origin && change.conflict.is_none() {
             // A copied-up object whose original is not there: the session gave it a new name (rename,
             // link), or someone took the original away. Only a change of the directory allows the

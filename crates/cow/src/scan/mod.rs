@@ -26,6 +26,7 @@ use crate::change::{Change, ChangeSet};
 use crate::dir::Tree;
 use crate::layer::Layer;
 use crate::manifest::ReadError;
+use crate::portable::DifferencesError;
 
 pub(crate) use base::Base;
 pub(crate) use below::{Deleted, below};
@@ -71,6 +72,9 @@ pub enum ScanError {
     /// The base manifest is there and cannot be read or believed.
     #[error(transparent)]
     Manifest(#[from] ReadError),
+    /// What an import wrote beside the layer is there and cannot be read or believed.
+    #[error(transparent)]
+    Differences(#[from] DifferencesError),
     /// The record of earlier commits cannot be read.
     #[error("cannot read the commit record {path:?}: {source}")]
     Record {

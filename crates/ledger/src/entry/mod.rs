@@ -13,6 +13,7 @@
 
 pub mod clip;
 mod facts;
+mod layers;
 mod recall;
 pub mod records;
 mod time;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
+pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::time::rfc3339_ms;
@@ -118,6 +120,10 @@ records! {
     Checkpoint(Checkpoint) = "checkpoint",
     /// A session's layers were put back to a checkpoint.
     Rollback(Rollback) = "rollback",
+    /// Layers were written to an archive.
+    Export(Export) = "export",
+    /// A session began with the layers of an archive.
+    Import(Import) = "import",
     /// A path was hidden from the session when it started.
     Mask(Mask) = "mask",
     /// The wall tried itself.

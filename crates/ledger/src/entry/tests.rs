@@ -128,6 +128,21 @@ fn samples() -> Vec<Record> {
             before: "before-1".into(),
             outcome: "planned".into(),
         }),
+        Record::Export(Export {
+            archive: "ef".repeat(32),
+            entries: 3,
+            ..Default::default()
+        }),
+        Record::Import(Import {
+            archive: "ef".repeat(32),
+            checkpoint: ForeignCheckpoint {
+                origin: "example.org/log".into(),
+                size: u64::MAX,
+                root: "AA==".into(),
+            },
+            trusted: true,
+            ..Default::default()
+        }),
         Record::Mask(Mask {
             path: "/home/u/.ssh".into(),
             rule: None,
@@ -334,6 +349,8 @@ fn nothing_is_too_long_to_be_logged() {
             }
             Record::Checkpoint(r) => r.name = long.clone(),
             Record::Rollback(r) => r.before = long.clone(),
+            Record::Export(r) => r.changes = long.clone(),
+            Record::Import(r) => (r.from, r.workspace) = (long.clone(), long.clone()),
             Record::Mask(r) => r.path = long.clone(),
             Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
             Record::Gap(r) => r.reason = long.clone(),
