@@ -67,6 +67,7 @@ macro_rules! point {
     };
 }
 
+mod amend;
 mod apply;
 mod bytes;
 mod change;
@@ -78,28 +79,33 @@ mod dir;
 mod discard;
 #[cfg(test)]
 mod fault;
+mod hunk;
 mod layer;
 mod manifest;
+mod merge;
 mod record;
 mod scan;
 mod undo;
 mod upper;
 
+pub use amend::{AmendError, Amendment, Amendments, Sides};
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Recovered,
-    Recovery, Status, acknowledge, commit, is_unfinished, is_unreported, recover,
+    Recovery, Status, acknowledge, commit, commit_amended, is_unfinished, is_unreported, recover,
 };
 pub use content::FileDigest;
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};
+pub use hunk::{Block, FileHunks, Row};
 pub use layer::{FileId, Layer, Timestamp};
 pub use manifest::{
     AtBase, Limits, Manifest, ManifestError, ReadError, Recorded, Refusal, TakeError, Taken, Taker,
     take,
 };
+pub use merge::{Merged, merge};
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{
     NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
