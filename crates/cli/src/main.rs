@@ -14,6 +14,8 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+mod merge;
+mod outlook;
 mod output;
 mod policies;
 mod prepare;
@@ -66,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Init(args) => cmd::init::main(args),
         Command::Sessions(args) => cmd::sessions::main(args),
         Command::Diff(args) => cmd::diff::main(args),
+        Command::Review(args) => cmd::review::main(args),
         Command::Commit(args) => cmd::commit::main(args),
         Command::Discard(args) => cmd::discard::main(args),
         Command::Undo(args) => cmd::undo::main(args),

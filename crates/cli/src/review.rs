@@ -22,7 +22,7 @@ use crate::{
     changes::{self, Chosen, Named},
     cmd::{
         commit::{Report, commit_chosen, commit_set, confirm, notes, report_text},
-        diff::{show_patch, stat_text},
+        diff::{Part, show_patch, stat_text},
         discard::{discard_chosen, discard_set},
     },
     output,
@@ -73,7 +73,7 @@ impl Desk<'_> {
             if set.is_empty() {
                 return self.note("no changes are left to review");
             }
-            let stat = stat_text(session, &set)?;
+            let stat = stat_text(session, &Part::all(&set))?;
             if std::mem::take(&mut first) {
                 (self.forget)();
             }

@@ -8,6 +8,7 @@ pub mod init;
 pub mod ledger;
 pub mod manual;
 pub mod policy;
+pub mod review;
 pub mod sessions;
 pub mod undo;
 pub mod word;

@@ -105,6 +105,7 @@ fn samples() -> Vec<Record> {
         Record::Commit(Commit {
             changes: changes.clone(),
             outcome: [("committed".to_owned(), 1)].into(),
+            reviewed: Some("0".repeat(64)),
         }),
         Record::Discard(Discard {
             changes: changes.clone(),
@@ -346,6 +347,7 @@ fn digest_of_entries(parts: &[Changes]) -> String {
         let record = Record::Commit(Commit {
             changes: part.clone(),
             outcome: BTreeMap::new(),
+            reviewed: None,
         });
         let bytes = entry(record).to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
