@@ -22,6 +22,7 @@ mod prepare;
 mod reach;
 mod review;
 mod run;
+mod screen;
 mod selftest;
 mod session;
 mod state;

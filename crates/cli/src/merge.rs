@@ -108,11 +108,6 @@ impl<'s> Bases<'s> {
     }
 }
 
-/// Whether a change is a conflict that a merge may solve.
-pub fn is_candidate(change: &Change) -> bool {
-    change.conflict.is_some() && never(change).is_none()
-}
-
 /// What happened to an original that is never merged; `None` where a merge may be tried.
 fn never(change: &Change) -> Option<String> {
     let conflict = change.conflict.as_ref()?;

@@ -98,7 +98,8 @@ pub fn print_diff(session: &Session, part: &Part, show: Show) -> Result<()> {
     Ok(())
 }
 
-fn line_counts(session: &Session, set: &ChangeSet) -> Result<Vec<StatLine>> {
+/// Line counts and sizes of every change, deletions first in each layer.
+pub fn line_counts(session: &Session, set: &ChangeSet) -> Result<Vec<StatLine>> {
     stat(&session.record.layers, set, &DiffOptions::default()).map_err(|e| {
         let id = session.id();
         anyhow!("cannot compare the changes of session {id}: {e}")
@@ -136,7 +137,11 @@ pub fn stat_text(session: &Session, part: &Part) -> Result<String> {
             output::path_below(&line.path, &session.record.workspace),
             amounts(line),
             sizes(line),
-            remarks(session, change, line, outlook, moved_to).join("; "),
+            remarks(session, change, line, outlook, moved_to)
+                .into_iter()
+                .map(|(style, text)| style.map_or(text.clone(), |s| paint(s, &text)))
+                .collect::<Vec<_>>()
+                .join("; "),
         ]);
     }
     let table = output::table(&rows);
@@ -177,48 +182,49 @@ pub fn stat_text(session: &Session, part: &Part) -> Result<String> {
     Ok(text)
 }
 
-/// What a person has to know of a change beside its size.
+/// What a person has to know of a change beside its size, escaped, each with its style.
 pub fn remarks(
     session: &Session,
     change: &Change,
     line: &StatLine,
     outlook: Option<&Outlook>,
     moved_to: Option<&Path>,
-) -> Vec<String> {
+) -> Vec<(Option<Style>, String)> {
     let mut remarks = Vec::new();
     let path = |path: &Path| output::path_below(path, &session.record.workspace);
     if let Some(conflict) = &change.conflict {
         let text = format!("conflict: {}", output::tame(&conflict.to_string()));
-        remarks.push(paint(Style::Red, &text));
+        remarks.push((Some(Style::Red), text));
     }
     if let Some(outlook) = outlook.filter(|o| o.group != Group::Conflict && !o.why.is_empty()) {
-        remarks.push(paint(Style::Yellow, &outlook.why));
+        remarks.push((Some(Style::Yellow), outlook.why.clone()));
     }
     if !change.privileges.is_empty() {
         let text = format!("grants {:?}", change.privileges);
-        remarks.push(paint(Style::Red, &text));
+        remarks.push((Some(Style::Red), text));
     }
+    let mut plain = |text| remarks.push((None, text));
     if let Some(below) = change.below {
         let gone = output::count(usize::try_from(below).unwrap_or(usize::MAX), "object");
-        remarks.push(format!("with {gone} below it"));
+        plain(format!("with {gone} below it"));
     }
     if line.binary {
-        remarks.push("binary".into());
+        plain("binary".into());
     }
     if let Some(from) = &change.rename_from {
-        remarks.push(format!("renamed from {}", path(from)));
+        plain(format!("renamed from {}", path(from)));
     }
     if let Some(to) = moved_to.filter(|_| change.kind == ChangeKind::Delete) {
-        remarks.push(format!("renamed to {}", path(to)));
+        plain(format!("renamed to {}", path(to)));
     }
     if let Some(first) = &change.link_to {
-        remarks.push(format!("hard link of {}", path(first)));
+        plain(format!("hard link of {}", path(first)));
     }
     if change.breaks_hard_link && change.kind != ChangeKind::Delete {
-        remarks.push("its other hard links keep the old content".into());
+        plain("its other hard links keep the old content".into());
     }
     if change.exec_gained {
-        remarks.push("becomes executable".into());
+        plain("becomes executable".into());
     }
     remarks
 }
@@ -268,8 +274,9 @@ pub fn show_patch(out: &mut dyn Write, session: &Session, set: &ChangeSet) -> Re
     Ok(())
 }
 
-/// One line of a patch for a terminal: tabs and backslashes stay.
-fn patch_line(line: &[u8]) -> String {
+/// A line of a file as it may be shown: tabs and backslashes stay, everything else that acts on a
+/// terminal is shown by its number.
+pub fn line_text(line: &[u8]) -> String {
     let mut shown = String::new();
     for (n, part) in line.split(|b| *b == b'\t').enumerate() {
         if n > 0 {
@@ -277,6 +284,12 @@ fn patch_line(line: &[u8]) -> String {
         }
         shown.push_str(&agentwall_action::escape_bytes(part).replace("\\\\", "\\"));
     }
+    shown
+}
+
+/// One line of a patch for a terminal.
+fn patch_line(line: &[u8]) -> String {
+    let shown = line_text(line);
     match line.first() {
         Some(b'+') => paint(Style::Green, &shown),
         Some(b'-') => paint(Style::Red, &shown),
