@@ -43,6 +43,8 @@ pub struct Part {
     pub set: ChangeSet,
     /// How a person's paths mean each.
     pub named: Chosen,
+    /// They are to be dropped: what a commit would make of them is not told.
+    pub to_drop: bool,
 }
 
 impl Part {
@@ -51,6 +53,7 @@ impl Part {
         Part {
             set: changes::only(set, chosen),
             named: chosen.values().copied().enumerate().collect(),
+            to_drop: false,
         }
     }
 
@@ -60,6 +63,15 @@ impl Part {
         Part {
             set: set.clone(),
             named: named.collect(),
+            to_drop: false,
+        }
+    }
+
+    /// The same, to be dropped.
+    pub fn to_drop(set: &ChangeSet, chosen: &Chosen) -> Part {
+        Part {
+            to_drop: true,
+            ..Part::of(set, chosen)
         }
     }
 }
@@ -131,7 +143,10 @@ pub fn stat_text(session: &Session, part: &Part) -> Result<String> {
         let Some(n) = found else { continue };
         let (change, outlook) = (&set.changes[*n], outlooks.get(n));
         let moved_to = moved.get(change.path.as_path()).copied();
-        groups.push(outlook.map_or(Group::Unknown, |o| o.group));
+        groups.push(match part.to_drop {
+            true => Group::Committed,
+            false => outlook.map_or(Group::Unknown, |o| o.group),
+        });
         rows.push(vec![
             kind_text(line.kind).0.to_owned(),
             output::path_below(&line.path, &session.record.workspace),
@@ -158,9 +173,11 @@ pub fn stat_text(session: &Session, part: &Part) -> Result<String> {
             Group::Committed => "to commit",
             other => other.as_str(),
         };
-        counts.push(format!("{count} {word}"));
-        let headline = format!("{} ({count}):", group.headline());
-        text.push_str(&format!("{}\n", paint(Style::Bold, &headline)));
+        if !part.to_drop {
+            counts.push(format!("{count} {word}"));
+            let headline = format!("{} ({count}):", group.headline());
+            text.push_str(&format!("{}\n", paint(Style::Bold, &headline)));
+        }
         for deletions in [true, false] {
             for n in of_group
                 .iter()
@@ -172,13 +189,15 @@ pub fn stat_text(session: &Session, part: &Part) -> Result<String> {
         }
     }
     text.push_str(&format!(
-        "{}, {}, {}: {}\ndigest {}\n",
+        "{}, {}, {}",
         output::count(lines.len(), "change"),
         output::count(inserted, "line") + " added",
         output::count(deleted, "line") + " removed",
-        counts.join(", "),
-        set.digest,
     ));
+    match part.to_drop {
+        true => text.push('\n'),
+        false => text.push_str(&format!(": {}\ndigest {}\n", counts.join(", "), set.digest)),
+    }
     Ok(text)
 }
 

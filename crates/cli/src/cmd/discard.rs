@@ -35,7 +35,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let part = Part::of(
+    let part = Part::to_drop(
         &set,
         &changes::select(&session, &set, &args.selection.paths)?,
     );

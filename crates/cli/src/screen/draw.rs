@@ -12,7 +12,7 @@ use ratatui::{
 };
 
 use super::model::{Focus, Item, Look, Mark, Model, Shown, Stage};
-use crate::outlook::Group;
+use crate::{outlook::Group, output};
 
 /// Below this there is nothing to see.
 const LEAST: (u16, u16) = (16, 4);
@@ -85,7 +85,8 @@ pub fn draw(frame: &mut Frame<'_>, model: &mut Model, palette: Palette) {
 }
 
 fn head(model: &Model) -> Paragraph<'_> {
-    let mut text = format!("{}: {} changes", model.title, model.items.len());
+    let all = output::count(model.items.len(), "change");
+    let mut text = format!("{}: {all}", model.title);
     for (mark, word) in [
         (Mark::Accept, "accepted"),
         (Mark::Part, "in part"),

@@ -18,10 +18,13 @@ use ratatui::{
     Terminal,
     backend::CrosstermBackend,
     crossterm::{
-        cursor::Show,
+        cursor::{Hide, Show},
         event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
         execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+            enable_raw_mode,
+        },
     },
 };
 use rustix::process::{Signal, kill_current_process_group};
@@ -65,19 +68,30 @@ pub fn run(model: &mut Model, texts: &dyn Texts) -> Result<Option<Decision>> {
     let signals = Signals::catch().context("cannot catch signals")?;
     restore_at_panic();
     let mut screen = Screen::enter()?;
+    let mut stale = true;
     let ended = loop {
-        screen.draw(model, palette)?;
+        if std::mem::take(&mut stale) {
+            screen.draw(model, palette)?;
+        }
         let after = match signals.take() {
             Some(signal::SIGTSTP) => After::Suspend,
             Some(signal::SIGCONT) => {
                 // Whoever stopped us may have changed the terminal.
                 screen.again()?;
+                stale = true;
                 After::GoOn
             }
             Some(ending) => break Err(ending),
-            None => match next_key()? {
-                Some(key) => model.key(key, texts),
-                None => After::GoOn,
+            None => match next_input()? {
+                Input::Key(key) => {
+                    stale = true;
+                    model.key(key, texts)
+                }
+                Input::Size => {
+                    stale = true;
+                    After::GoOn
+                }
+                Input::Nothing => After::GoOn,
             },
         };
         match after {
@@ -87,6 +101,7 @@ pub fn run(model: &mut Model, texts: &dyn Texts) -> Result<Option<Decision>> {
                 // As the terminal itself does it: the whole job waits.
                 kill_current_process_group(Signal::STOP).context("cannot wait")?;
                 screen = Screen::enter()?;
+                stale = true;
             }
             After::Leave => break Ok(None),
             After::Do(decision) => break Ok(Some(*decision)),
@@ -103,18 +118,27 @@ pub fn run(model: &mut Model, texts: &dyn Texts) -> Result<Option<Decision>> {
     }
 }
 
-/// The next key within a tick.
-fn next_key() -> Result<Option<Key>> {
+/// What came of the terminal within a tick.
+enum Input {
+    Key(Key),
+    Size,
+    Nothing,
+}
+
+fn next_input() -> Result<Input> {
     let ready = match event::poll(TICK) {
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Input::Nothing),
         other => other.context("cannot read keys")?,
     };
     if !ready {
-        return Ok(None);
+        return Ok(Input::Nothing);
     }
     Ok(match event::read().context("cannot read keys")? {
-        Event::Key(key) if key.kind != KeyEventKind::Release => key_of(key),
-        _ => None,
+        Event::Key(key) if key.kind != KeyEventKind::Release => {
+            key_of(key).map_or(Input::Nothing, Input::Key)
+        }
+        Event::Resize(..) => Input::Size,
+        _ => Input::Nothing,
     })
 }
 
@@ -147,15 +171,16 @@ struct Screen {
 impl Screen {
     fn enter() -> Result<Screen> {
         take_over().context("cannot use the terminal")?;
+        // Not `Terminal::clear`, which asks the terminal where its cursor is: not every one answers.
         let terminal = Terminal::new(CrosstermBackend::new(stdout()));
-        let mut terminal = terminal.inspect_err(|_| give_back())?;
-        terminal.clear().inspect_err(|_| give_back())?;
+        let terminal = terminal.inspect_err(|_| give_back())?;
         Ok(Screen { terminal })
     }
 
     fn again(&mut self) -> Result<()> {
         take_over().context("cannot use the terminal")?;
-        self.terminal.clear().context("cannot draw")
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 
     fn draw(&mut self, model: &mut Model, palette: Palette) -> Result<()> {
@@ -172,7 +197,8 @@ impl Drop for Screen {
 
 fn take_over() -> io::Result<()> {
     enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen).inspect_err(|_| give_back())
+    execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide)
+        .inspect_err(|_| give_back())
 }
 
 /// As far as it goes: there is nobody to tell.
