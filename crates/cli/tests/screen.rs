@@ -7,6 +7,7 @@ mod support;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
+    num::NonZero,
     os::fd::AsFd as _,
     os::unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
@@ -95,7 +96,8 @@ impl Tty {
 
     /// What a person sees, the screen that is shown and nothing of another.
     fn screen(&self) -> String {
-        let mut terminal = vt100::Parser::new(self.size.0, self.size.1, 0);
+        let some = |n| NonZero::new(n).unwrap();
+        let mut terminal = vt100::Parser::new(some(self.size.0), some(self.size.1), 0);
         terminal.process(&self.seen.lock().unwrap());
         terminal.screen().contents()
     }
