@@ -426,9 +426,9 @@ impl Model {
             Key::Char('A') => self.accept_all(),
             Key::Char('m') => self.merge(texts),
             Key::Char('s') => self.split(),
-            Key::Char('n') => self.to_hunk(true),
-            Key::Char('p') => self.to_hunk(false),
-            Key::Char('c') | Key::Char('q') => return self.to_the_end(key),
+            Key::Char('n') => self.go_to_hunk(true),
+            Key::Char('p') => self.go_to_hunk(false),
+            Key::Char('c') | Key::Char('q') => return self.ask_or_leave(key),
             Key::Char('Q') => return After::Leave,
             Key::Tab => {
                 self.focus = match self.focus {
@@ -591,7 +591,7 @@ impl Model {
         self.scroll = 0;
     }
 
-    fn to_hunk(&mut self, next: bool) {
+    fn go_to_hunk(&mut self, next: bool) {
         let hunks = self.current().map_or(0, |i| i.hunks().len());
         self.hunk = match next {
             true => (self.hunk + 1).min(hunks.saturating_sub(1)),
@@ -630,7 +630,7 @@ impl Model {
             n if n == item.chosen.len() && item.group != Group::Conflict => Mark::Accept,
             _ => Mark::Part,
         };
-        self.to_hunk(true);
+        self.go_to_hunk(true);
     }
 
     fn typing(&mut self) -> &mut String {
@@ -687,7 +687,7 @@ impl Model {
         }
     }
 
-    fn to_the_end(&mut self, key: Key) -> After {
+    fn ask_or_leave(&mut self, key: Key) -> After {
         let marked = self.items.iter().any(|i| i.mark != Mark::Leave);
         match (marked, key) {
             (false, Key::Char('q')) => return After::Leave,

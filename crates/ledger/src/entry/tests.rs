@@ -146,7 +146,8 @@ fn every_type_reads_back_and_has_one_spelling() {
             | Record::Decision(_)
             | Record::Exec(_)
             | Record::Connect(_)
-            | Record::Policy(_) => 2,
+            | Record::Policy(_)
+            | Record::Commit(_) => 2,
             _ => 1,
         };
         let head = format!(
