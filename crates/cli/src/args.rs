@@ -12,10 +12,12 @@ use clap::{
 pub mod layers;
 pub mod policy;
 pub mod portable;
+pub mod review;
 
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
+use review::ReviewArgs;
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -64,6 +66,8 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// Show what a session changed
     Diff(DiffArgs),
+    /// Review a session's changes on the whole screen: by file and by hunk
+    Review(ReviewArgs),
     /// Carry a session's changes to the originals
     Commit(CommitArgs),
     /// Drop a session's changes
@@ -282,7 +286,9 @@ pub struct DiffArgs {
 /// `agentwall commit`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  agentwall commit\n  agentwall commit k3f9 -- src/lib.rs\n\n\
+    after_help = "Examples:\n  agentwall commit\n  agentwall commit k3f9 -- src/lib.rs\n  \
+    agentwall commit --digest \"$(agentwall diff --json | jq -r .digest)\"\n  \
+    agentwall commit --merge\n\n\
     The policy decides every change (action file.commit): allow commits it, deny never does, ask \
     holds it until you name it after -- or give --held. A file that changed underneath since the \
     session began is a conflict: nothing is overwritten, nothing is lost, the exit status is 3."
@@ -297,6 +303,14 @@ pub struct CommitArgs {
     /// No folder of the original was moved since the session began (see a conflict that says so)
     #[arg(long)]
     pub trust_directories: bool,
+    /// Only if the changes still have this digest, which 'agentwall diff' with the same paths shows
+    #[arg(long, value_name = "HEX", value_parser = review::digest)]
+    pub digest: Option<String>,
+    /// Merge text files that both sides changed, where what they were is known; with =markers also
+    /// where they overlap
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
+          default_missing_value = "clean")]
+    pub merge: Option<review::Merge>,
     /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     pub yes: bool,

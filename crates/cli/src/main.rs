@@ -16,6 +16,8 @@ mod control;
 mod doctor;
 mod fixed;
 mod layers;
+mod merge;
+mod outlook;
 mod output;
 mod policies;
 mod prepare;
@@ -23,6 +25,7 @@ mod proof;
 mod reach;
 mod review;
 mod run;
+mod screen;
 mod selftest;
 mod session;
 mod state;
@@ -69,6 +72,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Init(args) => cmd::init::main(args),
         Command::Sessions(args) => cmd::sessions::main(args),
         Command::Diff(args) => cmd::diff::main(args),
+        Command::Review(args) => cmd::review::main(args),
         Command::Commit(args) => cmd::commit::main(args),
         Command::Discard(args) => cmd::discard::main(args),
         Command::Undo(args) => cmd::undo::main(args),

@@ -22,15 +22,15 @@ use crate::{
     changes::{self, Chosen, Named},
     cmd::{
         commit::{Report, commit_chosen, commit_set, confirm, notes, report_text},
-        diff::{show_patch, stat_text},
+        diff::{Part, show_patch, stat_text},
         discard::{discard_chosen, discard_set},
     },
-    output,
+    output, screen,
     session::Session,
     state::State,
 };
 
-const MENU: &str = "[c]ommit, [d]iscard, [k]eep, show [p]atch, [s]elect files?";
+const MENU: &str = "[c]ommit, [d]iscard, [k]eep, show [p]atch, [s]elect files, [r]eview by hunk?";
 
 /// Shows what changed and does what the person at the terminal says. The caller is the session's
 /// supervisor, or holds its lock; the terminal is in line mode.
@@ -73,7 +73,7 @@ impl Desk<'_> {
             if set.is_empty() {
                 return self.note("no changes are left to review");
             }
-            let stat = stat_text(session, &set)?;
+            let stat = stat_text(session, &Part::all(&set))?;
             if std::mem::take(&mut first) {
                 (self.forget)();
             }
@@ -91,6 +91,23 @@ impl Desk<'_> {
                 }
                 Some("p" | "patch") => show_patch(self.shows, session, &set)?,
                 Some("s" | "select") => self.one_by_one(state, session, &set)?,
+                Some("r" | "review") => {
+                    let chosen = screen::meant(session, &set, &[])?;
+                    match screen::review(state, session, &set, &chosen) {
+                        Ok(Some(done)) => {
+                            if let Some(report) = &done.report {
+                                self.report(session, report)?;
+                            }
+                            if let Some((count, notes)) = &done.dropped {
+                                notes.iter().try_for_each(|note| self.note(note))?;
+                                let what = output::count(*count, "change");
+                                self.note(&format!("{what} dropped"))?;
+                            }
+                        }
+                        Ok(None) => {}
+                        Err(e) => self.note(&output::explain(&e))?,
+                    }
+                }
                 Some("k" | "keep") | None => {
                     let id = session.id();
                     return self.note(&format!(
@@ -130,26 +147,9 @@ impl Desk<'_> {
         if dropped.is_empty() {
             return Ok(());
         }
-        let set = changes::scan(session, false)?;
-        let mut chosen = exactly(&set, &dropped);
-        // Dropping a new folder drops what is in it: it stays while something in it stays.
-        let stays = |n: &usize| {
-            let folder = &set.changes[*n];
-            set.changes.iter().any(|c| {
-                c.layer == folder.layer
-                    && c.path != folder.path
-                    && c.path.starts_with(&folder.path)
-                    && !dropped.contains(&object(c))
-            })
-        };
-        let kept: Vec<usize> = chosen.keys().filter(|n| stays(n)).copied().collect();
-        for n in kept {
-            chosen.remove(&n);
-            let path = output::path_below(&set.changes[n].path, &session.record.workspace);
-            self.note(&format!("{path} is kept, for what you keep in it"))?;
-        }
-        if !chosen.is_empty() {
-            let count = discard_chosen(state, session, &set, &chosen)?;
+        let (count, notes) = drop_exactly(state, session, &dropped)?;
+        notes.iter().try_for_each(|note| self.note(note))?;
+        if count > 0 {
             self.note(&format!("{} dropped", output::count(count, "change")))?;
         }
         Ok(())
@@ -180,13 +180,45 @@ impl Desk<'_> {
     }
 }
 
+/// Drops exactly these changes, as far as what stays lets it: how many, and what is to be told.
+pub fn drop_exactly(
+    state: &State,
+    session: &mut Session,
+    dropped: &BTreeSet<(usize, PathBuf)>,
+) -> Result<(usize, Vec<String>)> {
+    let set = changes::scan(session, false)?;
+    let mut chosen = exactly(&set, dropped);
+    // Dropping a new folder drops what is in it: it stays while something in it stays.
+    let stays = |n: &usize| {
+        let folder = &set.changes[*n];
+        set.changes.iter().any(|c| {
+            c.layer == folder.layer
+                && c.path != folder.path
+                && c.path.starts_with(&folder.path)
+                && !dropped.contains(&object(c))
+        })
+    };
+    let kept: Vec<usize> = chosen.keys().filter(|n| stays(n)).copied().collect();
+    let mut notes = Vec::new();
+    for n in kept {
+        chosen.remove(&n);
+        let path = output::path_below(&set.changes[n].path, &session.record.workspace);
+        notes.push(format!("{path} is kept, for what you keep in it"));
+    }
+    let count = match chosen.is_empty() {
+        true => 0,
+        false => discard_chosen(state, session, &set, &chosen)?,
+    };
+    Ok((count, notes))
+}
+
 /// What tells a change from all others of any scan of the session.
 fn object(change: &Change) -> (usize, PathBuf) {
     (change.layer, change.path.clone())
 }
 
 /// The changes of a set that are among these objects, as named by the person.
-fn exactly(set: &ChangeSet, objects: &BTreeSet<(usize, PathBuf)>) -> Chosen {
+pub fn exactly(set: &ChangeSet, objects: &BTreeSet<(usize, PathBuf)>) -> Chosen {
     let all = set.changes.iter().enumerate();
     let among = all.filter(|(_, change)| objects.contains(&object(change)));
     among

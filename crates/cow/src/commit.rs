@@ -23,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::amend::Amendments;
 use crate::apply::{Digests, LayerCommit};
 use crate::change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 use crate::content::{FileDigest, hex};
@@ -300,6 +301,21 @@ pub enum CommitError {
 pub fn commit(
     layers: &[Layer],
     set: &ChangeSet,
+    decide: impl FnMut(&Change) -> Disposition,
+    options: &CommitOptions,
+) -> Result<CommitReport, CommitError> {
+    commit_amended(layers, set, &Amendments::default(), decide, options)
+}
+
+/// [`commit`] with content that a person made of some changes: `set` is the one that
+/// [`Amendments::apply`] gave, so its digest binds that content.
+///
+/// # Errors
+/// As [`commit`].
+pub fn commit_amended(
+    layers: &[Layer],
+    set: &ChangeSet,
+    amendments: &Amendments,
     mut decide: impl FnMut(&Change) -> Disposition,
     options: &CommitOptions,
 ) -> Result<CommitReport, CommitError> {
@@ -322,7 +338,7 @@ pub fn commit(
     // All are opened before one is begun: what the first commits must reach the caller's report.
     let mut opened = Vec::new();
     for layer in layers {
-        opened.push(LayerCommit::open(layer)?);
+        opened.push(LayerCommit::open(layer, amendments)?);
     }
     let mut works = vec![Vec::new(); layers.len()];
     for (at, change) in set.changes.iter().enumerate() {

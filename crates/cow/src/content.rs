@@ -58,6 +58,19 @@ pub(crate) fn content_hash(fd: BorrowedFd<'_>, size: u64) -> Result<String, Errn
     Ok(hex(&hash.finalize()))
 }
 
+/// [`content_hash`] of bytes in memory.
+pub(crate) fn content_hash_of(bytes: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for (block, bytes) in (0u64..).zip(bytes.chunks(BLOCK as usize)) {
+        if bytes.iter().any(|b| *b != 0) {
+            hash.update(block.to_le_bytes());
+            hash.update(bytes);
+        }
+    }
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hex(&hash.finalize())
+}
+
 /// Both digests of the first `size` bytes in one pass.
 pub(crate) fn digest(fd: BorrowedFd<'_>, size: u64) -> Result<FileDigest, Errno> {
     let mut blocks = Sha256::new();
@@ -344,6 +357,11 @@ mod tests {
             let found = digest(file.as_fd(), size).unwrap();
             assert_eq!(found.sha256, Some(plain(pieces, size)), "{size}");
             assert_eq!(found.blocks, content_hash(file.as_fd(), size).unwrap());
+            let mut all = vec![0u8; size as usize];
+            for (at, bytes) in pieces {
+                all[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+            }
+            assert_eq!(found.blocks, content_hash_of(&all));
         }
         assert_eq!(
             digest(file(&[(0, b"abc")], 3).as_fd(), 3)

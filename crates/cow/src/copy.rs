@@ -69,8 +69,8 @@ pub struct Copied {
     pub bytes: u64,
 }
 
-/// Begins a layer with a copy of another one: its upper directory, its base manifest, and what is
-/// known about its commits, so that both compare with the same originals. `upper` must not exist;
+/// Begins a layer with a copy of another one: its upper directory, what is known of the originals and
+/// of its commits, so that both compare with the same originals. `upper` must not exist;
 /// `work` is not touched. Durable on return.
 ///
 /// # Errors
@@ -89,10 +89,14 @@ pub fn copy_layer(
     sync_copy(&to.upper)?;
     let read = |path: PathBuf| move |source| CopyError::Read { path, source };
     let write = |path: PathBuf| move |source| CopyError::Write { path, source };
-    match std::fs::read(from.manifest_path()) {
-        Ok(bytes) => write_new(&to.manifest_path(), &bytes).map_err(write(to.manifest_path()))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(read(from.manifest_path())(e)),
+    // What is known of the originals: at the base, and where they differ from an archive's.
+    let known = |layer: &Layer| [layer.manifest_path(), layer.differences_path()];
+    for (from, to) in known(from).into_iter().zip(known(&to)) {
+        match std::fs::read(&from) {
+            Ok(bytes) => write_new(&to, &bytes).map_err(write(to))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(read(from)(e)),
+        }
     }
     let record = Record::read(from).map_err(read(from.record_path()))?;
     record.hand_down(&to).map_err(write(to.record_path()))?;

@@ -69,6 +69,7 @@ macro_rules! point {
     };
 }
 
+mod amend;
 mod apply;
 mod bytes;
 mod change;
@@ -82,14 +83,17 @@ mod dir;
 mod discard;
 #[cfg(test)]
 mod fault;
+mod hunk;
 mod layer;
 mod manifest;
+mod merge;
 mod portable;
 mod record;
 mod scan;
 mod undo;
 mod upper;
 
+pub use amend::{AmendError, Amendment, Amendments, Sides};
 pub use change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 pub use checkpoint::{
     Checkpoint, CheckpointError, CopiedCheckpoint, NewCheckpoint, RolledBack,
@@ -99,18 +103,21 @@ pub use checkpoint::{
 pub use clock::base_timestamp;
 pub use commit::{
     CommitError, CommitOptions, CommitReport, Disposition, HoldReason, Outcome, Recovered,
-    Recovery, Status, acknowledge, commit, commits, is_unfinished, is_unreported, recover,
+    Recovery, Status, acknowledge, commit, commit_amended, commits, is_unfinished, is_unreported,
+    recover,
 };
 pub use content::FileDigest;
 pub use copy::{Copied, CopyError, copy_layer, usage};
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
 pub use dir::{EntryKind, Snapshot};
 pub use discard::{DiscardError, discard, discard_all};
+pub use hunk::{Block, FileHunks, Row};
 pub use layer::{FileId, Layer, Timestamp};
 pub use manifest::{
     AtBase, Limits, Manifest, ManifestError, ReadError, Recorded, Refusal, TakeError, Taken, Taker,
     take,
 };
+pub use merge::{Merged, merge};
 pub use portable::{
     ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,

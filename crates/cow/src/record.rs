@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amend::Amended;
 use crate::clock::base_timestamp;
 use crate::commit::Recovered;
 use crate::content::FileDigest;
@@ -135,6 +136,9 @@ pub(crate) struct Temp {
     /// The path of which it is meant to be a hard link.
     #[serde(default)]
     pub link_to: Option<Rel>,
+    /// The content is not the session's copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amended: Option<Amended>,
 }
 
 /// The record of one layer.
@@ -358,6 +362,7 @@ impl Record {
                 content: None,
                 xattrs: None,
                 link_to: None,
+                amended: None,
             })
         });
         self.append_all(lines)?;

@@ -12,18 +12,22 @@ use std::{
     process::ExitCode,
 };
 
-use agentwall_cow::{ChangeSet, CommitOptions, Disposition, Recovery, commit};
+use agentwall_cow::{
+    Amendment, Amendments, ChangeSet, CommitOptions, Disposition, Recovery, commit_amended,
+};
 use agentwall_ledger::{Record, entry::DecisionRecord};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
-    args::CommitArgs,
+    args::{CommitArgs, review::Merge},
     changes::{self, Chosen, Judge, Named, Verdict, kind_text},
     cmd::{
-        diff::{Show, print_diff, stat_text},
+        diff::{Part, Show, print_diff, stat_text},
         undo::expire,
     },
-    layers, output,
+    layers,
+    merge::{Attempt, Bases, Overlaps},
+    output,
     session::{Outcome, Session},
     state::State,
 };
@@ -46,6 +50,20 @@ pub struct Options {
     pub held: bool,
     /// No folder of the original was moved since the session began.
     pub trust_directories: bool,
+    /// Merge what both sides changed.
+    pub merge: Option<Overlaps>,
+}
+
+/// What a person made of changes, by their index in the scanned set: the content, and what the report
+/// says of each (escaped).
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Content in place of the session's copies.
+    pub amendments: Amendments,
+    /// What was made of a change.
+    pub notes: BTreeMap<usize, String>,
+    /// Why a conflict was not merged.
+    pub unmerged: BTreeMap<usize, String>,
 }
 
 /// Runs the command.
@@ -59,9 +77,32 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
         paths: args.selection.paths,
         held: args.held,
         trust_directories: args.trust_directories,
+        merge: args.merge.map(|how| match how {
+            Merge::Clean => Overlaps::Stay,
+            Merge::Markers => Overlaps::Marked,
+        }),
     };
     finish_cut_off(&state, &session)?;
     let set = changes::scan(&session, options.trust_directories)?;
+    let mut chosen = match set.is_empty() {
+        true => Chosen::new(),
+        false => changes::select(&session, &set, &options.paths)?,
+    };
+    changes::with_folders(&set, &mut chosen);
+    let part = Part::of(&set, &chosen);
+    if let Some(expected) = &args.digest
+        && *expected != part.set.digest
+    {
+        let paths = match options.paths.is_empty() {
+            true => "",
+            false => " with the same paths",
+        };
+        return Err(anyhow!(
+            "nothing was committed: the changes are not those that were reviewed (their digest is {}, \
+             --digest says {expected}); 'agentwall diff'{paths} shows what they are now",
+            part.set.digest
+        ));
+    }
     if set.is_empty() {
         if args.json {
             let session = session.id().to_owned();
@@ -75,13 +116,12 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let part = changes::only(&set, &changes::select(&session, &set, &options.paths)?);
     let show = Show {
         stat: args.stat,
         patch: args.patch,
         json: args.json,
     };
-    let what = output::count(part.changes.len(), "change");
+    let what = output::count(part.set.changes.len(), "change");
     match before_the_step(&session, &part, show, args.yes, &format!("commit {what}?"))? {
         Answer::Yes => {}
         Answer::Shown => return Ok(ExitCode::SUCCESS),
@@ -90,7 +130,8 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(output::FAILED));
         }
     }
-    let report = commit_set(&state, &mut session, &set, &options)?;
+    let made = merged(&session, &set, &chosen, options.merge);
+    let report = commit_made(&state, &mut session, &set, chosen, options.held, &made)?;
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -139,7 +180,7 @@ pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
         found.push(format!("{} {text}", files.len()));
         records.extend(match how {
             Recovery::Undone => undo_records(word, files),
-            _ => commit_records(word, files),
+            _ => commit_records(word, files, None),
         });
     }
     let found = match found.is_empty() {
@@ -199,7 +240,7 @@ pub enum Answer {
 /// Shows the changes if that is what was asked for, else asks the person if there is one.
 pub fn before_the_step(
     session: &Session,
-    part: &ChangeSet,
+    part: &Part,
     show: Show,
     yes: bool,
     question: &str,
@@ -232,8 +273,40 @@ pub fn commit_set(
     set: &ChangeSet,
     options: &Options,
 ) -> Result<Report> {
-    let chosen = changes::select(session, set, &options.paths)?;
-    commit_chosen(state, session, set, chosen, options.held)
+    let mut chosen = changes::select(session, set, &options.paths)?;
+    changes::with_folders(set, &mut chosen);
+    let made = merged(session, set, &chosen, options.merge);
+    commit_made(state, session, set, chosen, options.held, &made)
+}
+
+/// Merges what both sides changed, as far as that is wanted and possible.
+fn merged(session: &Session, set: &ChangeSet, chosen: &Chosen, how: Option<Overlaps>) -> Made {
+    let mut made = Made::default();
+    let Some(how) = how else { return made };
+    let bases = Bases::of(session);
+    for n in chosen.keys() {
+        let change = &set.changes[*n];
+        if change.conflict.is_none() {
+            continue;
+        }
+        match bases.attempt(change, how) {
+            Attempt::Merged(amendment) => {
+                made.amendments.insert(change, amendment);
+                made.notes
+                    .insert(*n, "merged with the edits of the original".into());
+            }
+            Attempt::Marked(amendment, places) => {
+                made.amendments.insert(change, amendment);
+                let places = output::count(places, "conflict");
+                made.notes.insert(
+                    *n,
+                    format!("merged with {places} marked in it: edit it now"),
+                );
+            }
+            Attempt::No(why) => drop(made.unmerged.insert(*n, why)),
+        }
+    }
+    made
 }
 
 /// Commits some changes of a set, and the new folders that they need. `held`: also those that the
@@ -242,14 +315,29 @@ pub fn commit_chosen(
     state: &State,
     session: &mut Session,
     set: &ChangeSet,
+    chosen: Chosen,
+    held: bool,
+) -> Result<Report> {
+    commit_made(state, session, set, chosen, held, &Made::default())
+}
+
+/// The same with what a person made of some of them. `set` is what was scanned and reviewed: the digest
+/// of the chosen part of it is in the ledger.
+pub fn commit_made(
+    state: &State,
+    session: &mut Session,
+    set: &ChangeSet,
     mut chosen: Chosen,
     held: bool,
+    made: &Made,
 ) -> Result<Report> {
     changes::with_folders(set, &mut chosen);
     let session_id = session.id().to_owned();
+    let digest = changes::only(set, &chosen).digest;
+    let set = &made.amendments.apply(set);
     let mut report = Report {
         session: session_id.clone(),
-        digest: set.digest.clone(),
+        digest: digest.clone(),
         ..Report::default()
     };
     if chosen.is_empty() {
@@ -271,7 +359,10 @@ pub fn commit_chosen(
         .collect();
     if !planned.is_empty() {
         state
-            .record(&session_id, commit_records("planned", planned))
+            .record(
+                &session_id,
+                commit_records("planned", planned, Some(&digest)),
+            )
             .context("nothing was committed")?;
     }
 
@@ -279,9 +370,10 @@ pub fn commit_chosen(
         .iter()
         .map(|(n, (disposition, _))| (changes::object(&set.changes[*n]), *disposition))
         .collect();
-    let done = commit(
+    let done = commit_amended(
         &session.record.layers,
         set,
+        &made.amendments,
         |change| {
             *by_object
                 .get(&changes::object(change))
@@ -295,7 +387,22 @@ pub fn commit_chosen(
     let mut groups: BTreeMap<Became, Vec<Listed>> = BTreeMap::new();
     for (n, (disposition, verdict)) in &decided {
         let (change, outcome) = (&set.changes[*n], &done.outcomes[*n]);
-        let (became, reason) = became(*disposition, verdict, &outcome.status);
+        let (became, mut reason) = became(*disposition, verdict, &outcome.status);
+        match became {
+            Became::Committed | Became::AlreadyApplied => {
+                made.notes
+                    .get(n)
+                    .into_iter()
+                    .for_each(|note| note.clone_into(&mut reason));
+            }
+            Became::Conflict => {
+                made.unmerged
+                    .get(n)
+                    .into_iter()
+                    .for_each(|why| why.clone_into(&mut reason));
+            }
+            _ => {}
+        }
         if matches!(became, Became::Refused) || (became == Became::Held && verdict.asks()) {
             records.push(Record::Decision(DecisionRecord::new(
                 &verdict.action,
@@ -318,9 +425,14 @@ pub fn commit_chosen(
     report.kept = done.kept;
     report.warnings = done.warnings;
     for (became, files) in groups {
-        records.extend(commit_records(became.as_str(), files));
+        records.extend(commit_records(became.as_str(), files, Some(&digest)));
     }
-    note_outcome(session, set, &report)?;
+    let rest = |line: &&Line| {
+        let change = set.changes.iter().find(|c| c.path == line.path);
+        change.is_some_and(|c| made.amendments.of(c).is_some_and(Amendment::copy_stays))
+    };
+    let partly = report.changes.iter().any(|line| rest(&line));
+    note_outcome(session, set, &report, partly)?;
     state.record(&session_id, records).with_context(|| {
         format!(
             "{} committed, but not recorded",
@@ -342,7 +454,8 @@ pub fn confirm(answers: &mut dyn BufRead, says: &mut dyn Write, question: &str) 
     Ok(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
-fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
+/// What to do with a change, by what the policy says and how a person meant it.
+pub fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
     let asked_and_answered = verdict.asks() && (held || named != Named::All);
     match (verdict.passes() || asked_and_answered, named) {
         (false, _) => Disposition::Hold,
@@ -353,11 +466,16 @@ fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
 }
 
 /// Notes in the session's record what became of its changes.
-fn note_outcome(session: &mut Session, set: &ChangeSet, report: &Report) -> Result<()> {
+fn note_outcome(
+    session: &mut Session,
+    set: &ChangeSet,
+    report: &Report,
+    partly: bool,
+) -> Result<()> {
     let gone = report.count(Became::Committed) + report.count(Became::AlreadyApplied);
     session.record.outcome = match gone {
         0 => session.record.outcome,
-        n if n == set.changes.len() => Outcome::Committed,
+        n if n == set.changes.len() && !partly => Outcome::Committed,
         _ => Outcome::Partly,
     };
     session.save()

@@ -12,7 +12,7 @@ use crate::{
     changes::{self, Chosen},
     cmd::{
         commit::{Answer, before_the_step, discard_records, finish_cut_off, reviewed},
-        diff::Show,
+        diff::{Part, Show},
     },
     output,
     session::{Outcome, Session},
@@ -35,7 +35,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let part = changes::only(
+    let part = Part::to_drop(
         &set,
         &changes::select(&session, &set, &args.selection.paths)?,
     );
@@ -44,7 +44,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
         patch: args.patch,
         json: args.json,
     };
-    let what = output::count(part.changes.len(), "change");
+    let what = output::count(part.set.changes.len(), "change");
     let question = format!("drop {what}? This cannot be undone.");
     match before_the_step(&session, &part, show, args.yes, &question)? {
         Answer::Yes => {}

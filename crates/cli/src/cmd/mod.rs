@@ -12,6 +12,7 @@ pub mod init;
 pub mod ledger;
 pub mod manual;
 pub mod policy;
+pub mod review;
 pub mod rollback;
 pub mod sessions;
 pub mod undo;

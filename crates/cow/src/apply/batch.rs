@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::exchange::remove_built;
 use super::{Digests, LayerCommit, Step, Stop, at, io_at};
+use crate::amend::Amendment;
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{HoldReason, Status, below_root};
 use crate::content::{all_xattrs, travelling};
@@ -104,6 +105,10 @@ impl LayerCommit<'_> {
             let noted = self.record.touch_links(old);
             noted.map_err(io_at("write the commit record"))?;
         }
+        let amendment = self.amendments.of(change);
+        if amendment.is_some_and(|a| a.is_there_already(change)) {
+            return Ok(None);
+        }
         self.dirty.insert(dir.to_vec());
         self.dirs_before.entry(dir.to_vec()).or_insert(dir_now);
         let in_place = change.kind == ChangeKind::Meta
@@ -123,6 +128,7 @@ impl LayerCommit<'_> {
                 .as_ref()
                 .and_then(|path| below_root(root, path))
                 .map(Rel),
+            amended: amendment.map(Amendment::kind),
         };
         let step = if change.kind == ChangeKind::Delete {
             let old = now.ok_or(Stop::Conflict(Conflict::ChangedSinceReview))?;
@@ -143,6 +149,12 @@ impl LayerCommit<'_> {
             let made = stat_in(&parent, name.as_bytes())
                 .and_then(|s| s.ok_or(Errno::NOENT))
                 .map_err(at("examine the new object"))?;
+            if amendment.is_some_and(Amendment::explains_the_original) {
+                // The rest of the session's copy is a change of what is built here, durable with the
+                // batch.
+                let noted = self.record.touch(&made);
+                noted.map_err(io_at("write the commit record"))?;
+            }
             let mut temp = temp(Some(&made), now);
             temp.content.clone_from(&self.digests.new);
             Prepared::Put(temp, made)

@@ -38,6 +38,9 @@ impl LayerCommit<'_> {
         let (Some(new), Some(reviewed)) = (new, reviewed) else {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         };
+        if let Some(amendment) = self.amendments.of(change) {
+            return self.write_amended(change, amendment, &new, parent, name, temp);
+        }
         if !reviewed.same_object(&new) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }

@@ -42,7 +42,9 @@ impl LayerCommit<'_> {
                 }
                 let temp_rel = join(dir, temp.as_bytes());
                 point!("swapped");
-                if !self.is_verified(parent, &temp_rel, rel, &old) {
+                if !self.is_verified(parent, &temp_rel, rel, &old)
+                    || !self.is_amended_from(change, parent, temp, &old)
+                {
                     point!("swap back");
                     if let Err(e) = renameat_with(parent, temp, parent, name, RenameFlags::EXCHANGE)
                     {

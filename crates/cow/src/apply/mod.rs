@@ -5,6 +5,7 @@
 //! | `order` | which change comes when, and which waits for another |
 //! | `review` | whether originals still are what was reviewed |
 //! | `build` | makes a new object under a temporary name |
+//! | `amended` | the same for content that is not the session's copy |
 //! | `batch` | groups steps, so that one sync of the journal serves many |
 //! | `attributes` | gives mode, owner, attributes and times |
 //! | `exchange` | gives the new object its name; takes originals away |
@@ -15,6 +16,7 @@
 //! Invariant: whatever stops a step, the original is under its own name, or the report names the place
 //! where it is.
 
+mod amended;
 mod attributes;
 mod batch;
 mod build;
@@ -25,6 +27,8 @@ mod recover;
 mod review;
 mod trash;
 
+#[cfg(test)]
+mod amended_tests;
 #[cfg(test)]
 mod race_tests;
 
@@ -38,6 +42,7 @@ use agentwall_action::escape_bytes;
 use rustix::fs::{OFlags, fsync};
 use rustix::io::Errno;
 
+use crate::amend::Amendments;
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{CommitError, CommitReport, Disposition, Status};
 use crate::content::FileDigest;
@@ -84,6 +89,7 @@ pub(crate) struct Digests {
 /// The commit of one layer.
 pub(crate) struct LayerCommit<'a> {
     layer: &'a Layer,
+    amendments: &'a Amendments,
     lower: Tree,
     upper: Tree,
     base: Base,
@@ -108,7 +114,7 @@ pub(crate) struct LayerCommit<'a> {
 }
 
 impl<'a> LayerCommit<'a> {
-    pub(crate) fn open(layer: &'a Layer) -> Result<Self, CommitError> {
+    pub(crate) fn open(layer: &'a Layer, amendments: &'a Amendments) -> Result<Self, CommitError> {
         let record_error = |source| CommitError::Record {
             path: layer.record_path(),
             source,
@@ -124,6 +130,7 @@ impl<'a> LayerCommit<'a> {
         }
         Ok(LayerCommit {
             layer,
+            amendments,
             lower,
             upper,
             base: known,
@@ -380,7 +387,7 @@ impl<'a> LayerCommit<'a> {
             .map(|w| Removal {
                 change: w.1,
                 rel: &w.2,
-                gone: done(w.0),
+                gone: done(w.0) && !self.amendments.copy_stays(w.1),
             })
             .collect();
         if let Err(e) = remove_applied(&self.upper, &removals) {

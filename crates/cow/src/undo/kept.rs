@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amend::Amended;
 use crate::apply::Trashed;
 use crate::change::ChangeKind;
 use crate::content::{FileDigest, Xattrs, xattr_digest};
@@ -53,6 +54,9 @@ pub(crate) struct Kept {
     pub old_content: Option<FileDigest>,
     /// Attributes that changed in place, before and after: there is nothing in the trash then.
     pub in_place: Option<(Pairs, Pairs)>,
+    /// What was committed is not the session's copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amended: Option<Amended>,
 }
 
 impl Kept {
@@ -68,6 +72,7 @@ impl Kept {
             before: temp.old,
             old_content,
             in_place: None,
+            amended: temp.amended,
         }
     }
 
@@ -83,6 +88,7 @@ impl Kept {
             before: Some(step.was),
             old_content: None,
             in_place: Some((step.xattrs, step.to_xattrs)),
+            amended: None,
         }
     }
 

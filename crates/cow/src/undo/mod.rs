@@ -31,6 +31,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amend::Amended;
 use crate::apply::{Resting, described};
 use crate::change::ChangeKind;
 use crate::commit::{
@@ -582,7 +583,9 @@ impl<'a> LayerUndo<'a> {
         };
         // Originals that come back get a new change time, which is no change of somebody else.
         for step in &self.kept.steps {
-            if let Some(before) = &step.before {
+            // One that somebody had edited in the session's time is a conflict again afterwards.
+            let edited = step.amended.is_some_and(Amended::was_in_conflict);
+            if let Some(before) = step.before.as_ref().filter(|_| !edited) {
                 self.record.touch(before)?;
             }
             let dir = crate::dir::split(&step.rel).0;

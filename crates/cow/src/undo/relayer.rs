@@ -13,12 +13,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use agentwall_action::escape_bytes;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, fremovexattr, fsetxattr, fsync,
-    futimens, linkat, makedev, mkdirat, mknodat, openat, readlinkat, renameat_with, unlinkat,
+    futimens, linkat, makedev, mkdirat, mknodat, openat, readlinkat, renameat, renameat_with,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use super::kept::{Kept, unpairs};
 use super::{LayerUndo, UndoReport, UndoStatus};
+use crate::amend::Amended;
 use crate::apply::{set_attributes, times};
 use crate::content::{Xattrs, all_xattrs, content_hash, copy_sparse, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, chmod_path_fd, open_in, open_private, split, stat_in};
@@ -138,6 +140,15 @@ impl LayerUndo<'_> {
                     unmark(&parent, name)?;
                 }
                 unlinkat(&trash, &*step.name, AtFlags::REMOVEDIR)
+            }
+            // The session's copy stayed there and holds all of what was committed, or is to be held
+            // against the original once more.
+            Err(Errno::EXIST) if step.amended.is_some_and(Amended::copy_stays) => {
+                unlinkat(&trash, &*step.name, AtFlags::empty())
+            }
+            // A merge that was cut off before the session's copy, which is part of it, left the layer.
+            Err(Errno::EXIST) if step.amended.is_some() => {
+                with_write(&parent, || renameat(&trash, &*step.name, &parent, name))
             }
             // The commit was cut off before the session's own version left the layer.
             Err(Errno::EXIST) if is_same(&trash, step.name.as_bytes(), &parent, name)? => {

@@ -338,6 +338,10 @@ pub struct Commit {
     pub changes: Changes,
     /// Number of files of the whole set by outcome, for example `committed`, `conflict`.
     pub outcome: BTreeMap<String, u64>,
+    /// Digest of the change set as it was reviewed, lower-case hex: what `diff` showed and
+    /// `commit --digest` asked for (format 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reviewed: Option<String>,
 }
 
 /// A commit is about to be undone (`planned`), or was.
@@ -606,7 +610,12 @@ impl FormatOf for Connect {
 
 impl FormatOf for SessionEnd {}
 impl FormatOf for Approval {}
-impl FormatOf for Commit {}
+impl FormatOf for Commit {
+    fn format(&self) -> u64 {
+        if self.reviewed.is_none() { 1 } else { 2 }
+    }
+}
+
 impl FormatOf for Discard {}
 impl FormatOf for Undo {}
 impl FormatOf for Checkpoint {}
@@ -741,6 +750,7 @@ impl Clip for Commit {
     fn clip(&mut self, limit: usize) {
         self.changes.clip(limit);
         clip::counts(&mut self.outcome, limit);
+        clip::option(&mut self.reviewed, limit);
     }
 }
 

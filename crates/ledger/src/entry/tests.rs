@@ -108,6 +108,7 @@ fn samples() -> Vec<Record> {
         Record::Commit(Commit {
             changes: changes.clone(),
             outcome: [("committed".to_owned(), 1)].into(),
+            reviewed: Some("0".repeat(64)),
         }),
         Record::Discard(Discard {
             changes: changes.clone(),
@@ -175,7 +176,8 @@ fn every_type_reads_back_and_has_one_spelling() {
             | Record::Decision(_)
             | Record::Exec(_)
             | Record::Connect(_)
-            | Record::Policy(_) => 2,
+            | Record::Policy(_)
+            | Record::Commit(_) => 2,
             _ => 1,
         };
         let head = format!(
@@ -380,6 +382,7 @@ fn digest_of_entries(parts: &[Changes]) -> String {
         let record = Record::Commit(Commit {
             changes: part.clone(),
             outcome: BTreeMap::new(),
+            reviewed: None,
         });
         let bytes = entry(record).to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");

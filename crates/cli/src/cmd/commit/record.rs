@@ -21,14 +21,18 @@ use crate::{changes::kind_text, state::shown};
 /// A change with the bytes of its path, by which a set is sorted.
 pub type Listed = (Vec<u8>, ChangedFile);
 
-/// The records of a commit, in their order: one, or a part each of a long list.
-pub fn commit_records(outcome: &str, files: Vec<Listed>) -> Vec<Record> {
+/// The records of a commit, in their order: one, or a part each of a long list. `reviewed`: the digest
+/// of the change set that was reviewed, where that is known.
+pub fn commit_records(outcome: &str, files: Vec<Listed>, reviewed: Option<&str>) -> Vec<Record> {
     let outcome = BTreeMap::from([(outcome.to_owned(), files.len() as u64)]);
     let parts = Changes::in_parts(files).into_iter();
     parts
         .map(|changes| {
-            let outcome = outcome.clone();
-            Record::Commit(Commit { changes, outcome })
+            Record::Commit(Commit {
+                changes,
+                outcome: outcome.clone(),
+                reviewed: reviewed.map(str::to_owned),
+            })
         })
         .collect()
 }

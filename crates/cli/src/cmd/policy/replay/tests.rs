@@ -386,6 +386,7 @@ fn what_the_ledger_does_not_have_one_by_one_is_told() {
                 ..Changes::default()
             },
             outcome: [("committed".to_owned(), 9)].into(),
+            reviewed: None,
         })
     };
     let gap = Gap {
