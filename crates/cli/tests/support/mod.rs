@@ -2,6 +2,8 @@
 //! what a run leaves behind, without a run.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod wall;
+
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
