@@ -105,11 +105,22 @@ fn name(broker: &Broker, call: &Call, dirfd: i32, address: u64) -> Option<Name> 
                 Some(libc::EBUSY | libc::EINVAL | libc::ENOTEMPTY) if makes => {
                     broker.listener.fail(call, libc::EEXIST);
                 }
+                // Only what removes says which of these it was (rename(2), ERRORS).
+                Some(libc::EINVAL | libc::ENOTEMPTY) if is_rename(nr) => {
+                    broker.listener.fail(call, libc::EBUSY);
+                }
                 _ => broker.unresolved(call, &e),
             }
             None
         }
     }
+}
+
+fn is_rename(nr: i64) -> bool {
+    matches!(
+        nr,
+        libc::SYS_rename | libc::SYS_renameat | libc::SYS_renameat2
+    )
 }
 
 /// The directory of a name, writable.
