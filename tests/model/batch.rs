@@ -65,6 +65,11 @@ impl Stage {
         }
     }
 
+    /// Whether the superuser plays.
+    pub fn is_root(&self) -> bool {
+        self.world.who == Who::Root
+    }
+
     /// Removes everything.
     pub fn clean(&self) {
         self.world.clean();

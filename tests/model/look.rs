@@ -120,9 +120,11 @@ impl Looked {
     /// The first difference to the tree that the same work made natively; `begun` (seconds) is when both
     /// began: a time before it was given, not passing, and must be the same to the nanosecond.
     ///
-    /// One time is not compared: that of a folder in which nothing but content changed. A commit puts each new
-    /// object in the place of the original, so such a folder has the time of the commit, while a write
-    /// in place does not touch it.
+    /// Two times are not compared, neither given by an operation natively and here:
+    /// * that of a folder in which nothing but content changed. A commit puts each new object in the place of
+    ///   the original, so the folder has the time of the commit, while a write in place does not touch it;
+    /// * that of an object which is otherwise as it was (a file that was made and removed again in a folder, the
+    ///   same content written once more). Only its time passed, and that is no change to commit.
     pub fn differs_from(&self, native: &Looked, original: &Looked, begun: i64) -> Option<String> {
         let names = self.0.keys().chain(native.0.keys());
         for name in names {
@@ -145,7 +147,9 @@ impl Looked {
             }
             let given = here.time.0 < begun || there.time.0 < begun;
             let worked_in = here.time.0 >= begun && self.changed_in(name, original);
-            if given && here.time != there.time && !worked_in {
+            let was = original.0.get(name);
+            let as_it_was = there.time.0 >= begun && was.is_some_and(|was| was.time == here.time);
+            if given && here.time != there.time && !worked_in && !as_it_was {
                 let (a, b) = (here.time, there.time);
                 return Some(format!("'{shown}' has the time {a:?}, natively {b:?}"));
             }
