@@ -13,8 +13,10 @@ use sha2::{Digest, Sha256};
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
-    /// Type, mode, owner, size, content or target, attributes, the first name of its link group.
+    /// Type, mode, owner, size, content or target, attributes.
     text: String,
+    /// All names that are this file, if there are more.
+    names: Vec<PathBuf>,
     /// Seconds and nanoseconds of its last change.
     time: (i64, i64),
     /// Bytes that it occupies.
@@ -35,12 +37,12 @@ pub fn look(root: &Path) -> Result<Looked, String> {
     below(root, Path::new(""), &mut out, &mut groups)
         .map_err(|e| format!("{}: {e}", root.display()))?;
     for names in groups
-        .values()
-        .filter(|names: &&Vec<PathBuf>| names.len() > 1)
+        .into_values()
+        .filter(|names: &Vec<PathBuf>| names.len() > 1)
     {
-        for name in names {
+        for name in &names {
             if let Some(seen) = out.0.get_mut(name) {
-                seen.text += &format!(" one of {} like {}", names.len(), names[0].display());
+                seen.names.clone_from(&names);
             }
         }
     }
@@ -79,6 +81,7 @@ fn below(
     );
     let seen = Seen {
         text,
+        names: Vec::new(),
         time: (meta.mtime(), meta.mtime_nsec()),
         occupied: if kind.is_file() {
             meta.blocks() * 512
@@ -120,11 +123,11 @@ impl Looked {
     /// The first difference to the tree that the same work made natively; `begun` (seconds) is when both
     /// began: a time before it was given, not passing, and must be the same to the nanosecond.
     ///
-    /// Two times are not compared, neither given by an operation natively and here:
+    /// Two times are not compared:
     /// * that of a folder in which nothing but content changed. A commit puts each new object in the place of
     ///   the original, so the folder has the time of the commit, while a write in place does not touch it;
-    /// * that of an object which is otherwise as it was (a file that was made and removed again in a folder, the
-    ///   same content written once more). Only its time passed, and that is no change to commit.
+    /// * that of an original which still has its own. A time alone (`touch`, the same content written once
+    ///   more, a file that was made and removed again in a folder) is no change that a commit carries over.
     pub fn differs_from(&self, native: &Looked, original: &Looked, begun: i64) -> Option<String> {
         let names = self.0.keys().chain(native.0.keys());
         for name in names {
@@ -145,11 +148,15 @@ impl Looked {
                     here.text, there.text
                 ));
             }
+            if here.names != there.names && !self.still_one(here, original) {
+                let (a, b) = (&here.names, &there.names);
+                return Some(format!("'{shown}' is one of {a:?}, natively of {b:?}"));
+            }
             let given = here.time.0 < begun || there.time.0 < begun;
             let worked_in = here.time.0 >= begun && self.changed_in(name, original);
             let was = original.0.get(name);
-            let as_it_was = there.time.0 >= begun && was.is_some_and(|was| was.time == here.time);
-            if given && here.time != there.time && !worked_in && !as_it_was {
+            let keeps = was.is_some_and(|was| was.time == here.time);
+            if given && here.time != there.time && !worked_in && !keeps {
                 let (a, b) = (here.time, there.time);
                 return Some(format!("'{shown}' has the time {a:?}, natively {b:?}"));
             }
@@ -161,11 +168,27 @@ impl Looked {
         None
     }
 
+    /// Whether all names of a file had been one file in the original tree, and are as they were: what was
+    /// only opened for writing is not changed, and leaves its group in the session alone.
+    fn still_one(&self, file: &Seen, original: &Looked) -> bool {
+        let before = file.names.first().and_then(|first| original.0.get(first));
+        before.is_some_and(|before| {
+            let as_before = |name: &PathBuf| {
+                let text = self.0.get(name).map(|now| &now.text);
+                before.names.contains(name) && text == Some(&before.text)
+            };
+            file.names.iter().all(as_before)
+        })
+    }
+
     /// Whether an object in this folder is not as it was in the original tree.
     fn changed_in(&self, folder: &Path, original: &Looked) -> bool {
         let own = |name: &&PathBuf| name.parent() == Some(folder);
-        let text = |tree: &Looked, name: &PathBuf| tree.0.get(name).map(|s| s.text.clone());
+        let is = |tree: &Looked, name: &PathBuf| {
+            let seen = tree.0.get(name);
+            seen.map(|s| (s.text.clone(), s.names.clone()))
+        };
         let mut names = self.0.keys().filter(own);
-        names.any(|name| text(self, name) != text(original, name))
+        names.any(|name| is(self, name) != is(original, name))
     }
 }

@@ -34,7 +34,7 @@ use proptest::{
 /// Lists in one session.
 const BATCH: usize = 150;
 /// Sessions that making a list shorter may take.
-const SHORTER: usize = 120;
+const SHORTER: usize = 60;
 
 fn main() {
     std::process::exit(suite());
@@ -187,6 +187,10 @@ fn shortest(
         Err(why) => Some(why),
     };
     let (mut best, mut why) = (tree.current(), why.unwrap_or_default());
+    println!(
+        "found: {why}; the list: {}; making it shorter",
+        best.join("; ")
+    );
     for _ in 0..SHORTER {
         if !tree.simplify() {
             break;

@@ -238,14 +238,15 @@ fn link(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flag
         Ok(source) => source,
         Err(e) => return broker.unresolved(&call, &e),
     };
-    if source.is_dir() {
-        return broker.listener.fail(&call, libc::EPERM);
-    }
     let Some(to) = name(broker, &call, to.0, to.1) else {
         return;
     };
     if to.object.is_some() {
         return broker.listener.fail(&call, libc::EEXIST);
+    }
+    // Only now, as the kernel: the new name is looked up before the old object is judged.
+    if source.is_dir() {
+        return broker.listener.fail(&call, libc::EPERM);
     }
     let to_path = to.path();
     let mut actions = vec![broker.path_action(Verb::FileCreate, &to_path, ObjectKind::File)];
