@@ -5,6 +5,10 @@
  *   open PATH N    N times open, read up to 4 KiB, close
  *   write PATH N   N times open for writing and close
  *   stat PATH N    N times stat
+ *   walk DIR N     read all directories below DIR; the answer is an error unless they have N files
+ *   walkstat DIR N   the same, and stat of every file
+ *   walkread DIR N   the same, and open, read up to 4 KiB, close of every file
+ *   rewrite DIR N  write every file below DIR anew: two bytes more than before, the last of them new
  *   spawn N        N times posix_spawn of /bin/true and wait
  *   wake N         N round trips of a byte over two pipes with a child: what two wake-ups cost here
  *   recv ADDR PORT BYTES   connect and read BYTES
@@ -18,6 +22,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -66,6 +71,53 @@ static int stats(const char *path, long n) {
     struct stat s;
     while (n-- > 0) if (stat(path, &s) != 0) return errno;
     return 0;
+}
+
+enum visit { WALK, STAT, READ, REWRITE };
+
+static int rewrite(int at, const char *name) {
+    char text[4096];
+    int fd = openat(at, name, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return errno;
+    ssize_t n = pread(fd, text, sizeof text - 2, 0);
+    if (n < 0) return errno;
+    memcpy(text + n, "!\n", 2);
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, n + 2, 0) != n + 2) return errno;
+    return close(fd) == 0 ? 0 : errno;
+}
+
+static int one_file(int at, const char *name, enum visit what) {
+    char text[4096];
+    struct stat s;
+    if (what == STAT) return fstatat(at, name, &s, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+    if (what == REWRITE) return rewrite(at, name);
+    if (what == WALK) return 0;
+    int fd = openat(at, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof text) < 0) return errno;
+    return close(fd) == 0 ? 0 : errno;
+}
+
+static int below(int at, const char *name, enum visit what, long *files) {
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), e = 0;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *d;
+    if (!dir) return errno;
+    while (e == 0 && (d = readdir(dir)) != NULL) {
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
+        if (d->d_type == DT_DIR) e = below(fd, d->d_name, what, files);
+        else {
+            ++*files;
+            e = one_file(fd, d->d_name, what);
+        }
+    }
+    closedir(dir);
+    return e;
+}
+
+static int all_below(const char *dir, long n, enum visit what) {
+    long files = 0;
+    int e = below(AT_FDCWD, dir, what, &files);
+    return e ? e : files == n ? 0 : ENOMSG;
 }
 
 static int spawns(long n) {
@@ -157,6 +209,10 @@ int main(int argc, char **argv) {
         if (sscanf(line, "open %4095s %ld", word, &n) == 2) e = opens(word, n, O_RDONLY);
         else if (sscanf(line, "write %4095s %ld", word, &n) == 2) e = opens(word, n, O_WRONLY);
         else if (sscanf(line, "stat %4095s %ld", word, &n) == 2) e = stats(word, n);
+        else if (sscanf(line, "walk %4095s %ld", word, &n) == 2) e = all_below(word, n, WALK);
+        else if (sscanf(line, "walkstat %4095s %ld", word, &n) == 2) e = all_below(word, n, STAT);
+        else if (sscanf(line, "walkread %4095s %ld", word, &n) == 2) e = all_below(word, n, READ);
+        else if (sscanf(line, "rewrite %4095s %ld", word, &n) == 2) e = all_below(word, n, REWRITE);
         else if (sscanf(line, "spawn %ld", &n) == 1) e = spawns(n);
         else if (sscanf(line, "wake %ld", &n) == 1) e = wakes(n);
         else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)

@@ -4,6 +4,7 @@
 //! `run` meaning "just do it", once with `run` meaning `agentwall run … --keep --` and a commit. What it says,
 //! its status, and the tree it leaves must be the same.
 
+mod semisolates;
 mod tasks;
 
 use std::{
@@ -53,6 +54,7 @@ fn suite() -> i32 {
     };
     let tasks: Vec<Task> = tasks::all()
         .into_iter()
+        .chain(semisolates::all())
         .filter(|t| options.wants(t.name))
         .collect();
     if options.list {

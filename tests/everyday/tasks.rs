@@ -19,7 +19,11 @@ pub struct Task {
     pub network: bool,
 }
 
-const fn task(name: &'static str, needs: &'static [&'static str], script: &'static str) -> Task {
+pub(crate) const fn task(
+    name: &'static str,
+    needs: &'static [&'static str],
+    script: &'static str,
+) -> Task {
     Task {
         name,
         needs,

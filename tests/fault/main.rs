@@ -6,6 +6,7 @@
 //! trees and close its own descriptors beside the others.
 
 mod apply;
+mod commit;
 mod disk;
 mod host;
 mod killed;
@@ -56,6 +57,7 @@ fn cases() -> Vec<Fault> {
     all.extend(ledger::cases());
     all.extend(start::cases());
     all.extend(apply::cases());
+    all.extend(commit::cases());
     all
 }
 

@@ -14,6 +14,8 @@ use rustix::io::{Errno, pread, pwrite};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::dir::lending;
+
 /// Bytes hashed as one unit.
 pub(crate) const BLOCK: u64 = 64 * 1024;
 
@@ -263,6 +265,11 @@ pub(crate) fn all_xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
         }
     }
     Ok(out)
+}
+
+/// The same of an object of a private tree, whatever its mode.
+pub(crate) fn private_xattrs(fd: &OwnedFd) -> Result<Xattrs, Errno> {
+    lending(fd, || all_xattrs(fd.as_fd()))
 }
 
 /// Whether an attribute belongs to the object rather than to overlayfs or to the host's labelling:

@@ -263,6 +263,25 @@ pub(crate) fn open_private(dir: impl AsFd, name: &[u8], is_dir: bool) -> Result<
     }
 }
 
+/// Does something with an open object of a private tree, lending its owner all permissions if that is
+/// refused. Extended attributes, too, are guarded by the mode at the moment of the call, not by that of
+/// the open.
+pub(crate) fn lending<T>(
+    fd: &OwnedFd,
+    mut act: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match act() {
+        Err(Errno::ACCESS) => {
+            let mode = Snapshot::new(&fstat(fd)?).mode;
+            chmod_path_fd(fd, mode | 0o700)?;
+            let done = act();
+            chmod_path_fd(fd, mode)?;
+            done
+        }
+        other => other,
+    }
+}
+
 /// `chmod` of exactly the object an `O_PATH` descriptor holds.
 pub(crate) fn chmod_path_fd(fd: &OwnedFd, mode: u32) -> Result<(), Errno> {
     if Snapshot::new(&fstat(fd)?).kind == EntryKind::Symlink {

@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknoda
 use rustix::io::Errno;
 
 use crate::change::Change;
-use crate::content::all_xattrs;
-use crate::dir::{EntryKind, Tree, join, list_all, open_private, split, stat_in};
+use crate::content::private_xattrs;
+use crate::dir::{EntryKind, Tree, join, lending, list_all, open_private, split, stat_in};
 
 /// One change and whether it leaves the upper directory.
 #[derive(Debug)]
@@ -117,8 +117,8 @@ fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
             continue;
         }
         let fd = open_private(upper.parent(dir)?, split(dir).1, true)?;
-        if all_xattrs(fd.as_fd())?.contains_key(OPAQUE) {
-            fremovexattr(&fd, OPAQUE)?;
+        if private_xattrs(&fd)?.contains_key(OPAQUE) {
+            lending(&fd, || fremovexattr(&fd, OPAQUE))?;
         }
     }
     Ok(())

@@ -313,13 +313,13 @@ pub fn read_string(pid: u32, address: u64, limit: usize) -> io::Result<Vec<u8>> 
         if got == 0 {
             return Err(io::Error::from_raw_os_error(libc::EFAULT));
         }
-        if let Some(end) = chunk[..got].iter().position(|b| *b == 0) {
-            out.extend_from_slice(&chunk[..end]);
-            return Ok(out);
-        }
-        out.extend_from_slice(&chunk[..got]);
+        let end = chunk[..got].iter().position(|b| *b == 0);
+        out.extend_from_slice(&chunk[..end.unwrap_or(got)]);
         if out.len() >= limit {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
+        if end.is_some() {
+            return Ok(out);
         }
         at += got as u64;
     }
@@ -596,6 +596,12 @@ mod tests {
         assert_eq!(read, text.as_bytes());
         let long = read_string(pid, text.as_ptr() as u64, 4096).unwrap_err();
         assert_eq!(long.raw_os_error(), Some(libc::ENAMETOOLONG));
+        // The limit counts the NUL, wherever the pieces that are read end.
+        for length in [4090, 4095, 4096, 4097, 4200] {
+            let text = CString::new(vec![b'x'; length]).unwrap();
+            let read = read_string(pid, text.as_ptr() as u64, 4096).ok();
+            assert_eq!(read.is_some(), length < 4096, "{length}");
+        }
         assert_eq!(
             read_string(pid, 8, 64).unwrap_err().raw_os_error(),
             Some(libc::EFAULT)

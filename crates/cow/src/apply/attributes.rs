@@ -5,8 +5,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, fstat, fsync,
-    futimens, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
+    fsetxattr, fstat, fsync, futimens, utimensat,
 };
 use rustix::io::Errno;
 
@@ -14,7 +14,7 @@ use super::{LayerCommit, Step, Stop, at, io_at};
 use crate::change::{Change, Conflict};
 use crate::commit::Status;
 use crate::content::{
-    CAPABILITY, Xattrs, all_xattrs, digest, set_xattrs, travelling, xattr_digest,
+    CAPABILITY, Xattrs, digest, private_xattrs, set_xattrs, travelling, xattr_digest,
 };
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 use crate::layer::Timestamp;
@@ -120,7 +120,7 @@ impl LayerCommit<'_> {
 
 /// Mode, owner and attributes of `source` for `to`, which must be what was reviewed.
 fn attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -> Step<()> {
-    let all = all_xattrs(source.as_fd()).map_err(at("read the attributes"))?;
+    let all = private_xattrs(source).map_err(at("read the attributes"))?;
     let want: Xattrs = travelling(&all);
     if xattr_digest(&want) != change.xattrs {
         return Err(Stop::Conflict(Conflict::UpperChanged));
@@ -144,11 +144,22 @@ pub(crate) fn set_attributes(
     point!("owner set");
     // Capabilities last: changing the owner drops them, as it drops the set-id bits.
     let plain = want.iter().filter(|(k, _)| k.as_slice() != CAPABILITY);
-    set_xattrs(to, &plain.map(|(k, v)| (k.clone(), v.clone())).collect())
-        .map_err(|e| ("set the attributes", e))?;
+    let plain: Xattrs = plain.map(|(k, v)| (k.clone(), v.clone())).collect();
+    match set_xattrs(to, &plain) {
+        // Its owner may not do that now; the mode is set in a moment anyway.
+        Err(Errno::ACCESS) => {
+            fchmod(to, Mode::from_raw_mode(have.mode | 0o600)).and_then(|()| set_xattrs(to, &plain))
+        }
+        other => other,
+    }
+    .map_err(|e| ("set the attributes", e))?;
     point!("attributes half set");
     fchmod(to, Mode::from_raw_mode(mode)).map_err(|e| ("set the mode", e))?;
-    set_xattrs(to, want).map_err(|e| ("set the attributes", e))
+    match want.get(CAPABILITY) {
+        Some(value) => fsetxattr(to, CAPABILITY, value, XattrFlags::empty())
+            .map_err(|e| ("set the attributes", e)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn give_attributes(

@@ -17,7 +17,7 @@ use super::{Digests, LayerCommit, Step, Stop, at, io_at};
 use crate::amend::Amendment;
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{HoldReason, Status, below_root};
-use crate::content::{all_xattrs, travelling};
+use crate::content::{all_xattrs, private_xattrs, travelling};
 use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
 use crate::record::{InPlace, Rel, Temp};
 use crate::scan::absolute;
@@ -177,7 +177,7 @@ impl LayerCommit<'_> {
         }
         let have = all_xattrs(original.as_fd()).map_err(at("read the attributes"))?;
         let (source, new) = self.reviewed_copy(change, rel)?;
-        let want = all_xattrs(source.as_fd()).map_err(at("read the attributes"))?;
+        let want = private_xattrs(&source).map_err(at("read the attributes"))?;
         Ok(InPlace {
             rel: rel.to_vec(),
             name,

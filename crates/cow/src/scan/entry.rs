@@ -10,7 +10,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::change::{Change, Privilege};
-use crate::content::{CAPABILITY, Xattrs, all_xattrs, content_hash, looks_binary, travelling};
+use crate::content::{
+    CAPABILITY, Xattrs, all_xattrs, content_hash, looks_binary, private_xattrs, travelling,
+};
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 
 /// An entry of the upper directory, read.
@@ -50,7 +52,7 @@ pub(super) fn read_upper(dir: &OwnedFd, name: &[u8]) -> Result<Upper, Errno> {
         EntryKind::File | EntryKind::Directory => {
             let is_dir = upper.stat.kind == EntryKind::Directory;
             let fd = open_private(dir, name, is_dir)?;
-            let all = all_xattrs(fd.as_fd())?;
+            let all = private_xattrs(&fd)?;
             upper.origin = all.contains_key(b"user.overlay.origin".as_slice());
             let opaque = all
                 .get(b"user.overlay.opaque".as_slice())

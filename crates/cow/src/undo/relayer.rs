@@ -22,8 +22,12 @@ use super::kept::{Kept, unpairs};
 use super::{LayerUndo, UndoReport, UndoStatus};
 use crate::amend::Amended;
 use crate::apply::{set_attributes, times};
-use crate::content::{Xattrs, all_xattrs, content_hash, copy_sparse, travelling, xattr_digest};
-use crate::dir::{EntryKind, Snapshot, chmod_path_fd, open_in, open_private, split, stat_in};
+use crate::content::{
+    Xattrs, all_xattrs, content_hash, copy_sparse, private_xattrs, travelling, xattr_digest,
+};
+use crate::dir::{
+    EntryKind, Snapshot, chmod_path_fd, lending, open_in, open_private, split, stat_in,
+};
 
 /// Marks a copy of an original, as the kernel does.
 const ORIGIN: &str = "user.overlay.origin";
@@ -93,7 +97,7 @@ impl LayerUndo<'_> {
         self.dirty_upper.insert(dir.to_vec());
         let Some(after) = &step.after else {
             let (mode, none) = (Mode::empty(), makedev(0, 0));
-            let made = with_write(&parent, || {
+            let made = lending(&parent, || {
                 mknodat(&parent, name, FileType::CharacterDevice, mode, none)
             });
             return match made {
@@ -128,7 +132,7 @@ impl LayerUndo<'_> {
             self.copy_linked(step, after, &trash, &parent)?;
             return unlinkat(&trash, &*step.name, AtFlags::empty());
         }
-        let moved = with_write(&parent, || {
+        let moved = lending(&parent, || {
             renameat_with(&trash, &*step.name, &parent, name, RenameFlags::NOREPLACE)
         });
         match moved {
@@ -148,7 +152,7 @@ impl LayerUndo<'_> {
             }
             // A merge that was cut off before the session's copy, which is part of it, left the layer.
             Err(Errno::EXIST) if step.amended.is_some() => {
-                with_write(&parent, || renameat(&trash, &*step.name, &parent, name))
+                lending(&parent, || renameat(&trash, &*step.name, &parent, name))
             }
             // The commit was cut off before the session's own version left the layer.
             Err(Errno::EXIST) if is_same(&trash, step.name.as_bytes(), &parent, name)? => {
@@ -199,7 +203,7 @@ impl LayerUndo<'_> {
             return Ok(());
         }
         let object = open_private(trash, step.name.as_bytes(), false)?;
-        let xattrs = travelling(&all_xattrs(object.as_fd())?);
+        let xattrs = travelling(&private_xattrs(&object)?);
         let to = || ((after.mode, after.uid, after.gid), xattrs.clone());
         if let Some(first) = step.link_to.as_ref().map(|rel| rel.0.clone()) {
             let (dir, own) = split(&first);
@@ -215,7 +219,7 @@ impl LayerUndo<'_> {
                 }
                 let there = stat_in(&folder, own)?;
                 if there.is_some_and(|t| t.kind == EntryKind::File && t.size == after.size) {
-                    return with_write(parent, || {
+                    return lending(parent, || {
                         linkat(&folder, own, parent, name, AtFlags::empty())
                     });
                 }
@@ -249,7 +253,7 @@ impl LayerUndo<'_> {
         set_attributes(&copy, owner, &xattrs).map_err(|(_, e)| e)?;
         futimens(&copy, &times(like.mtime))?;
         fsync(&copy)?;
-        with_write(parent, || {
+        lending(parent, || {
             renameat_with(&trash, &*temp, parent, name, RenameFlags::NOREPLACE)
         })
     }
@@ -287,7 +291,7 @@ impl LayerUndo<'_> {
             let owner = (found.mode, found.uid, found.gid);
             set_attributes(&made, owner, &want).map_err(|(_, e)| e)?;
             futimens(&made, &times(found.mtime))?;
-            with_write(&parent, || {
+            lending(&parent, || {
                 renameat_with(&trash, DIRECTORY, &parent, name, RenameFlags::NOREPLACE)
             })?;
             self.dirty_upper.insert(dir.to_vec());
@@ -312,7 +316,7 @@ fn is_same(a_dir: &OwnedFd, a: &[u8], b_dir: &OwnedFd, b: &[u8]) -> Result<bool,
         EntryKind::File => {
             let of = |dir: &OwnedFd, name: &[u8], size| {
                 let fd = open_private(dir, name, false)?;
-                let xattrs = xattr_digest(&travelling(&all_xattrs(fd.as_fd())?));
+                let xattrs = xattr_digest(&travelling(&private_xattrs(&fd)?));
                 Ok::<_, Errno>((content_hash(fd.as_fd(), size)?, xattrs))
             };
             Ok(of(a_dir, a, one.size)? == of(b_dir, b, other.size)?)
@@ -332,22 +336,9 @@ fn mark_as_copy(fd: &OwnedFd) {
 
 /// Takes the mark of a copy from a directory.
 fn unmark(dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-    match fremovexattr(open_private(dir, name, true)?, ORIGIN) {
+    let fd = open_private(dir, name, true)?;
+    match lending(&fd, || fremovexattr(&fd, ORIGIN)) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
-        other => other,
-    }
-}
-
-/// Does something in an upper directory, lending its owner write permission if it lacks that.
-fn with_write<T>(dir: &OwnedFd, mut f: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    match f() {
-        Err(Errno::ACCESS) => {
-            let mode = Snapshot::new(&rustix::fs::fstat(dir)?).mode;
-            chmod_path_fd(dir, mode | 0o700)?;
-            let result = f();
-            chmod_path_fd(dir, mode)?;
-            result
-        }
         other => other,
     }
 }

@@ -105,11 +105,22 @@ fn name(broker: &Broker, call: &Call, dirfd: i32, address: u64) -> Option<Name> 
                 Some(libc::EBUSY | libc::EINVAL | libc::ENOTEMPTY) if makes => {
                     broker.listener.fail(call, libc::EEXIST);
                 }
+                // Only what removes says which of these it was (rename(2), ERRORS).
+                Some(libc::EINVAL | libc::ENOTEMPTY) if is_rename(nr) => {
+                    broker.listener.fail(call, libc::EBUSY);
+                }
                 _ => broker.unresolved(call, &e),
             }
             None
         }
     }
+}
+
+fn is_rename(nr: i64) -> bool {
+    matches!(
+        nr,
+        libc::SYS_rename | libc::SYS_renameat | libc::SYS_renameat2
+    )
 }
 
 /// The directory of a name, writable.
@@ -227,14 +238,15 @@ fn link(broker: &Arc<Broker>, call: Call, from: (i32, u64), to: (i32, u64), flag
         Ok(source) => source,
         Err(e) => return broker.unresolved(&call, &e),
     };
-    if source.is_dir() {
-        return broker.listener.fail(&call, libc::EPERM);
-    }
     let Some(to) = name(broker, &call, to.0, to.1) else {
         return;
     };
     if to.object.is_some() {
         return broker.listener.fail(&call, libc::EEXIST);
+    }
+    // Only now, as the kernel: the new name is looked up before the old object is judged.
+    if source.is_dir() {
+        return broker.listener.fail(&call, libc::EPERM);
     }
     let to_path = to.path();
     let mut actions = vec![broker.path_action(Verb::FileCreate, &to_path, ObjectKind::File)];
