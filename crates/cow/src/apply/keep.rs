@@ -7,9 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
 
+use rustix::fs::{OFlags, syncfs};
+use rustix::io::Errno;
+
 use super::{LayerCommit, Trashed};
+use crate::amend::Amended;
 use crate::commit::CommitReport;
-use crate::dir::{EntryKind, Snapshot, Tree, join, list_all, stat_in};
+use crate::dir::{EntryKind, Snapshot, Tree, join, list_all, open_in, stat_in};
 use crate::layer::FileId;
 use crate::record::Rel;
 use crate::undo::kept::{DirTime, Keeping, Kept, KeptCommit, Originals};
@@ -98,9 +102,36 @@ impl LayerCommit<'_> {
             stale: stale.clone(),
         };
         kept.write(self.layer)?;
-        let left: Vec<Snapshot> = kept.steps.iter().filter_map(|k| k.after.clone()).collect();
+        // What was made with somebody's edit in it explains nothing while the session's copy, which has
+        // no such edit, is in the layer.
+        let edited = |k: &&Kept| k.amended.is_some_and(Amended::was_in_conflict);
+        let left = kept.steps.iter().filter(|k| !edited(k));
+        let left: Vec<Snapshot> = left.filter_map(|k| k.after.clone()).collect();
         self.record.place(&left)?;
+        let merged = kept
+            .steps
+            .iter()
+            .filter(|k| k.amended == Some(Amended::Merged));
+        self.merged = merged
+            .filter_map(|k| Some((k.rel.clone(), k.after.clone()?)))
+            .collect();
         Ok(stale)
+    }
+
+    /// Notes merged objects as the session's own work, once the copy without somebody's edit is gone
+    /// from the layer for good. Without the note a session that goes on is only more cautious.
+    pub(super) fn place_merged(&mut self) {
+        let mut merged = std::mem::take(&mut self.merged);
+        merged.retain(|(rel, _)| matches!(self.upper.stat(rel), Ok(None) | Err(Errno::NOENT)));
+        let gone = || {
+            let dir = self.upper.dir(b"");
+            let open = dir.and_then(|d| open_in(d, b".", OFlags::RDONLY | OFlags::DIRECTORY));
+            open.and_then(syncfs).is_ok()
+        };
+        if !merged.is_empty() && gone() {
+            let left: Vec<Snapshot> = merged.into_iter().map(|(_, left)| left).collect();
+            let _ = self.record.place(&left);
+        }
     }
 
     /// What the commit left, as it is at its end: a directory gets its last attributes after the step

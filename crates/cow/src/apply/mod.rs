@@ -102,6 +102,8 @@ pub(crate) struct LayerCommit<'a> {
     trashed: Vec<Trashed>,
     /// What was done so far.
     kept: Vec<Kept>,
+    /// Merged objects, as they were left, and their paths below the root.
+    merged: Vec<(Vec<u8>, Snapshot)>,
     made_dirs: HashMap<Vec<u8>, FileId>,
     dirty: BTreeSet<Vec<u8>>,
     /// Directories as they were before the first step in them.
@@ -141,6 +143,7 @@ impl<'a> LayerCommit<'a> {
             trash: None,
             trashed: Vec::new(),
             kept: Vec::new(),
+            merged: Vec::new(),
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
             dirs_before: HashMap::new(),
@@ -390,10 +393,11 @@ impl<'a> LayerCommit<'a> {
                 gone: done(w.0) && !self.amendments.copy_stays(w.1),
             })
             .collect();
-        if let Err(e) = remove_applied(&self.upper, &removals) {
-            report
+        match remove_applied(&self.upper, &removals) {
+            Ok(()) => self.place_merged(),
+            Err(e) => report
                 .warnings
-                .push(format!("cannot clean the session's upper directory: {e}"));
+                .push(format!("cannot clean the session's upper directory: {e}")),
         }
         point!("cleaned");
         if let Err(e) = self.record.finish() {
