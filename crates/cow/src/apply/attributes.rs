@@ -147,8 +147,9 @@ pub(crate) fn set_attributes(
     let plain: Xattrs = plain.map(|(k, v)| (k.clone(), v.clone())).collect();
     match set_xattrs(to, &plain) {
         // Its owner may not do that now; the mode is set in a moment anyway.
-        Err(Errno::ACCESS) => fchmod(to, Mode::from_raw_mode(have.mode | 0o600))
-            .and_then(|()| set_xattrs(to, &plain)),
+        Err(Errno::ACCESS) => {
+            fchmod(to, Mode::from_raw_mode(have.mode | 0o600)).and_then(|()| set_xattrs(to, &plain))
+        }
         other => other,
     }
     .map_err(|e| ("set the attributes", e))?;

@@ -10,7 +10,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::change::{Change, Privilege};
-use crate::content::{CAPABILITY, Xattrs, all_xattrs, content_hash, looks_binary, private_xattrs, travelling};
+use crate::content::{
+    CAPABILITY, Xattrs, all_xattrs, content_hash, looks_binary, private_xattrs, travelling,
+};
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 
 /// An entry of the upper directory, read.

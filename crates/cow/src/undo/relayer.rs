@@ -23,7 +23,9 @@ use crate::apply::{set_attributes, times};
 use crate::content::{
     Xattrs, all_xattrs, content_hash, copy_sparse, private_xattrs, travelling, xattr_digest,
 };
-use crate::dir::{EntryKind, Snapshot, chmod_path_fd, lending, open_in, open_private, split, stat_in};
+use crate::dir::{
+    EntryKind, Snapshot, chmod_path_fd, lending, open_in, open_private, split, stat_in,
+};
 
 /// Marks a copy of an original, as the kernel does.
 const ORIGIN: &str = "user.overlay.origin";
