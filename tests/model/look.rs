@@ -168,16 +168,15 @@ impl Looked {
         None
     }
 
-    /// Whether all names of a file had been one file in the original tree, and are as they were: what was
-    /// only opened for writing is not changed, and leaves its group in the session alone.
+    /// Whether a file is one of several of the original tree, and all its names are as it was: what was only
+    /// opened for writing or linked once more is not changed, and leaves its group in the session alone.
     fn still_one(&self, file: &Seen, original: &Looked) -> bool {
-        let before = file.names.first().and_then(|first| original.0.get(first));
+        let of_group = |name: &PathBuf| original.0.get(name).filter(|s| s.names.len() > 1);
+        let before = file.names.iter().find_map(of_group);
         before.is_some_and(|before| {
-            let as_before = |name: &PathBuf| {
-                let text = self.0.get(name).map(|now| &now.text);
-                before.names.contains(name) && text == Some(&before.text)
-            };
-            file.names.iter().all(as_before)
+            let text = |name: &PathBuf| self.0.get(name).map(|now| &now.text);
+            let mut names = file.names.iter();
+            names.all(|name| text(name) == Some(&before.text))
         })
     }
 

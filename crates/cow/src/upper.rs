@@ -6,7 +6,7 @@
 //! the opaque marks go.
 
 use std::collections::{BTreeSet, HashSet};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknodat, unlinkat};
 use rustix::io::Errno;
@@ -53,20 +53,12 @@ fn remove_entry(upper: &Tree, rel: &[u8]) -> Result<(), Errno> {
         Err(Errno::NOENT) => return Ok(()),
         Err(e) => return Err(e),
     };
-    match unlinkat(&parent, split(rel).1, AtFlags::empty()) {
-        Err(Errno::ACCESS) => {
-            lend(&parent)?;
-            unlinkat(&parent, split(rel).1, AtFlags::empty())
-        }
+    // Lent and given back: a directory that stays must not look as if the agent had changed its mode.
+    let name = split(rel).1;
+    match lending(&parent, || unlinkat(&parent, name, AtFlags::empty())) {
         Err(Errno::NOENT) => Ok(()),
         other => other,
     }
-}
-
-/// Gives the owner write permission on an upper directory that is about to lose an entry.
-fn lend(dir: &OwnedFd) -> Result<(), Errno> {
-    let mode = crate::dir::Snapshot::new(&rustix::fs::fstat(dir)?).mode;
-    crate::dir::chmod_path_fd(dir, mode | 0o700)
 }
 
 /// A deletion below an opaque directory as an explicit whiteout, with the directories it needs.
@@ -139,12 +131,9 @@ fn prune(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
             continue;
         };
         if found.kind == EntryKind::Directory {
-            match unlinkat(&parent, split(dir).1, AtFlags::REMOVEDIR) {
+            let name = split(dir).1;
+            match lending(&parent, || unlinkat(&parent, name, AtFlags::REMOVEDIR)) {
                 Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
-                Err(Errno::ACCESS) => {
-                    lend(&parent)?;
-                    let _ = unlinkat(&parent, split(dir).1, AtFlags::REMOVEDIR);
-                }
                 Err(e) => return Err(e),
             }
         }
