@@ -210,7 +210,7 @@ fn originals_that_differ_are_conflicts_and_stay() {
         "{json}"
     );
     let diff = b.call(&["diff"]).code(0).out;
-    assert_eq!(diff.matches("conflict").count(), 3, "{diff}");
+    assert_eq!(diff.matches("conflict:").count(), 3, "{diff}");
     b.call(&["commit"]).code(3);
     assert_eq!(b.read("old.txt").unwrap(), "PERSON\n");
     assert_eq!(b.read("new/made.txt").unwrap(), "PERSON\n");
@@ -220,7 +220,7 @@ fn originals_that_differ_are_conflicts_and_stay() {
         "what is the same is committed"
     );
     // Asked again, it says the same.
-    assert_eq!(b.call(&["diff"]).code(0).out.matches("conflict").count(), 3);
+    assert_eq!(b.call(&["diff"]).code(0).out.matches("conflict:").count(), 3);
 }
 
 #[test]

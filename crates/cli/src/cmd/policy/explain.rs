@@ -21,10 +21,12 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let workspace = policies::workspace(args.workspace.as_deref())?;
     let variables = variables(Some(&workspace))?;
     let chosen = policies::choose(args.policy.as_deref(), &[], &workspace)?;
-    let policy = policies::load(&chosen.sources, &variables)?
-        .with_commit_rule()
-        .with_real_paths(&|path: &Path| path.canonicalize().ok());
     let action = action(args, &workspace)?;
+    let mut policy = policies::load(&chosen.sources, &variables)?;
+    if action.verb == Verb::FileCommit {
+        policy = policy.with_commit_rule();
+    }
+    let policy = policy.with_real_paths(&|path: &Path| path.canonicalize().ok());
     let mut explanation = policy.explain(&action);
     explanation.decision = policy.answer(&action);
     // A rule for the subject that stands for any would speak about no run.
