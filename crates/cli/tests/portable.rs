@@ -220,7 +220,10 @@ fn originals_that_differ_are_conflicts_and_stay() {
         "what is the same is committed"
     );
     // Asked again, it says the same.
-    assert_eq!(b.call(&["diff"]).code(0).out.matches("conflict:").count(), 3);
+    assert_eq!(
+        b.call(&["diff"]).code(0).out.matches("conflict:").count(),
+        3
+    );
 }
 
 #[test]
