@@ -46,7 +46,3 @@ fn count(text: &[u8]) -> usize {
     let starts = |line: &&[u8]| line.starts_with(b"<<<<<<< ours");
     text.split(|b| *b == b'\n').filter(starts).count()
 }
-
-#[cfg(test)]
-#[path = "merge_tests.rs"]
-mod tests;

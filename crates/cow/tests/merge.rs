@@ -1,11 +1,12 @@
-//! Against `git merge-file`, and what a merge has to be by itself.
+//! Against `git merge-file`, and what a merge has to be by itself. A process of its own: a child that is
+//! being started holds the locks of commits beside it.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::process::Command;
 
+use agentwall_cow::{Merged, merge};
 use proptest::prelude::*;
-
-use super::*;
 
 /// An edit of a line of the base: nothing, other text, gone, or a line after it.
 #[derive(Debug, Clone)]
