@@ -121,6 +121,19 @@ fn a_layer_commits_elsewhere_to_the_same_tree() {
     );
 }
 
+/// A symlink with two names is two symlinks, at home and elsewhere.
+#[test]
+fn a_second_name_of_a_symlink_is_a_symlink_of_its_own() {
+    let (s, other) = work(SETUP, "ln -f -P -T l f");
+    let (archive, _) = exported(&s).unwrap();
+    let (there, _) = imported(&archive, &other, ":");
+    assert_eq!(summary(&s.scan(), s.root()), ["Replace f"]);
+    assert_eq!(summary(&there.scan(), there.root()), ["Replace f"]);
+    s.commit_all();
+    there.commit_all();
+    assert_eq!(tree(there.root()), tree(s.root()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("AGENTWALL_MODEL_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(60),

@@ -84,7 +84,9 @@ impl Walk<'_> {
         }
 
         let next = is_dir.then(|| self.descend(&rel, &upper, lower.as_ref(), &change, frame));
-        let is_member = !is_dir && new.nlink > 1 && change.kind != ChangeKind::Special;
+        // Links of symlinks and nodes are not kept: there is nothing to write through.
+        let is_member =
+            new.kind == EntryKind::File && new.nlink > 1 && change.kind != ChangeKind::Special;
         if is_member {
             self.groups.entry(new.id).or_default().push(Member {
                 rel,

@@ -123,14 +123,15 @@ impl LayerUndo<'_> {
         if is_dir {
             self.modes.insert(step.rel.clone(), after.mode);
         }
+        // Another name of it is an original: nothing of it may change.
+        if after.kind == EntryKind::File && there.nlink > names {
+            self.copy_linked(step, after, &trash, &parent)?;
+            return unlinkat(&trash, &*step.name, AtFlags::empty());
+        }
         let is_copy = step.before.as_ref().is_some_and(|b| b.kind == after.kind);
         if is_copy && after.kind == EntryKind::File {
             let fd = open_private(&trash, step.name.as_bytes(), false)?;
             mark_as_copy(&fd);
-        }
-        if after.kind == EntryKind::File && there.nlink > names {
-            self.copy_linked(step, after, &trash, &parent)?;
-            return unlinkat(&trash, &*step.name, AtFlags::empty());
         }
         let moved = lending(&parent, || {
             renameat_with(&trash, &*step.name, &parent, name, RenameFlags::NOREPLACE)
