@@ -187,7 +187,7 @@ impl Looked {
             let seen = tree.0.get(name);
             seen.map(|s| (s.text.clone(), s.names.clone()))
         };
-        let mut names = self.0.keys().filter(own);
+        let mut names = self.0.keys().chain(original.0.keys()).filter(own);
         names.any(|name| is(self, name) != is(original, name))
     }
 }
