@@ -2,11 +2,11 @@
 //! natively, and each operation the same answer.
 //!
 //! Lists of operations come from `operations`, are done by `play.c`, many in one session, and compared by
-//! `look`. Where overlayfs cannot but differ (two differences, named in `play.c`), the native side does the
+//! `look`. Where overlayfs cannot but differ (three differences, named in `play.c`), the native side does the
 //! same on purpose. A list that differs is made as short as it can be and kept in `kept.txt`, from
 //! where it is played first in every later run.
 //!
-//! `AGENTWALL_MODEL_LISTS` is how many lists each user plays (default 600), `AGENTWALL_MODEL_SEED` a number
+//! `AGENTWALL_MODEL_LISTS` is how many lists each user plays (default 150), `AGENTWALL_MODEL_SEED` a number
 //! from which they come; without it each run has lists of its own, and prints the seed.
 
 mod batch;
@@ -60,7 +60,7 @@ fn suite() -> i32 {
         }
     };
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let lists = number("AGENTWALL_MODEL_LISTS").unwrap_or(600) as usize;
+    let lists = number("AGENTWALL_MODEL_LISTS").unwrap_or(150) as usize;
     let seed = number("AGENTWALL_MODEL_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         now.map_or(1, |d| d.as_nanos() as u64)

@@ -3,12 +3,14 @@
  *
  *   play LIST           as it is
  *   play LIST ANSWERS   natively, beside what was answered behind the wall: where overlayfs cannot but
- *                       differ from another file system, the same is done here. These two, no others:
+ *                       differ from another file system, the same is done here. These three, no others:
  *                       1. `rename(2)` of a folder of the original answers EXDEV (no redirect_dir): the
  *                          operation is left out here too, and `mv` copies. Only where the folder is one
  *                          of the original; anywhere else the answers differ and the suite fails.
  *                       2. A name of an original with several names leaves its group before it is first
  *                          changed (copy-up without index): it becomes a file of its own here, too.
+ *                       3. `rename(2)` of a name of the original onto its own new second name answers ESTALE
+ *                          (the two are still different objects to it); elsewhere that does nothing.
  *   play --age          gives everything below the current folder old times that differ, parents last
  */
 #define _GNU_SOURCE
@@ -163,6 +165,11 @@ static int copy_tree(const char *from, const char *to) {
     return e;
 }
 
+static int is_stale(const char *from, const char *to, int answer) {
+    struct stat s, t;
+    return native && answer == ESTALE && lstat(from, &s) == 0 && lstat(to, &t) == 0 && s.st_ino == t.st_ino;
+}
+
 static int move_name(const char *from, const char *to, unsigned flags, int answer) {
     struct stat s, t;
     if (native && answer == EXDEV) {
@@ -170,6 +177,7 @@ static int move_name(const char *from, const char *to, unsigned flags, int answe
         int second = flags & RENAME_EXCHANGE && lstat(to, &t) == 0 && S_ISDIR(t.st_mode) && was_original(&t);
         if (first || second) return EXDEV;
     }
+    if (is_stale(from, to, answer)) return ESTALE;
     int onto_folder = lstat(to, &t) == 0 && S_ISDIR(t.st_mode);
     int passes = may_change(from) && may_change(to) && !(flags & RENAME_NOREPLACE && lstat(to, &t) == 0);
     if (passes && (flags & RENAME_EXCHANGE ? lstat(to, &t) == 0 : !onto_folder)) {
@@ -226,11 +234,11 @@ static int unnamed(const char *dir, const char *path, long n, int seed) {
 }
 
 /* What was written through a descriptor after the name was gone, moved or made anew. */
-static int late(const char *path, const char *to, long n, int seed) {
+static int late(const char *path, const char *to, long n, int seed, int answer) {
     copy_up(path, 0600);
     int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return errno;
-    int e = rename(path, to) == 0 ? 0 : errno;
+    int e = is_stale(path, to, answer) ? ESTALE : rename(path, to) == 0 ? 0 : errno;
     if (!e) e = write_all(fd, n, 0, seed);
     close(fd);
     return e;
@@ -266,7 +274,7 @@ static int play(char *line, int answer) {
         return with_file(w[1], O_RDWR, an_alloc, N(2), N(3), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
     if (IS("fchmod", 2)) return with_file(w[1], O_RDONLY, a_mode, N(2), 0, 0);
     if (IS("unnamed", 4)) return unnamed(w[1], w[2], N(3), N(4));
-    if (IS("late", 4)) return late(w[1], w[2], N(3), N(4));
+    if (IS("late", 4)) return late(w[1], w[2], N(3), N(4), answer);
     if (IS("rename", 2)) return move_name(w[1], w[2], 0, answer);
     if (IS("exchange", 2)) return move_name(w[1], w[2], RENAME_EXCHANGE, answer);
     if (IS("mv", 2)) return mv(w[1], w[2], answer);
