@@ -154,8 +154,9 @@ impl Looked {
             }
             let given = here.time.0 < begun || there.time.0 < begun;
             let worked_in = here.time.0 >= begun && self.changed_in(name, original);
-            let was = original.0.get(name);
-            let keeps = was.is_some_and(|was| was.time == here.time);
+            // A new name of an original is that original, with its time.
+            let mut all = here.names.iter().chain([name]);
+            let keeps = all.any(|n| original.0.get(n).is_some_and(|was| was.time == here.time));
             if given && here.time != there.time && !worked_in && !keeps {
                 let (a, b) = (here.time, there.time);
                 return Some(format!("'{shown}' has the time {a:?}, natively {b:?}"));
