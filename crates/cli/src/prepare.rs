@@ -306,13 +306,21 @@ pub fn without_effect(policy: &Policy) -> Vec<String> {
 /// How many hidden paths the canaries try.
 const READ_CANARIES: usize = 4;
 
+/// This program's own file, which the wall shows at its own path under every policy.
+pub fn own_binary() -> Result<PathBuf> {
+    std::env::current_exe()
+        .and_then(|p| p.canonicalize())
+        .context("cannot find this program's own file")
+}
+
 /// Attempts that this policy refuses, one or a few per class.
-pub fn canaries(engine: &Engine, view: &FileView) -> Canaries {
+pub fn canaries(engine: &Engine, view: &FileView, own_binary: &Path) -> Canaries {
     let mut canaries = Canaries::default();
     for node in view.nodes.iter().filter(|n| n.placement.hidden) {
-        // A hidden folder may hold visible ones; only leaves must look empty.
+        // A hidden folder may hold what is visible; only leaves must look empty.
         let below = |n: &&plan::Node| n.path != node.path && n.path.starts_with(&node.path);
-        let leaf = !view.nodes.iter().filter(below).any(|n| !n.placement.hidden);
+        let leaf = !own_binary.starts_with(&node.path)
+            && !view.nodes.iter().filter(below).any(|n| !n.placement.hidden);
         let root = node.path == Path::new("/");
         if !root && leaf && has_content(node) && canaries.reads.len() < READ_CANARIES {
             canaries.reads.push(node.path.clone());

@@ -316,9 +316,7 @@ fn stand(
     // A supervisor that was killed leaves it, empty.
     let _ = std::fs::remove_dir(&stage);
     std::fs::create_dir(&stage).with_context(|| format!("cannot make {}", shown(&stage)))?;
-    let binary = std::env::current_exe()
-        .and_then(|p| p.canonicalize())
-        .context("cannot find this program's own file")?;
+    let binary = prepare::own_binary()?;
     let workspace = &session.record.workspace;
     let directory = match here.canonicalize() {
         Ok(here) if here.starts_with(workspace) => here,
@@ -326,7 +324,7 @@ fn stand(
     };
     let fixed = Fixed::of(engine);
     let spec = Spec {
-        canaries: prepare::canaries(engine, view),
+        canaries: prepare::canaries(engine, view, &binary),
         host_loopback: fixed::host_loopback(&fixed.loopback),
         no_trace: fixed.no_trace,
         guard: policies::guard(&prepared.variables),

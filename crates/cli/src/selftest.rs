@@ -61,11 +61,9 @@ pub fn attempt(state: &State, chosen: Chosen, workspace: &Path) -> Result<Vec<Ca
     std::fs::create_dir_all(place.join("stage")).context("cannot make the self-test's folder")?;
     let layers = create_layers(&prepared.view, |_| place.join("layers"))
         .context("cannot make copy layers")?;
-    let binary = std::env::current_exe()
-        .and_then(|p| p.canonicalize())
-        .context("cannot find this program's own file")?;
+    let binary = prepare::own_binary()?;
     let spec = Spec {
-        canaries: prepare::canaries(&prepared.engine, &prepared.view),
+        canaries: prepare::canaries(&prepared.engine, &prepared.view, &binary),
         engine: prepared.engine,
         view: prepared.view,
         layers,
