@@ -54,8 +54,16 @@ const HELP: &str =
 The binary under test is $AGENTWALL_BIN, else target/release/agentwall.";
 
 impl Options {
+    /// Of this process; a wrong command line, and a question for help, end it.
+    pub fn of_this_run() -> Self {
+        Self::parse(std::env::args().skip(1)).unwrap_or_else(|(text, code)| {
+            println!("{text}");
+            std::process::exit(code)
+        })
+    }
+
     /// Reads the command line; `Err` is the text to print, with the exit code.
-    pub fn parse(args: impl Iterator<Item = String>) -> Result<Self, (String, i32)> {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, (String, i32)> {
         let root = am_root();
         let both = if root {
             vec![Who::Root, Who::User]

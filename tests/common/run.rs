@@ -50,13 +50,7 @@ pub const ADDRESSES: &[&str] = &[
 
 /// Runs a suite; the exit code.
 pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Case>) -> i32 {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(o) => o,
-        Err((text, code)) => {
-            println!("{text}");
-            return code;
-        }
-    };
+    let options = Options::of_this_run();
     let all: Vec<Case> = cases()
         .into_iter()
         .filter(|c| options.wants(&c.name))

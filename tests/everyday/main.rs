@@ -45,13 +45,7 @@ fn main() {
 }
 
 fn suite() -> i32 {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(o) => o,
-        Err((text, code)) => {
-            println!("{text}");
-            return code;
-        }
-    };
+    let options = Options::of_this_run();
     let tasks: Vec<Task> = tasks::all()
         .into_iter()
         .chain(semisolates::all())

@@ -62,13 +62,7 @@ fn cases() -> Vec<Fault> {
 }
 
 fn main() {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(o) => o,
-        Err((text, code)) => {
-            println!("{text}");
-            std::process::exit(code);
-        }
-    };
+    let options = Options::of_this_run();
     std::process::exit(match std::env::var(CASE) {
         Ok(case) => one(&case, &options),
         Err(_) => suite(&options),

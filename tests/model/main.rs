@@ -36,13 +36,7 @@ fn main() {
 }
 
 fn suite() -> i32 {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(o) => o,
-        Err((text, code)) => {
-            println!("{text}");
-            return code;
-        }
-    };
+    let options = Options::of_this_run();
     if options.list {
         println!("model/kept\nmodel/random\n2 cases");
         return 0;

@@ -66,16 +66,9 @@ fn changes_are_shown_committed_once_and_recorded() {
     );
     assert!(host.call(&["sessions"]).code(0).out.contains("committed"));
 
-    let shown = host
-        .call(&["ledger", "show", "--json", "--type", "commit"])
-        .code(0)
-        .out;
-    let entries: Vec<serde_json::Value> = shown
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    assert_eq!(entries[0]["outcome"]["planned"], 4, "{shown}");
-    assert_eq!(entries[1]["outcome"]["committed"], 4, "{shown}");
+    let entries = host.ledger("commit");
+    assert_eq!(entries[0]["outcome"]["planned"], 4, "{entries:?}");
+    assert_eq!(entries[1]["outcome"]["committed"], 4, "{entries:?}");
     assert_eq!(
         (&entries[0]["seq"], &entries[1]["seq"]),
         (&0.into(), &1.into())

@@ -95,7 +95,7 @@ fn a_rollback_that_was_cut_off_is_finished_first() {
         let said = host.call(finish);
         assert!(said.err.contains("it is finished now"), "{}", said.all());
         assert_eq!(said.code, 0, "{}", said.all());
-        let last = wall.ledger("rollback");
+        let last = wall.host.ledger("rollback");
         let outcomes: Vec<&str> = last
             .iter()
             .map(|r| r["outcome"].as_str().unwrap())
@@ -164,12 +164,14 @@ fn checkpoints_of_an_ended_session_and_back() {
     host.call(&["checkpoint", "--delete", "before-2"]).code(0);
     host.call(&["rollback", &id, "before-2"]).code(1);
     let outcomes: Vec<String> = wall
+        .host
         .ledger("rollback")
         .iter()
         .map(|r| r["outcome"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(outcomes, ["planned", "done"].repeat(3));
     let kept: Vec<String> = wall
+        .host
         .ledger("checkpoint")
         .iter()
         .map(|r| {
@@ -307,7 +309,7 @@ fn a_running_session_is_stopped_for_a_checkpoint_and_goes_on() {
     assert_eq!(running.end(), 0);
     let state = fs::read_to_string(upper.join("state")).unwrap();
     assert!(state.contains("T (stopped)"), "{state}");
-    let records = wall.ledger("checkpoint");
+    let records = wall.host.ledger("checkpoint");
     assert_eq!(records.len(), 3);
     assert!(records.iter().all(|r| r["running"] == true));
     host.call(&["rollback", &id, "c1"]).code(0);

@@ -43,12 +43,7 @@ fn the_ledger_binds_the_content_of_every_file_that_was_committed() {
     std::os::unix::fs::symlink("file.txt", session.upper.join("link")).unwrap();
     host.call(&["commit"]).code(0);
 
-    let args = ["ledger", "show", "--json", "--type", "commit"];
-    let shown = host.call(&args).code(0).out;
-    let entries: Vec<serde_json::Value> = shown
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
+    let entries = host.ledger("commit");
     let (plan, done) = (&entries[0], &entries[1]);
     assert_eq!(
         (&plan["outcome"]["planned"], &done["outcome"]["committed"]),

@@ -40,7 +40,7 @@ fn a_session_goes_on_in_its_own_layers() {
     assert!(wall.changes(&id).iter().all(|(_, conflict)| !conflict));
 
     // The ledger has both starts, the second with its mark, and no gap between.
-    let starts = wall.ledger("session_start");
+    let starts = wall.host.ledger("session_start");
     assert_eq!(starts.len(), 2);
     assert_eq!(starts[0]["resumes"], Value::Null);
     assert_eq!(starts[1]["resumes"], true);
@@ -300,7 +300,7 @@ fn a_session_begins_with_a_copy_and_both_can_be_committed() {
     let two = wall.sessions()[1]["id"].as_str().unwrap().to_owned();
     assert_ne!(one, two);
     assert_eq!(wall.changes(&one), before, "the other one is untouched");
-    let starts = wall.ledger("session_start");
+    let starts = wall.host.ledger("session_start");
     assert_eq!(starts[1]["from"], one.as_str());
     // An original that its owner cannot read cannot be compared.
     for id in [&one, &two] {

@@ -43,16 +43,6 @@ fn key(host: &Host) -> String {
     host.call(&["ledger", "key"]).code(0).out.trim().to_owned()
 }
 
-/// The ledger's entries of one type, oldest first.
-fn entries(host: &Host, kind: &str) -> Vec<Value> {
-    let shown = host.call(&["ledger", "show", "--json", "--type", kind]);
-    let lines = shown.code(0).out;
-    lines
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
-}
-
 /// The session folders, and whether anything lies beside what each of them names.
 fn sessions(host: &Host) -> Vec<String> {
     let dir = fs::read_dir(host.state.join("sessions")).unwrap();
@@ -105,7 +95,7 @@ fn a_session_travels_commits_and_travels_on() {
     assert!(b.call(&["sessions"]).code(0).out.contains("kept"));
 
     // Both ledgers say the same about it.
-    let (out, into) = (&entries(&a, "export")[0], &entries(&b, "import")[0]);
+    let (out, into) = (&a.ledger("export")[0], &b.ledger("import")[0]);
     assert_eq!(out["archive"], into["archive"]);
     assert_eq!(out["changes"], into["changes"]);
     assert_eq!(
@@ -154,10 +144,10 @@ fn the_same_session_is_the_same_file_and_standard_output_takes_it() {
         .unwrap();
     assert!(out.status.success());
     assert!(first == out.stdout, "the second export is another file");
-    assert_eq!(entries(&a, "export").len(), 1);
+    assert_eq!(a.ledger("export").len(), 1);
     made.write("old.txt", "three\n");
     assert!(first != fs::read(exported(&a)).unwrap());
-    assert_eq!(entries(&a, "export").len(), 2);
+    assert_eq!(a.ledger("export").len(), 2);
     // No terminal gets it.
     let told = on_terminal(&a, &["export"], "");
     assert_eq!(told.code, 2, "{}", told.out);
@@ -296,7 +286,7 @@ fn what_is_damaged_or_forged_is_refused_and_leaves_nothing() {
     b.call(&["import", path, "--workspace", "nowhere"]).code(1);
     let told = b.call(&["import", path, "--any-key"]).code(0);
     assert!(told.out.contains("nobody vouches"), "{}", told.out);
-    assert_eq!(entries(&b, "import")[0]["trusted"], false);
+    assert_eq!(b.ledger("import")[0]["trusted"], false);
 }
 
 #[test]

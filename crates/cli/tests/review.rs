@@ -92,14 +92,7 @@ fn only_what_was_reviewed_is_committed() {
         ("new\n".into(), None)
     );
     // The plan and the outcome name it.
-    let shown = host
-        .call(&["ledger", "show", "--json", "--type", "commit"])
-        .code(0)
-        .out;
-    let entries: Vec<serde_json::Value> = shown
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
+    let entries = host.ledger("commit");
     assert_eq!(entries.len(), 2);
     for entry in &entries {
         assert_eq!(

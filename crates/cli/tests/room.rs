@@ -119,7 +119,7 @@ fn room_is_made_and_nothing_uncommitted_is_lost() {
     assert!(real.json()["after"].as_u64().unwrap() < 1 << 20);
     assert_eq!(names(), ["busy"]);
     assert_eq!(
-        wall.ledger("discard").len(),
+        wall.host.ledger("discard").len(),
         1,
         "what was dropped is on record"
     );
@@ -150,9 +150,9 @@ fn an_ephemeral_session_leaves_nothing_but_its_record() {
     assert_eq!(host.read("a").unwrap(), "base\n");
     let folders = || fs::read_dir(host.state.join("sessions")).unwrap().count();
     assert_eq!((wall.sessions().len(), folders()), (0, 0));
-    let start = &wall.ledger("session_start")[0];
+    let start = &wall.host.ledger("session_start")[0];
     assert_eq!(start["ephemeral"], true);
-    assert_eq!(wall.ledger("session_end").len(), 1);
+    assert_eq!(wall.host.ledger("session_end").len(), 1);
     // While it runs it is listed; killed, its folders go with the next command.
     let mut running = wall.start(&["--ephemeral"], "echo one > a; echo READY; sleep 1000");
     assert_eq!(wall.sessions().len(), 1);

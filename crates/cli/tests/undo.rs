@@ -9,23 +9,13 @@ use std::{fs, path::Path};
 use serde_json::Value;
 use support::{Host, harmless, on_terminal};
 
-/// The ledger's entries of one type, oldest first.
-fn entries(host: &Host, kind: &str) -> Vec<Value> {
-    let shown = host.call(&["ledger", "show", "--json", "--type", kind]);
-    let shown = shown.code(0).out;
-    shown
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
-}
-
 fn outcomes(host: &Host, kind: &str) -> Vec<String> {
     let words = |e: Value| {
         let outcome = e["outcome"].as_object().unwrap().clone();
         let each = outcome.iter().map(|(word, n)| format!("{word} {n}"));
         each.collect::<Vec<_>>().join(", ")
     };
-    entries(host, kind).into_iter().map(words).collect()
+    host.ledger(kind).into_iter().map(words).collect()
 }
 
 fn committed(host: &Host) -> support::Made {
@@ -52,7 +42,7 @@ fn a_commit_is_taken_back_recorded_and_shown_again() {
         "{plan}"
     );
     assert_eq!(host.read("old.txt").unwrap(), "two\n");
-    assert!(entries(&host, "undo").is_empty());
+    assert!(host.ledger("undo").is_empty());
 
     let said = host.call(&["undo", "--json"]).code(0);
     let json = said.json();
@@ -71,8 +61,8 @@ fn a_commit_is_taken_back_recorded_and_shown_again() {
     assert!(host.call(&["sessions"]).out.contains("kept"));
 
     assert_eq!(outcomes(&host, "undo"), ["planned 5", "undone 5"]);
-    let done = &entries(&host, "undo")[1];
-    let commit = &entries(&host, "commit")[1];
+    let done = &host.ledger("undo")[1];
+    let commit = &host.ledger("commit")[1];
     let file = |entry: &Value| {
         let files = entry["files"].as_array().unwrap().clone();
         let is = |f: &Value| f["path"].as_str().unwrap().ends_with("old.txt");
@@ -111,7 +101,7 @@ fn what_changed_since_stays_and_the_rest_goes_only_when_asked() {
         assert_eq!(host.read("old.txt").unwrap(), "PERSON\n");
         assert!(!host.work.join("gone.txt").exists(), "nothing is undone");
     }
-    assert!(entries(&host, "undo").is_empty());
+    assert!(host.ledger("undo").is_empty());
     assert!(host.call(&["undo"]).err.contains("--partial"));
     let said = host.call(&["undo", "--partial"]).code(0);
     assert!(said.out.contains("4 undone, 1 in conflict"), "{}", said.out);
@@ -226,7 +216,7 @@ fn a_commit_that_was_killed_has_an_outcome_in_the_ledger() {
             outcomes(&host, "commit"),
             ["planned 5", "committed 5", "finished 5"]
         );
-        let (done, found) = (&entries(&host, "commit")[1], &entries(&host, "commit")[2]);
+        let (done, found) = (&host.ledger("commit")[1], &host.ledger("commit")[2]);
         let digests = |entry: &Value| -> Vec<(String, Value, Value)> {
             let files = entry["files"].as_array().unwrap();
             let each = files.iter().map(|f| {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -147,36 +146,13 @@ fn names_are_refused_that_are_taken_unknown_or_lead_elsewhere() {
     assert_eq!(checkpoints(&session.layers).unwrap().len(), 1);
 }
 
-/// Runs `act` with a kill at its nth moment; whether there was such a moment.
-fn killed_at(nth: usize, act: impl FnOnce()) -> Option<String> {
-    let mut count = 0;
-    fault::at_every_point(move |name| {
-        count += 1;
-        if count > nth {
-            fault_here(name);
-        }
-    });
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(act));
-    std::panic::set_hook(hook);
-    fault::clear();
-    result
-        .err()
-        .map(|e| e.downcast_ref::<String>().cloned().unwrap_or_default())
-}
-
-fn fault_here(name: &str) {
-    std::panic::panic_any(name.to_owned());
-}
-
 #[test]
 fn a_roll_back_that_is_killed_anywhere_leaves_the_one_or_the_other() {
     let mut seen = Vec::new();
-    for nth in 0.. {
+    for nth in 1.. {
         let (session, one, two) = two_states();
         let layers = session.layers.clone();
-        let Some(point) = killed_at(nth, || {
+        let Some(point) = fault::cut_off(nth, || {
             roll_back(&layers, "one", &new("before", 2)).unwrap();
         }) else {
             break;
@@ -224,11 +200,11 @@ fn a_roll_back_that_is_killed_anywhere_leaves_the_one_or_the_other() {
 #[test]
 fn a_checkpoint_that_is_killed_anywhere_is_whole_or_absent() {
     let mut kinds = Vec::new();
-    for nth in 0.. {
+    for nth in 1.. {
         let (session, ..) = two_states();
         let now = session.has();
         let layers = session.layers.clone();
-        let Some(point) = killed_at(nth, || {
+        let Some(point) = fault::cut_off(nth, || {
             checkpoint(&layers, &new("two", 2)).unwrap();
         }) else {
             break;
@@ -250,14 +226,14 @@ fn a_checkpoint_that_is_killed_anywhere_is_whole_or_absent() {
 fn a_removal_that_is_killed_leaves_no_half_of_it() {
     let (session, ..) = two_states();
     let layers = session.layers.clone();
-    killed_at(0, || remove_checkpoint(&layers, "one").unwrap()).unwrap();
+    fault::cut_off(1, || remove_checkpoint(&layers, "one").unwrap()).unwrap();
     assert!(checkpoints(&session.layers).unwrap().is_empty());
     assert!(clean(&session.layers));
     assert!(!session.layers[1].checkpoints_path().exists());
     // A name that is used again is not mixed with what was left of it.
     let (session, one, _) = two_states();
     let layers = session.layers.clone();
-    killed_at(0, || remove_checkpoint(&layers, "one").unwrap()).unwrap();
+    fault::cut_off(1, || remove_checkpoint(&layers, "one").unwrap()).unwrap();
     session.mark("one", 5);
     let now = session.has();
     assert_ne!(now, one);
@@ -271,9 +247,9 @@ fn a_foreign_directory_is_never_swapped_in() {
     let (session, ..) = two_states();
     let layers = session.layers.clone();
     // Until the note is there, then somebody moves the directories away.
-    let mut nth = 0;
+    let mut nth = 1;
     loop {
-        let point = killed_at(nth, || {
+        let point = fault::cut_off(nth, || {
             roll_back(&layers, "one", &new("before", 2)).unwrap();
         });
         if point.as_deref() == Some("noted") {

@@ -5,7 +5,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+
+/// What a kill unwinds with: no panic has it.
+struct Cut(String);
 
 type Act = Box<dyn FnMut(&str)>;
 
@@ -31,6 +35,29 @@ pub(crate) fn point(name: &str) {
             act(name);
         }
     });
+}
+
+/// Runs `f` and cuts it off at the moment of this number, from 1; the name of the moment, or `None` if
+/// `f` came to its end before. A panic of `f` itself goes on.
+pub(crate) fn cut_off(number: usize, f: impl FnOnce()) -> Option<String> {
+    let mut seen = 0;
+    nothing_is_synced();
+    at_every_point(move |now| {
+        seen += 1;
+        if seen == number {
+            // A resumed unwind prints nothing.
+            resume_unwind(Box::new(Cut(now.to_owned())));
+        }
+    });
+    let end = catch_unwind(AssertUnwindSafe(f));
+    clear();
+    match end {
+        Ok(()) => None,
+        Err(why) => match why.downcast::<Cut>() {
+            Ok(cut) => Some(cut.0),
+            Err(other) => resume_unwind(other),
+        },
+    }
 }
 
 /// A file was made durable as it is.

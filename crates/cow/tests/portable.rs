@@ -9,35 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Archive, ArchiveLimits, ExportError, ExportOptions, Exported, ImportOptions, Layer, Piece,
-    Place, Unpacked, What, base_timestamp, export, inspect, unpack,
+    Archive, ArchiveLimits, ExportError, ImportOptions, Layer, Piece, Unpacked, base_timestamp,
+    inspect, unpack,
 };
 use common::ops::{SETUP, operation, script};
-use common::{Session, exact, link_groups, sh, status, summary, tree};
+use common::{Session, exact, exported, link_groups, sh, status, summary, tree, whole};
 use proptest::prelude::*;
-
-fn whole(layer: &Layer) -> Piece<'_> {
-    Piece {
-        layer,
-        below: PathBuf::new(),
-        place: Place::Workspace,
-        path: PathBuf::new(),
-    }
-}
-
-/// The session's layer as an archive.
-fn exported(s: &Session) -> Result<(Vec<u8>, Exported), ExportError> {
-    let mut out = Vec::new();
-    let what = What {
-        session: "20261121-0259-k3f9",
-        name: "agent",
-        pieces: &[whole(&s.layer)],
-        left_out: Vec::new(),
-    };
-    let seal = &mut |sealed: &agentwall_cow::Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());
-    let done = export(&mut out, &what, &ExportOptions::default(), seal)?;
-    Ok((out, done))
-}
 
 fn read(archive: &[u8]) -> Archive {
     inspect(&mut Cursor::new(archive), ArchiveLimits::default()).unwrap()
@@ -84,14 +61,14 @@ const CHANGES: &str = "echo new >f; rm x; mv c/h a/renamed; mkdir -p n/m; echo n
 #[test]
 fn a_layer_commits_elsewhere_to_the_same_tree() {
     let (s, other) = work(SETUP, CHANGES);
-    let (archive, done) = exported(&s).unwrap();
+    let (archive, done) = exported(whole(&s.layer)).unwrap();
     assert_eq!(done.bytes, archive.len() as u64);
     assert!(
         archive.len() < 200_000,
         "holes are not stored: {}",
         archive.len()
     );
-    let (again, _) = exported(&s).unwrap();
+    let (again, _) = exported(whole(&s.layer)).unwrap();
     assert_eq!(archive, again, "the same layer gives the same bytes");
     let (there, found) = imported(&archive, &other, ":");
     assert_eq!(found.differences, []);
@@ -125,7 +102,7 @@ fn a_layer_commits_elsewhere_to_the_same_tree() {
 #[test]
 fn a_second_name_of_a_symlink_is_a_symlink_of_its_own() {
     let (s, other) = work(SETUP, "ln -f -P -T l f");
-    let (archive, _) = exported(&s).unwrap();
+    let (archive, _) = exported(whole(&s.layer)).unwrap();
     let (there, _) = imported(&archive, &other, ":");
     assert_eq!(summary(&s.scan(), s.root()), ["Replace f"]);
     assert_eq!(summary(&there.scan(), there.root()), ["Replace f"]);
@@ -144,7 +121,7 @@ proptest! {
     #[test]
     fn any_work_commits_elsewhere_to_the_same_tree(ops in prop::collection::vec(operation(), 1..25)) {
         let (s, other) = work(SETUP, &script(&ops));
-        let archive = match exported(&s) {
+        let archive = match exported(whole(&s.layer)) {
             Ok((archive, _)) => archive,
             Err(ExportError::Nothing) => {
                 prop_assert!(s.scan().is_empty());
@@ -152,7 +129,7 @@ proptest! {
             }
             Err(e) => panic!("{e}"),
         };
-        prop_assert_eq!(&archive, &exported(&s).unwrap().0);
+        prop_assert_eq!(&archive, &exported(whole(&s.layer)).unwrap().0);
         let (there, found) = imported(&archive, &other, ":");
         prop_assert_eq!(found.differences, vec![]);
         let set = there.scan();
@@ -305,7 +282,7 @@ const CONFLICTS: &[(&str, &str, &str, &[&str])] = &[
 fn what_is_another_original_here_is_a_conflict() {
     for (name, agent, arrange, expected) in CONFLICTS {
         let (s, other) = work(SETUP, agent);
-        let (archive, _) = exported(&s).unwrap();
+        let (archive, _) = exported(whole(&s.layer)).unwrap();
         let (there, found) = imported(&archive, &other, arrange);
         let set = there.scan();
         let found_here = summary(&set, there.root());
@@ -333,7 +310,7 @@ fn what_is_another_original_here_is_a_conflict() {
 #[test]
 fn an_original_that_changes_after_the_import_is_a_conflict_as_ever() {
     let (s, other) = work(SETUP, "echo n >f; rm x");
-    let (archive, _) = exported(&s).unwrap();
+    let (archive, _) = exported(whole(&s.layer)).unwrap();
     let (there, _) = imported(&archive, &other, ":");
     there.user("echo user >f; rm x");
     let conflicts = summary(&there.scan(), there.root());
@@ -344,7 +321,7 @@ fn an_original_that_changes_after_the_import_is_a_conflict_as_ever() {
 fn an_original_that_changed_before_the_export_is_a_conflict_everywhere() {
     let (s, other) = work(SETUP, "echo n >f; echo n >x");
     s.user("echo user >f");
-    let (archive, done) = exported(&s).unwrap();
+    let (archive, done) = exported(whole(&s.layer)).unwrap();
     assert_eq!(done.unknown, 1);
     for arrange in [":", "echo user >f"] {
         let (there, _) = imported(&archive, &other, arrange);
@@ -356,7 +333,7 @@ fn an_original_that_changed_before_the_export_is_a_conflict_everywhere() {
 #[test]
 fn work_goes_on_in_an_imported_layer() {
     let (s, other) = work(SETUP, "echo n >f; rm -r a; echo n >new");
-    let (archive, _) = exported(&s).unwrap();
+    let (archive, _) = exported(whole(&s.layer)).unwrap();
     let (there, _) = imported(&archive, &other, "echo q >f; echo q >new");
     there.agent("cat f; [ ! -e a ]; echo more >>f; rm new; echo more >x");
     let found = summary(&there.scan(), there.root());
@@ -375,7 +352,7 @@ fn work_goes_on_in_an_imported_layer() {
 fn what_no_archive_holds_is_refused_or_told() {
     let refused = |agent: &str| {
         let (s, _) = work(SETUP, agent);
-        exported(&s).unwrap_err().to_string()
+        exported(whole(&s.layer)).unwrap_err().to_string()
     };
     let error = refused("echo n >.wh.f");
     assert!(
@@ -387,11 +364,11 @@ fn what_no_archive_holds_is_refused_or_told() {
     let s = Session::new(SETUP);
     let mark = "import os; os.mkdir('d'); os.setxattr('d', 'user.overlay.redirect', b'/x')";
     sh(s.upper(), &format!("python3 -c \"{mark}\""));
-    let error = exported(&s).unwrap_err().to_string();
+    let error = exported(whole(&s.layer)).unwrap_err().to_string();
     assert!(error.contains("overlay attributes"), "{error}");
     let (s, _) = work(SETUP, "echo n >f");
     let _socket = std::os::unix::net::UnixListener::bind(s.upper().join("sock")).unwrap();
-    let (archive, done) = exported(&s).unwrap();
+    let (archive, done) = exported(whole(&s.layer)).unwrap();
     assert!(done.manifest.left_out[0].path.ends_with("sock"), "{done:?}");
     assert_eq!(read(&archive).manifest(), &done.manifest);
 }
@@ -404,7 +381,7 @@ fn other_programs_read_it() {
             "{CHANGES}; cd n; mkdir -p $(printf 'd%.0s' $(seq 120))/e; cd d*/e; echo long >f; cd ../../.."
         ),
     );
-    let (archive, _) = exported(&s).unwrap();
+    let (archive, _) = exported(whole(&s.layer)).unwrap();
     let file = s.tmp.path().join("layer.tar");
     std::fs::write(&file, &archive).unwrap();
     let listed = Command::new("tar").arg("tvf").arg(&file).output().unwrap();
@@ -459,20 +436,11 @@ print(len(names))";
 
 /// The archive of one folder of a layer.
 fn of_folder(s: &Session, below: &str) -> Result<Vec<u8>, ExportError> {
-    let mut out = Vec::new();
     let piece = Piece {
         below: below.into(),
         ..whole(&s.layer)
     };
-    let what = What {
-        session: "s",
-        name: "agent",
-        pieces: &[piece],
-        left_out: Vec::new(),
-    };
-    let seal = &mut |_: &agentwall_cow::Sealed<'_>| Ok(Vec::new());
-    export(&mut out, &what, &ExportOptions::default(), seal)?;
-    Ok(out)
+    Ok(exported(piece)?.0)
 }
 
 #[test]

@@ -8,153 +8,12 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use agentwall_cow::{
-    Archive, ArchiveError, ArchiveLimits, ExportOptions, ImportError, ImportOptions, Layer, Piece,
-    Place, What, base_timestamp, export, inspect, unpack,
+    ArchiveLimits, ImportError, ImportOptions, Layer, base_timestamp, inspect, unpack,
 };
-use common::{Session, tree};
-use tar::Header;
-
-fn whole(layer: &Layer) -> Piece<'_> {
-    Piece {
-        layer,
-        below: PathBuf::new(),
-        place: Place::Workspace,
-        path: PathBuf::new(),
-    }
-}
-
-/// A member in the one encoding, made by hand from docs/layer-archive.md.
-#[derive(Clone)]
-struct Member {
-    name: Vec<u8>,
-    flag: u8,
-    mode: u32,
-    link: Vec<u8>,
-    content: Vec<u8>,
-    /// Further pax records.
-    pax: Vec<(String, Vec<u8>)>,
-}
-
-fn member(name: impl AsRef<[u8]>, flag: u8) -> Member {
-    Member {
-        name: name.as_ref().to_vec(),
-        flag,
-        mode: match flag {
-            b'2' => 0o777,
-            b'5' => 0o755,
-            _ => 0o644,
-        },
-        link: Vec::new(),
-        content: Vec::new(),
-        pax: Vec::new(),
-    }
-}
-
-fn file(name: &str, content: &str) -> Member {
-    Member {
-        content: content.into(),
-        ..member(name, b'0')
-    }
-}
-
-fn gone(name: &str) -> Member {
-    Member {
-        mode: 0,
-        ..member(name, b'0')
-    }
-}
-
-fn link(name: &str, flag: u8, to: impl AsRef<[u8]>) -> Member {
-    Member {
-        link: to.as_ref().to_vec(),
-        ..member(name, flag)
-    }
-}
-
-fn with(mut member: Member, key: &str, value: impl AsRef<[u8]>) -> Member {
-    member.pax.push((key.into(), value.as_ref().to_vec()));
-    member
-}
-
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
-    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-    let length = (1..)
-        .find(|n: &usize| n.to_string().len() + rest.len() == *n)
-        .unwrap();
-    [length.to_string().as_bytes(), &rest].concat()
-}
-
-fn header(name: &[u8], flag: u8, mode: u32, size: u64, link: &[u8]) -> Vec<u8> {
-    let mut header = Header::new_ustar();
-    let old = header.as_old_mut();
-    let cut = |b: &[u8]| b[..b.len().min(100)].to_vec();
-    old.name[..cut(name).len()].copy_from_slice(&cut(name));
-    old.linkname[..cut(link).len()].copy_from_slice(&cut(link));
-    old.linkflag = [flag];
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header.set_cksum();
-    header.as_bytes().to_vec()
-}
-
-fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-impl Member {
-    fn bytes(&self) -> Vec<u8> {
-        let mut pax = Vec::new();
-        if self.name.len() > 100 {
-            pax.extend(record("path", &self.name));
-        }
-        if self.link.len() > 100 {
-            pax.extend(record("linkpath", &self.link));
-        }
-        self.pax.iter().for_each(|(k, v)| pax.extend(record(k, v)));
-        let mut out = Vec::new();
-        if !pax.is_empty() {
-            out.extend(header(b"././@PaxHeader", b'x', 0, pax.len() as u64, b""));
-            out.extend(padded(pax));
-        }
-        let size = self.content.len() as u64;
-        out.extend(header(&self.name, self.flag, self.mode, size, &self.link));
-        out.extend(padded(self.content.clone()));
-        out
-    }
-}
-
-/// An archive of two layers around these members, which the manifest counts as `entries`.
-fn archive(entries: usize, members: &[Member], originals: &str) -> Vec<u8> {
-    let lines = originals.lines().count();
-    let layer = |entries, originals| {
-        format!(
-            r#"{{"root":"/w","place":"workspace","path":"","owner":[0,0],"entries":{entries},"originals":{originals}}}"#
-        )
-    };
-    let manifest = format!(
-        r#"{{"agentwall_layer":1,"session":"s","name":"n","changes":"d","layers":[{},{}],"left_out":[]}}"#,
-        layer(entries, lines),
-        layer(0, 0)
-    );
-    wrapped(&format!("{manifest}\n"), members, originals)
-}
-
-fn wrapped(manifest: &str, members: &[Member], originals: &str) -> Vec<u8> {
-    let mut out = file("agentwall-layer.json", manifest).bytes();
-    out.extend(file("originals.jsonl", originals).bytes());
-    members.iter().for_each(|m| out.extend(m.bytes()));
-    out.extend(file("proof.json", "proof").bytes());
-    out.extend([0; 1024]);
-    out
-}
-
-fn read(bytes: &[u8]) -> Result<Archive, ArchiveError> {
-    inspect(&mut Cursor::new(bytes), ArchiveLimits::default())
-}
+use common::byhand::{
+    Member, archive, file, gone, header, link, member, padded, read, record, with, wrapped,
+};
+use common::{Session, exported, tree, whole};
 
 /// A place to import to, beside something that must not be touched.
 struct There {
@@ -235,21 +94,10 @@ fn the_members_made_by_hand_are_those_that_are_written() {
     let long = "q".repeat(200);
     assert_eq!(std::fs::read_to_string(upper.join(long)).unwrap(), "long");
     // The writer makes of it what was read.
-    let mut out = Vec::new();
-    let what = What {
-        session: "s",
-        name: "n",
-        pieces: &[whole(&there.layer)],
-        left_out: Vec::new(),
-    };
-    let seal = &mut |_: &agentwall_cow::Sealed<'_>| Ok(b"proof".to_vec());
-    export(&mut out, &what, &ExportOptions::default(), seal).unwrap();
+    let (out, _) = exported(whole(&there.layer)).unwrap();
     let from = |bytes: &[u8]| {
-        let at = bytes
-            .windows(11)
-            .position(|w| w == b"layer/0/d/\0")
-            .unwrap();
-        bytes[at..].to_vec()
+        let at = |name: &[u8]| bytes.windows(name.len()).position(|w| w == name).unwrap();
+        bytes[at(b"layer/0/d/\0")..at(b"proof.json\0")].to_vec()
     };
     let own = rustix::process::geteuid().as_raw();
     if own == 0 {
@@ -935,15 +783,7 @@ fn its_own_members_are_read_in_one_form() {
 fn every_flipped_byte_and_every_cut_is_found() {
     let s = Session::new("echo one >f; mkdir d; echo two >d/g");
     s.agent("echo new >f; rm -r d; echo n >n; ln n m; ln -s f l; mkdir e; chmod 700 e");
-    let mut out = Vec::new();
-    let what = What {
-        session: "s",
-        name: "n",
-        pieces: &[whole(&s.layer)],
-        left_out: Vec::new(),
-    };
-    let seal = &mut |sealed: &agentwall_cow::Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());
-    export(&mut out, &what, &ExportOptions::default(), seal).unwrap();
+    let (out, _) = exported(whole(&s.layer)).unwrap();
     // The proof of this archive is its digest: whoever believes only that finds every other change.
     let believed = |bytes: &[u8]| match read(bytes) {
         Ok(archive) => archive.proof() == archive.digest().as_bytes(),

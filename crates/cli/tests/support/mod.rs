@@ -107,6 +107,16 @@ impl Host {
         said(&mut self.command(args))
     }
 
+    /// The ledger's entries of a type, in their order.
+    pub fn ledger(&self, kind: &str) -> Vec<Value> {
+        let said = self.call(&["ledger", "show", "--json", "--type", kind]);
+        let lines = said.code(0).out;
+        lines
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
+    }
+
     /// A file in the original tree.
     pub fn put(&self, name: &str, text: &str) {
         let path = self.work.join(name);

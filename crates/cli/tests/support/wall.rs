@@ -91,17 +91,6 @@ impl Wall {
         });
         each.collect()
     }
-
-    pub fn ledger(&self, kind: &str) -> Vec<Value> {
-        let said = self
-            .host
-            .call(&["ledger", "show", "--json", "--type", kind]);
-        let lines = said.code(0).out;
-        lines
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect()
-    }
 }
 
 pub struct Running {

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use rustix::fs::{XattrFlags, setxattr};
@@ -138,21 +137,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Runs `f` and cuts it off at the moment of this number; its name, or `None` if `f` came to its end.
-fn cut_off(number: usize, f: impl FnOnce()) -> Option<String> {
-    let mut seen = 0;
-    fault::nothing_is_synced();
-    fault::at_every_point(move |now| {
-        seen += 1;
-        if seen == number {
-            std::panic::resume_unwind(Box::new(now.to_owned()));
-        }
-    });
-    let end = catch_unwind(AssertUnwindSafe(f));
-    fault::clear();
-    end.err().map(|why| *why.downcast::<String>().unwrap())
 }
 
 #[test]
@@ -296,86 +280,81 @@ fn hunks_against_an_edited_original_leave_the_rest_in_conflict() {
     ));
 }
 
-#[test]
-fn a_hunk_killed_anywhere_is_old_or_done_and_never_a_conflict() {
-    for power in [false, true] {
-        for undone in [false, true] {
-            let mut moments = 0;
-            for number in 1.. {
-                let s = Session::new();
-                let hunk = s.hunk(0);
-                let Some(name) = cut_off(number, || drop(s.commit(&hunk))) else {
-                    break;
-                };
-                moments += 1;
-                if power {
-                    fault::lose_what_was_not_synced(&s.layers[0].record_path());
-                }
-                let at = format!("moment {number}, {name}, power {power}, undone {undone}");
-                let report = recover(&s.layers, &s.options()).unwrap();
-                assert!(report.kept.is_empty(), "{at}: {report:#?}");
-                let found = s.read("dir/f");
-                assert!([BASE, FIRST].contains(&&*found), "{at}: {found}");
-                s.no_litter(&at);
-                acknowledge(&s.layers).unwrap();
-                if undone && crate::can_undo(&s.layers).is_ok() {
-                    s.undo();
-                    assert_eq!(s.read("dir/f"), BASE, "{at}");
-                }
-                let set = s.set();
-                assert!(
-                    set.changes.iter().all(|c| c.conflict.is_none()),
-                    "{at}: {set:#?}"
-                );
-                let report = s.commit_plainly();
-                assert!(report.is_complete(), "{at}: {report:#?}");
-                assert_eq!(s.read("dir/f"), AGENT, "{at}");
-                assert_eq!(s.read("plain"), AGENT, "{at}");
+/// Commits what `review` makes of a new session, killed at every moment, with and without a power
+/// failure, recovered, and undone or not: `dir/f` is one of `found`, the first of them if it was undone.
+/// `and_then` goes on from there.
+fn killed_anywhere(
+    found: [&str; 2],
+    review: impl Fn(&Session) -> Amendments,
+    and_then: impl Fn(&Session, &str),
+) {
+    for (power, undone) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut moments = 0;
+        for number in 1.. {
+            let s = Session::new();
+            let reviewed = review(&s);
+            let Some(name) = fault::cut_off(number, || drop(s.commit(&reviewed))) else {
+                break;
+            };
+            moments += 1;
+            if power {
+                fault::lose_what_was_not_synced(&s.layers[0].record_path());
             }
-            assert!(moments >= 20, "only {moments} moments");
+            let at = format!("moment {number}, {name}, power {power}, undone {undone}");
+            let report = recover(&s.layers, &s.options()).unwrap();
+            assert!(report.kept.is_empty(), "{at}: {report:#?}");
+            assert!(
+                found.contains(&&*s.read("dir/f")),
+                "{at}: {}",
+                s.read("dir/f")
+            );
+            s.no_litter(&at);
+            acknowledge(&s.layers).unwrap();
+            if undone && crate::can_undo(&s.layers).is_ok() {
+                s.undo();
+                assert_eq!(s.read("dir/f"), found[0], "{at}");
+            }
+            and_then(&s, &at);
         }
+        assert!(moments >= 20, "only {moments} moments");
     }
 }
 
 #[test]
+fn a_hunk_killed_anywhere_is_old_or_done_and_never_a_conflict() {
+    killed_anywhere(
+        [BASE, FIRST],
+        |s| s.hunk(0),
+        |s, at| {
+            let set = s.set();
+            assert!(
+                set.changes.iter().all(|c| c.conflict.is_none()),
+                "{at}: {set:#?}"
+            );
+            let report = s.commit_plainly();
+            assert!(report.is_complete(), "{at}: {report:#?}");
+            assert_eq!(s.read("dir/f"), AGENT, "{at}");
+            assert_eq!(s.read("plain"), AGENT, "{at}");
+        },
+    );
+}
+
+#[test]
 fn a_merge_killed_anywhere_never_loses_the_edit() {
-    for power in [false, true] {
-        for undone in [false, true] {
-            let mut moments = 0;
-            for number in 1.. {
-                let s = Session::new();
-                s.user("dir/f", USER);
-                let merged = s.merged();
-                let Some(name) = cut_off(number, || drop(s.commit(&merged))) else {
-                    break;
-                };
-                moments += 1;
-                if power {
-                    fault::lose_what_was_not_synced(&s.layers[0].record_path());
-                }
-                let at = format!("moment {number}, {name}, power {power}, undone {undone}");
-                let report = recover(&s.layers, &s.options()).unwrap();
-                assert!(report.kept.is_empty(), "{at}: {report:#?}");
-                let found = s.read("dir/f");
-                assert!([USER, BOTH].contains(&&*found), "{at}: {found}");
-                s.no_litter(&at);
-                acknowledge(&s.layers).unwrap();
-                if undone && crate::can_undo(&s.layers).is_ok() {
-                    s.undo();
-                    assert_eq!(s.read("dir/f"), USER, "{at}");
-                }
-                // A commit without a merge never overwrites the edit.
-                s.commit_plainly();
-                assert!(s.read("dir/f").contains("five"), "{at}");
-                if s.set().get(&s.at("dir/f")).is_some() {
-                    assert!(s.commit(&s.merged()).is_complete(), "{at}");
-                }
-                assert_eq!(s.read("dir/f"), BOTH, "{at}");
-                assert!(s.set().is_empty(), "{at}");
-            }
-            assert!(moments >= 20, "only {moments} moments");
+    let review = |s: &Session| {
+        s.user("dir/f", USER);
+        s.merged()
+    };
+    killed_anywhere([USER, BOTH], review, |s, at| {
+        // A commit without a merge never overwrites the edit.
+        s.commit_plainly();
+        assert!(s.read("dir/f").contains("five"), "{at}");
+        if s.set().get(&s.at("dir/f")).is_some() {
+            assert!(s.commit(&s.merged()).is_complete(), "{at}");
         }
-    }
+        assert_eq!(s.read("dir/f"), BOTH, "{at}");
+        assert!(s.set().is_empty(), "{at}");
+    });
 }
 
 #[test]

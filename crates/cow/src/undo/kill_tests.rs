@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
@@ -162,29 +161,6 @@ fn content(trees: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
     trees.iter().map(|(p, t)| (p.clone(), plain(t))).collect()
 }
 
-/// Runs `f` and cuts it off at the moment of this number; the name of the moment, or `None` if `f` came
-/// to its end before.
-fn cut_off(number: usize, f: impl FnOnce()) -> Option<String> {
-    let mut seen = 0;
-    fault::nothing_is_synced();
-    fault::at_every_point(move |now| {
-        seen += 1;
-        if seen == number {
-            // A resumed unwind prints nothing.
-            std::panic::resume_unwind(Box::new(now.to_owned()));
-        }
-    });
-    let end = catch_unwind(AssertUnwindSafe(f));
-    fault::clear();
-    match end {
-        Ok(()) => None,
-        Err(why) => match why.downcast::<String>() {
-            Ok(name) => Some(*name),
-            Err(other) => std::panic::resume_unwind(other),
-        },
-    }
-}
-
 /// At every moment, or with `AGENTWALL_KILL_EACH` at each of that many.
 fn every() -> usize {
     let each = std::env::var("AGENTWALL_KILL_EACH").ok();
@@ -208,7 +184,7 @@ fn a_commit_killed_anywhere_is_completed_and_then_undone() {
     for number in (1..).step_by(every()) {
         let s = Session::new();
         let before = s.trees();
-        let Some(name) = cut_off(number, || s.commit()) else {
+        let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
         moments += 1;
@@ -256,7 +232,7 @@ fn a_commit_that_goes_on_after_a_kill_is_undone_as_a_whole() {
     for number in (1..).step_by(every()) {
         let s = Session::new();
         let before = s.trees();
-        let Some(name) = cut_off(number, || s.commit()) else {
+        let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
         recover(&s.layers, &s.options()).unwrap();
@@ -278,7 +254,7 @@ fn a_power_failure_during_a_commit_hides_nothing() {
     let new = content(&whole.trees());
     for number in (1..).step_by(every()) {
         let s = Session::new();
-        let Some(name) = cut_off(number, || s.commit()) else {
+        let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
         s.journals()
@@ -317,7 +293,7 @@ fn an_undo_killed_anywhere_is_completed() {
             s.commit();
             acknowledge(&s.layers).unwrap();
             let after = s.trees();
-            let Some(name) = cut_off(number, || s.undo()) else {
+            let Some(name) = fault::cut_off(number, || s.undo()) else {
                 break;
             };
             moments += 1;

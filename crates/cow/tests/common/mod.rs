@@ -2,6 +2,7 @@
 //! crate makes of it afterwards. A machine that cannot mount the overlay fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod byhand;
 pub mod ops;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Change, ChangeSet, CommitError, CommitOptions, CommitReport, Disposition, Layer, Limits,
-    ScanOptions, Status, UndoError, UndoOptions, UndoReport, base_timestamp, commit, scan,
-    scan_with, take, undo,
+    Change, ChangeSet, CommitError, CommitOptions, CommitReport, Disposition, ExportError,
+    ExportOptions, Exported, Layer, Limits, Piece, Place, ScanOptions, Sealed, Status, UndoError,
+    UndoOptions, UndoReport, What, base_timestamp, commit, export, scan, scan_with, take, undo,
 };
 use tempfile::TempDir;
 
@@ -47,6 +48,30 @@ pub fn in_namespace(dir: &Path, script: &str) -> String {
         String::from_utf8_lossy(&out.stdout)
     );
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// All of a layer, for an archive.
+pub fn whole(layer: &Layer) -> Piece<'_> {
+    Piece {
+        layer,
+        below: PathBuf::new(),
+        place: Place::Workspace,
+        path: PathBuf::new(),
+    }
+}
+
+/// A piece as an archive, whose proof is its digest.
+pub fn exported(piece: Piece<'_>) -> Result<(Vec<u8>, Exported), ExportError> {
+    let mut out = Vec::new();
+    let what = What {
+        session: "20261121-0259-k3f9",
+        name: "agent",
+        pieces: &[piece],
+        left_out: Vec::new(),
+    };
+    let seal = &mut |sealed: &Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());
+    let done = export(&mut out, &what, &ExportOptions::default(), seal)?;
+    Ok((out, done))
 }
 
 impl Session {
