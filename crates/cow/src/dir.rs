@@ -134,6 +134,9 @@ impl Tree {
 
     /// An `O_PATH` descriptor of the directory `rel` (empty: the root itself).
     pub(crate) fn dir(&self, rel: &[u8]) -> Result<OwnedFd, Errno> {
+        if !rel.is_empty() && rel.len() <= PIECE {
+            return beneath(self.root.as_fd(), rel);
+        }
         let mut fd = beneath(self.root.as_fd(), b".")?;
         let mut rest = rel;
         while !rest.is_empty() {

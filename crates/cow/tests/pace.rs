@@ -17,9 +17,7 @@ fn ten_thousand_small_files() {
         for n in 0..all / 2 {
             std::fs::write(s.root().join(format!("old/{n}")), "old\n").unwrap();
         }
-        let base = agentwall_cow::base_timestamp(s.tmp.path(), None).unwrap();
-        let mut s = s;
-        s.layer.base = base;
+        let s = s.begun_now();
         for dir in ["old", "new"] {
             std::fs::create_dir(s.upper().join(dir)).unwrap();
             for n in 0..all / 2 {

@@ -1,5 +1,5 @@
-//! Groups of steps: everything of a batch is built and checked, then written to the journal with one
-//! sync, then carried out.
+//! Groups of steps: everything of a batch is built and checked, its files are synced, then it is written
+//! to the journal with one sync, then carried out.
 //!
 //! A power failure may take any line that was not synced and any rename; because the lines of a batch
 //! are durable before its first rename, no original is ever under a name that nobody knows. One sync
@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{OFlags, fstat, fsync};
 use rustix::io::Errno;
 
 use super::exchange::remove_built;
@@ -33,6 +33,8 @@ pub(super) struct Ready<'w> {
     rel: &'w [u8],
     parent: OwnedFd,
     digests: Digests,
+    /// The content of a new file, not yet synced.
+    unsynced: Option<OwnedFd>,
     step: Prepared,
 }
 
@@ -62,6 +64,7 @@ impl LayerCommit<'_> {
         name: String,
     ) -> Result<Ready<'w>, Status> {
         self.digests = Digests::default();
+        self.unsynced = None;
         let mut done = None;
         let status = self.status(rel, |s| {
             match s.prepare_step(change, rel, name)? {
@@ -72,6 +75,7 @@ impl LayerCommit<'_> {
                         rel,
                         parent,
                         digests: std::mem::take(&mut s.digests),
+                        unsynced: s.unsynced.take(),
                         step,
                     });
                 }
@@ -211,6 +215,7 @@ impl LayerCommit<'_> {
         if batch.is_empty() {
             return;
         }
+        self.sync_files(batch, statuses);
         let (mut temps, mut in_place) = (Vec::new(), Vec::new());
         for ready in batch.iter() {
             match &ready.step {
@@ -242,6 +247,21 @@ impl LayerCommit<'_> {
             }
             statuses[index] = Some(status);
         }
+    }
+
+    /// Makes the new files of a batch durable; those that cannot be leave it.
+    fn sync_files(&mut self, batch: &mut Vec<Ready<'_>>, statuses: &mut [Option<Status>]) {
+        batch.retain_mut(|ready| {
+            let Some(Err(e)) = ready.unsynced.take().map(fsync) else {
+                return true;
+            };
+            if let Prepared::Put(temp, made) = &ready.step {
+                let _ = remove_built(&ready.parent, &temp.name, Some(made));
+            }
+            let stop = Stop::Failed("sync the temporary file", e);
+            statuses[ready.index] = Some(self.status(ready.rel, |_| Err(stop)));
+            false
+        });
     }
 
     fn carry_out_one(&mut self, ready: Ready<'_>) -> Step<Status> {

@@ -1,4 +1,4 @@
-//! Making a new object under a temporary name, complete and synced, before it takes its name.
+//! Making a new object under a temporary name, complete, before it is synced and takes its name.
 //!
 //! What is built is checked against the review: content by hash of what was written, attributes by
 //! digest. A session's copy that changed meanwhile is a conflict, never a surprise.
@@ -7,8 +7,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, fstat, fsync, linkat, mkdirat, mknodat, openat, readlinkat,
-    symlinkat, unlinkat,
+    Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, linkat, mkdirat, mknodat, openat,
+    readlinkat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -20,7 +20,8 @@ use crate::content::{all_xattrs, copy_sparse, digest, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, chmod_path_fd, open_in, open_private, split, stat_in};
 
 impl LayerCommit<'_> {
-    /// Makes the new object under a temporary name, complete and synced.
+    /// Makes the new object under a temporary name, complete. A file whose content was copied is to be
+    /// synced with its batch ([`LayerCommit::unsynced`]); all else is.
     pub(super) fn build(
         &mut self,
         change: &Change,
@@ -158,6 +159,10 @@ impl LayerCommit<'_> {
         }
         self.digests.new = Some(written);
         give_attributes(change, &source, &to, new)?;
-        fsync(&to).map_err(at("sync the temporary file"))
+        // Writing begins now, and the batch waits for all of its files at once: one transaction of the
+        // file system then serves many of them. Only a hint; the sync is what counts.
+        let _ = fadvise(&to, 0, None, Advice::DontNeed);
+        self.unsynced = Some(to);
+        Ok(())
     }
 }

@@ -36,6 +36,7 @@ pub(crate) use attributes::{set_attributes, times};
 pub(crate) use trash::{Resting, Trashed, described};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
@@ -111,6 +112,8 @@ pub(crate) struct LayerCommit<'a> {
     failed: Option<Vec<u8>>,
     /// Of the change that is being applied.
     digests: Digests,
+    /// The file that was built for it, until the batch has it.
+    unsynced: Option<OwnedFd>,
     /// Places of originals, and of others' objects, that could not be put back.
     stranded: Vec<String>,
 }
@@ -149,6 +152,7 @@ impl<'a> LayerCommit<'a> {
             dirs_before: HashMap::new(),
             failed: None,
             digests: Digests::default(),
+            unsynced: None,
             stranded: Vec::new(),
         })
     }
@@ -411,6 +415,6 @@ impl<'a> LayerCommit<'a> {
 }
 
 /// Makes a directory's entries durable.
-pub(crate) fn sync_dir(dir: std::os::fd::OwnedFd) -> Result<(), Errno> {
+pub(crate) fn sync_dir(dir: OwnedFd) -> Result<(), Errno> {
     open_in(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY).and_then(fsync)
 }
