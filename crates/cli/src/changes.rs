@@ -1,32 +1,17 @@
-//! What a session changed, which of it a person means, and what the policy says about committing
-//! it. The one road from a layer to the original: `diff`, `commit`, `discard` and the review at the
-//! end of a run all take it.
-//!
-//! The policy decides each change as the action `file.commit` under the policy the session ran
-//! under, with the built-in rule about what runs on the host later (`label:host-executed`). `allow`,
-//! and silence, commit: the person who runs the command is who the default asks. `deny` never commits.
-//! A rule that says `ask` holds the change until the person names it.
+//! What a session changed, and which of it a person means. The one road from a layer to the original:
+//! `diff`, `commit`, `discard` and the review at the end of a run all take it, with what the policy says
+//! ([`crate::judge`]).
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Component, Path, PathBuf},
-    sync::Arc,
 };
 
-use agentwall_action::{
-    Action, Decision, Effect, Facts, ObjectKind, PathResource, Resource, Subject, Verb,
-};
 use agentwall_cow::{Change, ChangeKind, ChangeSet, EntryKind, ScanOptions, scan_with};
-use agentwall_engine::Engine;
-use agentwall_policy::HOST_EXECUTED;
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::{
-    output::UsageError,
-    session::Session,
-    state::{self, shown},
-};
+use crate::{output::UsageError, session::Session, state::shown};
 
 /// A session's change set.
 pub fn scan(session: &Session, trust_directories: bool) -> Result<ChangeSet> {
@@ -48,7 +33,8 @@ pub enum Named {
     All,
     /// It is a new folder that a named path needs.
     Needed,
-    /// A named folder holds it.
+    /// A named folder holds it: a person who narrows a commit need not know what is in there, so this
+    /// answers no question.
     Below,
     /// It was named itself.
     Exactly,
@@ -133,102 +119,6 @@ pub fn object(change: &Change) -> (usize, &Path) {
     (change.layer, &change.path)
 }
 
-/// What the policy says about committing.
-#[derive(Debug)]
-pub struct Judge {
-    engine: Engine,
-    roots: Vec<PathBuf>,
-    programs: Vec<PathBuf>,
-}
-
-/// What becomes of a change by policy.
-#[derive(Debug, Clone)]
-pub struct Verdict {
-    /// The action that was decided.
-    pub action: Action,
-    /// The decision.
-    pub decision: Decision,
-}
-
-impl Verdict {
-    /// The policy lets it pass, or leaves it to the person.
-    pub fn passes(&self) -> bool {
-        self.decision.effect.proceeds()
-            || (self.decision.effect == Effect::Ask && self.decision.rule.is_none())
-    }
-
-    /// A rule wants the person to name it.
-    pub fn asks(&self) -> bool {
-        self.decision.effect == Effect::Ask && !self.passes()
-    }
-}
-
-impl Judge {
-    /// The judge of a session: the policy it ran under.
-    pub fn of(session: &Session) -> Result<Judge> {
-        let policy = session
-            .policy()?
-            .with_commit_rule()
-            .with_real_paths(&|path: &Path| path.canonicalize().ok());
-        let record = &session.record;
-        let mut facts = Facts::default();
-        record.id.clone_into(&mut facts.session.id);
-        record.name.clone_into(&mut facts.session.name);
-        facts.session.workspace = record.workspace.to_string_lossy().into_owned();
-        facts.session.interactive = std::io::IsTerminal::is_terminal(&std::io::stdin());
-        facts.time = i64::try_from(state::now_ms() / 1000).unwrap_or(i64::MAX);
-        let engine = Engine::new(Arc::new(policy), Subject::agent(&record.name), facts);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let real = |dir: PathBuf| dir.canonicalize().ok();
-        Ok(Judge {
-            engine,
-            roots: record.layers.iter().map(|l| l.root.clone()).collect(),
-            programs: std::env::split_paths(&path).filter_map(real).collect(),
-        })
-    }
-
-    /// What the policy says about one change.
-    pub fn verdict(&self, change: &Change) -> Verdict {
-        let kind = match change.entry {
-            EntryKind::Directory => ObjectKind::Directory,
-            _ => ObjectKind::File,
-        };
-        let resource = Resource::Path(PathResource {
-            path: change.path.clone(),
-            kind,
-        });
-        let mut action = self.engine.action(Verb::FileCommit, resource);
-        if self.runs_on_the_host(change) {
-            action.facts.labels.insert(HOST_EXECUTED.into());
-        }
-        let decision = self.engine.decide(&action);
-        Verdict { action, decision }
-    }
-}
-
-impl Judge {
-    /// What a path alone does not tell of the class `host-executed`: rights that the file gives, a
-    /// device, a program where commands are looked for, a link out of the tree.
-    fn runs_on_the_host(&self, change: &Change) -> bool {
-        let comes = !matches!(change.kind, ChangeKind::Delete);
-        let on_path = || {
-            let dir = change.path.parent();
-            dir.is_some_and(|dir| self.programs.iter().any(|p| p == dir))
-        };
-        let leaves = || {
-            let root = self.roots.get(change.layer);
-            let (Some(target), Some(root), Some(dir)) =
-                (&change.target, root, change.path.parent())
-            else {
-                return false;
-            };
-            !lexical(&dir.join(target)).starts_with(root)
-        };
-        change.kind == ChangeKind::Special
-            || comes && (!change.privileges.is_empty() || on_path() || leaves())
-    }
-}
-
 /// The kind of a change in one letter, as git shows it, and in a word.
 pub const fn kind_text(kind: ChangeKind) -> (&'static str, &'static str) {
     match kind {
@@ -259,7 +149,7 @@ fn meanings(path: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
 
 /// The path with its folder's symlinks resolved, as far as it exists; its last part is the object
 /// itself, which may be a link.
-fn real(path: &Path) -> PathBuf {
+pub fn real(path: &Path) -> PathBuf {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return path.to_owned();
     };
@@ -270,7 +160,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// `.` and `..` removed without looking at the file system.
-fn lexical(path: &Path) -> PathBuf {
+pub fn lexical(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

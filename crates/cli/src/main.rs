@@ -15,6 +15,7 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+mod judge;
 mod layers;
 mod merge;
 mod outlook;

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use agentwall_action::escape_text;
 use agentwall_cow::{Change, ChangeKind, ChangeSet, Disposition};
 
 use crate::{
-    changes::{Chosen, Judge, Named, Verdict},
+    changes::{Chosen, Named},
     cmd::commit::disposition,
+    judge::{Judge, Verdict},
     output,
 };
 
@@ -113,14 +113,7 @@ fn by_itself(change: &Change, named: Named, judge: Option<&Judge>, held: bool) -
         };
     };
     let disposition = disposition(&verdict, named, held);
-    let rule = verdict.decision.rule.as_deref().unwrap_or("default");
-    let by_rule = |word: &str| {
-        format!(
-            "commit {word} by rule {}: {}",
-            escape_text(rule),
-            output::tame(&verdict.decision.reason)
-        )
-    };
+    let by_rule = |word: &str| format!("commit {word} by {}", verdict.why(change));
     let (group, why) = if disposition == Disposition::Hold {
         match verdict.asks() {
             true => (Group::Held, by_rule("asked first")),

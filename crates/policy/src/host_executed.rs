@@ -9,7 +9,10 @@
 //! The rule is a layer below all others, so it can only tighten; [`Policy::with_commit_rule`] adds it
 //! where commits are decided. Where files are only read and written it would cost and say nothing.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use agentwall_action::Verb;
 
@@ -28,8 +31,8 @@ pub const HOST_EXECUTED: &str = "host-executed";
 /// The places, as globs, by who runs them.
 const PLACES: &[&str] = &[
     // Version control.
-    "**/.git/{hooks/**,config,config.worktree,info/**}",
-    "**/.git/modules/**/{hooks/**,config}",
+    "**/.git/{hooks/**,config,config.worktree,commondir,gitdir,info/**}",
+    "**/.git/{modules/**,worktrees/*}/{hooks/**,config,config.worktree,commondir,gitdir,info/**}",
     "**/{.gitattributes,.gitmodules,.gitconfig,.githooks/**,.husky/**}",
     "**/.config/git/{config,attributes}",
     "**/{.pre-commit-config.yaml,.pre-commit-hooks.yaml,lefthook.yml,lefthook.yaml}",
@@ -100,6 +103,32 @@ pub fn host_executed_globs() -> Arc<[Glob]> {
     GLOBS.clone()
 }
 
+/// The folders on the way to these places, as globs: who makes one of them a link chooses what is in it,
+/// under names that say nothing.
+pub fn host_executed_folders() -> Arc<[Glob]> {
+    static GLOBS: LazyLock<Arc<[Glob]>> = LazyLock::new(|| {
+        let all: BTreeSet<String> = PLACES.iter().flat_map(|p| folders(p)).collect();
+        let globs = all.iter().map(|p| Glob::new(p, GlobKind::Path));
+        globs.filter_map(Result::ok).collect()
+    });
+    GLOBS.clone()
+}
+
+/// Every proper prefix of a place that ends in a name. The constants nest no braces.
+fn folders(place: &str) -> Vec<String> {
+    if let Some((head, rest)) = place.split_once('{')
+        && let Some((options, tail)) = rest.split_once('}')
+    {
+        let each = options.split(',');
+        return each
+            .flat_map(|o| folders(&format!("{head}{o}{tail}")))
+            .collect();
+    }
+    let ends = place.match_indices('/').map(|(at, _)| &place[..at]);
+    let named = |prefix: &&str| !prefix.is_empty() && !prefix.ends_with("**");
+    ends.filter(named).map(str::to_owned).collect()
+}
+
 impl Policy {
     /// The policy as commits are decided by it: with the built-in rule that asks about
     /// `label:host-executed`, unless the organisation or the user has a rule about the label that holds
@@ -166,6 +195,11 @@ mod tests {
         for path in [
             "/w/.git/hooks/pre-commit",
             "/w/sub/.git/config",
+            "/w/.git/commondir",
+            "/w/.git/modules/m/commondir",
+            "/w/.git/modules/a/b/config.worktree",
+            "/w/.git/worktrees/w/config.worktree",
+            "/w/.git/worktrees/w/gitdir",
             "/w/.envrc",
             "/w/.github/workflows/ci.yml",
             "/w/.vscode/tasks.json",
@@ -184,12 +218,57 @@ mod tests {
         for path in [
             "/w/src/main.rs",
             "/w/.git/objects/ab/cd",
+            "/w/.git/HEAD",
+            "/w/.git/worktrees/w/index",
             "/w/README.md",
             "/w/makefiles/x",
             "/w/profile",
             "/usr/share/doc/x",
         ] {
             assert!(!runs(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_folders_on_the_way_are_complete_and_exact() {
+        let globs = host_executed_folders();
+        let on_the_way = |p: &str| globs.iter().any(|g| g.matches(p.as_bytes(), true));
+        for path in [
+            "/w/.git",
+            "/w/.git/hooks",
+            "/w/.git/modules/a/b/info",
+            "/w/.github",
+            "/w/.github/workflows",
+            "/w/a/.vscode",
+            "/home/u/.config",
+            "/home/u/.config/systemd",
+            "/home/u/.local",
+            "/home/u/.local/bin",
+            "/usr/local",
+            "/etc",
+        ] {
+            assert!(on_the_way(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/w",
+            "/w/tools",
+            "/w/git/hooks",
+            "/w/Makefile",
+            "/w/.envrc",
+        ] {
+            assert!(!on_the_way(path), "{path}");
+        }
+        for place in PLACES {
+            let depth = place.bytes().fold((0i32, 0i32), |(now, most), b| {
+                let now = now + i32::from(b == b'{') - i32::from(b == b'}');
+                (now, most.max(now))
+            });
+            assert_eq!(
+                (depth.0, depth.1.min(1)),
+                (0, depth.1),
+                "{place} nests braces"
+            );
         }
     }
 

@@ -72,7 +72,7 @@ pub use facts_read::FactRead;
 pub use fields::MAX_FILE_STEPS;
 pub use format::{FileKind, FormatError, LayoutChange, file_kind, format};
 pub use glob::{Glob, GlobError, GlobKind, MAX_ALTERNATIVES, MAX_PATTERN, MAX_STEPS, glob_escape};
-pub use host_executed::{HOST_EXECUTED, host_executed_globs};
+pub use host_executed::{HOST_EXECUTED, host_executed_folders, host_executed_globs};
 pub use layout::LINE_WIDTH;
 pub use lint::{MAX_WARNINGS, WARNING_CODES, Warning, load_with_warnings};
 pub use load::{Source, load};

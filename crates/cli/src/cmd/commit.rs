@@ -20,11 +20,12 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     args::{CommitArgs, review::Merge},
-    changes::{self, Chosen, Judge, Named, Verdict, kind_text},
+    changes::{self, Chosen, Named, kind_text},
     cmd::{
         diff::{Part, Show, print_diff, stat_text},
         undo::expire,
     },
+    judge::{Judge, Verdict},
     layers,
     merge::{Attempt, Bases, Overlaps},
     output,
@@ -387,7 +388,7 @@ pub fn commit_made(
     let mut groups: BTreeMap<Became, Vec<Listed>> = BTreeMap::new();
     for (n, (disposition, verdict)) in &decided {
         let (change, outcome) = (&set.changes[*n], &done.outcomes[*n]);
-        let (became, mut reason) = became(*disposition, verdict, &outcome.status);
+        let (became, mut reason) = became(change, *disposition, verdict, &outcome.status);
         match became {
             Became::Committed | Became::AlreadyApplied => {
                 made.notes
@@ -456,7 +457,8 @@ pub fn confirm(answers: &mut dyn BufRead, says: &mut dyn Write, question: &str) 
 
 /// What to do with a change, by what the policy says and how a person meant it.
 pub fn disposition(verdict: &Verdict, named: Named, held: bool) -> Disposition {
-    let asked_and_answered = verdict.asks() && (held || named != Named::All);
+    let answered = held || matches!(named, Named::Exactly | Named::Needed);
+    let asked_and_answered = verdict.asks() && answered;
     match (verdict.passes() || asked_and_answered, named) {
         (false, _) => Disposition::Hold,
         // Set-id bits and capabilities pass only where the person named the very file.

@@ -18,7 +18,8 @@ use serde_json::json;
 
 use crate::{
     args::DiffArgs,
-    changes::{self, Chosen, Judge, Named, kind_text},
+    changes::{self, Chosen, Named, kind_text},
+    judge::Judge,
     outlook::{Group, Outlook, outlook},
     output::{self, Style, paint},
     session::Session,

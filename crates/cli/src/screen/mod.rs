@@ -25,11 +25,12 @@ use anyhow::{Context as _, Result, anyhow};
 pub use terminal::{has_terminal, no_terminal};
 
 use crate::{
-    changes::{self, Chosen, Judge, kind_text},
+    changes::{self, Chosen, kind_text},
     cmd::{
         commit::{Made, Report, commit_made},
         diff::{Part, line_counts, remarks, sizes},
     },
+    judge::Judge,
     outlook::{Group, outlook},
     output,
     review::{drop_exactly, exactly},

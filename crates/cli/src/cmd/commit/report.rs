@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use agentwall_action::escape_text;
-use agentwall_cow::{Disposition, HoldReason, Status};
+use agentwall_cow::{Change, Disposition, HoldReason, Status};
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    changes::Verdict,
+    judge::Verdict,
     output::{self, Style, paint},
     session::Session,
 };
@@ -184,15 +183,12 @@ pub fn notes(report: &Report) -> Vec<String> {
 }
 
 /// What became of a change, and why it was left.
-pub fn became(disposition: Disposition, verdict: &Verdict, status: &Status) -> (Became, String) {
-    let by_rule = || {
-        let rule = verdict.decision.rule.as_deref().unwrap_or("default");
-        format!(
-            "rule {}: {}",
-            escape_text(rule),
-            output::tame(&verdict.decision.reason)
-        )
-    };
+pub fn became(
+    change: &Change,
+    disposition: Disposition,
+    verdict: &Verdict,
+    status: &Status,
+) -> (Became, String) {
     match status {
         Status::Committed | Status::Discarded => (Became::Committed, String::new()),
         Status::AlreadyApplied => (Became::AlreadyApplied, String::new()),
@@ -205,7 +201,7 @@ pub fn became(disposition: Disposition, verdict: &Verdict, status: &Status) -> (
             } else {
                 Became::Refused
             },
-            by_rule(),
+            verdict.why(change),
         ),
         Status::Held { reason } => (Became::Held, reason.to_string()),
         Status::Failed { step, error, .. } => {

@@ -27,7 +27,8 @@ const LISTED: usize = 100;
 pub fn main(args: &PolicyDiffArgs) -> Result<ExitCode> {
     let variables = variables(args.workspace.as_deref())?;
     let load = |path: &std::path::Path, variables: &Variables| -> Result<Policy> {
-        policies::load(&[policies::read_source(path, Layer::User)?], variables)
+        let source = policies::read_source(path, Layer::User)?;
+        Ok(policies::load(&[source], variables)?.with_commit_rule())
     };
     let before = load(&args.before, &variables)?;
     let after = load(&args.after, &variables)?;
