@@ -9,7 +9,10 @@
 //!
 //! The path alone does not tell all that runs later. What else makes a change one of the class is a fact of
 //! the action, found here: rights, devices, programs where commands are looked for, links that lead out of
-//! the tree or take the place of a folder of the class, and what makes git look elsewhere.
+//! the tree or take the place of a folder of the class, what makes git look elsewhere, and new commands in
+//! an agent's settings.
+
+mod settings;
 
 use std::{
     fs, io,
@@ -170,7 +173,24 @@ impl Judge {
                 && (!change.privileges.is_empty()
                     || self.is_program(&change.path)
                     || link && (self.leaves(change) || self.takes_a_place(&change.path))
-                    || self.git_looks_there(change))
+                    || self.git_looks_there(change)
+                    || self.names_commands(change))
+    }
+
+    /// A settings file that names other commands than the original.
+    fn names_commands(&self, change: &Change) -> bool {
+        let name = change.path.file_name().and_then(|n| n.to_str());
+        let new = self.in_session(change, &change.path);
+        change.entry == EntryKind::File
+            && name.is_some_and(|name| {
+                new.is_none_or(|new| settings::names_more(name, &change.path, &new))
+            })
+    }
+
+    /// Where the session's own object for an original of this change's layer would be.
+    fn in_session(&self, change: &Change, original: &Path) -> Option<PathBuf> {
+        let (root, upper) = self.layers.get(change.layer)?;
+        Some(upper.join(original.strip_prefix(root).ok()?))
     }
 
     fn is_program(&self, path: &Path) -> bool {
@@ -219,13 +239,8 @@ impl Judge {
             return false;
         }
         let there = |path: PathBuf| {
-            let layer = self.layers.get(change.layer);
-            let in_session = layer.and_then(|(root, upper)| {
-                let below = path.strip_prefix(root).ok()?;
-                Some(upper.join(below))
-            });
             let is = |path: &Path| fs::symlink_metadata(path).is_ok();
-            is(&path) || in_session.is_some_and(|path| is(&path))
+            is(&path) || self.in_session(change, &path).is_some_and(|path| is(&path))
         };
         match name.to_str() {
             Some("HEAD") => ["config", "commondir", "hooks"]

@@ -303,3 +303,22 @@ fn naming_a_folder_answers_no_question_about_what_it_holds() {
     assert_eq!(all, [("src/Makefile".into(), "committed".into())]);
     assert_eq!(host.read("src/Makefile").unwrap(), "EVIL\n");
 }
+
+/// One file has the agent's login and the commands of its tool servers: what changed in it decides.
+#[test]
+fn settings_that_name_other_commands_wait_and_a_login_does_not() {
+    let server = |command: &str, login: u8| {
+        format!(r#"{{"login":{login},"mcpServers":{{"a":{{"command":"{command}"}}}}}}"#)
+    };
+    let host = Host::new();
+    host.put(".claude.json", &server("old", 1));
+    let session = session(&host);
+    session.write(".claude.json", &server("old", 2));
+    session.write("x/.claude.json", &server("evil", 1));
+    assert_eq!(held(&host, &[]), ["x/.claude.json"]);
+    assert_eq!(host.read(".claude.json").unwrap(), server("old", 2));
+    assert_eq!(host.read("x/.claude.json"), None);
+    session.write(".claude.json", &server("evil", 2));
+    assert_eq!(held(&host, &[]), [".claude.json", "x/.claude.json"]);
+    assert_eq!(host.read(".claude.json").unwrap(), server("old", 2));
+}
