@@ -15,6 +15,8 @@ macro_rules! wall {
     ($body:literal) => {
         concat!(
             "set -e; keep() { '{wall}' run --policy '{policy}' --workspace '{work}' --keep -- /bin/bash -ec \"$1\"; }\n",
+            "again() { '{wall}' run --policy '{policy}' --workspace '{work}' --keep \"$1\" \"$2\" -- /bin/bash -ec \"$3\"; }\n",
+            "newest() { '{wall}' sessions --json --all | grep -o '\"id\": *\"[^\"]*\"' | head -1 | cut -d'\"' -f4; }\n",
             "aw() { '{wall}' \"$@\" 2>&1 </dev/null; }\n",
             $body,
             "\necho task-done"
@@ -161,7 +163,7 @@ test -e file.txt.gz; test ! -e file_1.txt; aw discard >/dev/null; rm shown")),
         play("try/touch_and_rm_N_flag_commit", wall!("touch file.txt.gz; keep 'touch file_1.txt; echo test >file_2.txt; rm file.txt.gz'
 test -e file.txt.gz; test ! -e file_1.txt; aw commit >/dev/null; test ! -e file.txt.gz; test -e file_1.txt; cat file_2.txt")),
         play("try/touch_and_rm_D_flag_commit", wall!("touch file.txt.gz; keep 'touch file_1.txt; rm file.txt.gz' 2>said
-id=$(aw sessions --json | grep -o '\"id\": *\"[^\"]*\"' | head -1 | cut -d'\"' -f4); aw commit $id >/dev/null; test -e file_1.txt; test ! -e file.txt.gz; rm said")),
+id=$(newest); aw commit $id >/dev/null; test -e file_1.txt; test ! -e file.txt.gz; rm said")),
         play("try/unzip_N_flag_commit", wall!("seq 200 >file.txt; cp file.txt expected; gzip -n file.txt; keep 'gunzip file.txt.gz'; test -e file.txt.gz
 aw commit >/dev/null; cmp file.txt expected; test ! -e file.txt.gz")),
         play("try/unzip_D_flag_commit_without_cleanup", wall!("seq 200 >file.txt; gzip -n file.txt; keep 'gunzip file.txt.gz'; aw commit >/dev/null
@@ -170,6 +172,15 @@ keep 'gzip -n file.txt'; test -e file.txt; aw commit >/dev/null; test -e file.tx
 test -e bar.txt; test ! -e foo1.txt; test ! -e foo2.txt")),
         play("try/include_flag", wall!("keep 'touch foo1.txt foo2.txt; mkdir d; touch d/in'; aw commit -- foo1.txt d >/dev/null
 test -e foo1.txt; test -e d/in; test ! -e foo2.txt; aw discard >/dev/null; test ! -e foo2.txt")),
+        play("try/reuse_sandbox", wall!("echo test >file_2.txt; keep 'rm file_2.txt; echo one >file_1.txt'; id=$(newest)
+again --on $id 'test ! -e file_2.txt; cat file_1.txt; echo two >>file_1.txt' | grep -qx one
+test -e file_2.txt; test ! -e file_1.txt; aw commit $id >/dev/null; test ! -e file_2.txt; cat file_1.txt")),
+        play("try/reentry_empty", wall!("keep ':'; id=$(newest); again --on $id 'echo made >f'; aw commit $id >/dev/null; cat f")),
+        play("try/reentry_dir_tests", wall!("mkdir -p d/e; echo old >d/e/f; keep 'rm -r d; mkdir d; echo new >d/g'; id=$(newest)
+again --on $id 'test ! -e d/e; rm -r d'; again --on $id 'test ! -e d; mkdir -p d/e; echo newest >d/e/f'
+aw commit $id >/dev/null; cat d/e/f; test ! -e d/g")),
+        play("try/reentry_copy", wall!("keep 'echo one >f'; first=$(newest); again --from $first 'echo two >g; test \"$(cat f)\" = one'; second=$(newest)
+test $first != $second; aw discard $first >/dev/null; aw commit $second >/dev/null; cat f g")),
         play("try/nonexistent_sandbox", wall!("! aw commit no-such-session >said; grep -q 'no-such-session' said; rm said")),
         play("try/help_flag", wall!("aw --help | grep -q Usage; aw commit --help | grep -q Usage; aw diff --help | grep -q Usage")),
         play("try/tempfiles", wall!("before=$(ls -A /tmp /var/tmp | grep -c agentwall || :); keep 'touch foo; touch /tmp/bar'

@@ -8,10 +8,11 @@
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
-use agentwall_cow::{Layer, Manifest, Timestamp, copy_layer};
+use agentwall_cow::{FileId, Layer, Manifest, Timestamp, copy_layer};
 use agentwall_wall::{LayerPaths, create_layers, plan::Writes};
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -94,6 +95,9 @@ fn check(session: &Session, workspace: Option<&Path>) -> Result<()> {
                     shown(dir)
                 );
             }
+        }
+        if layer.is_moot() {
+            continue;
         }
         let now = Layer::begin(&layer.root, "", "", layer.base)
             .with_context(|| format!("cannot look at {}; put it back", shown(&layer.root)))?;
@@ -256,14 +260,29 @@ impl Ground {
             all.push(match place {
                 Place::Known(layer) => layer.clone(),
                 Place::Fresh(l) => {
-                    let layer = Layer::begin(&l.root, &l.upper, &l.work, base)
-                        .context("cannot look at an isolated folder")?;
+                    let layer = begun(l, base)
+                        .with_context(|| format!("cannot look at {}", shown(&l.root)))?;
                     fresh.push(layer.clone());
                     layer
                 }
             });
         }
         Ok((all, fresh))
+    }
+}
+
+/// A folder that somebody removed since the view was planned has an identity that none has: whatever comes
+/// in its place is another one.
+fn begun(paths: &LayerPaths, base: Timestamp) -> io::Result<Layer> {
+    match Layer::begin(&paths.root, &paths.upper, &paths.work, base) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Layer {
+            root: paths.root.clone(),
+            upper: paths.upper.clone(),
+            work: paths.work.clone(),
+            base,
+            root_id: Some(FileId { dev: 0, ino: 0 }),
+        }),
+        other => other,
     }
 }
 

@@ -267,7 +267,14 @@ fn finish_manifests(session: &Session, manifests: Taker) {
     if session.record.layers.iter().all(Layer::is_untouched) {
         return;
     }
+    let untouched = |root: &Path| {
+        let mut layers = session.record.layers.iter();
+        layers.any(|l| l.root == root && l.is_untouched())
+    };
     for (root, taken) in manifests.finish() {
+        if untouched(&root) {
+            continue;
+        }
         let why = match taken {
             Ok(Ok(_)) => continue,
             Ok(Err(refusal)) => refusal.to_string(),

@@ -338,7 +338,10 @@ pub fn commit_amended(
     // All are opened before one is begun: what the first commits must reach the caller's report.
     let mut opened = Vec::new();
     for layer in layers {
-        opened.push(LayerCommit::open(layer, amendments)?);
+        opened.push(match layer.is_moot() {
+            true => None,
+            false => Some(LayerCommit::open(layer, amendments)?),
+        });
     }
     let mut works = vec![Vec::new(); layers.len()];
     for (at, change) in set.changes.iter().enumerate() {
@@ -347,7 +350,11 @@ pub fn commit_amended(
         works[change.layer].push((at, change, rel, decided));
     }
     // A commit that was cut off goes on under its name, so that an undo takes back all of it.
-    let cut_off = opened.iter().find_map(LayerCommit::cut_off).cloned();
+    let cut_off = opened
+        .iter()
+        .flatten()
+        .find_map(LayerCommit::cut_off)
+        .cloned();
     let name = match cut_off.or_else(|| crate::undo::to_go_on(layers, set)) {
         Some(name) => name,
         None => crate::dir::random_hex().map_err(|source| CommitError::Lock {
@@ -355,7 +362,7 @@ pub fn commit_amended(
             source,
         })?,
     };
-    for layer in &mut opened {
+    for layer in opened.iter_mut().flatten() {
         layer.begin(&name)?;
     }
     let mut statuses: Vec<Option<Status>> = vec![None; set.changes.len()];
@@ -365,6 +372,10 @@ pub fn commit_amended(
     };
     let mut idle = Vec::new();
     for ((layer, work), of) in opened.into_iter().zip(&works).zip(layers) {
+        let Some(layer) = layer else {
+            idle.push(of);
+            continue;
+        };
         let (found, done) = layer.run(&name, work, &mut statuses, &mut report, keeping);
         digests.extend(found);
         if !done {

@@ -100,6 +100,15 @@ impl Layer {
         self.is_untouched() && known.into_iter().all(none)
     }
 
+    /// Whether nothing is left to be done in it and its original tree is gone: it is no obstacle to the
+    /// other layers of the session.
+    pub fn is_moot(&self) -> bool {
+        let none = |path: &Path| {
+            std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        self.is_untouched() && none(&self.record_path()) && none(&self.root)
+    }
+
     /// The record of what earlier commits of this layer did to the original tree.
     pub(crate) fn record_path(&self) -> PathBuf {
         beside(&self.upper, ".applied")

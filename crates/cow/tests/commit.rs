@@ -11,8 +11,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use rustix::fs::{Mode, OFlags};
 
 use agentwall_cow::{
-    ChangeKind, CommitError, CommitOptions, Disposition, HoldReason, Status, commit, discard,
-    discard_all,
+    ChangeKind, CommitError, CommitOptions, Disposition, HoldReason, ScanError, Status, commit,
+    discard, discard_all, scan,
 };
 
 #[test]
@@ -327,4 +327,22 @@ fn unreadable_copies_and_closed_directories_commit() {
     s.commit_all();
     let mode = |n: &str| std::fs::metadata(s.root().join(n)).unwrap().mode() & 0o777;
     assert_eq!((mode("s"), mode("c")), (0, 0o500));
+}
+
+/// A session may have a copy layer over a folder of others, who remove it.
+#[test]
+fn a_tree_that_is_gone_and_was_not_changed_hinders_no_other() {
+    let (gone, s) = (Session::new("echo a >a"), Session::new("echo b >b"));
+    s.agent("echo c >b");
+    std::fs::remove_dir_all(gone.root()).unwrap();
+    let layers = [gone.layer.clone(), s.layer.clone()];
+    let set = scan(&layers).unwrap();
+    assert_eq!(summary(&set, s.root()), ["Modify b"]);
+    let options = CommitOptions::new(s.tmp.path().join("locks"));
+    let report = commit(&layers, &set, |_| Disposition::Commit, &options).unwrap();
+    assert!(report.is_complete(), "{report:#?}");
+    assert_eq!(s.read("b"), "c\n");
+    // What was changed in it is not forgotten.
+    std::fs::write(gone.upper().join("a"), "new\n").unwrap();
+    assert!(matches!(scan(&layers), Err(ScanError::Root { .. })));
 }

@@ -110,6 +110,9 @@ pub fn scan(layers: &[Layer]) -> Result<ChangeSet, ScanError> {
 pub fn scan_with(layers: &[Layer], options: ScanOptions) -> Result<ChangeSet, ScanError> {
     let mut changes = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
+        if layer.is_moot() {
+            continue;
+        }
         changes.append(&mut Walk::open(layer, index, options)?.changes()?);
     }
     changes.sort_by(|a, b| {
