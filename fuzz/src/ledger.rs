@@ -264,7 +264,13 @@ pub fn clip(data: &[u8]) {
     let mut paths = Vec::new();
     for changes in Changes::in_parts(files.collect()) {
         let outcome = BTreeMap::new();
-        match cut(Record::Commit(Commit { changes, outcome })) {
+        let reviewed = None;
+        let commit = Commit {
+            changes,
+            outcome,
+            reviewed,
+        };
+        match cut(Record::Commit(commit)) {
             Record::Commit(commit) => {
                 assert_eq!(commit.changes.files_cut, 0);
                 paths.extend(commit.changes.files.into_iter().map(|file| file.path));

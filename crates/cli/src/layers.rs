@@ -12,12 +12,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     output,
-    session::{Outcome, Session},
+    session::{EPHEMERAL, Outcome, Session, is_ephemeral},
     state::{State, shown},
 };
-
-/// The mark in an ephemeral session's folder.
-const EPHEMERAL: &str = "ephemeral";
 
 /// Completes a roll-back that was cut off, and records it. The caller holds the session's lock.
 pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
@@ -62,11 +59,6 @@ pub fn after_rollback(session: &mut Session) -> Result<()> {
 pub fn mark_ephemeral(session: &Session) -> Result<()> {
     let path = session.dir().join(EPHEMERAL);
     fs::write(&path, b"").with_context(|| format!("cannot write {}", shown(&path)))
-}
-
-/// Whether the session in this folder leaves nothing.
-pub fn is_ephemeral(dir: &Path) -> bool {
-    dir.join(EPHEMERAL).exists()
 }
 
 /// Removes what ephemeral sessions left that were killed. Only tries: what cannot be removed now is

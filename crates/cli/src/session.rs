@@ -28,10 +28,15 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    layers::is_ephemeral,
-    state::{State, now_ms, random_text, rfc3339_of, shown},
-};
+use crate::state::{State, now_ms, random_text, rfc3339_of, shown};
+
+/// The mark in the folder of a session that leaves nothing.
+pub const EPHEMERAL: &str = "ephemeral";
+
+/// Whether the session in this folder leaves nothing.
+pub fn is_ephemeral(dir: &Path) -> bool {
+    dir.join(EPHEMERAL).exists()
+}
 
 /// What became of a session's changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

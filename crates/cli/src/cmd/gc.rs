@@ -26,9 +26,9 @@ use crate::{
         checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
         undo::KEPT_FOR,
     },
-    layers::{blocks, bytes, is_ephemeral, size_of},
+    layers::{blocks, bytes, size_of},
     output::{self, UsageError},
-    session::{Session, ids, remove_tree},
+    session::{Session, ids, is_ephemeral, remove_tree},
     state::{State, now_ms},
 };
 

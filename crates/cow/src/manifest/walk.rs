@@ -317,7 +317,12 @@ impl Shared<'_> {
         buffer.clear();
         let mut entries = RawDir::new(fd.as_fd(), buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
-            let entry = entry.map_err(fail)?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Removed while it was read.
+                Err(Errno::NOENT) => return Ok(None),
+                Err(e) => return Err(fail(e)),
+            };
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 names.push(name.to_vec());
