@@ -1,10 +1,15 @@
 //! A host that does not offer what the wall needs.
 
-use std::{ffi::OsString, fs};
+use std::{
+    ffi::OsString,
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use agentwall_tests::{Who, World};
 
-use crate::kit::{Fault, Said, Verdict, next_run_works, run, session_args};
+use crate::kit::{Fault, Said, Verdict, next_run_works, run, say, session, session_args};
 
 /// All cases of this theme.
 pub fn cases() -> Vec<Fault> {
@@ -18,6 +23,8 @@ pub fn cases() -> Vec<Fault> {
         Fault::new("host/few-descriptors", few_descriptors),
         Fault::new("host/no-processes", no_processes)
             .only(Who::User, "the limit does not count for the superuser"),
+        Fault::new("host/folders-that-come-and-go", folders_that_come_and_go)
+            .only(Who::Root, "an ordinary user mounts nothing on the host"),
     ]
 }
 
@@ -56,6 +63,69 @@ fn no_user_namespaces(w: &World) -> Verdict {
 fn without(w: &World, kind: &str) -> Verdict {
     limited(w, kind, 0, &session_args(w, ""))?.refused(125, &["namespace", "agentwall doctor"])?;
     next_run_works(w)
+}
+
+/// A tree with another mount in it has a copy layer for each folder, as `/tmp` with an AppImage. Others
+/// make and remove folders there all the time: that ends no session, and hinders no commit.
+fn folders_that_come_and_go(w: &World) -> Verdict {
+    let work = w.path("work");
+    let mount = work.join("mounted");
+    fs::create_dir(&mount).map_err(|e| e.to_string())?;
+    let call = |program: &str, args: &[&std::ffi::OsStr]| {
+        let status = Command::new(program).args(args).status();
+        match status.map_err(|e| e.to_string())?.success() {
+            true => Ok(()),
+            false => Err(format!("{program} failed")),
+        }
+    };
+    call(
+        "mount",
+        &[
+            "-t".as_ref(),
+            "tmpfs".as_ref(),
+            "none".as_ref(),
+            mount.as_ref(),
+        ],
+    )?;
+    let kept = work.join("kept");
+    fs::create_dir(&kept).map_err(|e| e.to_string())?;
+    let stop = AtomicBool::new(false);
+    let verdict = std::thread::scope(|scope| {
+        for churn in 0..2 {
+            let (work, stop) = (&work, &stop);
+            scope.spawn(move || {
+                for n in 0u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let dir = work.join(format!("coming-{churn}-{}", n % 50));
+                    let _ = fs::create_dir_all(dir.join("a/b"));
+                    std::thread::yield_now();
+                    let _ = fs::remove_dir_all(&dir);
+                }
+            });
+        }
+        let verdict = (0..8).try_for_each(|n| {
+            let script = format!("cat {{work}}/readme.txt; echo {n} >{{work}}/kept/f");
+            session(w, &script)?
+                .ended(0)?
+                .says(&["AGENT-RAN", "WORKSPACE-OK"])?;
+            let kept = work.join("kept/f");
+            say(w, "commit -- kept/f")?.ended(0)?;
+            let found = fs::read_to_string(&kept).map_err(|e| e.to_string())?;
+            match found.trim() == n.to_string() {
+                true => Ok(()),
+                false => Err(format!("committed {n}, found {found}")),
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        verdict
+    });
+    call("umount", &["-l".as_ref(), mount.as_ref()])?;
+    verdict?;
+    next_run_works(w)?;
+    fs::remove_dir(&mount).map_err(|e| e.to_string())?;
+    fs::remove_dir_all(&kept).map_err(|e| e.to_string())
 }
 
 /// Whatever the limit, the session is refused or it works; the agent never runs with half a wall.

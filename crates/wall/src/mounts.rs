@@ -324,6 +324,22 @@ impl Builder<'_> {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(e) => return Err(at("open", &node.path)(e)),
         };
+        match self.show(node, &source) {
+            // Somebody removed it meanwhile: there is nothing to show.
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound && !self.on_host(&node.path) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn on_host(&self, path: &Path) -> bool {
+        open_exact(self.host.as_fd(), path).is_ok()
+    }
+
+    /// What a visible node shows, at its place in the view.
+    fn show(&mut self, node: &Node, source: &OwnedFd) -> Result<(), MountError> {
+        let placement = &node.placement;
         let mount = match placement.writes {
             Writes::Isolated => self.overlay(&node.path)?,
             _ => sys::clone_tree(source.as_fd(), true).map_err(at("clone", &node.path))?,
@@ -551,6 +567,13 @@ pub fn create_layers(
         .iter()
         .filter(|n| n.placement.writes == Writes::Isolated);
     for (index, node) in isolated.enumerate() {
+        // The upper's own mode shows through as the mode of the tree's root.
+        let meta = match fs::metadata(&node.path) {
+            Ok(meta) => meta,
+            // Removed since the view was planned: it will not be shown.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
         let base = place(&node.path).join(index.to_string());
         let layer = LayerPaths {
             root: node.path.clone(),
@@ -559,8 +582,6 @@ pub fn create_layers(
         };
         fs::create_dir_all(&layer.upper)?;
         fs::create_dir_all(&layer.work)?;
-        // The upper's own mode shows through as the mode of the tree's root.
-        let meta = fs::metadata(&node.path)?;
         fs::set_permissions(&layer.upper, meta.permissions())?;
         layers.push(layer);
     }
