@@ -53,8 +53,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let chosen = origin.choose(&workspace)?;
     let state = State::open()?;
     layers::sweep(&state);
-    let mut session = match &earlier {
-        Some(earlier) if earlier.how == How::On => earlier.session.clone(),
+    let (mut session, held) = match &earlier {
+        Some(earlier) if earlier.how == How::On => {
+            let lock = earlier.lock.try_clone();
+            let lock = lock.context("cannot share the session's lock")?;
+            (earlier.session.clone(), lock)
+        }
         _ => {
             let name = args.name.clone().unwrap_or_else(|| {
                 let program = args.command.first().and_then(|c| Path::new(c).file_name());
@@ -87,11 +91,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         }),
     };
     match ending {
-        Ok(ending) => finish(&args, &state, session, &ending),
+        Ok(ending) => {
+            drop(held);
+            finish(&args, &state, session, &ending)
+        }
         Err(Failure { error, started }) => {
             // Nothing of the agent ran, or nothing was to stay: nothing is worth keeping.
             if (!started && !goes_on) || args.beginning.ephemeral {
-                let _ = session.remove();
+                let _ = session.remove_held();
             }
             Err(error)
         }
@@ -119,6 +126,7 @@ fn command_text(args: &RunArgs) -> Vec<String> {
     each.collect()
 }
 
+/// From the layers to the end of the agent. The caller holds the session's lock.
 fn conduct(
     args: &RunArgs,
     state: &State,
@@ -133,19 +141,11 @@ fn conduct(
         ..opening::Beginning::default()
     };
     let ground = Ground::lay(session, &prepared, earlier.as_ref())?;
-    let held = match earlier {
-        Some(Earlier {
-            how: How::On, lock, ..
-        }) => {
-            beginning.resumes = true;
-            lock
-        }
-        from => {
-            // Its layers are copied; others may use it again.
-            beginning.from = from.map(|e| e.session.id().to_owned());
-            session.hold_lock()?
-        }
-    };
+    match earlier {
+        Some(Earlier { how: How::On, .. }) => beginning.resumes = true,
+        // Its layers are copied; others may use it again.
+        from => beginning.from = from.map(|e| e.session.id().to_owned()),
+    }
     if beginning.ephemeral {
         layers::mark_ephemeral(session)?;
     }
@@ -243,7 +243,6 @@ fn conduct(
     session.record.exit = served.as_ref().ok().map(|e| e.code);
     // The ledger has the end, durably; the layers were named durably when the session began.
     session.save_soon().map_err(started)?;
-    drop(held);
     if supervisor.has_failed() {
         return Err(started(anyhow::anyhow!(
             "the session was ended because the ledger could not be written; the changes are kept \

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A session's id sorts by its start: `20261121-0259-k3f9`. Whether it runs is told by the lock
-//! alone, which the kernel drops with its holder, never by a process id that may be another's.
+//! alone, which the kernel drops with its holder, never by a process id that may be another's. The
+//! lock is taken before the session has a record, and is the last thing of it that is removed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -155,8 +156,9 @@ pub struct NewSession {
 }
 
 impl Session {
-    /// Makes the folder of a new session of this process, and its record.
-    pub fn create(state: &State, new: NewSession) -> Result<Session> {
+    /// Makes the folder of a new session of this process, and its record. Its lock is taken before it
+    /// has one: nobody finds a session that is being made and is free.
+    pub fn create(state: &State, new: NewSession) -> Result<(Session, File)> {
         let started_ms = now_ms();
         let minute = minute_of(started_ms);
         let mut tries = 0;
@@ -206,7 +208,7 @@ impl Session {
             },
         };
         match session.furnish() {
-            Ok(()) => Ok(session),
+            Ok(lock) => Ok((session, lock)),
             Err(e) => {
                 // A session without a record is nobody's: it would never be listed nor removed.
                 let _ = remove_tree(&session.dir);
@@ -215,15 +217,17 @@ impl Session {
         }
     }
 
-    /// The folders and the record of a new session.
-    fn furnish(&self) -> Result<()> {
+    /// The lock, the folders and the record of a new session.
+    fn furnish(&self) -> Result<File> {
+        let lock = self.hold_lock()?;
         for part in [self.layers_dir(), self.dir.join("trash")] {
             fs::DirBuilder::new()
                 .mode(0o700)
                 .create(&part)
                 .with_context(|| format!("cannot make {}", shown(&part)))?;
         }
-        self.save_soon()
+        self.save_soon()?;
+        Ok(lock)
     }
 
     /// Reads a session by its exact id.
@@ -558,13 +562,24 @@ impl Session {
 
     /// Removes the session's folder with everything in it.
     pub fn remove(self) -> Result<()> {
-        // The parts of a wall that did not come to stand may hold the lock for a moment longer.
         let _lock = self.hold_lock().context("it cannot be removed")?;
         self.remove_held()
     }
 
     /// The same for a caller who holds its lock.
     pub fn remove_held(self) -> Result<()> {
+        let start = Instant::now();
+        // The parts of a wall that did not come to stand may write for a moment longer.
+        while let Err(e) = self.try_to_remove() {
+            if start.elapsed() > Duration::from_secs(1) {
+                return Err(e);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn try_to_remove(&self) -> Result<()> {
         agentwall_cow::forget(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         agentwall_cow::discard_all(&self.record.layers)
@@ -573,8 +588,19 @@ impl Session {
             remove_tree(folder)
                 .with_context(|| format!("cannot remove the session's folder {}", shown(folder)))?;
         }
-        remove_tree(&self.dir)
-            .with_context(|| format!("cannot remove the session's folder {}", shown(&self.dir)))
+        let fail = || format!("cannot remove the session's folder {}", shown(&self.dir));
+        // Whoever waits for the lock, or makes it anew, finds no session any more.
+        match fs::remove_file(self.dir.join("session.json")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).with_context(fail),
+            _ => {}
+        }
+        for entry in fs::read_dir(&self.dir).with_context(fail)? {
+            let entry = entry.with_context(fail)?;
+            if entry.file_name() != "lock" {
+                remove_tree(&entry.path()).with_context(fail)?;
+            }
+        }
+        remove_tree(&self.dir).with_context(fail)
     }
 
     fn lock_file(&self) -> Result<File> {
@@ -730,7 +756,7 @@ mod tests {
             workspace: workspace.into(),
             command: vec![],
         };
-        Session::create(state, new).unwrap()
+        Session::create(state, new).unwrap().0
     }
 
     #[test]
@@ -796,6 +822,16 @@ mod tests {
         let lock = session.hold_lock().unwrap();
         assert!(session.is_running());
         assert!(session.clone().remove().is_err());
+        drop(lock);
+        assert!(!session.is_running());
+    }
+
+    #[test]
+    fn a_session_that_is_being_made_is_locked() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = State::open_at(tmp.path()).unwrap();
+        let (session, lock) = Session::create(&state, NewSession::default()).unwrap();
+        assert!(session.is_running());
         drop(lock);
         assert!(!session.is_running());
     }
