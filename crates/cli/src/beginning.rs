@@ -58,8 +58,7 @@ impl Earlier {
         };
         let state = State::open()?;
         let session = Session::resolve(&state, Some(selector))?;
-        let lock = session.hold_lock().context(what)?;
-        let found = Session::load(&state, session.id())?;
+        let (found, lock) = session.hold(&state).context(what)?;
         finish_cut_off(&state, &found)?;
         let session = Session::load(&state, session.id())?;
         check(&session, workspace).context(what)?;

@@ -73,7 +73,14 @@ pub fn sweep(state: &State) -> usize {
         let Ok(session) = Session::load(state, &name.to_string_lossy()) else {
             continue;
         };
-        if !session.is_running() && session.remove().is_ok() {
+        if session.is_running() {
+            continue;
+        }
+        // Its supervisor may have been faster.
+        let Ok((session, _lock)) = session.hold(state) else {
+            continue;
+        };
+        if is_ephemeral(session.dir()) && session.remove_held().is_ok() {
             removed += 1;
         }
     }

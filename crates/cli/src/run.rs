@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -91,10 +92,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         }),
     };
     match ending {
-        Ok(ending) => {
-            drop(held);
-            finish(&args, &state, session, &ending)
-        }
+        Ok(ending) => finish(&args, &state, session, held, &ending),
         Err(Failure { error, started }) => {
             // Nothing of the agent ran, or nothing was to stay: nothing is worth keeping.
             if (!started && !goes_on) || args.beginning.ephemeral {
@@ -434,10 +432,17 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
     variables
 }
 
-/// Review, commit, keep or discard.
-fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> Result<ExitCode> {
+/// Review, commit, keep or discard. The lock is the run's own and was never free since it began: what
+/// is known of the session is what is on disk, and nobody worked in it in between.
+fn finish(
+    args: &RunArgs,
+    state: &State,
+    session: Session,
+    held: File,
+    ending: &Ending,
+) -> Result<ExitCode> {
     let code = u8::try_from(ending.code).unwrap_or(u8::MAX);
-    let end = end_of_run(state, session, args).unwrap_or_else(|e| {
+    let end = end_of_run(state, session, &held, args).unwrap_or_else(|e| {
         note(&format!("{e:#}"));
         WALL_FAILED
     });
@@ -446,15 +451,10 @@ fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> R
 }
 
 /// What was asked for, else review on a terminal and keep without one.
-fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<u8> {
+fn end_of_run(state: &State, mut session: Session, _held: &File, args: &RunArgs) -> Result<u8> {
     if args.beginning.ephemeral {
-        // Somebody who listed sessions may have been faster.
-        return match session.dir().exists() {
-            true => session.remove().map(|()| 0),
-            false => Ok(0),
-        };
+        return session.remove_held().map(|()| 0);
     }
-    let _held = session.hold_lock()?;
     let ending = args.ending;
     let [input, output, _] = standard_terminals();
     if ending.commit {

@@ -528,7 +528,14 @@ impl Session {
         }
     }
 
-    /// Takes the lock that says the session runs; it does until the file is dropped.
+    /// Takes the session's lock, and reads its record again: until then others may have worked in it.
+    pub fn hold(&self, state: &State) -> Result<(Session, File)> {
+        let lock = self.hold_lock()?;
+        Ok((Session::load(state, self.id())?, lock))
+    }
+
+    /// Takes the lock that says the session runs; it does until the file is dropped. What is known of
+    /// the session may be old by then: [`Session::hold`] looks again.
     pub fn hold_lock(&self) -> Result<File> {
         let path = self.dir.join("lock");
         let file = self.lock_file()?;
@@ -560,13 +567,7 @@ impl Session {
         )
     }
 
-    /// Removes the session's folder with everything in it.
-    pub fn remove(self) -> Result<()> {
-        let _lock = self.hold_lock().context("it cannot be removed")?;
-        self.remove_held()
-    }
-
-    /// The same for a caller who holds its lock.
+    /// Removes the session's folder with everything in it. The caller holds its lock.
     pub fn remove_held(self) -> Result<()> {
         let start = Instant::now();
         // The parts of a wall that did not come to stand may write for a moment longer.
@@ -789,7 +790,8 @@ mod tests {
                 .is_none()
         );
         assert!(Session::load(&state, "../sessions").is_err());
-        b.remove().unwrap();
+        let (b, _lock) = b.hold(&state).unwrap();
+        b.remove_held().unwrap();
         assert_eq!(Session::list(&state).unwrap().0.len(), 1);
     }
 
@@ -821,7 +823,7 @@ mod tests {
         assert!(!session.is_running());
         let lock = session.hold_lock().unwrap();
         assert!(session.is_running());
-        assert!(session.clone().remove().is_err());
+        assert!(session.hold(&state).is_err());
         drop(lock);
         assert!(!session.is_running());
     }

@@ -7,6 +7,8 @@ mod support;
 
 use std::{
     fs::{self, File, TryLockError},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
     path::Path,
     sync::{
         Arc,
@@ -15,6 +17,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use rustix::fs::inotify;
 use serde_json::Value;
 use support::{Host, POLICY, wall::Wall};
 
@@ -71,6 +74,27 @@ fn is_free(dir: &Path) -> bool {
     }
 }
 
+/// How often a file is opened from now on (inotify(7)).
+struct Opened(OwnedFd);
+
+impl Opened {
+    fn watch(file: &Path) -> Opened {
+        let fd = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&fd, file, inotify::WatchFlags::OPEN).unwrap();
+        Opened(fd)
+    }
+
+    fn times(&self) -> usize {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        let mut opened = 0;
+        while let Ok(event) = events.next() {
+            opened += usize::from(event.events().contains(inotify::ReadFlags::OPEN));
+        }
+        opened
+    }
+}
+
 /// Fills a folder with this many small files.
 fn many(dir: &Path, files: usize) {
     fs::create_dir_all(dir).unwrap();
@@ -107,4 +131,56 @@ fn a_session_that_begins_with_a_copy_is_locked_while_it_is_copied() {
     let said = wall.run(&["--keep", "--from", &id], "cat new/499").code(0);
     watch.was_always_locked();
     assert_eq!(said.out, "499\n");
+}
+
+#[test]
+fn a_run_keeps_its_lock_until_its_end_is_over() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    for ending in ["--keep", "--commit", "--discard", "--ephemeral"] {
+        let _ = fs::remove_file(host.home.join("stop"));
+        let script = "echo one > made; echo READY; until test -e $HOME/stop; do sleep 0.02; done";
+        let running = wall.start(&[ending], script);
+        let dir = host.state.join("sessions").join(wall.id());
+        // Nobody else looks at it: whoever opens the lock now is the run itself, which has let go of
+        // it in between.
+        let opened = Opened::watch(&dir.join("lock"));
+        fs::write(host.home.join("stop"), "").unwrap();
+        assert_eq!(running.end(), 0, "{ending}");
+        assert_eq!(opened.times(), 0, "{ending}");
+        assert_eq!(dir.exists(), ending != "--ephemeral");
+        assert_eq!(host.read("made").is_some(), ending == "--commit");
+        let _ = fs::remove_file(host.work.join("made"));
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_end_of_a_run_finds_what_it_ended_with() {
+    let wall = Wall::new();
+    let host = &wall.host;
+    let script = "echo one > first; echo READY; until test -e $HOME/stop; do sleep 0.02; done";
+    let running = wall.start(&["--commit"], script);
+    let id = wall.id();
+    let (on, stop) = (["--on", &id, "--commit"], host.home.join("stop"));
+    let others: Vec<_> = (0..2)
+        .map(|n| {
+            let mut command = wall.command(&on, &format!("cat first; echo two > other-{n}"));
+            std::thread::spawn(move || {
+                // It waits for a second only; the run may take longer to end.
+                let mut tries = (0..60).map(|_| support::said(&mut command));
+                tries.find(|said| !said.err.contains("is running"))
+            })
+        })
+        .collect();
+    fs::write(stop, "").unwrap();
+    assert_eq!(running.end(), 0);
+    for other in others {
+        let said = other.join().unwrap().unwrap().code(0);
+        assert_eq!(said.out, "one\n");
+    }
+    assert_eq!(host.read("first").unwrap(), "one\n");
+    assert_eq!(host.read("other-0").unwrap(), "two\n");
+    assert_eq!(host.read("other-1").unwrap(), "two\n");
+    assert_eq!(wall.changes(&id), []);
+    host.call(&["ledger", "verify"]).code(0);
 }

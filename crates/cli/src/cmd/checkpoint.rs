@@ -67,8 +67,7 @@ pub fn main(args: CheckpointArgs) -> Result<ExitCode> {
 
 /// A checkpoint of a session that has ended.
 fn make(state: &State, session: &Session, name: Option<String>) -> Result<Checkpoint> {
-    let _lock = session.hold_lock().context("no checkpoint was made")?;
-    let session = Session::load(state, session.id())?;
+    let (session, _lock) = session.hold(state).context("no checkpoint was made")?;
     finish_cut_off(state, &session)?;
     let layers = &session.record.layers;
     clean(layers);
@@ -130,8 +129,7 @@ fn list(session: &Session, as_json: bool) -> Result<ExitCode> {
 }
 
 fn delete(state: &State, session: &Session, name: &str, as_json: bool) -> Result<ExitCode> {
-    let _lock = session.hold_lock().context("no checkpoint was removed")?;
-    let session = Session::load(state, session.id())?;
+    let (session, _lock) = session.hold(state).context("no checkpoint was removed")?;
     finish_cut_off(state, &session)?;
     let gone = drop_checkpoint(state, &session, name)?;
     if as_json {

@@ -72,8 +72,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     // Held until the commit is over: neither a supervisor nor another commit works meanwhile.
-    let _lock = session.hold_lock().context("cannot commit")?;
-    let mut session = Session::load(&state, session.id())?;
+    let (mut session, _lock) = session.hold(&state).context("cannot commit")?;
     let options = Options {
         paths: args.selection.paths,
         held: args.held,

@@ -145,7 +145,10 @@ impl Gc<'_> {
                 Ok(session) if is_ephemeral(&dir) => {
                     if !session.is_running() {
                         let bytes = size_of(&session);
-                        let act = || session.remove();
+                        let act = || {
+                            let (session, _lock) = session.hold(self.state)?;
+                            session.remove_held()
+                        };
                         self.act(
                             Kind::Leftover,
                             &id,

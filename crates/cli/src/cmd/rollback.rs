@@ -38,8 +38,7 @@ pub fn main(args: RollbackArgs) -> Result<ExitCode> {
             session.suffix()
         );
     }
-    let _lock = session.hold_lock().context("nothing was rolled back")?;
-    let session = Session::load(&state, session.id())?;
+    let (session, _lock) = session.hold(&state).context("nothing was rolled back")?;
     finish_cut_off(&state, &session)?;
     let mut session = Session::load(&state, session.id())?;
     let layers = session.record.layers.clone();

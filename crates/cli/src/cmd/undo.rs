@@ -30,8 +30,7 @@ pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub fn main(args: UndoArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.session.as_deref())?;
-    let _lock = session.hold_lock().context("cannot undo")?;
-    let mut session = Session::load(&state, session.id())?;
+    let (mut session, _lock) = session.hold(&state).context("cannot undo")?;
     finish_cut_off(&state, &session)?;
     if args.forget {
         return forget(&session, args.json);
