@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -199,64 +199,94 @@ fn conduct(
     serve_control(Arc::clone(&supervisor), control::listen(session)?);
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
-    supervisor.send(&ToBroker::Go);
-    let record = session.clone();
-    // A failure shows again when the session's end is written.
-    std::thread::spawn(move || record.sync());
-
     let reading = socket
         .try_clone()
         .context("cannot share the line to the broker")?;
-    let served = supervisor.serve(reading, || relay.stopped(&supervisor));
-    relay.finish();
-    // The mounts are gone when the broker is; only then may the layers be read.
-    let _ = socket.shutdown(std::net::Shutdown::Both);
-    // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
-    // any more, so this does not either.
-    supervisor.revisions.end(session);
-    supervisor.keeper.end();
-    let gone = std::thread::spawn(move || wait_for(broker));
-    let _ = std::fs::remove_file(session.socket_path());
-    let started = |error: anyhow::Error| Failure {
+    let ready = Ready {
+        supervisor,
+        relay,
+        socket,
+        reading,
+        broker,
+        manifests,
+    };
+    ready.go(session).map_err(|error| Failure {
         error,
         started: true,
-    };
-    let end = match &served {
-        Ok(ending) => SessionEnd {
-            exit: ending.signal.is_none().then_some(ending.code),
-            signal: ending.signal,
-            allowed: ending.allowed.clone(),
-            decisions: ending.decisions.clone(),
-        },
-        Err(_) => SessionEnd::default(),
-    };
-    if let Some(gap) = supervisor.learned.gap() {
-        supervisor.note(Record::Gap(gap));
-    }
-    let recorded = supervisor.seal(Record::SessionEnd(end));
-    let _ = gone.join();
-    let _ = std::fs::remove_dir(stage(session));
-    finish_manifests(session, manifests);
-    session.record.ended_ms = Some(state::now_ms());
-    session.record.exit = served.as_ref().ok().map(|e| e.code);
-    // The ledger has the end, durably; the layers were named durably when the session began.
-    session.save_soon().map_err(started)?;
-    if supervisor.has_failed() {
-        return Err(started(anyhow::anyhow!(
-            "the session was ended because the ledger could not be written; the changes are kept \
-             in session {}",
-            session.id()
-        )));
-    }
-    recorded
-        .context("the session's end could not be recorded")
-        .map_err(started)?;
-    served.map_err(|e| {
-        started(anyhow::anyhow!(
-            "{e}; the changes are kept in session {}",
-            session.id()
-        ))
     })
+}
+
+/// Everything that can fail before the agent starts has not failed.
+struct Ready {
+    supervisor: Arc<Supervisor>,
+    relay: TerminalRelay,
+    /// The line to the broker, and a second handle of it to read from.
+    socket: UnixStream,
+    reading: UnixStream,
+    broker: u32,
+    manifests: Taker,
+}
+
+impl Ready {
+    /// Lets the agent start, and serves it to its end. Whatever goes wrong from here on, the agent may
+    /// have written something.
+    fn go(self, session: &mut Session) -> Result<Ending> {
+        let Ready {
+            supervisor,
+            relay,
+            socket,
+            reading,
+            broker,
+            manifests,
+        } = self;
+        supervisor.send(&ToBroker::Go);
+        let record = session.clone();
+        // A failure shows again when the session's end is written.
+        let _ = std::thread::Builder::new().spawn(move || record.sync());
+
+        let served = supervisor.serve(reading, || relay.stopped(&supervisor));
+        relay.finish();
+        // The mounts are gone when the broker is; only then may the layers be read.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+        // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
+        // any more, so this does not either.
+        supervisor.revisions.end(session);
+        supervisor.keeper.end();
+        let gone = std::thread::Builder::new().spawn(move || wait_for(broker));
+        let _ = std::fs::remove_file(session.socket_path());
+        let end = match &served {
+            Ok(ending) => SessionEnd {
+                exit: ending.signal.is_none().then_some(ending.code),
+                signal: ending.signal,
+                allowed: ending.allowed.clone(),
+                decisions: ending.decisions.clone(),
+            },
+            Err(_) => SessionEnd::default(),
+        };
+        if let Some(gap) = supervisor.learned.gap() {
+            supervisor.note(Record::Gap(gap));
+        }
+        let recorded = supervisor.seal(Record::SessionEnd(end));
+        match gone {
+            Ok(gone) => drop(gone.join()),
+            Err(_) => wait_for(broker),
+        }
+        let _ = std::fs::remove_dir(stage(session));
+        finish_manifests(session, manifests);
+        session.record.ended_ms = Some(state::now_ms());
+        session.record.exit = served.as_ref().ok().map(|e| e.code);
+        // The ledger has the end, durably; the layers were named durably when the session began.
+        session.save_soon()?;
+        if supervisor.has_failed() {
+            bail!(
+                "the session was ended because the ledger could not be written; the changes are kept \
+                 in session {}",
+                session.id()
+            );
+        }
+        recorded.context("the session's end could not be recorded")?;
+        served.map_err(|e| anyhow::anyhow!("{e}; the changes are kept in session {}", session.id()))
+    }
 }
 
 /// Waits for the base manifests where the session wrote something; says so where there is none.

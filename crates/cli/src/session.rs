@@ -595,10 +595,9 @@ impl Session {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).with_context(fail),
             _ => {}
         }
-        for entry in fs::read_dir(&self.dir).with_context(fail)? {
-            let entry = entry.with_context(fail)?;
-            if entry.file_name() != "lock" {
-                remove_tree(&entry.path()).with_context(fail)?;
+        for path in inside(&self.dir).with_context(fail)? {
+            if path != self.dir.join("lock") {
+                remove_tree(&path).with_context(fail)?;
             }
         }
         remove_tree(&self.dir).with_context(fail)
@@ -657,17 +656,21 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if fs::symlink_metadata(path)?.is_dir() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        // The folder is closed before what is in it is entered: a deep tree takes few descriptors.
-        let inside = fs::read_dir(path)?
-            .map(|entry| entry.map(|e| e.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        for path in &inside {
+        for path in &inside(path)? {
             remove_tree(path)?;
         }
         fs::remove_dir(path)
     } else {
         fs::remove_file(path)
     }
+}
+
+/// What is in a folder, which is closed again before anything of it is entered: a deep tree takes few
+/// descriptors.
+fn inside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect()
 }
 
 /// The minute of a point in time as ids have it: `20261121-0259`.
