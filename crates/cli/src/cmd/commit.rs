@@ -82,7 +82,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
             Merge::Markers => Overlaps::Marked,
         }),
     };
-    finish_cut_off(&state, &session)?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, options.trust_directories)?;
     let mut chosen = match set.is_empty() {
         true => Chosen::new(),
@@ -142,9 +142,9 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
 }
 
 /// Completes or undoes what a commit, or an undo, that was cut off (a kill, a power failure) left in the
-/// original trees, records what it found, and says where an original is that it could not put back.
-/// The caller holds the session's lock.
-pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
+/// original trees, records what it found, and says where an original is that it could not put back. A
+/// rollback that it completes changes the session's record. The caller holds the session's lock.
+pub fn finish_cut_off(state: &State, session: &mut Session) -> Result<()> {
     layers::finish_rollback(state, session)?;
     let layers = &session.record.layers;
     let fail = |e| {

@@ -24,7 +24,7 @@ pub fn main(args: DiscardArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     let (mut session, _lock) = session.hold(&state).context("cannot discard")?;
-    finish_cut_off(&state, &session)?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, false)?;
     if set.is_empty() && args.selection.paths.is_empty() {
         if args.json {

@@ -332,7 +332,7 @@ impl Gc<'_> {
         self.act(kind, &id, what.into(), size, || {
             let _lock = session.hold_lock()?;
             let mut fresh = Session::load(state, session.id())?;
-            finish_cut_off(state, &fresh)?;
+            finish_cut_off(state, &mut fresh)?;
             if kind == Kind::Uncommitted {
                 discard_session(state, &mut fresh)?;
             } else if !is_empty(&fresh) {

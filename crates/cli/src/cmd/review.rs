@@ -25,7 +25,7 @@ pub fn main(args: ReviewArgs) -> Result<ExitCode> {
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     // Held until all is done: what is shown is what is committed.
     let (mut session, _lock) = session.hold(&state).context("cannot review")?;
-    finish_cut_off(&state, &session)?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, args.trust_directories)?;
     if set.is_empty() {
         output::print(&format!("session {}: nothing to review\n", session.id()))?;

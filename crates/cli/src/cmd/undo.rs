@@ -31,7 +31,7 @@ pub fn main(args: UndoArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.session.as_deref())?;
     let (mut session, _lock) = session.hold(&state).context("cannot undo")?;
-    finish_cut_off(&state, &session)?;
+    finish_cut_off(&state, &mut session)?;
     if args.forget {
         return forget(&session, args.json);
     }
