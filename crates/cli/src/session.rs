@@ -134,7 +134,7 @@ pub struct SessionRecord {
 }
 
 /// A session and its folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     dir: PathBuf,
     /// What is known about it; [`Session::save`] makes a change permanent.
