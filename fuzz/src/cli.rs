@@ -101,7 +101,7 @@ pub fn selector(data: &[u8]) {
                 workspace: "/w/p".into(),
                 command: vec!["true".into()],
             };
-            let mut session = Session::create(&state, new).expect("a session");
+            let (mut session, _) = Session::create(&state, new).expect("a session");
             session.record.id = id.into();
             session.save_soon().expect("saved");
             fs::rename(session.dir(), state.sessions_dir().join(id)).expect("renamed");

@@ -58,10 +58,8 @@ impl Earlier {
         };
         let state = State::open()?;
         let session = Session::resolve(&state, Some(selector))?;
-        let lock = session.hold_lock().context(what)?;
-        let found = Session::load(&state, session.id())?;
-        finish_cut_off(&state, &found)?;
-        let session = Session::load(&state, session.id())?;
+        let (mut session, lock) = session.hold(&state).context(what)?;
+        finish_cut_off(&state, &mut session)?;
         check(&session, workspace).context(what)?;
         Ok(Some(Earlier { how, session, lock }))
     }

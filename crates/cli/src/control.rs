@@ -274,7 +274,8 @@ mod tests {
             workspace: "/w".into(),
             command: vec![],
         };
-        let session = Session::create(&state, new).unwrap();
+        let (session, lock) = Session::create(&state, new).unwrap();
+        drop(lock);
         let id = format!("{}-1", session.suffix());
         let ended = session_of(&state, &id).unwrap_err().to_string();
         assert!(ended.contains("has ended"), "{ended}");

@@ -16,10 +16,10 @@ use crate::{
     state::{State, shown},
 };
 
-/// Completes a roll-back that was cut off, and records it. The caller holds the session's lock.
-pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
-    let layers = &session.record.layers;
-    let done = finish_roll_back(layers).map_err(|e| {
+/// Completes a roll-back that was cut off, and records it, in the session's record, too. The caller
+/// holds the session's lock.
+pub fn finish_rollback(state: &State, session: &mut Session) -> Result<()> {
+    let done = finish_roll_back(&session.record.layers).map_err(|e| {
         anyhow!(
             "cannot finish an earlier rollback of session {}: {e}",
             session.id()
@@ -33,8 +33,7 @@ pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
          the checkpoint {}, and what was there before is the checkpoint {}",
         done.to.name, done.before.name
     ));
-    let mut session = session.clone();
-    after_rollback(&mut session)?;
+    after_rollback(session)?;
     let record = Record::Rollback(Rollback {
         checkpoint: done.to.name,
         before: done.before.name,
@@ -43,7 +42,7 @@ pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
     state
         .record(session.id(), vec![record])
         .context("an earlier rollback is finished, but not recorded")?;
-    Ok(acknowledge_roll_back(layers)?)
+    Ok(acknowledge_roll_back(&session.record.layers)?)
 }
 
 /// What became of the session's changes is open again.
@@ -73,7 +72,14 @@ pub fn sweep(state: &State) -> usize {
         let Ok(session) = Session::load(state, &name.to_string_lossy()) else {
             continue;
         };
-        if !session.is_running() && session.remove().is_ok() {
+        if session.is_running() {
+            continue;
+        }
+        // Its supervisor may have been faster.
+        let Ok((session, _lock)) = session.hold(state) else {
+            continue;
+        };
+        if is_ephemeral(session.dir()) && session.remove_held().is_ok() {
             removed += 1;
         }
     }

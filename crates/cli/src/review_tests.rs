@@ -50,7 +50,7 @@ impl Table {
         fs::write(work.join("old.txt"), "one\n").unwrap();
         fs::write(work.join("gone.txt"), "bye\n").unwrap();
         let state = State::open_at(&at.join("state")).unwrap();
-        let mut session = Session::create(
+        let (mut session, _) = Session::create(
             &state,
             NewSession {
                 name: "agent".into(),

@@ -3,7 +3,8 @@
 
 use std::{
     ffi::OsString,
-    os::unix::ffi::OsStrExt as _,
+    fs::File,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -53,8 +54,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let chosen = origin.choose(&workspace)?;
     let state = State::open()?;
     layers::sweep(&state);
-    let mut session = match &earlier {
-        Some(earlier) if earlier.how == How::On => earlier.session.clone(),
+    let (mut session, held) = match &earlier {
+        Some(earlier) if earlier.how == How::On => {
+            let lock = earlier.lock.try_clone();
+            let lock = lock.context("cannot share the session's lock")?;
+            (earlier.session.clone(), lock)
+        }
         _ => {
             let name = args.name.clone().unwrap_or_else(|| {
                 let program = args.command.first().and_then(|c| Path::new(c).file_name());
@@ -87,11 +92,11 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         }),
     };
     match ending {
-        Ok(ending) => finish(&args, &state, session, &ending),
+        Ok(ending) => finish(&args, &state, session, held, &ending),
         Err(Failure { error, started }) => {
             // Nothing of the agent ran, or nothing was to stay: nothing is worth keeping.
             if (!started && !goes_on) || args.beginning.ephemeral {
-                let _ = session.remove();
+                let _ = session.remove_held();
             }
             Err(error)
         }
@@ -119,6 +124,7 @@ fn command_text(args: &RunArgs) -> Vec<String> {
     each.collect()
 }
 
+/// From the layers to the end of the agent. The caller holds the session's lock.
 fn conduct(
     args: &RunArgs,
     state: &State,
@@ -133,19 +139,11 @@ fn conduct(
         ..opening::Beginning::default()
     };
     let ground = Ground::lay(session, &prepared, earlier.as_ref())?;
-    let held = match earlier {
-        Some(Earlier {
-            how: How::On, lock, ..
-        }) => {
-            beginning.resumes = true;
-            lock
-        }
-        from => {
-            // Its layers are copied; others may use it again.
-            beginning.from = from.map(|e| e.session.id().to_owned());
-            session.hold_lock()?
-        }
-    };
+    match earlier {
+        Some(Earlier { how: How::On, .. }) => beginning.resumes = true,
+        // Its layers are copied; others may use it again.
+        from => beginning.from = from.map(|e| e.session.id().to_owned()),
+    }
     if beginning.ephemeral {
         layers::mark_ephemeral(session)?;
     }
@@ -201,65 +199,94 @@ fn conduct(
     serve_control(Arc::clone(&supervisor), control::listen(session)?);
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
-    supervisor.send(&ToBroker::Go);
-    let record = session.clone();
-    // A failure shows again when the session's end is written.
-    std::thread::spawn(move || record.sync());
-
     let reading = socket
         .try_clone()
         .context("cannot share the line to the broker")?;
-    let served = supervisor.serve(reading, || relay.stopped(&supervisor));
-    relay.finish();
-    // The mounts are gone when the broker is; only then may the layers be read.
-    let _ = socket.shutdown(std::net::Shutdown::Both);
-    // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
-    // any more, so this does not either.
-    supervisor.revisions.end(session);
-    supervisor.keeper.end();
-    let gone = std::thread::spawn(move || wait_for(broker));
-    let _ = std::fs::remove_file(session.socket_path());
-    let started = |error: anyhow::Error| Failure {
+    let ready = Ready {
+        supervisor,
+        relay,
+        socket,
+        reading,
+        broker,
+        manifests,
+    };
+    ready.go(session).map_err(|error| Failure {
         error,
         started: true,
-    };
-    let end = match &served {
-        Ok(ending) => SessionEnd {
-            exit: ending.signal.is_none().then_some(ending.code),
-            signal: ending.signal,
-            allowed: ending.allowed.clone(),
-            decisions: ending.decisions.clone(),
-        },
-        Err(_) => SessionEnd::default(),
-    };
-    if let Some(gap) = supervisor.learned.gap() {
-        supervisor.note(Record::Gap(gap));
-    }
-    let recorded = supervisor.seal(Record::SessionEnd(end));
-    let _ = gone.join();
-    let _ = std::fs::remove_dir(stage(session));
-    finish_manifests(session, manifests);
-    session.record.ended_ms = Some(state::now_ms());
-    session.record.exit = served.as_ref().ok().map(|e| e.code);
-    // The ledger has the end, durably; the layers were named durably when the session began.
-    session.save_soon().map_err(started)?;
-    drop(held);
-    if supervisor.has_failed() {
-        return Err(started(anyhow::anyhow!(
-            "the session was ended because the ledger could not be written; the changes are kept \
-             in session {}",
-            session.id()
-        )));
-    }
-    recorded
-        .context("the session's end could not be recorded")
-        .map_err(started)?;
-    served.map_err(|e| {
-        started(anyhow::anyhow!(
-            "{e}; the changes are kept in session {}",
-            session.id()
-        ))
     })
+}
+
+/// Everything that can fail before the agent starts has not failed.
+struct Ready {
+    supervisor: Arc<Supervisor>,
+    relay: TerminalRelay,
+    /// The line to the broker, and a second handle of it to read from.
+    socket: UnixStream,
+    reading: UnixStream,
+    broker: u32,
+    manifests: Taker,
+}
+
+impl Ready {
+    /// Lets the agent start, and serves it to its end. Whatever goes wrong from here on, the agent may
+    /// have written something.
+    fn go(self, session: &mut Session) -> Result<Ending> {
+        let Ready {
+            supervisor,
+            relay,
+            socket,
+            reading,
+            broker,
+            manifests,
+        } = self;
+        supervisor.send(&ToBroker::Go);
+        let record = session.clone();
+        // A failure shows again when the session's end is written.
+        let _ = std::thread::Builder::new().spawn(move || record.sync());
+
+        let served = supervisor.serve(reading, || relay.stopped(&supervisor));
+        relay.finish();
+        // The mounts are gone when the broker is; only then may the layers be read.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+        // What was applied meanwhile is the session's policy from here on. Nobody waits for the broker
+        // any more, so this does not either.
+        supervisor.revisions.end(session);
+        supervisor.keeper.end();
+        let gone = std::thread::Builder::new().spawn(move || wait_for(broker));
+        let _ = std::fs::remove_file(session.socket_path());
+        let end = match &served {
+            Ok(ending) => SessionEnd {
+                exit: ending.signal.is_none().then_some(ending.code),
+                signal: ending.signal,
+                allowed: ending.allowed.clone(),
+                decisions: ending.decisions.clone(),
+            },
+            Err(_) => SessionEnd::default(),
+        };
+        if let Some(gap) = supervisor.learned.gap() {
+            supervisor.note(Record::Gap(gap));
+        }
+        let recorded = supervisor.seal(Record::SessionEnd(end));
+        match gone {
+            Ok(gone) => drop(gone.join()),
+            Err(_) => wait_for(broker),
+        }
+        let _ = std::fs::remove_dir(stage(session));
+        finish_manifests(session, manifests);
+        session.record.ended_ms = Some(state::now_ms());
+        session.record.exit = served.as_ref().ok().map(|e| e.code);
+        // The ledger has the end, durably; the layers were named durably when the session began.
+        session.save_soon()?;
+        if supervisor.has_failed() {
+            bail!(
+                "the session was ended because the ledger could not be written; the changes are kept \
+                 in session {}",
+                session.id()
+            );
+        }
+        recorded.context("the session's end could not be recorded")?;
+        served.map_err(|e| anyhow::anyhow!("{e}; the changes are kept in session {}", session.id()))
+    }
 }
 
 /// Waits for the base manifests where the session wrote something; says so where there is none.
@@ -435,10 +462,17 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
     variables
 }
 
-/// Review, commit, keep or discard.
-fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> Result<ExitCode> {
+/// Review, commit, keep or discard. The lock is the run's own and was never free since it began: what
+/// is known of the session is what is on disk, and nobody worked in it in between.
+fn finish(
+    args: &RunArgs,
+    state: &State,
+    session: Session,
+    held: File,
+    ending: &Ending,
+) -> Result<ExitCode> {
     let code = u8::try_from(ending.code).unwrap_or(u8::MAX);
-    let end = end_of_run(state, session, args).unwrap_or_else(|e| {
+    let end = end_of_run(state, session, &held, args).unwrap_or_else(|e| {
         note(&format!("{e:#}"));
         WALL_FAILED
     });
@@ -447,15 +481,10 @@ fn finish(args: &RunArgs, state: &State, session: Session, ending: &Ending) -> R
 }
 
 /// What was asked for, else review on a terminal and keep without one.
-fn end_of_run(state: &State, mut session: Session, args: &RunArgs) -> Result<u8> {
+fn end_of_run(state: &State, mut session: Session, _held: &File, args: &RunArgs) -> Result<u8> {
     if args.beginning.ephemeral {
-        // Somebody who listed sessions may have been faster.
-        return match session.dir().exists() {
-            true => session.remove().map(|()| 0),
-            false => Ok(0),
-        };
+        return session.remove_held().map(|()| 0);
     }
-    let _held = session.hold_lock()?;
     let ending = args.ending;
     let [input, output, _] = standard_terminals();
     if ending.commit {

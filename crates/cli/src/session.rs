@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A session's id sorts by its start: `20261121-0259-k3f9`. Whether it runs is told by the lock
-//! alone, which the kernel drops with its holder, never by a process id that may be another's.
+//! alone, which the kernel drops with its holder, never by a process id that may be another's. The
+//! lock is taken before the session has a record, and is the last thing of it that is removed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -133,7 +134,7 @@ pub struct SessionRecord {
 }
 
 /// A session and its folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     dir: PathBuf,
     /// What is known about it; [`Session::save`] makes a change permanent.
@@ -155,8 +156,9 @@ pub struct NewSession {
 }
 
 impl Session {
-    /// Makes the folder of a new session of this process, and its record.
-    pub fn create(state: &State, new: NewSession) -> Result<Session> {
+    /// Makes the folder of a new session of this process, and its record. Its lock is taken before it
+    /// has one: nobody finds a session that is being made and is free.
+    pub fn create(state: &State, new: NewSession) -> Result<(Session, File)> {
         let started_ms = now_ms();
         let minute = minute_of(started_ms);
         let mut tries = 0;
@@ -206,7 +208,7 @@ impl Session {
             },
         };
         match session.furnish() {
-            Ok(()) => Ok(session),
+            Ok(lock) => Ok((session, lock)),
             Err(e) => {
                 // A session without a record is nobody's: it would never be listed nor removed.
                 let _ = remove_tree(&session.dir);
@@ -215,15 +217,17 @@ impl Session {
         }
     }
 
-    /// The folders and the record of a new session.
-    fn furnish(&self) -> Result<()> {
+    /// The lock, the folders and the record of a new session.
+    fn furnish(&self) -> Result<File> {
+        let lock = self.hold_lock()?;
         for part in [self.layers_dir(), self.dir.join("trash")] {
             fs::DirBuilder::new()
                 .mode(0o700)
                 .create(&part)
                 .with_context(|| format!("cannot make {}", shown(&part)))?;
         }
-        self.save_soon()
+        self.save_soon()?;
+        Ok(lock)
     }
 
     /// Reads a session by its exact id.
@@ -524,7 +528,14 @@ impl Session {
         }
     }
 
-    /// Takes the lock that says the session runs; it does until the file is dropped.
+    /// Takes the session's lock, and reads its record again: until then others may have worked in it.
+    pub fn hold(&self, state: &State) -> Result<(Session, File)> {
+        let lock = self.hold_lock()?;
+        Ok((Session::load(state, self.id())?, lock))
+    }
+
+    /// Takes the lock that says the session runs; it does until the file is dropped. What is known of
+    /// the session may be old by then: [`Session::hold`] looks again.
     pub fn hold_lock(&self) -> Result<File> {
         let path = self.dir.join("lock");
         let file = self.lock_file()?;
@@ -556,15 +567,20 @@ impl Session {
         )
     }
 
-    /// Removes the session's folder with everything in it.
-    pub fn remove(self) -> Result<()> {
-        // The parts of a wall that did not come to stand may hold the lock for a moment longer.
-        let _lock = self.hold_lock().context("it cannot be removed")?;
-        self.remove_held()
+    /// Removes the session's folder with everything in it. The caller holds its lock.
+    pub fn remove_held(self) -> Result<()> {
+        let start = Instant::now();
+        // The parts of a wall that did not come to stand may write for a moment longer.
+        while let Err(e) = self.try_to_remove() {
+            if start.elapsed() > Duration::from_secs(1) {
+                return Err(e);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
-    /// The same for a caller who holds its lock.
-    pub fn remove_held(self) -> Result<()> {
+    fn try_to_remove(&self) -> Result<()> {
         agentwall_cow::forget(&self.record.layers)
             .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
         agentwall_cow::discard_all(&self.record.layers)
@@ -573,8 +589,18 @@ impl Session {
             remove_tree(folder)
                 .with_context(|| format!("cannot remove the session's folder {}", shown(folder)))?;
         }
-        remove_tree(&self.dir)
-            .with_context(|| format!("cannot remove the session's folder {}", shown(&self.dir)))
+        let fail = || format!("cannot remove the session's folder {}", shown(&self.dir));
+        // Whoever waits for the lock, or makes it anew, finds no session any more.
+        match fs::remove_file(self.dir.join("session.json")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).with_context(fail),
+            _ => {}
+        }
+        for path in inside(&self.dir).with_context(fail)? {
+            if path != self.dir.join("lock") {
+                remove_tree(&path).with_context(fail)?;
+            }
+        }
+        remove_tree(&self.dir).with_context(fail)
     }
 
     fn lock_file(&self) -> Result<File> {
@@ -630,17 +656,21 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if fs::symlink_metadata(path)?.is_dir() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        // The folder is closed before what is in it is entered: a deep tree takes few descriptors.
-        let inside = fs::read_dir(path)?
-            .map(|entry| entry.map(|e| e.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        for path in &inside {
+        for path in &inside(path)? {
             remove_tree(path)?;
         }
         fs::remove_dir(path)
     } else {
         fs::remove_file(path)
     }
+}
+
+/// What is in a folder, which is closed again before anything of it is entered: a deep tree takes few
+/// descriptors.
+fn inside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect()
 }
 
 /// The minute of a point in time as ids have it: `20261121-0259`.
@@ -730,7 +760,7 @@ mod tests {
             workspace: workspace.into(),
             command: vec![],
         };
-        Session::create(state, new).unwrap()
+        Session::create(state, new).unwrap().0
     }
 
     #[test]
@@ -763,7 +793,8 @@ mod tests {
                 .is_none()
         );
         assert!(Session::load(&state, "../sessions").is_err());
-        b.remove().unwrap();
+        let (b, _lock) = b.hold(&state).unwrap();
+        b.remove_held().unwrap();
         assert_eq!(Session::list(&state).unwrap().0.len(), 1);
     }
 
@@ -795,7 +826,17 @@ mod tests {
         assert!(!session.is_running());
         let lock = session.hold_lock().unwrap();
         assert!(session.is_running());
-        assert!(session.clone().remove().is_err());
+        assert!(session.hold(&state).is_err());
+        drop(lock);
+        assert!(!session.is_running());
+    }
+
+    #[test]
+    fn a_session_that_is_being_made_is_locked() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = State::open_at(tmp.path()).unwrap();
+        let (session, lock) = Session::create(&state, NewSession::default()).unwrap();
+        assert!(session.is_running());
         drop(lock);
         assert!(!session.is_running());
     }

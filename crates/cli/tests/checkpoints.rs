@@ -6,12 +6,13 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, Stdio},
 };
 
 use support::{
-    harmless,
+    Host, harmless,
     wall::{Running, Wall, wait_for},
 };
 
@@ -57,6 +58,62 @@ fn a_session_on_a_terminal_is_not_stopped_by_a_checkpoint() {
     assert_eq!(wall.changes(&wall.id()), [("a".to_owned(), false)]);
 }
 
+/// As if a rollback had been killed after the exchange, before it took its name and its note away.
+fn cut_off(layer: &Path, to: &str, before: &str) {
+    let kept = layer.join("upper.checkpoints");
+    let staged = format!("{before}.new");
+    fs::rename(kept.join(before), kept.join(&staged)).unwrap();
+    let about = |dir: &str| fs::read_to_string(kept.join(dir).join("about.json")).unwrap();
+    let upper = fs::metadata(layer.join("upper")).unwrap();
+    let note = format!(
+        "{{\"to\":{},\"before\":{},\"staged\":[{{\"dev\":{},\"ino\":{}}}]}}",
+        about(to),
+        about(&staged),
+        upper.dev(),
+        upper.ino(),
+    );
+    fs::write(layer.join("upper.rollback"), note).unwrap();
+}
+
+#[test]
+fn a_rollback_that_was_cut_off_brings_a_discarded_session_back_for_good() {
+    let host = Host::new();
+    // The policy asks about it, so nothing of it is committed without its name.
+    let session = host.session("20261121-0259-k3f9", "agent");
+    session.write("ci/steps", "one\n");
+    let layer = session.dir.join("layers");
+    let outcome = || {
+        let all = host.call(&["sessions", "--all", "--json"]).code(0).json();
+        all[0]["outcome"].as_str().unwrap().to_owned()
+    };
+    host.call(&["checkpoint"]).code(0);
+    for finish in [
+        &["commit", "-y"][..],
+        &["commit", "-y", "--", "ci/none"],
+        &["discard", "-y", "--", "ci/none"],
+        &["export", "-o", "layer.tar"],
+        &["checkpoint"],
+    ] {
+        host.call(&["discard", "-y"]).code(0);
+        host.call(&["rollback", "c1"]).code(0);
+        let made = host
+            .call(&["checkpoint", "--list", "--json"])
+            .code(0)
+            .json();
+        let last = made["checkpoints"].as_array().unwrap().last().unwrap();
+        let before = last["name"].as_str().unwrap().to_owned();
+        cut_off(&layer, "c1", &before);
+        let record = session.dir.join("session.json");
+        let text = fs::read_to_string(&record).unwrap();
+        let text = text.replace("\"outcome\": \"kept\"", "\"outcome\": \"discarded\"");
+        fs::write(&record, text).unwrap();
+        assert_eq!(outcome(), "discarded");
+        let said = host.call(finish);
+        assert!(said.err.contains("it is finished now"), "{}", said.all());
+        assert_eq!(outcome(), "kept", "{finish:?}: {}", said.all());
+    }
+}
+
 #[test]
 fn a_rollback_that_was_cut_off_is_finished_first() {
     let wall = Wall::new();
@@ -67,29 +124,13 @@ fn a_rollback_that_was_cut_off_is_finished_first() {
     host.call(&["checkpoint"]).code(0);
     wall.run(&["--keep", "--on", &id], "echo two > a").code(0);
     let layer = host.state.join("sessions").join(&id).join("layers/0");
-    let kept = layer.join("upper.checkpoints");
     for (n, finish) in [&["commit", "-y"][..], &["rollback", "c1"], &["checkpoint"]]
         .iter()
         .enumerate()
     {
         host.call(&["rollback", &id, "c1"]).code(0);
-        // As if it had been killed after the exchange, before it took its name and its note away.
         let before = format!("before-{}", 2 * n + 1);
-        let staged = format!("{before}.new");
-        fs::rename(kept.join(&before), kept.join(&staged)).unwrap();
-        let about = |dir: &str| fs::read_to_string(kept.join(dir).join("about.json")).unwrap();
-        let ino = |p: &Path| {
-            use std::os::unix::fs::MetadataExt as _;
-            let m = fs::metadata(p).unwrap();
-            (m.dev(), m.ino())
-        };
-        let (dev, inode) = ino(&layer.join("upper"));
-        let note = format!(
-            "{{\"to\":{},\"before\":{},\"staged\":[{{\"dev\":{dev},\"ino\":{inode}}}]}}",
-            about("c1"),
-            about(&staged)
-        );
-        fs::write(layer.join("upper.rollback"), note).unwrap();
+        cut_off(&layer, "c1", &before);
         let said = host.call(&["diff", &id]).code(1);
         assert!(said.err.contains("was cut off"), "{}", said.all());
         let said = host.call(finish);

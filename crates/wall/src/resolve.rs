@@ -266,7 +266,9 @@ impl Resolver {
                 joined.extend_from_slice(&target);
                 joined
             };
+            let must_be_dir = name.must_be_dir;
             name = self.name(tid, libc::AT_FDCWD, &target)?;
+            name.must_be_dir |= must_be_dir;
         }
         Err(errno(libc::ELOOP))
     }
@@ -286,15 +288,21 @@ impl Resolver {
             base
         };
         let mut pending: VecDeque<Vec<u8>> = components(path);
-        let must_be_dir = path.ends_with(b"/");
         let mut links = 0;
         while let Some(part) = pending.pop_front() {
+            if part.is_empty() {
+                let stat = fstat(&current)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return Err(errno(libc::ENOTDIR));
+                }
+                continue;
+            }
             let last = pending.is_empty();
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let next = openat(&current, part.as_slice(), flags, Mode::empty())?;
             let stat = fstat(&next)?;
             let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-            if !is_link || (last && !follow_last && !must_be_dir) {
+            if !is_link || (last && !follow_last) {
                 current = next;
                 continue;
             }
@@ -339,12 +347,6 @@ impl Resolver {
             }
             prepend(&mut pending, components(&target).into());
         }
-        if must_be_dir {
-            let stat = fstat(&current)?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                return Err(errno(libc::ENOTDIR));
-            }
-        }
         Ok(current)
     }
 }
@@ -361,11 +363,17 @@ pub fn is_plain(path: &[u8]) -> bool {
     path.len() > 1 && path[0] == b'/' && path[1..].split(|b| *b == b'/').all(part)
 }
 
+/// The steps of a path. A dot says nothing but at the end, where it follows a link and needs a
+/// directory, as a slash at the end does: that is an empty step.
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
-    path.split(|b| *b == b'/')
-        .filter(|p| !p.is_empty() && *p != b".")
-        .map(<[u8]>::to_vec)
-        .collect()
+    let mut parts: VecDeque<&[u8]> = path.split(|b| *b == b'/').collect();
+    let slash = path.ends_with(b"/");
+    parts.retain(|p| !p.is_empty());
+    let ends_in_dot = parts.back() == Some(&&b"."[..]);
+    parts.retain(|p| *p != b".");
+    parts.extend(ends_in_dot.then_some(&b"."[..]));
+    parts.extend(slash.then_some(&b""[..]));
+    parts.into_iter().map(<[u8]>::to_vec).collect()
 }
 
 fn prepend(pending: &mut VecDeque<Vec<u8>>, parts: Vec<Vec<u8>>) {
@@ -429,94 +437,5 @@ pub fn is_socket_at(dir: BorrowedFd<'_>, path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolver() -> Resolver {
-        let open = |p: &str| {
-            openat(
-                rustix::fs::CWD,
-                p,
-                OFlags::PATH | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .unwrap()
-        };
-        Resolver {
-            root: open("/"),
-            host_proc: open("/proc"),
-            self_fd: open("/proc/self/fd"),
-            detached: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_walk_agrees_with_the_kernel() {
-        let r = resolver();
-        let me = std::process::id();
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("a/b")).unwrap();
-        std::fs::write(root.join("a/b/f"), "x").unwrap();
-        std::os::unix::fs::symlink("b/../b", root.join("a/link")).unwrap();
-        std::os::unix::fs::symlink(root.join("a"), root.join("abs")).unwrap();
-        for text in ["a/b/f", "a/link/f", "abs/link/../b//./f", "abs/b/f"] {
-            let path = root.join(text);
-            let bytes = path.as_os_str().as_bytes();
-            let fast = r.existing(me, libc::AT_FDCWD, bytes, true).unwrap();
-            let slow = r
-                .walk(me, r.root.try_clone().unwrap(), bytes, true)
-                .unwrap();
-            assert_eq!(fast.path, path.canonicalize().unwrap());
-            assert_eq!(r.path_of(slow.as_fd()).unwrap(), fast.path);
-        }
-    }
-
-    #[test]
-    fn self_and_magic_links_mean_the_caller() {
-        let r = resolver();
-        let mut child = std::process::Command::new("sleep")
-            .arg("30")
-            .current_dir("/usr")
-            .spawn()
-            .unwrap();
-        let pid = child.id();
-        let seen = |p: &str| {
-            r.existing(pid, libc::AT_FDCWD, p.as_bytes(), true)
-                .unwrap()
-                .path
-        };
-        // The walk is what handles these; ask it directly so that the host's own /proc/self does
-        // not answer first.
-        let walk = |p: &str| {
-            let fd = r
-                .walk(pid, r.root.try_clone().unwrap(), p.as_bytes(), true)
-                .unwrap();
-            r.path_of(fd.as_fd()).unwrap()
-        };
-        assert_eq!(walk("/proc/self/cwd"), Path::new("/usr"));
-        assert_eq!(walk("/proc/self/root/usr/bin"), Path::new("/usr/bin"));
-        assert_eq!(seen("bin"), Path::new("/usr/bin"));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn last_components() {
-        let r = resolver();
-        let me = std::process::id();
-        let code = |p: &str| {
-            r.name(me, libc::AT_FDCWD, p.as_bytes())
-                .map(|_| ())
-                .unwrap_err()
-                .raw_os_error()
-        };
-        assert_eq!(code("/"), Some(libc::EBUSY));
-        assert_eq!(code("/usr/."), Some(libc::EINVAL));
-        assert_eq!(code("/usr/.."), Some(libc::ENOTEMPTY));
-        assert_eq!(code(""), Some(libc::ENOENT));
-        let name = r.name(me, libc::AT_FDCWD, b"/usr/nothing-here/").unwrap();
-        assert!(name.object.is_none() && name.must_be_dir);
-        assert_eq!(name.path(), Path::new("/usr/nothing-here"));
-    }
-}
+#[path = "resolve_tests.rs"]
+mod tests;

@@ -67,9 +67,8 @@ pub fn main(args: CheckpointArgs) -> Result<ExitCode> {
 
 /// A checkpoint of a session that has ended.
 fn make(state: &State, session: &Session, name: Option<String>) -> Result<Checkpoint> {
-    let _lock = session.hold_lock().context("no checkpoint was made")?;
-    let session = Session::load(state, session.id())?;
-    finish_cut_off(state, &session)?;
+    let (mut session, _lock) = session.hold(state).context("no checkpoint was made")?;
+    finish_cut_off(state, &mut session)?;
     let layers = &session.record.layers;
     clean(layers);
     let error = |e| anyhow!("session {}: {e}; no checkpoint was made", session.id());
@@ -130,9 +129,8 @@ fn list(session: &Session, as_json: bool) -> Result<ExitCode> {
 }
 
 fn delete(state: &State, session: &Session, name: &str, as_json: bool) -> Result<ExitCode> {
-    let _lock = session.hold_lock().context("no checkpoint was removed")?;
-    let session = Session::load(state, session.id())?;
-    finish_cut_off(state, &session)?;
+    let (mut session, _lock) = session.hold(state).context("no checkpoint was removed")?;
+    finish_cut_off(state, &mut session)?;
     let gone = drop_checkpoint(state, &session, name)?;
     if as_json {
         output::print_json(&json!({ "session": session.id(), "removed": shown(&gone) }))?;

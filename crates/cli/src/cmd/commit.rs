@@ -72,8 +72,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     // Held until the commit is over: neither a supervisor nor another commit works meanwhile.
-    let _lock = session.hold_lock().context("cannot commit")?;
-    let mut session = Session::load(&state, session.id())?;
+    let (mut session, _lock) = session.hold(&state).context("cannot commit")?;
     let options = Options {
         paths: args.selection.paths,
         held: args.held,
@@ -83,7 +82,7 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
             Merge::Markers => Overlaps::Marked,
         }),
     };
-    finish_cut_off(&state, &session)?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, options.trust_directories)?;
     let mut chosen = match set.is_empty() {
         true => Chosen::new(),
@@ -143,9 +142,9 @@ pub fn main(args: CommitArgs) -> Result<ExitCode> {
 }
 
 /// Completes or undoes what a commit, or an undo, that was cut off (a kill, a power failure) left in the
-/// original trees, records what it found, and says where an original is that it could not put back.
-/// The caller holds the session's lock.
-pub fn finish_cut_off(state: &State, session: &Session) -> Result<()> {
+/// original trees, records what it found, and says where an original is that it could not put back. A
+/// rollback that it completes changes the session's record. The caller holds the session's lock.
+pub fn finish_cut_off(state: &State, session: &mut Session) -> Result<()> {
     layers::finish_rollback(state, session)?;
     let layers = &session.record.layers;
     let fail = |e| {

@@ -23,9 +23,8 @@ use crate::{
 pub fn main(args: DiscardArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
-    let _lock = session.hold_lock().context("cannot discard")?;
-    let mut session = Session::load(&state, session.id())?;
-    finish_cut_off(&state, &session)?;
+    let (mut session, _lock) = session.hold(&state).context("cannot discard")?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, false)?;
     if set.is_empty() && args.selection.paths.is_empty() {
         if args.json {

@@ -32,9 +32,8 @@ pub fn main(args: ExportArgs) -> Result<ExitCode> {
     }
     let state = State::open()?;
     let session = Session::resolve(&state, args.session.as_deref())?;
-    let _lock = session.hold_lock().context("cannot export")?;
-    let session = Session::load(&state, session.id())?;
-    finish_cut_off(&state, &session)?;
+    let (mut session, _lock) = session.hold(&state).context("cannot export")?;
+    finish_cut_off(&state, &mut session)?;
     let chosen = Chosen::of(&session, args.all);
     let mut options = ExportOptions::default();
     options.privileges = args.privileges;

@@ -4,28 +4,26 @@
 //! what nothing needs; then, the oldest first, originals of an undo, checkpoints, sessions with nothing
 //! left, and at last, only if that is asked for, sessions with changes that are not committed.
 //!
-//! Invariants: a running session is never touched; a session that cannot be read, or whose changes
-//! cannot be told, counts as one with changes; nothing outside of the state folder and its sessions'
-//! own layers is removed.
+//! Invariants: a running session is never touched; what is removed was found to be removable under the
+//! session's lock, and the session was the same when it was listed; a session that cannot be read, or
+//! whose changes cannot be told, counts as one with changes; nothing outside of the state folder and its
+//! sessions' own layers is removed.
 
 use std::{
-    fs,
-    path::PathBuf,
+    fs::{self, File},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use agentwall_cow::{Checkpoint, Layer, checkpoints, clean};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use crate::{
     args::layers::GcArgs,
     changes,
-    cmd::{
-        checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
-        undo::KEPT_FOR,
-    },
+    cmd::{checkpoint::drop_checkpoint, discard::discard_session, undo::KEPT_FOR},
     layers::{blocks, bytes, size_of},
     output::{self, UsageError},
     session::{Session, ids, is_ephemeral, remove_tree},
@@ -55,7 +53,7 @@ pub fn main(args: GcArgs) -> Result<ExitCode> {
     let subjects = gc.subjects()?;
     let mut size = before.saturating_sub(gc.freed());
     for subject in subjects {
-        let freed = gc.session(subject);
+        let freed = gc.session(&subject);
         size = size.saturating_sub(freed);
     }
     // By size, kind by kind: what is cheapest to lose goes first.
@@ -113,15 +111,29 @@ struct Done {
     bytes: u64,
 }
 
-/// An ended session and what it holds.
+/// An ended session with everything that a verdict about it rests on. Two looks at a session in which
+/// nobody worked in between are equal.
+#[derive(Debug, PartialEq)]
 struct Subject {
     session: Session,
     /// Nothing in its layers is left to commit.
     empty: bool,
+    /// What they would change; `None` when nothing was written or it cannot be told.
+    digest: Option<String>,
     checkpoints: Vec<Checkpoint>,
     undo_since: Option<SystemTime>,
     /// Milliseconds since it last ended or ran.
     age: Duration,
+}
+
+/// Something to remove of a session.
+#[derive(Debug)]
+enum Step {
+    /// The originals that its last commit kept.
+    Undo,
+    Checkpoint(Checkpoint),
+    /// All of it.
+    Whole(Kind),
 }
 
 struct Gc<'a> {
@@ -144,31 +156,26 @@ impl Gc<'_> {
             match Session::load(self.state, &id) {
                 Ok(session) if is_ephemeral(&dir) => {
                     if !session.is_running() {
-                        let bytes = size_of(&session);
-                        let act = || session.remove();
-                        self.act(
-                            Kind::Leftover,
-                            &id,
-                            "an ephemeral session".into(),
-                            bytes,
-                            act,
-                        );
+                        let (bytes, state) = (size_of(&session), self.state);
+                        let act = || match session.hold(state) {
+                            Ok((session, _lock)) => session.remove_held(),
+                            // Its supervisor, or somebody who lists sessions, was faster.
+                            Err(_) if !dir.exists() => Ok(()),
+                            Err(e) => Err(e),
+                        };
+                        let what = "an ephemeral session";
+                        self.act(Kind::Leftover, &id, what.into(), bytes, act);
                     }
                 }
                 Ok(_) => {}
                 Err(_) if !dir.join("session.json").exists() => {
-                    if !old_and_free(&dir) {
+                    if !is_old(&dir) || !is_free(&dir) {
                         continue;
                     }
                     let bytes = blocks(&dir);
-                    let act = || Ok(remove_tree(&dir)?);
-                    self.act(
-                        Kind::Leftover,
-                        &id,
-                        "a folder without a record".into(),
-                        bytes,
-                        act,
-                    );
+                    let what = "a folder without a record";
+                    let act = || remove_without_record(&dir);
+                    self.act(Kind::Leftover, &id, what.into(), bytes, act);
                 }
                 Err(e) => self
                     .failed
@@ -179,33 +186,42 @@ impl Gc<'_> {
     }
 
     /// All ended sessions, the oldest first.
-    fn subjects(&mut self) -> Result<Vec<Subject>> {
+    fn subjects(&self) -> Result<Vec<Subject>> {
         let (sessions, _) = Session::list(self.state)?;
-        let mut subjects = Vec::new();
-        for session in sessions.into_iter().rev().filter(|s| !s.is_running()) {
-            let layers = &session.record.layers;
-            let cut_off = agentwall_cow::is_unfinished(layers).unwrap_or(true)
-                || agentwall_cow::is_unreported(layers).unwrap_or(true)
-                || agentwall_cow::is_rolling_back(layers);
-            let begun = self.since(session.latest_ms());
-            if session.record.ended_ms.is_none() && begun < BEING_MADE {
-                continue;
-            }
-            let empty = !cut_off && is_empty(&session);
-            let undo_since = match agentwall_cow::can_undo(layers) {
-                Ok(_) => agentwall_cow::kept_since(layers).ok().flatten(),
-                Err(_) => None,
-            };
-            let ended = session.record.ended_ms.unwrap_or(session.latest_ms());
-            subjects.push(Subject {
-                empty,
-                checkpoints: checkpoints(layers).unwrap_or_default(),
-                undo_since,
-                age: self.since(ended),
-                session,
-            });
+        let ended = sessions.into_iter().rev().filter(|s| !s.is_running());
+        Ok(ended.filter_map(|s| self.look(s)).collect())
+    }
+
+    /// What a session holds now, unless it may be one that is just being made.
+    fn look(&self, session: Session) -> Option<Subject> {
+        let layers = &session.record.layers;
+        let begun = self.since(session.latest_ms());
+        if session.record.ended_ms.is_none() && begun < BEING_MADE {
+            return None;
         }
-        Ok(subjects)
+        let cut_off = agentwall_cow::is_unfinished(layers).unwrap_or(true)
+            || agentwall_cow::is_unreported(layers).unwrap_or(true)
+            || agentwall_cow::is_rolling_back(layers);
+        let (untouched, digest) = match layers.iter().all(Layer::is_untouched) {
+            true => (true, None),
+            false => match changes::scan(&session, false) {
+                Ok(set) => (set.is_empty(), Some(set.digest)),
+                Err(_) => (false, None),
+            },
+        };
+        let undo_since = match agentwall_cow::can_undo(layers) {
+            Ok(_) => agentwall_cow::kept_since(layers).ok().flatten(),
+            Err(_) => None,
+        };
+        let ended = session.record.ended_ms.unwrap_or(session.latest_ms());
+        Some(Subject {
+            empty: untouched && !cut_off,
+            digest,
+            checkpoints: checkpoints(layers).unwrap_or_default(),
+            undo_since,
+            age: self.since(ended),
+            session,
+        })
     }
 
     fn since(&self, ms: u64) -> Duration {
@@ -213,109 +229,120 @@ impl Gc<'_> {
     }
 
     /// What nothing needs of one session, and what is too old; returns the bytes.
-    fn session(&mut self, mut subject: Subject) -> u64 {
-        let before = self.freed();
-        let max_age = self.args.max_age;
-        let old = |age: Duration| max_age.is_some_and(|max| age > max);
+    fn session(&mut self, subject: &Subject) -> u64 {
+        let old = |age: Duration| self.args.max_age.is_some_and(|max| age > max);
         let expired = subject.undo_since.is_some_and(|since| {
             let age = since.elapsed().unwrap_or_default();
             age > KEPT_FOR || old(age)
         });
-        if expired {
-            self.undo(&subject);
-            subject.undo_since = None;
-        }
-        let (now, empty) = (self.now, subject.empty);
-        let stale = |c: &Checkpoint| {
-            let age = Duration::from_millis(now.saturating_sub(c.at_ms));
-            ((c.automatic || empty) && age > CHECKPOINT_FOR) || old(age)
+        let stale = |c: &&Checkpoint| {
+            let age = self.since(c.at_ms);
+            ((c.automatic || subject.empty) && age > CHECKPOINT_FOR) || old(age)
         };
-        let (stale, kept): (Vec<_>, Vec<_>) = subject.checkpoints.drain(..).partition(stale);
-        for checkpoint in &stale {
-            self.checkpoint(&subject, checkpoint);
-        }
-        subject.checkpoints = kept;
-        let unneeded =
-            subject.empty && subject.undo_since.is_none() && subject.checkpoints.is_empty();
-        if unneeded {
-            self.whole_session(&subject, Kind::Session);
-        } else if old(subject.age) && !subject.empty && self.args.discard_uncommitted {
-            self.whole_session(&subject, Kind::Uncommitted);
-        }
-        self.freed() - before
+        let stale: Vec<Checkpoint> = subject.checkpoints.iter().filter(stale).cloned().collect();
+        let undone = subject.undo_since.is_none() || expired;
+        let unneeded = subject.empty && undone && stale.len() == subject.checkpoints.len();
+        let dropped =
+            !subject.empty && old(subject.age) && self.args.discard_uncommitted && !unneeded;
+        let mut steps = Vec::new();
+        steps.extend(expired.then_some(Step::Undo));
+        steps.extend(stale.into_iter().map(Step::Checkpoint));
+        steps.extend(unneeded.then_some(Step::Whole(Kind::Session)));
+        steps.extend(dropped.then_some(Step::Whole(Kind::Uncommitted)));
+        self.carry_out(subject, steps)
     }
 
-    /// Removes what a session has of one kind, for the sake of the size.
+    /// Removes what a session has of one kind, for the sake of the size; returns the bytes.
     fn take(&mut self, subject: &Subject, kind: Kind) -> u64 {
-        let before = self.freed();
-        let gone = |gc: &Gc<'_>, kind: Kind| {
-            gc.done
-                .iter()
-                .any(|d| d.kind == kind && d.session == subject.session.id())
+        let gone = |kind: Kind| {
+            let mut done = self.done.iter();
+            done.any(|d| d.kind == kind && d.session == subject.session.id())
         };
         // In a dry run it is still there.
-        if gone(self, Kind::Session) || gone(self, Kind::Uncommitted) {
+        if gone(Kind::Session) || gone(Kind::Uncommitted) {
             return 0;
         }
-        match kind {
-            Kind::Undo if subject.undo_since.is_some() && !gone(self, Kind::Undo) => {
-                self.undo(subject);
+        let steps = match kind {
+            Kind::Undo if subject.undo_since.is_some() && !gone(Kind::Undo) => vec![Step::Undo],
+            Kind::Checkpoint if !gone(Kind::Checkpoint) => {
+                let all = subject.checkpoints.iter().cloned();
+                all.map(Step::Checkpoint).collect()
             }
-            Kind::Checkpoint if !gone(self, Kind::Checkpoint) => {
-                for checkpoint in &subject.checkpoints {
-                    self.checkpoint(subject, checkpoint);
+            Kind::Session if subject.empty => vec![Step::Whole(kind)],
+            Kind::Uncommitted if !subject.empty => vec![Step::Whole(kind)],
+            _ => Vec::new(),
+        };
+        self.carry_out(subject, steps)
+    }
+
+    /// Removes all of this of a session, under one lock, if the session is still what it was when that
+    /// was decided; returns the bytes.
+    fn carry_out(&mut self, subject: &Subject, steps: Vec<Step>) -> u64 {
+        let before = self.freed();
+        if steps.is_empty() {
+            return 0;
+        }
+        let id = subject.session.id();
+        let _lock = match self.args.dry_run {
+            true => None,
+            false => match self.hold(subject) {
+                Ok(lock) => Some(lock),
+                Err(e) => {
+                    self.failed.push(format!("session {id}: {e:#}"));
+                    return 0;
                 }
+            },
+        };
+        for step in steps {
+            let done = match step {
+                Step::Undo => self.undo(&subject.session),
+                Step::Checkpoint(checkpoint) => self.checkpoint(&subject.session, &checkpoint),
+                Step::Whole(kind) => self.whole_session(&subject.session, kind),
+            };
+            // What was decided of the rest took for granted that this is gone.
+            if !done {
+                break;
             }
-            Kind::Session if subject.empty => self.whole_session(subject, kind),
-            Kind::Uncommitted if !subject.empty => self.whole_session(subject, kind),
-            _ => {}
         }
         self.freed() - before
     }
 
-    fn undo(&mut self, subject: &Subject) {
-        let session = &subject.session;
-        let trash: u64 = session
-            .record
-            .layers
-            .iter()
-            .map(|l| blocks(&beside(l, ".trash")))
-            .sum();
-        let id = session.id().to_owned();
-        self.act(
-            Kind::Undo,
-            &id,
-            "originals of its last commit".into(),
-            trash,
-            || {
-                let _lock = session.hold_lock()?;
-                let kept =
-                    agentwall_cow::forget(&session.record.layers).map_err(|e| anyhow!("{e}"))?;
-                for line in kept {
-                    output::note(&format!("an original was kept: {line}"));
-                }
-                Ok(())
-            },
-        );
+    /// The lock of a session in which nobody has worked since the look at it.
+    fn hold(&self, subject: &Subject) -> Result<File> {
+        let (session, lock) = subject.session.hold(self.state)?;
+        if self.look(session).as_ref() != Some(subject) {
+            bail!("somebody has just worked in it; the next 'agentwall gc' looks at it again");
+        }
+        Ok(lock)
     }
 
-    fn checkpoint(&mut self, subject: &Subject, checkpoint: &Checkpoint) {
-        let session = &subject.session;
+    fn undo(&mut self, session: &Session) -> bool {
+        let layers = &session.record.layers;
+        let trash = layers.iter().map(|l| blocks(&beside(l, ".trash"))).sum();
+        let what = "originals of its last commit";
+        self.act(Kind::Undo, session.id(), what.into(), trash, || {
+            let kept = agentwall_cow::forget(layers).map_err(|e| anyhow!("{e}"))?;
+            for line in kept {
+                output::note(&format!("an original was kept: {line}"));
+            }
+            Ok(())
+        })
+    }
+
+    fn checkpoint(&mut self, session: &Session, checkpoint: &Checkpoint) -> bool {
         let each = session.record.layers.iter();
         let size = each
             .map(|l| blocks(&beside(l, ".checkpoints").join(&checkpoint.name)))
             .sum();
-        let (id, state) = (session.id().to_owned(), self.state);
-        self.act(Kind::Checkpoint, &id, checkpoint.name.clone(), size, || {
-            let _lock = session.hold_lock()?;
+        let (state, what) = (self.state, checkpoint.name.clone());
+        self.act(Kind::Checkpoint, session.id(), what, size, || {
             clean(&session.record.layers);
             drop_checkpoint(state, session, &checkpoint.name).map(drop)
-        });
+        })
     }
 
-    fn whole_session(&mut self, subject: &Subject, kind: Kind) {
-        let (session, state) = (&subject.session, self.state);
-        let id = session.id().to_owned();
+    fn whole_session(&mut self, session: &Session, kind: Kind) -> bool {
+        let (id, state) = (session.id(), self.state);
         let taken = |d: &&Done| d.session == id;
         let counted: u64 = match self.args.dry_run {
             true => self.done.iter().filter(taken).map(|d| d.bytes).sum(),
@@ -326,19 +353,16 @@ impl Gc<'_> {
             Kind::Uncommitted => "with changes that are not committed",
             _ => "nothing is left in it",
         };
-        self.act(kind, &id, what.into(), size, || {
-            let _lock = session.hold_lock()?;
-            let mut fresh = Session::load(state, session.id())?;
-            finish_cut_off(state, &fresh)?;
+        self.act(kind, id, what.into(), size, || {
+            let mut session = session.clone();
             if kind == Kind::Uncommitted {
-                discard_session(state, &mut fresh)?;
-            } else if !is_empty(&fresh) {
-                bail!("somebody has just worked in it");
+                discard_session(state, &mut session)?;
             }
-            fresh.remove_held()
-        });
+            session.remove_held()
+        })
     }
 
+    /// Does it, unless this is a dry run, and notes what came of it. Whether it is done.
     fn act(
         &mut self,
         kind: Kind,
@@ -346,13 +370,13 @@ impl Gc<'_> {
         what: String,
         bytes: u64,
         act: impl FnOnce() -> Result<()>,
-    ) {
+    ) -> bool {
         if !self.args.dry_run
             && let Err(e) = act()
         {
             self.failed
                 .push(format!("session {session}, {what}: {e:#}"));
-            return;
+            return false;
         }
         self.done.push(Done {
             kind,
@@ -360,6 +384,7 @@ impl Gc<'_> {
             what,
             bytes,
         });
+        true
     }
 
     fn report(&self, before: u64, after: u64) -> Result<ExitCode> {
@@ -414,12 +439,6 @@ impl Gc<'_> {
     }
 }
 
-/// Whether nothing is left to commit. False when that cannot be told.
-fn is_empty(session: &Session) -> bool {
-    session.record.layers.iter().all(Layer::is_untouched)
-        || changes::scan(session, false).is_ok_and(|set| set.is_empty())
-}
-
 fn beside(layer: &Layer, suffix: &str) -> PathBuf {
     let mut name = layer.upper.as_os_str().to_owned();
     name.push(suffix);
@@ -433,13 +452,33 @@ fn whole(state: &State) -> Result<u64> {
     Ok(blocks(state.root()) + outside.map(|f| blocks(&f)).sum::<u64>())
 }
 
-/// Whether a folder is not one that is just being made, nor one that somebody works in.
-fn old_and_free(dir: &std::path::Path) -> bool {
+/// Whether nothing in a folder was made or removed for so long that nobody is making it a session.
+fn is_old(dir: &Path) -> bool {
     let changed = fs::symlink_metadata(dir).and_then(|m| m.modified());
-    let old = changed.is_ok_and(|t| t.elapsed().is_ok_and(|age| age > BEING_MADE));
-    let free = match fs::File::open(dir.join("lock")) {
+    changed.is_ok_and(|t| t.elapsed().is_ok_and(|age| age > BEING_MADE))
+}
+
+fn is_free(dir: &Path) -> bool {
+    match File::open(dir.join("lock")) {
         Ok(file) => file.try_lock().is_ok(),
         Err(_) => true,
-    };
-    old && free
+    }
 }
+
+/// Removes a folder that never got a record, under its lock.
+fn remove_without_record(dir: &Path) -> Result<()> {
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("lock"))?;
+    lock.try_lock().context("somebody holds its lock")?;
+    if dir.join("session.json").exists() {
+        bail!("it has just got a record");
+    }
+    Ok(remove_tree(dir)?)
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -72,7 +72,8 @@ pub fn main(args: ImportArgs) -> Result<ExitCode> {
     for bundle in &chosen.bundles {
         bundles::remember(&state, bundle)?;
     }
-    let session = Session::create(
+    // Held until it is whole or gone again, however long that takes.
+    let (session, _lock) = Session::create(
         &state,
         NewSession {
             name: archive.manifest().name.clone(),
@@ -95,7 +96,7 @@ pub fn main(args: ImportArgs) -> Result<ExitCode> {
             // What was made so far is nobody's; the session's own record does not name it yet.
             let mut session = session;
             session.record.layers = layers;
-            let removed = session.remove();
+            let removed = session.remove_held();
             let error = error.context("nothing was imported");
             Err(match removed {
                 Ok(()) => error,

@@ -24,9 +24,8 @@ pub fn main(args: ReviewArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.selection.session.as_deref())?;
     // Held until all is done: what is shown is what is committed.
-    let _lock = session.hold_lock().context("cannot review")?;
-    let mut session = Session::load(&state, session.id())?;
-    finish_cut_off(&state, &session)?;
+    let (mut session, _lock) = session.hold(&state).context("cannot review")?;
+    finish_cut_off(&state, &mut session)?;
     let set = changes::scan(&session, args.trust_directories)?;
     if set.is_empty() {
         output::print(&format!("session {}: nothing to review\n", session.id()))?;

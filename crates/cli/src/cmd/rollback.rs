@@ -38,10 +38,8 @@ pub fn main(args: RollbackArgs) -> Result<ExitCode> {
             session.suffix()
         );
     }
-    let _lock = session.hold_lock().context("nothing was rolled back")?;
-    let session = Session::load(&state, session.id())?;
-    finish_cut_off(&state, &session)?;
-    let mut session = Session::load(&state, session.id())?;
+    let (mut session, _lock) = session.hold(&state).context("nothing was rolled back")?;
+    finish_cut_off(&state, &mut session)?;
     let layers = session.record.layers.clone();
     clean(&layers);
     let known = checkpoints(&layers)?;

@@ -30,9 +30,8 @@ pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub fn main(args: UndoArgs) -> Result<ExitCode> {
     let state = State::open()?;
     let session = Session::resolve(&state, args.session.as_deref())?;
-    let _lock = session.hold_lock().context("cannot undo")?;
-    let mut session = Session::load(&state, session.id())?;
-    finish_cut_off(&state, &session)?;
+    let (mut session, _lock) = session.hold(&state).context("cannot undo")?;
+    finish_cut_off(&state, &mut session)?;
     if args.forget {
         return forget(&session, args.json);
     }
@@ -134,19 +133,30 @@ pub fn expire(state: &State) {
     let Ok((sessions, _)) = Session::list(state) else {
         return;
     };
-    for session in sessions {
-        let layers = &session.record.layers;
-        let since = agentwall_cow::kept_since(layers).ok().flatten();
-        if since.is_some_and(|since| since < before)
-            && !session.is_running()
-            && let Ok(_lock) = session.hold_lock()
-            && let Ok(kept) = agentwall_cow::forget(layers)
-        {
-            for line in kept {
-                output::note(&format!("an original was kept: {line}"));
-            }
+    for session in sessions.iter().filter(|s| is_older(s, before)) {
+        if !session.is_running() {
+            give_up(state, session, before);
         }
     }
+}
+
+/// Gives up the originals of a session that was found to keep them for too long, if it still does: a
+/// newer commit keeps others.
+pub(super) fn give_up(state: &State, session: &Session, before: SystemTime) {
+    if let Ok((session, _lock)) = session.hold(state)
+        && is_older(&session, before)
+        && let Ok(kept) = agentwall_cow::forget(&session.record.layers)
+    {
+        for line in kept {
+            output::note(&format!("an original was kept: {line}"));
+        }
+    }
+}
+
+/// Whether a session's last commit kept originals, and before this moment.
+fn is_older(session: &Session, before: SystemTime) -> bool {
+    let since = agentwall_cow::kept_since(&session.record.layers);
+    since.ok().flatten().is_some_and(|since| since < before)
 }
 
 fn options(state: &State, partial: bool, dry_run: bool) -> UndoOptions {

@@ -229,12 +229,14 @@ fn a_commit_killed_anywhere_is_completed_and_then_undone() {
 
 #[test]
 fn a_commit_that_goes_on_after_a_kill_is_undone_as_a_whole() {
+    let mut moments = 0;
     for number in (1..).step_by(every()) {
         let s = Session::new();
         let before = s.trees();
         let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
+        moments += 1;
         recover(&s.layers, &s.options()).unwrap();
         let set = scan(&s.layers).unwrap();
         let report = commit(&s.layers, &set, |_| Disposition::Commit, &s.options()).unwrap();
@@ -244,6 +246,7 @@ fn a_commit_that_goes_on_after_a_kill_is_undone_as_a_whole() {
             assert_eq!(s.trees(), before, "moment {number}, {name}");
         }
     }
+    assert!(moments * every() > 100, "only {moments} moments");
 }
 
 #[test]
@@ -252,11 +255,13 @@ fn a_power_failure_during_a_commit_hides_nothing() {
     let old = content(&whole.trees());
     whole.commit();
     let new = content(&whole.trees());
+    let mut moments = 0;
     for number in (1..).step_by(every()) {
         let s = Session::new();
         let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
+        moments += 1;
         s.journals()
             .for_each(|path| fault::lose_what_was_not_synced(&path));
         let at = format!("moment {number}, {name}");
@@ -280,6 +285,7 @@ fn a_power_failure_during_a_commit_hides_nothing() {
         }
         assert!(!scan(&s.layers).unwrap().is_empty(), "{at}: {set:#?}");
     }
+    assert!(moments * every() > 100, "only {moments} moments");
 }
 
 #[test]
