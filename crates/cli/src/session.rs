@@ -565,16 +565,27 @@ impl Session {
 
     /// The same for a caller who holds its lock.
     pub fn remove_held(self) -> Result<()> {
-        agentwall_cow::forget(&self.record.layers)
-            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
-        agentwall_cow::discard_all(&self.record.layers)
-            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
+        self.holds_nothing_of_others()?;
+        let failed =
+            |e: &dyn std::fmt::Display| anyhow!("cannot remove session {}: {e}", self.id());
+        // Somebody may have written to one at this very moment.
+        stays(&agentwall_cow::forget(&self.record.layers).map_err(|e| failed(&e))?)?;
+        let trash = agentwall_cow::discard_all(&self.record.layers).map_err(|e| failed(&e))?;
+        stays(&trash.iter().map(|path| shown(path)).collect::<Vec<_>>())?;
         for folder in self.folders_outside().iter().filter(|f| f.exists()) {
             remove_tree(folder)
                 .with_context(|| format!("cannot remove the session's folder {}", shown(folder)))?;
         }
         remove_tree(&self.dir)
             .with_context(|| format!("cannot remove the session's folder {}", shown(&self.dir)))
+    }
+
+    /// Refuses while somebody's data lies in the session's folder: an original that was written to after
+    /// a commit replaced it, or what an undo could not put anywhere. Nothing is touched.
+    pub fn holds_nothing_of_others(&self) -> Result<()> {
+        let lines = agentwall_cow::would_stay(&self.record.layers)
+            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
+        stays(&lines)
     }
 
     fn lock_file(&self) -> Result<File> {
@@ -587,6 +598,17 @@ impl Session {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", shown(&path)))
+    }
+}
+
+/// Fails with the places of what is somebody's, if there are any.
+fn stays(places: &[String]) -> Result<()> {
+    match places {
+        [] => Ok(()),
+        _ => bail!(
+            "somebody's data is in its folder: {}; look at it, move it away, then run this again",
+            places.join("; ")
+        ),
     }
 }
 

@@ -126,5 +126,5 @@ pub use portable::{
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{
     NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
-    can_undo, forget, kept_since, undo,
+    can_undo, forget, kept_since, undo, would_stay,
 };

@@ -326,10 +326,19 @@ impl Gc<'_> {
             Kind::Uncommitted => "with changes that are not committed",
             _ => "nothing is left in it",
         };
+        // What was cut off is finished first, which a dry run does not do.
+        if self.args.dry_run
+            && agentwall_cow::is_unfinished(&session.record.layers).is_ok_and(|cut_off| !cut_off)
+            && let Err(e) = session.holds_nothing_of_others()
+        {
+            self.failed.push(format!("session {id}, {what}: {e:#}"));
+            return;
+        }
         self.act(kind, &id, what.into(), size, || {
             let _lock = session.hold_lock()?;
             let mut fresh = Session::load(state, session.id())?;
             finish_cut_off(state, &fresh)?;
+            fresh.holds_nothing_of_others()?;
             if kind == Kind::Uncommitted {
                 discard_session(state, &mut fresh)?;
             } else if !is_empty(&fresh) {

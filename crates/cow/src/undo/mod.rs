@@ -6,6 +6,7 @@
 //! | `check` | whether each object still is what the commit left |
 //! | `steps` | puts originals back |
 //! | `relayer` | puts the undone changes back into the session's layer |
+//! | `stays` | what must not be removed with the session |
 //!
 //! Everything is looked at before anything is touched: identity, attributes and content. What changed
 //! since the commit is a conflict and stays; unless the caller wants the rest alone
@@ -20,6 +21,7 @@
 mod check;
 pub(crate) mod kept;
 mod relayer;
+mod stays;
 mod steps;
 
 #[cfg(test)]
@@ -43,6 +45,8 @@ use crate::layer::{Layer, Timestamp};
 use crate::record::{Record, Undoing};
 use crate::scan::{Base, absolute, open_root, open_upper};
 use kept::{Kept, KeptCommit, Originals};
+
+pub use stays::would_stay;
 
 /// How to undo.
 #[derive(Debug, Clone)]
@@ -473,24 +477,10 @@ pub(crate) fn to_go_on(layers: &[Layer], set: &crate::ChangeSet) -> Option<Strin
 /// Whether the trash folder holds more than what an undo of the last commit needs; `None` when there is
 /// no commit to undo.
 pub(crate) fn holds_others(layer: &Layer) -> io::Result<Option<bool>> {
-    let Some(kept) = KeptCommit::read(layer)?.filter(|k| !k.steps.is_empty()) else {
-        return Ok(None);
-    };
-    let known: BTreeSet<String> = kept
-        .trashed()
-        .into_iter()
-        .filter_map(|t| t.stored)
-        .collect();
-    let entries = match std::fs::read_dir(layer.trash_path()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(false)),
-        other => other?,
-    };
-    for entry in entries {
-        if !known.contains(&*entry?.file_name().to_string_lossy()) {
-            return Ok(Some(true));
-        }
+    match KeptCommit::read(layer)?.filter(|k| !k.steps.is_empty()) {
+        None => Ok(None),
+        Some(_) => Ok(Some(!stays::unknown(layer)?.is_empty())),
     }
-    Ok(Some(false))
 }
 
 fn give_up(
