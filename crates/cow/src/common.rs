@@ -1,0 +1,56 @@
+//! Where the state of the originals at a session's base is not what both sides of a change were made of.
+//!
+//! A three-way merge asks what the session's copy and the original were when they were the same. The
+//! base manifest answers that for a copy that the session made of the original on this machine. It does
+//! not where the copy was made of something else: then everything that the other side has and the copy
+//! has not would look as if the session had removed it, and be dropped without a word.
+
+use crate::layer::Layer;
+use crate::portable::{Differences, DifferencesError};
+use crate::record::Rel;
+
+/// Why the base is not what both sides were made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoCommonBase {
+    /// The layer came from elsewhere, where the original was another one.
+    #[error("the session was imported, and was made on another version of it")]
+    Imported,
+}
+
+/// What the files beside a layer say about that; read once.
+#[derive(Debug)]
+pub struct CommonBases {
+    differences: Differences,
+}
+
+/// The files beside a layer cannot be read or believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommonBaseError {
+    /// Those of an imported layer.
+    #[error(transparent)]
+    Differences(#[from] DifferencesError),
+}
+
+impl CommonBases {
+    /// Of a layer.
+    ///
+    /// # Errors
+    /// See [`CommonBaseError`]. Without an answer nothing may be merged.
+    pub fn of(layer: &Layer) -> Result<CommonBases, CommonBaseError> {
+        Ok(CommonBases {
+            differences: Differences::of(layer)?,
+        })
+    }
+
+    /// Why the base is none for both sides of the change at `rel`, bytes below the layer's root without
+    /// a leading slash; `None` where it is one.
+    pub fn lacks(&self, rel: &[u8]) -> Option<NoCommonBase> {
+        let Differences {
+            changed, missing, ..
+        } = &self.differences;
+        let rel = Rel(rel.to_vec());
+        (changed.contains(&rel) || missing.contains(&rel)).then_some(NoCommonBase::Imported)
+    }
+}
