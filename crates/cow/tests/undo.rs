@@ -421,3 +421,23 @@ fn attributes_and_holes_come_back() {
         "{again:#?}"
     );
 }
+
+#[test]
+fn an_undo_leaves_newer_attributes_of_the_sessions_directory() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let s = Session::new("mkdir -p d/sub; echo a >d/a; chmod 755 d d/sub");
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    s.agent("chmod 700 d; chmod 711 d/sub; echo A >d/a");
+    s.commit_all();
+    // The session goes on.
+    s.agent("chmod 750 d");
+    assert!(s.undo().is_complete());
+    assert_eq!(mode(&s.root().join("d")), 0o755);
+    assert_eq!(mode(&s.root().join("d/sub")), 0o755);
+    assert_eq!(mode(&s.upper().join("d")), 0o750);
+    assert_eq!(mode(&s.upper().join("d/sub")), 0o711, "as it was committed");
+    assert_eq!(
+        summary(&s.scan(), s.root()),
+        ["Meta d", "Modify d/a", "Meta d/sub"]
+    );
+}

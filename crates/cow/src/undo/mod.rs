@@ -414,6 +414,7 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
             continue;
         };
         let mut undo = LayerUndo::open(layer, kept)?;
+        undo.resuming = true;
         undo.open_trash().map_err(record_error)?;
         let mut said = UndoReport::default();
         let mut verdicts = undo.check(true);
@@ -534,6 +535,8 @@ struct LayerUndo<'a> {
     /// Directories with entries that changed: in the original tree, and in the upper directory.
     dirty: BTreeSet<Vec<u8>>,
     dirty_upper: BTreeSet<Vec<u8>>,
+    /// It goes on after a cut.
+    resuming: bool,
     /// Upper directories that get their mode at the end.
     modes: BTreeMap<Vec<u8>, u32>,
 }
@@ -556,6 +559,7 @@ impl<'a> LayerUndo<'a> {
             kept,
             dirty: BTreeSet::new(),
             dirty_upper: BTreeSet::new(),
+            resuming: false,
             modes: BTreeMap::new(),
         })
     }
