@@ -483,3 +483,41 @@ fn an_imported_layer_is_not_merged_over_a_newer_version_that_git_has_here() {
     b.call(&["commit", "--merge=markers"]).code(3);
     assert_eq!(b.read("f").unwrap(), newer);
 }
+
+#[test]
+fn what_a_person_takes_back_after_a_commit_is_not_brought_back_by_a_merge() {
+    let text = |first: &str, last: &str| {
+        let line = |n: u32| match n {
+            2 => first.to_owned(),
+            20 => last.to_owned(),
+            n => n.to_string(),
+        };
+        (1..=22).map(|n| line(n) + "\n").collect::<String>()
+    };
+    let (host, started) = (Host::new(), text("2", "20"));
+    host.put("f", &started);
+    repository(&host);
+    let session = host.session(ID, "agent");
+    with_manifest(&session);
+    session.write("f", &text("two", "20"));
+    host.call(&["commit"]).code(0);
+    // Somebody takes the line back, and the session goes on elsewhere in the file.
+    host.put("f", &text("2", "20"));
+    session.write("f", &text("two", "twenty"));
+    host.call(&["commit"]).code(3);
+    let said = host.call(&["commit", "--merge"]).code(3).out;
+    assert_eq!(host.read("f").unwrap(), started, "{said}");
+    assert!(said.contains("has committed"), "{said}");
+    // An undone commit is none.
+    let host = Host::new();
+    host.put("f", &started);
+    repository(&host);
+    let session = host.session(ID, "agent");
+    with_manifest(&session);
+    session.write("f", &text("two", "20"));
+    host.call(&["commit"]).code(0);
+    host.call(&["undo"]).code(0);
+    host.put("f", &text("2", "zwanzig"));
+    host.call(&["commit", "--merge"]).code(0);
+    assert_eq!(host.read("f").unwrap(), text("two", "zwanzig"));
+}

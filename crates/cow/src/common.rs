@@ -5,9 +5,11 @@
 //! not where the copy was made of something else: then everything that the other side has and the copy
 //! has not would look as if the session had removed it, and be dropped without a word.
 
+use std::path::PathBuf;
+
 use crate::layer::Layer;
 use crate::portable::{Differences, DifferencesError};
-use crate::record::Rel;
+use crate::record::{Record, Rel};
 
 /// Why the base is not what both sides were made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,12 +18,17 @@ pub enum NoCommonBase {
     /// The layer came from elsewhere, where the original was another one.
     #[error("the session was imported, and was made on another version of it")]
     Imported,
+    /// A commit of the session changed the original: the session went on from there, and what somebody
+    /// took back since looks unchanged beside the base.
+    #[error("the session has committed a change of it")]
+    Committed,
 }
 
 /// What the files beside a layer say about that; read once.
 #[derive(Debug)]
 pub struct CommonBases {
     differences: Differences,
+    record: Record,
 }
 
 /// The files beside a layer cannot be read or believed.
@@ -31,6 +38,14 @@ pub enum CommonBaseError {
     /// Those of an imported layer.
     #[error(transparent)]
     Differences(#[from] DifferencesError),
+    /// The record of commits.
+    #[error("cannot read the commit record {path:?}: {source}")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
 }
 
 impl CommonBases {
@@ -41,6 +56,10 @@ impl CommonBases {
     pub fn of(layer: &Layer) -> Result<CommonBases, CommonBaseError> {
         Ok(CommonBases {
             differences: Differences::of(layer)?,
+            record: Record::read(layer).map_err(|source| CommonBaseError::Record {
+                path: layer.record_path(),
+                source,
+            })?,
         })
     }
 
@@ -50,7 +69,11 @@ impl CommonBases {
         let Differences {
             changed, missing, ..
         } = &self.differences;
-        let rel = Rel(rel.to_vec());
-        (changed.contains(&rel) || missing.contains(&rel)).then_some(NoCommonBase::Imported)
+        let path = Rel(rel.to_vec());
+        if changed.contains(&path) || missing.contains(&path) {
+            return Some(NoCommonBase::Imported);
+        }
+        let committed = self.record.has_committed(rel);
+        committed.then_some(NoCommonBase::Committed)
     }
 }

@@ -63,6 +63,10 @@ enum Line {
         /// The names of the steps that are undone.
         names: Vec<String>,
     },
+    /// Steps of the commit that were not carried out, or were taken back.
+    NotDone { names: Vec<String> },
+    /// Where commits of the session that this layer was copied from did something.
+    CommittedBefore { rels: Vec<Rel> },
 }
 
 /// Extended attributes as pairs of name and value.
@@ -107,7 +111,7 @@ pub(crate) struct Undoing {
 }
 
 /// An overlay-relative path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Rel(#[serde(with = "crate::bytes::raw")] pub Vec<u8>);
 
@@ -165,6 +169,10 @@ pub(crate) struct Record {
     pub told: Vec<Recovered>,
     /// The names of all steps that were undone.
     pub undone: HashSet<String>,
+    /// Where steps were done that are not undone, by their names.
+    steps: HashMap<String, Rel>,
+    /// The same of the session that this layer was copied from.
+    committed_before: HashSet<Rel>,
     file: Option<File>,
 }
 
@@ -183,6 +191,8 @@ impl Record {
             undoing: None,
             told: Vec::new(),
             undone: HashSet::new(),
+            steps: HashMap::new(),
+            committed_before: HashSet::new(),
             file: None,
         };
         let text = match std::fs::read(layer.record_path()) {
@@ -210,14 +220,30 @@ impl Record {
                     record.began.get_or_insert(at);
                     record.commit = record.commit.or(commit);
                 }
-                Line::Building(temp) | Line::Temp(temp) => match by_name.get(&temp.name) {
-                    Some(at) => record.unfinished[*at] = temp,
-                    None => {
-                        by_name.insert(temp.name.clone(), record.unfinished.len());
-                        record.unfinished.push(temp);
+                Line::Building(temp) | Line::Temp(temp) => {
+                    if temp.new.is_some() || temp.old.is_some() {
+                        record
+                            .steps
+                            .insert(temp.name.clone(), Rel(temp.rel.clone()));
                     }
-                },
-                Line::InPlace(step) => record.in_place.push(step),
+                    match by_name.get(&temp.name) {
+                        Some(at) => record.unfinished[*at] = temp,
+                        None => {
+                            by_name.insert(temp.name.clone(), record.unfinished.len());
+                            record.unfinished.push(temp);
+                        }
+                    }
+                }
+                Line::InPlace(step) => {
+                    if step.was.kind != EntryKind::Directory {
+                        record
+                            .steps
+                            .insert(step.name.clone(), Rel(step.rel.clone()));
+                    }
+                    record.in_place.push(step);
+                }
+                Line::NotDone { names } => record.forget_steps(&names),
+                Line::CommittedBefore { rels } => record.committed_before.extend(rels),
                 Line::Finished => {
                     by_name.clear();
                     record.unfinished.clear();
@@ -236,6 +262,7 @@ impl Record {
                 Line::Undone { told, names } => {
                     record.undoing = None;
                     record.told.extend(told);
+                    record.forget_steps(&names);
                     record.undone.extend(names);
                 }
             }
@@ -423,5 +450,47 @@ impl Record {
             text.push(b'\n');
         }
         file.write_all(&text)
+    }
+}
+
+/// Where commits did something.
+impl Record {
+    /// Whether a commit that was not undone did something at this path, or took away or replaced
+    /// something that held it. A step of which nobody can tell whether it was done counts.
+    pub(crate) fn has_committed(&self, rel: &[u8]) -> bool {
+        let at = self.steps.values().chain(&self.committed_before);
+        at.into_iter().any(|Rel(at)| {
+            rel.strip_prefix(&at[..])
+                .is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+        })
+    }
+
+    fn forget_steps(&mut self, names: &[String]) {
+        for name in names {
+            self.steps.remove(name);
+        }
+    }
+
+    /// Notes steps that were not carried out, or were taken back.
+    pub(crate) fn not_done(&mut self, names: Vec<String>) -> io::Result<()> {
+        match names.is_empty() {
+            true => Ok(()),
+            false => self.append(&Line::NotDone { names }),
+        }
+    }
+
+    /// Tells a copy of this layer where its commits did something; durable on return.
+    pub(crate) fn hand_down_paths(&self, to: &Layer) -> io::Result<()> {
+        let at = self.steps.values().chain(&self.committed_before);
+        let mut rels: Vec<Rel> = at.cloned().collect();
+        if rels.is_empty() {
+            return Ok(());
+        }
+        rels.sort();
+        rels.dedup();
+        let mut record = Record::read(to)?;
+        record.append_to(to)?;
+        record.append(&Line::CommittedBefore { rels })?;
+        record.sync()
     }
 }

@@ -103,6 +103,8 @@ pub(crate) struct LayerCommit<'a> {
     trashed: Vec<Trashed>,
     /// What was done so far.
     kept: Vec<Kept>,
+    /// Names of steps in the journal that were not carried out, or were taken back.
+    not_done: Vec<String>,
     /// Merged objects, as they were left, and their paths below the root.
     merged: Vec<(Vec<u8>, Snapshot)>,
     made_dirs: HashMap<Vec<u8>, FileId>,
@@ -146,6 +148,7 @@ impl<'a> LayerCommit<'a> {
             trash: None,
             trashed: Vec::new(),
             kept: Vec::new(),
+            not_done: Vec::new(),
             merged: Vec::new(),
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
@@ -404,7 +407,9 @@ impl<'a> LayerCommit<'a> {
                 .push(format!("cannot clean the session's upper directory: {e}")),
         }
         point!("cleaned");
-        if let Err(e) = self.record.finish() {
+        let not_done = std::mem::take(&mut self.not_done);
+        let noted = self.record.not_done(not_done);
+        if let Err(e) = noted.and_then(|()| self.record.finish()) {
             report
                 .warnings
                 .push(format!("cannot write the commit record: {e}"));

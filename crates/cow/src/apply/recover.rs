@@ -28,6 +28,11 @@ impl LayerCommit<'_> {
         for temp in std::mem::take(&mut self.record.unfinished) {
             let how = self.recover_temp(&temp, report);
             let Some((how, old_content)) = how else {
+                // Neither of its objects is where a step leaves them. Of what is gone nobody knows.
+                let dir = self.lower.dir(split(&temp.rel).0);
+                if temp.old.is_some() && dir.is_ok() {
+                    self.not_done.push(temp.name);
+                }
                 continue;
             };
             let kept = Kept::of_temp(temp, FileId { dev: 0, ino: 0 }, old_content);
@@ -57,6 +62,9 @@ impl LayerCommit<'_> {
             old: kept.old_content.clone(),
         });
         if how != Recovery::Finished {
+            if how == Recovery::RolledBack {
+                self.not_done.push(kept.name);
+            }
             return;
         }
         let dir = split(&kept.rel).0.to_vec();
