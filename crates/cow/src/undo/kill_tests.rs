@@ -247,6 +247,27 @@ fn a_commit_that_goes_on_after_a_kill_is_undone_as_a_whole() {
 }
 
 #[test]
+fn a_commit_after_a_cut_off_one_was_given_up_keeps_its_originals() {
+    let mut given_up = 0;
+    for number in (1..).step_by(every()) {
+        let s = Session::new();
+        let Some(name) = fault::cut_off(number, || s.commit()) else {
+            break;
+        };
+        recover(&s.layers, &s.options()).unwrap();
+        acknowledge(&s.layers).unwrap();
+        given_up += usize::from(crate::can_undo(&s.layers).is_ok());
+        assert_eq!(crate::forget(&s.layers).unwrap(), Vec::<String>::new());
+        let before = s.trees();
+        put(&s.layers[0].upper.join("late"), "agent");
+        s.commit();
+        s.undo();
+        assert_eq!(s.trees(), before, "moment {number}, {name}");
+    }
+    assert!(given_up > 0);
+}
+
+#[test]
 fn a_power_failure_during_a_commit_hides_nothing() {
     let whole = Session::new();
     let old = content(&whole.trees());

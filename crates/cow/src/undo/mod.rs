@@ -501,6 +501,8 @@ fn give_up(
     kept.steps.clear();
     kept.dirs.clear();
     kept.originals = Originals::Dropped;
+    // The next commit is one of its own, with its own originals.
+    kept.cut_off = false;
     kept.write(layer)?;
     let trash = Tree::open(&layer.trash_path(), false).ok();
     // A tree that is gone took with it what rested in it.
