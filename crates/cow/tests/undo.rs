@@ -441,3 +441,18 @@ fn an_undo_leaves_newer_attributes_of_the_sessions_directory() {
         ["Meta d", "Modify d/a", "Meta d/sub"]
     );
 }
+
+#[test]
+fn a_directory_that_the_session_made_anew_hides_the_one_that_comes_back() {
+    let s = Session::new("mkdir d; echo x >d/x; echo y >d/y");
+    s.agent("rm -r d");
+    s.commit_all();
+    s.agent("mkdir d; echo z >d/z");
+    assert!(s.undo().is_complete());
+    assert_eq!(s.read("d/x"), "x\n");
+    assert_eq!(s.agent("ls d"), "z\n");
+    assert_eq!(
+        summary(&s.scan(), s.root()),
+        ["Delete d/x", "Delete d/y", "Add d/z"]
+    );
+}

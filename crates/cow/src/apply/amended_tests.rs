@@ -520,3 +520,37 @@ fn a_merge_killed_anywhere_keeps_what_the_session_wrote_since() {
         assert_eq!(fs::read_to_string(&upper).unwrap(), newer, "{name}");
     }
 }
+
+#[test]
+fn a_hunk_killed_and_the_rest_committed_are_undone_as_a_whole() {
+    for number in 1.. {
+        let s = Session::new();
+        let hunk = s.hunk(0);
+        let Some(name) = fault::cut_off(number, || drop(s.commit(&hunk))) else {
+            break;
+        };
+        recover(&s.layers, &s.options()).unwrap();
+        acknowledge(&s.layers).unwrap();
+        let report = s.commit_plainly();
+        assert!(
+            report.is_complete() && report.kept.is_empty(),
+            "{name}: {report:#?}"
+        );
+        assert_eq!(s.read("dir/f"), AGENT, "{name}");
+        acknowledge(&s.layers).unwrap();
+        // A step that came to its end just before the cut is a commit of its own.
+        let old = match name.as_str() {
+            "finished" => FIRST,
+            _ => BASE,
+        };
+        s.undo();
+        assert_eq!(s.read("dir/f"), old, "{name}");
+        assert!(!s.layers[0].trash_path().exists(), "{name}");
+        assert!(s.commit_plainly().is_complete(), "{name}");
+        assert_eq!(
+            (s.read("dir/f"), s.read("plain")),
+            (AGENT.into(), AGENT.into()),
+            "{name}"
+        );
+    }
+}

@@ -11,6 +11,7 @@
 //! | `exchange` | gives the new object its name; takes originals away |
 //! | `trash` | keeps originals until the layer is finished |
 //! | `keep` | what an undo of this commit needs |
+//! | `fold` | one step for each path, after a cut |
 //! | `recover` | finishes or undoes what an earlier run left |
 //!
 //! Invariant: whatever stops a step, the original is under its own name, or the report names the place
@@ -21,6 +22,7 @@ mod attributes;
 mod batch;
 mod build;
 mod exchange;
+mod fold;
 mod keep;
 mod order;
 mod recover;

@@ -623,7 +623,10 @@ impl<'a> LayerUndo<'a> {
         let stays = |status: &UndoStatus| *status != UndoStatus::Undone;
         let (left, gone): (Vec<_>, Vec<_>) = steps.partition(|(_, status)| stays(status));
         let left: Vec<Kept> = left.into_iter().map(|(k, _)| k.clone()).collect();
-        let gone = gone.into_iter().map(|(k, _)| k.name.clone()).collect();
+        let gone = gone
+            .into_iter()
+            .flat_map(|(k, _)| k.names().cloned())
+            .collect();
         self.record.end_undo(told.clone(), gone)?;
         point!("undo noted");
         match left.is_empty() {

@@ -30,6 +30,9 @@ use crate::dir::{
 /// Marks a copy of an original, as the kernel does.
 const ORIGIN: &str = "user.overlay.origin";
 
+/// Marks a directory that hides the original of the same name, as the kernel does.
+const OPAQUE: &str = "user.overlay.opaque";
+
 /// The name in the trash folder of a directory that is being made.
 const DIRECTORY: &str = "directory";
 
@@ -96,6 +99,15 @@ impl LayerUndo<'_> {
         self.make_directories(dir)?;
         let parent = self.upper.dir(dir)?;
         self.dirty_upper.insert(dir.to_vec());
+        let hides = step.has_original()
+            && step
+                .before
+                .as_ref()
+                .is_some_and(|b| b.kind == EntryKind::Directory);
+        if hides && is_directory(&parent, name)? {
+            // The session went on with a directory of its own, in which it does not see what is back.
+            hide_original(&parent, name)?;
+        }
         let Some(after) = &step.after else {
             let (mode, none) = (Mode::empty(), makedev(0, 0));
             let made = lending(&parent, || {
@@ -133,6 +145,9 @@ impl LayerUndo<'_> {
         if is_copy && after.kind == EntryKind::File {
             let fd = open_private(&trash, step.name.as_bytes(), false)?;
             mark_as_copy(&fd);
+        }
+        if hides && is_dir {
+            hide_original(&trash, step.name.as_bytes())?;
         }
         let moved = lending(&parent, || {
             renameat_with(&trash, &*step.name, &parent, name, RenameFlags::NOREPLACE)
@@ -353,6 +368,12 @@ fn is_same(a_dir: &OwnedFd, a: &[u8], b_dir: &OwnedFd, b: &[u8]) -> Result<bool,
 /// Where user attributes cannot be set, a later loss of the original shows as an addition.
 fn mark_as_copy(fd: &OwnedFd) {
     let _ = fsetxattr(fd, ORIGIN, b"", XattrFlags::empty());
+}
+
+/// Lets a directory hide its original.
+fn hide_original(dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let fd = open_private(dir, name, true)?;
+    lending(&fd, || fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty()))
 }
 
 /// Takes the mark of a copy from a directory.
