@@ -108,6 +108,12 @@ pub(crate) struct Undoing {
     pub names: Vec<String>,
     /// Directories that get their time back.
     pub dirs: Vec<Rel>,
+    /// Names the undo, in all layers; empty in records of earlier versions.
+    #[serde(default)]
+    pub undo: String,
+    /// How many layers note it before its first step.
+    #[serde(default)]
+    pub layers: usize,
 }
 
 /// An overlay-relative path.
@@ -165,6 +171,8 @@ pub(crate) struct Record {
     pub unreported: Option<String>,
     /// An undo that did not come to its end.
     pub undoing: Option<Undoing>,
+    /// The names of all undos that were noted here.
+    pub undos: HashSet<String>,
     /// What became of each step of an undo that nobody has said to be recorded.
     pub told: Vec<Recovered>,
     /// The names of all steps that were undone.
@@ -189,6 +197,7 @@ impl Record {
             commit: None,
             unreported: None,
             undoing: None,
+            undos: HashSet::new(),
             told: Vec::new(),
             undone: HashSet::new(),
             steps: HashMap::new(),
@@ -258,7 +267,10 @@ impl Record {
                     record.unreported = None;
                     record.told.clear();
                 }
-                Line::Undoing(undoing) => record.undoing = Some(undoing),
+                Line::Undoing(undoing) => {
+                    record.undos.insert(undoing.undo.clone());
+                    record.undoing = Some(undoing);
+                }
                 Line::Undone { told, names } => {
                     record.undoing = None;
                     record.told.extend(told);

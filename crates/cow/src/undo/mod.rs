@@ -254,13 +254,19 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
     // In every layer, before the first step in any.
     let mut undoings = Vec::new();
     if begin {
+        let layers = works.len();
+        let name = crate::dir::random_hex().map_err(|source| CommitError::Lock {
+            lock: options.commit.lock_dir.clone(),
+            source,
+        })?;
         for ((_, undo), verdicts) in works.iter_mut().zip(&verdicts) {
-            undoings.push(undo.note(verdicts).map_err(|source| UndoError::Kept {
+            let noted = undo.note(verdicts, &name, layers);
+            undoings.push(noted.map_err(|source| UndoError::Kept {
                 root: undo.layer.root.clone(),
                 source,
             })?);
+            point!("undo journaled");
         }
-        point!("undo journaled");
     }
     let mut undoings = undoings.into_iter();
     for ((index, undo), verdicts) in works.iter_mut().zip(&verdicts) {
@@ -404,9 +410,11 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
             continue;
         };
         let kept = KeptCommit::read(layer).map_err(record_error)?;
-        let Some(kept) = kept.filter(|k| k.commit == undoing.commit) else {
-            // It came to its end, all but this line.
+        let kept = kept.filter(|k| k.commit == undoing.commit);
+        let Some(kept) = kept.filter(|_| was_begun(&undoing, layers)) else {
+            // It came to its end, all but this line; or nothing was touched, in no layer.
             let mut record = record;
+            let _ = std::fs::remove_dir(layer.trash_path());
             record.append_to(layer).map_err(record_error)?;
             record
                 .end_undo(Vec::new(), Vec::new())
@@ -430,6 +438,15 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
         report.warnings.append(&mut said.warnings);
     }
     Ok(())
+}
+
+/// Whether all layers had noted an undo: only then its first step was taken. One whose record cannot be
+/// read says so itself.
+fn was_begun(undoing: &Undoing, layers: &[Layer]) -> bool {
+    let noted = |layer: &&Layer| {
+        Record::read(layer).map_or(true, |record| record.undos.contains(&undoing.undo))
+    };
+    layers.iter().filter(noted).count() >= undoing.layers
 }
 
 /// The steps of a commit or an undo that ended, if nobody has said that its outcome is recorded.
@@ -567,7 +584,12 @@ impl<'a> LayerUndo<'a> {
     }
 
     /// Notes what is about to be undone; durable on return.
-    fn note(&mut self, verdicts: &[Result<check::Seen, UndoConflict>]) -> io::Result<Undoing> {
+    fn note(
+        &mut self,
+        verdicts: &[Result<check::Seen, UndoConflict>],
+        undo: &str,
+        layers: usize,
+    ) -> io::Result<Undoing> {
         let chosen = self.kept.steps.iter().zip(verdicts);
         let names = chosen
             .filter(|(_, v)| v.is_ok())
@@ -576,6 +598,8 @@ impl<'a> LayerUndo<'a> {
             commit: self.kept.commit.clone(),
             names: names.collect(),
             dirs: self.unchanged_directories(),
+            undo: undo.to_owned(),
+            layers,
         };
         // Originals that come back get a new change time, which is no change of somebody else.
         for step in &self.kept.steps {
