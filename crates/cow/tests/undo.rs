@@ -456,3 +456,22 @@ fn a_directory_that_the_session_made_anew_hides_the_one_that_comes_back() {
         ["Delete d/x", "Delete d/y", "Add d/z"]
     );
 }
+
+#[test]
+fn what_a_first_commit_left_is_no_conflict_after_the_second_is_undone() {
+    let s = Session::new("echo a >a; mkdir d; echo x >d/x");
+    s.agent("echo one >a; echo one >d/x; chmod 600 d/x; echo one >n; ln -s one l");
+    s.commit_all();
+    s.agent("echo two >a; echo two >d/x; echo two >n; ln -sfn two l");
+    s.commit_all();
+    assert!(s.undo().is_complete());
+    assert_eq!(
+        (s.read("a").as_str(), s.read("n").as_str()),
+        ("one\n", "one\n")
+    );
+    s.commit_all();
+    assert_eq!(
+        (s.read("d/x").as_str(), s.read("n").as_str()),
+        ("two\n", "two\n")
+    );
+}
