@@ -25,6 +25,8 @@ mod stays;
 mod steps;
 
 #[cfg(test)]
+mod going_on_tests;
+#[cfg(test)]
 mod kill_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
