@@ -2,14 +2,15 @@
 //!
 //! The base is what the file held when the session began. It is known where git recorded it: where the
 //! index of the originals' repository has an entry whose stat data is that of the session's base
-//! manifest. Without a base there is no merge, only a person who looks at the hunks. What overlaps, and
+//! manifest. That is no base where the session's copy was made of something else ([`CommonBases`]).
+//! Without a base there is no merge, only a person who looks at the hunks. What overlaps, and
 //! what is no text, stays a conflict; the reason is said.
 
 use std::path::Path;
 
 use agentwall_cow::{
-    AmendError, Amendment, AtBase, Change, ChangeKind, Conflict, DiffOptions, EntryKind, Manifest,
-    Merged, Sides, Snapshot, merge,
+    AmendError, Amendment, AtBase, Change, ChangeKind, CommonBases, Conflict, DiffOptions,
+    EntryKind, Manifest, Merged, Sides, Snapshot, merge,
 };
 
 use crate::{output, session::Session};
@@ -42,6 +43,8 @@ pub struct Bases<'s> {
     session: &'s Session,
     /// One for each layer; why there is none, escaped.
     manifests: Vec<Result<Manifest, String>>,
+    /// One for each layer.
+    common: Vec<Result<CommonBases, String>>,
 }
 
 impl<'s> Bases<'s> {
@@ -52,8 +55,10 @@ impl<'s> Bases<'s> {
             Ok(Err(refusal)) => Err(output::tame(&refusal.to_string())),
             Err(e) => Err(output::tame(&e.to_string())),
         };
+        let common = |layer| CommonBases::of(layer).map_err(|e| output::tame(&e.to_string()));
         Bases {
             session,
+            common: session.record.layers.iter().map(common).collect(),
             manifests: session.record.layers.iter().map(manifest).collect(),
         }
     }
@@ -68,6 +73,17 @@ impl<'s> Bases<'s> {
         let manifest = manifest.as_ref().map_err(|why| none(why))?;
         let below = change.path.strip_prefix(&layer.root).ok();
         let rel = below.ok_or_else(|| none("it is in no layer"))?;
+        let common = self.common.get(change.layer).map(Result::as_ref);
+        match common.ok_or_else(|| none("it is in no layer"))? {
+            Err(why) => return Err(none(why)),
+            Ok(common) => {
+                if let Some(why) = common.lacks(bytes(rel)) {
+                    return Err(format!(
+                        "no version is known of which both were made ({why})"
+                    ));
+                }
+            }
+        }
         let seen = match manifest.at(bytes(rel)) {
             AtBase::There(was) if was.known && was.seen.kind == EntryKind::File => was.seen,
             _ => return Err(none("the base manifest has no sure record of it")),

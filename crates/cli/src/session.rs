@@ -569,9 +569,16 @@ impl Session {
 
     /// Removes the session's folder with everything in it. The caller holds its lock.
     pub fn remove_held(self) -> Result<()> {
+        self.holds_nothing_of_others()?;
+        let failed =
+            |e: &dyn std::fmt::Display| anyhow!("cannot remove session {}: {e}", self.id());
+        // Somebody may have written to one at this very moment.
+        stays(&agentwall_cow::forget(&self.record.layers).map_err(|e| failed(&e))?)?;
+        let trash = agentwall_cow::discard_all(&self.record.layers).map_err(|e| failed(&e))?;
+        stays(&trash.iter().map(|path| shown(path)).collect::<Vec<_>>())?;
         let start = Instant::now();
         // The parts of a wall that did not come to stand may write for a moment longer.
-        while let Err(e) = self.try_to_remove() {
+        while let Err(e) = self.remove_folders() {
             if start.elapsed() > Duration::from_secs(1) {
                 return Err(e);
             }
@@ -580,11 +587,7 @@ impl Session {
         Ok(())
     }
 
-    fn try_to_remove(&self) -> Result<()> {
-        agentwall_cow::forget(&self.record.layers)
-            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
-        agentwall_cow::discard_all(&self.record.layers)
-            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
+    fn remove_folders(&self) -> Result<()> {
         for folder in self.folders_outside().iter().filter(|f| f.exists()) {
             remove_tree(folder)
                 .with_context(|| format!("cannot remove the session's folder {}", shown(folder)))?;
@@ -603,6 +606,14 @@ impl Session {
         remove_tree(&self.dir).with_context(fail)
     }
 
+    /// Refuses while somebody's data lies in the session's folder: an original that was written to after
+    /// a commit replaced it, or what an undo could not put anywhere. Nothing is touched.
+    pub fn holds_nothing_of_others(&self) -> Result<()> {
+        let lines = agentwall_cow::would_stay(&self.record.layers)
+            .map_err(|e| anyhow!("cannot remove session {}: {e}", self.id()))?;
+        stays(&lines)
+    }
+
     fn lock_file(&self) -> Result<File> {
         let path = self.dir.join("lock");
         OpenOptions::new()
@@ -613,6 +624,17 @@ impl Session {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", shown(&path)))
+    }
+}
+
+/// Fails with the places of what is somebody's, if there are any.
+fn stays(places: &[String]) -> Result<()> {
+    match places {
+        [] => Ok(()),
+        _ => bail!(
+            "somebody's data is in its folder: {}; look at it, move it away, then run this again",
+            places.join("; ")
+        ),
     }
 }
 

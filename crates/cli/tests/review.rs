@@ -452,3 +452,72 @@ fn what_happened_to_an_original_is_said_where_it_is_not_merged() {
     assert_eq!(host.read("elsewhere").unwrap(), BASE);
     assert!(at("folder").is_dir() && at("link").is_symlink());
 }
+
+#[test]
+fn an_imported_layer_is_not_merged_over_a_newer_version_that_git_has_here() {
+    let (a, b) = (Host::new(), Host::new());
+    let newer = BASE.replace("5\n", "5\nnewer here\n");
+    for (host, text) in [(&a, BASE), (&b, newer.as_str())] {
+        host.put("f", text);
+        host.put("same", BASE);
+        repository(host);
+        let config = host.home.join(".config/agentwall");
+        fs::create_dir_all(&config).unwrap();
+        fs::write(config.join("policy.yaml"), support::POLICY).unwrap();
+    }
+    let session = a.session(ID, "agent");
+    with_manifest(&session);
+    session.write("f", AGENT);
+    session.write("same", AGENT);
+    let file = a.tmp.path().join("layer.tar");
+    let file = file.to_str().unwrap();
+    a.call(&["export", "k3f9", "-o", file]).code(0);
+    let key = a.call(&["ledger", "key"]).code(0).out.trim().to_owned();
+    b.call(&["import", file, "--trust", &key]).code(0);
+    // What both machines had is still a base.
+    b.put("same", USER);
+    let said = b.call(&["commit", "--merge"]).code(3).out;
+    assert_eq!(b.read("f").unwrap(), newer, "{said}");
+    assert!(said.contains("imported"), "{said}");
+    assert_eq!(b.read("same").unwrap(), BOTH, "{said}");
+    b.call(&["commit", "--merge=markers"]).code(3);
+    assert_eq!(b.read("f").unwrap(), newer);
+}
+
+#[test]
+fn what_a_person_takes_back_after_a_commit_is_not_brought_back_by_a_merge() {
+    let text = |first: &str, last: &str| {
+        let line = |n: u32| match n {
+            2 => first.to_owned(),
+            20 => last.to_owned(),
+            n => n.to_string(),
+        };
+        (1..=22).map(|n| line(n) + "\n").collect::<String>()
+    };
+    let (host, started) = (Host::new(), text("2", "20"));
+    host.put("f", &started);
+    repository(&host);
+    let session = host.session(ID, "agent");
+    with_manifest(&session);
+    session.write("f", &text("two", "20"));
+    host.call(&["commit"]).code(0);
+    // Somebody takes the line back, and the session goes on elsewhere in the file.
+    host.put("f", &text("2", "20"));
+    session.write("f", &text("two", "twenty"));
+    host.call(&["commit"]).code(3);
+    let said = host.call(&["commit", "--merge"]).code(3).out;
+    assert_eq!(host.read("f").unwrap(), started, "{said}");
+    assert!(said.contains("has committed"), "{said}");
+    // An undone commit is none.
+    let host = Host::new();
+    host.put("f", &started);
+    repository(&host);
+    let session = host.session(ID, "agent");
+    with_manifest(&session);
+    session.write("f", &text("two", "20"));
+    host.call(&["commit"]).code(0);
+    host.call(&["undo"]).code(0);
+    host.put("f", &text("2", "zwanzig"));
+    host.call(&["commit", "--merge"]).code(0);
+    assert_eq!(host.read("f").unwrap(), text("two", "zwanzig"));
+}

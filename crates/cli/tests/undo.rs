@@ -255,3 +255,74 @@ fn an_undo_that_was_killed_is_finished_and_recorded() {
     assert_eq!(host.read("old.txt").unwrap(), "one\n");
     assert!(!host.work.join("new").exists());
 }
+
+#[test]
+fn gc_never_removes_an_original_that_somebody_wrote_to() {
+    use std::io::Write as _;
+    for forget in [true, false] {
+        let host = Host::new();
+        host.put("app.log", "first\n");
+        let mut daemon = fs::File::options()
+            .append(true)
+            .open(host.work.join("app.log"))
+            .unwrap();
+        let session = host.session("20261121-0259-k3f9", "agent");
+        session.write("app.log", "agent\n");
+        host.call(&["commit"]).code(0);
+        daemon.write_all(b"late\n").unwrap();
+        let idle = host.session("20261121-0301-m4q7", "idle");
+        let kept = session.upper.with_file_name("upper.undo");
+        if forget {
+            host.call(&["undo", "k3f9", "--forget"]).code(0);
+        } else {
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 24 * 3600);
+            let kept = fs::File::options().write(true).open(kept).unwrap();
+            kept.set_modified(old).unwrap();
+        }
+        for round in 0..2 {
+            let dry = host.call(&["gc", "--dry-run", "--json"]).code(1).json();
+            let failed = host.call(&["gc", "--json"]).code(1).json()["failed"].clone();
+            let failed = failed.as_array().unwrap().clone();
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            let line = failed[0].as_str().unwrap();
+            assert!(
+                line.contains("20261121-0259-k3f9") && line.contains("upper.trash/"),
+                "{line}"
+            );
+            // It is where it was said to be.
+            let trash = session.upper.with_file_name("upper.trash");
+            let place = fs::read_dir(trash).unwrap().next().unwrap().unwrap().path();
+            for said in [line, dry["failed"][0].as_str().unwrap()] {
+                assert!(said.contains(place.to_str().unwrap()), "{round}: {said}");
+            }
+            assert_eq!(fs::read_to_string(place).unwrap(), "first\nlate\n");
+            assert!(!idle.dir.exists(), "gc goes on");
+        }
+        // Once somebody has taken it away, the rest goes.
+        fs::remove_dir_all(session.upper.with_file_name("upper.trash")).unwrap();
+        host.call(&["gc"]).code(0);
+        assert!(!session.dir.exists());
+    }
+}
+
+#[test]
+fn gc_never_removes_what_an_undo_had_to_leave_in_the_trash() {
+    let host = Host::new();
+    let session = committed(&host);
+    host.call(&["undo", "--forget"]).code(0);
+    // As an undo leaves what it could not put back, and what the session has newer.
+    let place = session.upper.with_file_name("upper.trash/.agentwall-tmp-1");
+    fs::create_dir(place.parent().unwrap()).unwrap();
+    fs::write(&place, "PERSON\n").unwrap();
+    let said = host.call(&["gc"]).code(1);
+    assert!(said.err.contains(place.to_str().unwrap()), "{}", said.err);
+    // Nor does making room.
+    let more = ["gc", "--max-size", "1K", "--discard-uncommitted"];
+    session.write("old.txt", "three\n");
+    host.call(&more).code(1);
+    assert_eq!(fs::read_to_string(&place).unwrap(), "PERSON\n");
+    assert_eq!(
+        fs::read_to_string(session.upper.join("old.txt")).unwrap(),
+        "three\n"
+    );
+}

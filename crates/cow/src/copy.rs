@@ -99,7 +99,10 @@ pub fn copy_layer(
         }
     }
     let record = Record::read(from).map_err(read(from.record_path()))?;
-    record.hand_down(&to).map_err(write(to.record_path()))?;
+    let handed = record
+        .hand_down(&to)
+        .and_then(|()| record.hand_down_paths(&to));
+    handed.map_err(write(to.record_path()))?;
     Ok((to, copied))
 }
 

@@ -76,6 +76,7 @@ mod change;
 mod checkpoint;
 mod clock;
 mod commit;
+mod common;
 mod content;
 mod copy;
 mod diff;
@@ -106,6 +107,7 @@ pub use commit::{
     Recovery, Status, acknowledge, commit, commit_amended, commits, is_unfinished, is_unreported,
     recover,
 };
+pub use common::{CommonBaseError, CommonBases, NoCommonBase};
 pub use content::FileDigest;
 pub use copy::{Copied, CopyError, copy_layer, usage};
 pub use diff::{DiffError, DiffOptions, StatLine, stat, write_patch};
@@ -126,5 +128,5 @@ pub use portable::{
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{
     NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
-    can_undo, forget, kept_since, undo,
+    can_undo, forget, kept_since, undo, would_stay,
 };

@@ -63,6 +63,10 @@ enum Line {
         /// The names of the steps that are undone.
         names: Vec<String>,
     },
+    /// Steps of the commit that were not carried out, or were taken back.
+    NotDone { names: Vec<String> },
+    /// Where commits of the session that this layer was copied from did something.
+    CommittedBefore { rels: Vec<Rel> },
 }
 
 /// Extended attributes as pairs of name and value.
@@ -104,10 +108,16 @@ pub(crate) struct Undoing {
     pub names: Vec<String>,
     /// Directories that get their time back.
     pub dirs: Vec<Rel>,
+    /// Names the undo, in all layers; empty in records of earlier versions.
+    #[serde(default)]
+    pub undo: String,
+    /// How many layers note it before its first step.
+    #[serde(default)]
+    pub layers: usize,
 }
 
 /// An overlay-relative path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Rel(#[serde(with = "crate::bytes::raw")] pub Vec<u8>);
 
@@ -161,10 +171,16 @@ pub(crate) struct Record {
     pub unreported: Option<String>,
     /// An undo that did not come to its end.
     pub undoing: Option<Undoing>,
+    /// The names of all undos that were noted here.
+    pub undos: HashSet<String>,
     /// What became of each step of an undo that nobody has said to be recorded.
     pub told: Vec<Recovered>,
     /// The names of all steps that were undone.
     pub undone: HashSet<String>,
+    /// Where steps were done that are not undone, by their names.
+    steps: HashMap<String, Rel>,
+    /// The same of the session that this layer was copied from.
+    committed_before: HashSet<Rel>,
     file: Option<File>,
 }
 
@@ -181,8 +197,11 @@ impl Record {
             commit: None,
             unreported: None,
             undoing: None,
+            undos: HashSet::new(),
             told: Vec::new(),
             undone: HashSet::new(),
+            steps: HashMap::new(),
+            committed_before: HashSet::new(),
             file: None,
         };
         let text = match std::fs::read(layer.record_path()) {
@@ -210,14 +229,30 @@ impl Record {
                     record.began.get_or_insert(at);
                     record.commit = record.commit.or(commit);
                 }
-                Line::Building(temp) | Line::Temp(temp) => match by_name.get(&temp.name) {
-                    Some(at) => record.unfinished[*at] = temp,
-                    None => {
-                        by_name.insert(temp.name.clone(), record.unfinished.len());
-                        record.unfinished.push(temp);
+                Line::Building(temp) | Line::Temp(temp) => {
+                    if temp.new.is_some() || temp.old.is_some() {
+                        record
+                            .steps
+                            .insert(temp.name.clone(), Rel(temp.rel.clone()));
                     }
-                },
-                Line::InPlace(step) => record.in_place.push(step),
+                    match by_name.get(&temp.name) {
+                        Some(at) => record.unfinished[*at] = temp,
+                        None => {
+                            by_name.insert(temp.name.clone(), record.unfinished.len());
+                            record.unfinished.push(temp);
+                        }
+                    }
+                }
+                Line::InPlace(step) => {
+                    if step.was.kind != EntryKind::Directory {
+                        record
+                            .steps
+                            .insert(step.name.clone(), Rel(step.rel.clone()));
+                    }
+                    record.in_place.push(step);
+                }
+                Line::NotDone { names } => record.forget_steps(&names),
+                Line::CommittedBefore { rels } => record.committed_before.extend(rels),
                 Line::Finished => {
                     by_name.clear();
                     record.unfinished.clear();
@@ -232,10 +267,14 @@ impl Record {
                     record.unreported = None;
                     record.told.clear();
                 }
-                Line::Undoing(undoing) => record.undoing = Some(undoing),
+                Line::Undoing(undoing) => {
+                    record.undos.insert(undoing.undo.clone());
+                    record.undoing = Some(undoing);
+                }
                 Line::Undone { told, names } => {
                     record.undoing = None;
                     record.told.extend(told);
+                    record.forget_steps(&names);
                     record.undone.extend(names);
                 }
             }
@@ -334,7 +373,9 @@ impl Record {
 
     /// Notes an object, verified as unchanged, before a step that changes its ctime.
     pub(crate) fn touch(&mut self, was: &Snapshot) -> io::Result<()> {
-        if self.explains(was) {
+        // What a commit left is known with its change time, which is about to change.
+        let known = self.touched.get(&was.id);
+        if known.is_some_and(|known| known.same_object(was)) {
             return Ok(());
         }
         self.append(&Line::Touched { was: was.clone() })?;
@@ -423,5 +464,47 @@ impl Record {
             text.push(b'\n');
         }
         file.write_all(&text)
+    }
+}
+
+/// Where commits did something.
+impl Record {
+    /// Whether a commit that was not undone did something at this path, or took away or replaced
+    /// something that held it. A step of which nobody can tell whether it was done counts.
+    pub(crate) fn has_committed(&self, rel: &[u8]) -> bool {
+        let at = self.steps.values().chain(&self.committed_before);
+        at.into_iter().any(|Rel(at)| {
+            rel.strip_prefix(&at[..])
+                .is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+        })
+    }
+
+    fn forget_steps(&mut self, names: &[String]) {
+        for name in names {
+            self.steps.remove(name);
+        }
+    }
+
+    /// Notes steps that were not carried out, or were taken back.
+    pub(crate) fn not_done(&mut self, names: Vec<String>) -> io::Result<()> {
+        match names.is_empty() {
+            true => Ok(()),
+            false => self.append(&Line::NotDone { names }),
+        }
+    }
+
+    /// Tells a copy of this layer where its commits did something; durable on return.
+    pub(crate) fn hand_down_paths(&self, to: &Layer) -> io::Result<()> {
+        let at = self.steps.values().chain(&self.committed_before);
+        let mut rels: Vec<Rel> = at.cloned().collect();
+        if rels.is_empty() {
+            return Ok(());
+        }
+        rels.sort();
+        rels.dedup();
+        let mut record = Record::read(to)?;
+        record.append_to(to)?;
+        record.append(&Line::CommittedBefore { rels })?;
+        record.sync()
     }
 }

@@ -421,3 +421,57 @@ fn attributes_and_holes_come_back() {
         "{again:#?}"
     );
 }
+
+#[test]
+fn an_undo_leaves_newer_attributes_of_the_sessions_directory() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let s = Session::new("mkdir -p d/sub; echo a >d/a; chmod 755 d d/sub");
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    s.agent("chmod 700 d; chmod 711 d/sub; echo A >d/a");
+    s.commit_all();
+    // The session goes on.
+    s.agent("chmod 750 d");
+    assert!(s.undo().is_complete());
+    assert_eq!(mode(&s.root().join("d")), 0o755);
+    assert_eq!(mode(&s.root().join("d/sub")), 0o755);
+    assert_eq!(mode(&s.upper().join("d")), 0o750);
+    assert_eq!(mode(&s.upper().join("d/sub")), 0o711, "as it was committed");
+    assert_eq!(
+        summary(&s.scan(), s.root()),
+        ["Meta d", "Modify d/a", "Meta d/sub"]
+    );
+}
+
+#[test]
+fn a_directory_that_the_session_made_anew_hides_the_one_that_comes_back() {
+    let s = Session::new("mkdir d; echo x >d/x; echo y >d/y");
+    s.agent("rm -r d");
+    s.commit_all();
+    s.agent("mkdir d; echo z >d/z");
+    assert!(s.undo().is_complete());
+    assert_eq!(s.read("d/x"), "x\n");
+    assert_eq!(s.agent("ls d"), "z\n");
+    assert_eq!(
+        summary(&s.scan(), s.root()),
+        ["Delete d/x", "Delete d/y", "Add d/z"]
+    );
+}
+
+#[test]
+fn what_a_first_commit_left_is_no_conflict_after_the_second_is_undone() {
+    let s = Session::new("echo a >a; mkdir d; echo x >d/x");
+    s.agent("echo one >a; echo one >d/x; chmod 600 d/x; echo one >n; ln -s one l");
+    s.commit_all();
+    s.agent("echo two >a; echo two >d/x; echo two >n; ln -sfn two l");
+    s.commit_all();
+    assert!(s.undo().is_complete());
+    assert_eq!(
+        (s.read("a").as_str(), s.read("n").as_str()),
+        ("one\n", "one\n")
+    );
+    s.commit_all();
+    assert_eq!(
+        (s.read("d/x").as_str(), s.read("n").as_str()),
+        ("two\n", "two\n")
+    );
+}

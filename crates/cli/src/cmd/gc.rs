@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 use crate::{
     args::layers::GcArgs,
     changes,
-    cmd::{checkpoint::drop_checkpoint, discard::discard_session, undo::KEPT_FOR},
+    cmd::{
+        checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
+        undo::KEPT_FOR,
+    },
     layers::{blocks, bytes, size_of},
     output::{self, UsageError},
     session::{Session, ids, is_ephemeral, remove_tree},
@@ -353,8 +356,18 @@ impl Gc<'_> {
             Kind::Uncommitted => "with changes that are not committed",
             _ => "nothing is left in it",
         };
+        // What was cut off is finished first, which a dry run does not do.
+        if self.args.dry_run
+            && agentwall_cow::is_unfinished(&session.record.layers).is_ok_and(|cut_off| !cut_off)
+            && let Err(e) = session.holds_nothing_of_others()
+        {
+            self.failed.push(format!("session {id}, {what}: {e:#}"));
+            return false;
+        }
         self.act(kind, id, what.into(), size, || {
             let mut session = session.clone();
+            finish_cut_off(state, &mut session)?;
+            session.holds_nothing_of_others()?;
             if kind == Kind::Uncommitted {
                 discard_session(state, &mut session)?;
             }

@@ -476,3 +476,81 @@ fn a_copy_that_changed_after_the_review_is_not_committed() {
     assert!(!report.is_complete(), "{report:#?}");
     assert_eq!(s.read("dir/f"), BASE);
 }
+
+#[test]
+fn an_undo_of_a_merge_keeps_what_the_session_wrote_since() {
+    let newer = format!("{BOTH}newer\n");
+    let s = Session::new();
+    s.user("dir/f", USER);
+    assert!(s.commit(&s.merged()).is_complete());
+    acknowledge(&s.layers).unwrap();
+    let upper = s.layers[0].upper.join("dir/f");
+    fs::create_dir_all(upper.parent().unwrap()).unwrap();
+    fs::write(&upper, &newer).unwrap();
+    s.undo();
+    assert_eq!(s.read("dir/f"), USER);
+    assert_eq!(fs::read_to_string(&upper).unwrap(), newer);
+    assert!(matches!(
+        s.change().conflict,
+        Some(Conflict::Changed { .. })
+    ));
+}
+
+#[test]
+fn a_merge_killed_anywhere_keeps_what_the_session_wrote_since() {
+    let newer = format!("{AGENT}newer\n");
+    for number in 1.. {
+        let s = Session::new();
+        s.user("dir/f", USER);
+        let merged = s.merged();
+        let Some(name) = fault::cut_off(number, || drop(s.commit(&merged))) else {
+            break;
+        };
+        // As before a run that goes on.
+        let report = recover(&s.layers, &s.options()).unwrap();
+        assert!(report.kept.is_empty(), "{name}: {report:#?}");
+        acknowledge(&s.layers).unwrap();
+        let upper = s.layers[0].upper.join("dir/f");
+        fs::create_dir_all(upper.parent().unwrap()).unwrap();
+        fs::write(&upper, &newer).unwrap();
+        if crate::can_undo(&s.layers).is_ok() {
+            s.undo();
+        }
+        assert_eq!(s.read("dir/f"), USER, "{name}");
+        assert_eq!(fs::read_to_string(&upper).unwrap(), newer, "{name}");
+    }
+}
+
+#[test]
+fn a_hunk_killed_and_the_rest_committed_are_undone_as_a_whole() {
+    for number in 1.. {
+        let s = Session::new();
+        let hunk = s.hunk(0);
+        let Some(name) = fault::cut_off(number, || drop(s.commit(&hunk))) else {
+            break;
+        };
+        recover(&s.layers, &s.options()).unwrap();
+        acknowledge(&s.layers).unwrap();
+        let report = s.commit_plainly();
+        assert!(
+            report.is_complete() && report.kept.is_empty(),
+            "{name}: {report:#?}"
+        );
+        assert_eq!(s.read("dir/f"), AGENT, "{name}");
+        acknowledge(&s.layers).unwrap();
+        // A step that came to its end just before the cut is a commit of its own.
+        let old = match name.as_str() {
+            "finished" => FIRST,
+            _ => BASE,
+        };
+        s.undo();
+        assert_eq!(s.read("dir/f"), old, "{name}");
+        assert!(!s.layers[0].trash_path().exists(), "{name}");
+        assert!(s.commit_plainly().is_complete(), "{name}");
+        assert_eq!(
+            (s.read("dir/f"), s.read("plain")),
+            (AGENT.into(), AGENT.into()),
+            "{name}"
+        );
+    }
+}

@@ -18,7 +18,7 @@ use crate::content::{
 };
 use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
 use crate::layer::Timestamp;
-use crate::record::InPlace;
+use crate::record::{InPlace, Pairs};
 use crate::undo::kept::Kept;
 
 impl LayerCommit<'_> {
@@ -127,6 +127,25 @@ fn attributes(change: &Change, source: &OwnedFd, to: &OwnedFd, new: &Snapshot) -
     }
     set_attributes(to, (new.mode, new.uid, new.gid), &want)
         .map_err(|(step, e)| Stop::Failed(step, e))
+}
+
+/// Mode, owner and group, and attributes.
+pub(crate) type Given<'a> = ((u32, u32, u32), &'a Pairs);
+
+/// Whether an object is as [`set_attributes`] can leave it on the way from one state to another: nobody
+/// else has set anything then.
+pub(crate) fn is_between(now: &Snapshot, have: &Pairs, from: Given<'_>, to: Given<'_>) -> bool {
+    let ((from, from_xattrs), (to, to_xattrs)) = (from, to);
+    // A new owner drops set-id bits, and an owner who may not set attributes is lent the permission.
+    let plain = [from.0, from.0 & 0o1777];
+    let lent = plain.map(|mode| mode | 0o600);
+    let modes = [plain, lent, [to.0, to.0 & 0o1777]].concat();
+    modes.contains(&now.mode)
+        && [from.1, to.1].contains(&now.uid)
+        && [from.2, to.2].contains(&now.gid)
+        && have
+            .iter()
+            .all(|p| from_xattrs.contains(p) || to_xattrs.contains(p))
 }
 
 /// Mode, owner, group and travelling attributes, exactly these. An error names the step.

@@ -227,6 +227,10 @@ impl LayerCommit<'_> {
         point!("journaled");
         for ready in batch.drain(..) {
             let (index, rel) = (ready.index, ready.rel);
+            let name = match &ready.step {
+                Prepared::Put(temp, _) | Prepared::Away(temp, _) => temp.name.clone(),
+                Prepared::InPlace(step) => step.name.clone(),
+            };
             let status = match (&noted, &ready.step, &self.failed) {
                 (Ok(()), Prepared::Away(..), Some(path)) => {
                     let path = absolute(&self.layer.root, path);
@@ -244,6 +248,9 @@ impl LayerCommit<'_> {
             };
             if status == Status::Committed {
                 digests.insert(index, std::mem::take(&mut self.digests));
+            }
+            if matches!(status, Status::Conflict { .. } | Status::Held { .. }) {
+                self.not_done.push(name);
             }
             statuses[index] = Some(status);
         }

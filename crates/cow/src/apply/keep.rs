@@ -3,18 +3,18 @@
 //! The originals stay in the trash folder unless they are too many bytes, or could not be moved there.
 //! The originals of the session's previous commit are then given up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd as _;
 
 use rustix::fs::{OFlags, syncfs};
 use rustix::io::Errno;
 
+use super::fold::fold;
 use super::{LayerCommit, Trashed};
 use crate::amend::Amended;
 use crate::commit::CommitReport;
 use crate::dir::{EntryKind, Snapshot, Tree, join, list_all, open_in, stat_in};
-use crate::layer::FileId;
 use crate::record::Rel;
 use crate::undo::kept::{DirTime, Keeping, Kept, KeptCommit, Originals};
 
@@ -58,11 +58,13 @@ impl LayerCommit<'_> {
         let mut dirs = self.directory_times();
         let mut stale = Vec::new();
         let mut given_up = None;
+        let mut nothing = Vec::new();
         match earlier {
             // The same commit, which had been cut off: its steps come first.
             Some(earlier) if earlier.commit == commit => {
-                let known: HashSet<&str> = earlier.steps.iter().map(|k| k.name.as_str()).collect();
-                steps.retain(|k| !known.contains(k.name.as_str()));
+                let known = earlier.steps.iter().flat_map(Kept::names);
+                let known: HashSet<&String> = known.chain(&earlier.nothing).collect();
+                steps.retain(|k| !known.contains(&k.name));
                 steps.splice(0..0, earlier.steps);
                 for dir in &mut dirs {
                     if let Some(first) = earlier.dirs.iter().find(|d| d.id == dir.id) {
@@ -70,12 +72,21 @@ impl LayerCommit<'_> {
                     }
                 }
                 stale.extend(earlier.stale);
+                nothing = earlier.nothing;
                 given_up = Some(earlier.originals).filter(|o| *o != Originals::Kept);
             }
             Some(earlier) => stale.extend(earlier.trashed()),
             None => {}
         }
-        fold_attributes(&mut steps);
+        let folded = fold(steps);
+        nothing.extend(folded.nothing);
+        let freed: HashSet<String> = folded.freed.into_iter().collect();
+        let is_freed = |t: &Trashed| t.stored.as_ref().is_some_and(|name| freed.contains(name));
+        let (between, needed) = std::mem::take(&mut self.trashed)
+            .into_iter()
+            .partition(is_freed);
+        self.trashed = needed;
+        stale.extend::<Vec<_>>(between);
         let outside = self.trashed.iter().any(|t| t.stored.is_none());
         let bytes = self.original_bytes(keeping.limit);
         let originals = if let Some(given_up) = given_up {
@@ -97,8 +108,9 @@ impl LayerCommit<'_> {
             at: self.at,
             originals,
             cut_off,
-            steps,
+            steps: folded.steps,
             dirs,
+            nothing,
             stale: stale.clone(),
         };
         kept.write(self.layer)?;
@@ -183,31 +195,6 @@ impl LayerCommit<'_> {
             }
         }
         bytes
-    }
-}
-
-/// A directory that a cut-off run made gets its last attributes from the run that goes on: one step.
-fn fold_attributes(steps: &mut Vec<Kept>) {
-    let made = |k: &Kept| {
-        let after = k.after.as_ref().filter(|s| s.kind == EntryKind::Directory);
-        after.filter(|_| k.in_place.is_none()).map(|s| s.id)
-    };
-    let made: HashSet<FileId> = steps.iter().filter_map(made).collect();
-    let mut last = HashMap::new();
-    steps.retain(|k| match &k.after {
-        Some(after) if k.in_place.is_some() && made.contains(&after.id) => {
-            last.insert(after.id, (after.clone(), k.xattrs.clone()));
-            false
-        }
-        _ => true,
-    });
-    for step in steps {
-        if let Some(after) = &mut step.after
-            && let Some((end, xattrs)) = last.remove(&after.id)
-        {
-            *after = end;
-            step.xattrs = xattrs;
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `exchange` | gives the new object its name; takes originals away |
 //! | `trash` | keeps originals until the layer is finished |
 //! | `keep` | what an undo of this commit needs |
+//! | `fold` | one step for each path, after a cut |
 //! | `recover` | finishes or undoes what an earlier run left |
 //!
 //! Invariant: whatever stops a step, the original is under its own name, or the report names the place
@@ -21,6 +22,7 @@ mod attributes;
 mod batch;
 mod build;
 mod exchange;
+mod fold;
 mod keep;
 mod order;
 mod recover;
@@ -32,7 +34,7 @@ mod amended_tests;
 #[cfg(test)]
 mod race_tests;
 
-pub(crate) use attributes::{set_attributes, times};
+pub(crate) use attributes::{is_between, set_attributes, times};
 pub(crate) use trash::{Resting, Trashed, described};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -103,6 +105,8 @@ pub(crate) struct LayerCommit<'a> {
     trashed: Vec<Trashed>,
     /// What was done so far.
     kept: Vec<Kept>,
+    /// Names of steps in the journal that were not carried out, or were taken back.
+    not_done: Vec<String>,
     /// Merged objects, as they were left, and their paths below the root.
     merged: Vec<(Vec<u8>, Snapshot)>,
     made_dirs: HashMap<Vec<u8>, FileId>,
@@ -146,6 +150,7 @@ impl<'a> LayerCommit<'a> {
             trash: None,
             trashed: Vec::new(),
             kept: Vec::new(),
+            not_done: Vec::new(),
             merged: Vec::new(),
             made_dirs: HashMap::new(),
             dirty: BTreeSet::new(),
@@ -404,7 +409,9 @@ impl<'a> LayerCommit<'a> {
                 .push(format!("cannot clean the session's upper directory: {e}")),
         }
         point!("cleaned");
-        if let Err(e) = self.record.finish() {
+        let not_done = std::mem::take(&mut self.not_done);
+        let noted = self.record.not_done(not_done);
+        if let Err(e) = noted.and_then(|()| self.record.finish()) {
             report
                 .warnings
                 .push(format!("cannot write the commit record: {e}"));

@@ -11,7 +11,7 @@ use agentwall_action::escape_bytes;
 use rustix::fs::{AtFlags, OFlags, RenameFlags, StatxFlags, fstat, fsync, renameat_with, statx};
 
 use super::LayerCommit;
-use super::attributes::set_attributes;
+use super::attributes::{is_between, set_attributes};
 use super::exchange::remove_built;
 use super::trash::{Trashed, kept};
 use crate::commit::{CommitReport, Recovered, Recovery};
@@ -28,6 +28,11 @@ impl LayerCommit<'_> {
         for temp in std::mem::take(&mut self.record.unfinished) {
             let how = self.recover_temp(&temp, report);
             let Some((how, old_content)) = how else {
+                // Neither of its objects is where a step leaves them. Of what is gone nobody knows.
+                let dir = self.lower.dir(split(&temp.rel).0);
+                if temp.old.is_some() && dir.is_ok() {
+                    self.not_done.push(temp.name);
+                }
                 continue;
             };
             let kept = Kept::of_temp(temp, FileId { dev: 0, ino: 0 }, old_content);
@@ -57,6 +62,9 @@ impl LayerCommit<'_> {
             old: kept.old_content.clone(),
         });
         if how != Recovery::Finished {
+            if how == Recovery::RolledBack {
+                self.not_done.push(kept.name);
+            }
             return;
         }
         let dir = split(&kept.rel).0.to_vec();
@@ -220,19 +228,8 @@ impl LayerCommit<'_> {
             let _ = self.record.touch(&now);
             return Some((Recovery::Finished, now));
         }
-        // In between: each mode that the step can have left is one of these.
-        let modes = [
-            step.was.mode,
-            step.was.mode & 0o1777,
-            step.to.0,
-            step.to.0 & 0o1777,
-        ];
-        let ours = modes.contains(&now.mode)
-            && [step.was.uid, step.to.1].contains(&now.uid)
-            && [step.was.gid, step.to.2].contains(&now.gid)
-            && have
-                .iter()
-                .all(|p| step.xattrs.contains(p) || step.to_xattrs.contains(p));
+        let (from, to) = ((was, &step.xattrs), (step.to, &step.to_xattrs));
+        let ours = is_between(&now, &have, from, to);
         let back = ours && set_attributes(&fd, was, &unpairs(&step.xattrs)).is_ok();
         let end = fstat(&fd).map(|st| Snapshot::new(&st)).unwrap_or(now);
         if !back || fsync(&fd).is_err() {

@@ -176,6 +176,12 @@ impl<'a> Resting<'a> {
             && (t.was.kind != EntryKind::Directory || below(gone, record).conflict.is_none())
     }
 
+    /// Whether an original is there and is not as it was when it was replaced.
+    pub(crate) fn was_written_to(self, record: &Record, t: &Trashed) -> bool {
+        let there = |gone: Deleted<'_>| !matches!(gone.tree.stat(gone.rel), Ok(None));
+        self.place(t).is_some_and(there) && !self.is_untouched(record, t)
+    }
+
     /// Removes one original unless it, or anything below it, changed. Looks at the whole first, so that
     /// one change keeps all of it, and at each object again just before it goes. One that is not there
     /// is gone.

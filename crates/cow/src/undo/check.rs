@@ -11,6 +11,7 @@ use rustix::fs::{OFlags, fstat};
 
 use super::kept::{Kept, pairs};
 use super::{LayerUndo, UndoConflict};
+use crate::apply::is_between;
 use crate::content::{all_xattrs, digest, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, join, list_all, open_in, split, stat_in};
 use crate::record::Rel;
@@ -179,7 +180,7 @@ impl LayerUndo<'_> {
         here: Option<Snapshot>,
         resuming: bool,
     ) -> Result<Seen, UndoConflict> {
-        let (Some(before), Some(after), Some((old, _)), Some(here)) =
+        let (Some(before), Some(after), Some((old, new)), Some(here)) =
             (&step.before, &step.after, &step.in_place, here)
         else {
             return Err(UndoConflict::Changed);
@@ -187,12 +188,18 @@ impl LayerUndo<'_> {
         if resuming && here.id == after.id {
             let fd = open_in(parent, split(&step.rel).1, OFlags::RDONLY);
             let have = fd.and_then(|fd| all_xattrs(fd.as_fd()));
-            let have = have.map_err(|_| UndoConflict::Unreadable)?;
-            let is_back = before.same_object(&here) && pairs(&travelling(&have)) == *old;
-            // Otherwise it was cut off in between, and goes on.
-            return match is_back {
-                true => Ok(Seen::Done),
-                false => Ok(Seen::Ready(Some(here))),
+            let have = pairs(&travelling(&have.map_err(|_| UndoConflict::Unreadable)?));
+            if before.same_object(&here) && have == *old {
+                return Ok(Seen::Done);
+            }
+            // It was cut off in between, and goes on, unless somebody else changed it since.
+            let of = |s: &Snapshot| (s.mode, s.uid, s.gid);
+            let same_bytes = here.kind == EntryKind::Directory
+                || (here.size, here.mtime) == (after.size, after.mtime);
+            let ours = is_between(&here, &have, (of(after), new), (of(before), old));
+            return match here.kind == after.kind && same_bytes && ours {
+                true => Ok(Seen::Ready(Some(here))),
+                false => Err(UndoConflict::Changed),
             };
         }
         self.is_left(step, after, parent, &here)?;

@@ -57,6 +57,21 @@ pub(crate) struct Kept {
     /// What was committed is not the session's copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amended: Option<Amended>,
+    /// The original does not rest as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
+    /// The names of further steps that this one stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folded: Vec<String>,
+}
+
+/// An original whose attributes the commit changed before it took the original away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Aside {
+    /// How it rests.
+    pub was: Snapshot,
+    /// The attributes that it gets back, with the mode and owner of `before`.
+    pub xattrs: Pairs,
 }
 
 impl Kept {
@@ -73,6 +88,8 @@ impl Kept {
             old_content,
             in_place: None,
             amended: temp.amended,
+            aside: None,
+            folded: Vec::new(),
         }
     }
 
@@ -89,6 +106,8 @@ impl Kept {
             old_content: None,
             in_place: Some((step.xattrs, step.to_xattrs)),
             amended: None,
+            aside: None,
+            folded: Vec::new(),
         }
     }
 
@@ -107,6 +126,17 @@ impl Kept {
     pub(crate) fn entry(&self) -> EntryKind {
         let object = self.after.as_ref().or(self.before.as_ref());
         object.map_or(EntryKind::File, |s| s.kind)
+    }
+
+    /// All names that it has in the journal.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.folded)
+    }
+
+    /// The original as it rests in the trash.
+    pub(crate) fn resting(&self) -> Option<&Snapshot> {
+        let aside = self.aside.as_ref().map(|a| &a.was);
+        aside.or(self.before.as_ref())
     }
 
     /// Whether an original lies in the trash.
@@ -157,6 +187,9 @@ pub(crate) struct KeptCommit {
     pub cut_off: bool,
     pub steps: Vec<Kept>,
     pub dirs: Vec<DirTime>,
+    /// Names of steps that came to nothing when the commit went on after a cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nothing: Vec<String>,
     /// Originals of an earlier commit that are about to be removed.
     pub stale: Vec<Trashed>,
 }
@@ -230,7 +263,7 @@ impl KeptCommit {
             Some(Trashed {
                 rel: Vec::new(),
                 stored: Some(k.name.clone()),
-                was: k.before.clone()?,
+                was: k.resting()?.clone(),
                 of: k.rel.clone(),
             })
         };

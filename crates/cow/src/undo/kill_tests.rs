@@ -17,14 +17,14 @@ use crate::{
     fault, is_unfinished, recover, scan, undo,
 };
 
-struct Session {
-    tmp: TempDir,
-    layers: Vec<Layer>,
+pub(super) struct Session {
+    pub tmp: TempDir,
+    pub layers: Vec<Layer>,
 }
 
 impl Session {
     /// Every kind of change, in two layers.
-    fn new() -> Session {
+    pub fn new() -> Session {
         let tmp = tempfile::tempdir().unwrap();
         let at = fs::canonicalize(tmp.path()).unwrap();
         let root = at.join("root");
@@ -79,11 +79,11 @@ impl Session {
         Session { tmp, layers }
     }
 
-    fn options(&self) -> CommitOptions {
+    pub fn options(&self) -> CommitOptions {
         CommitOptions::new(self.tmp.path())
     }
 
-    fn commit(&self) {
+    pub fn commit(&self) {
         let set = scan(&self.layers).unwrap();
         let report = commit(&self.layers, &set, |_| Disposition::Commit, &self.options()).unwrap();
         assert!(report.is_complete(), "{report:#?}");
@@ -93,7 +93,7 @@ impl Session {
         );
     }
 
-    fn undo(&self) {
+    pub fn undo(&self) {
         let report = undo(&self.layers, &UndoOptions::new(self.options())).unwrap();
         assert!(report.is_complete(), "{report:#?}");
         assert!(
@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Both trees: type, mode, time of files, attribute, content, inode.
-    fn trees(&self) -> BTreeMap<PathBuf, String> {
+    pub fn trees(&self) -> BTreeMap<PathBuf, String> {
         let mut out = BTreeMap::new();
         for layer in &self.layers {
             collect(&layer.root, &mut out);
@@ -116,7 +116,7 @@ impl Session {
     }
 }
 
-fn put(path: &Path, text: &str) {
+pub(super) fn put(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
@@ -148,7 +148,7 @@ fn collect(dir: &Path, out: &mut BTreeMap<PathBuf, String>) {
 }
 
 /// Without the inodes and times: a commit that is done again makes new files.
-fn content(trees: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
+pub(super) fn content(trees: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
     let plain = |text: &String| {
         let mut words: Vec<&str> = text.split(' ').collect();
         match words[0] {
@@ -162,7 +162,7 @@ fn content(trees: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
 }
 
 /// At every moment, or with `AGENTWALL_KILL_EACH` at each of that many.
-fn every() -> usize {
+pub(super) fn every() -> usize {
     let each = std::env::var("AGENTWALL_KILL_EACH").ok();
     each.and_then(|v| v.parse().ok()).unwrap_or(1)
 }
@@ -250,6 +250,27 @@ fn a_commit_that_goes_on_after_a_kill_is_undone_as_a_whole() {
 }
 
 #[test]
+fn a_commit_after_a_cut_off_one_was_given_up_keeps_its_originals() {
+    let mut given_up = 0;
+    for number in (1..).step_by(every()) {
+        let s = Session::new();
+        let Some(name) = fault::cut_off(number, || s.commit()) else {
+            break;
+        };
+        recover(&s.layers, &s.options()).unwrap();
+        acknowledge(&s.layers).unwrap();
+        given_up += usize::from(crate::can_undo(&s.layers).is_ok());
+        assert_eq!(crate::forget(&s.layers).unwrap(), Vec::<String>::new());
+        let before = s.trees();
+        put(&s.layers[0].upper.join("late"), "agent");
+        s.commit();
+        s.undo();
+        assert_eq!(s.trees(), before, "moment {number}, {name}");
+    }
+    assert!(given_up > 0);
+}
+
+#[test]
 fn a_power_failure_during_a_commit_hides_nothing() {
     let whole = Session::new();
     let old = content(&whole.trees());
@@ -308,18 +329,19 @@ fn an_undo_killed_anywhere_is_completed() {
                     .for_each(|path| fault::lose_what_was_not_synced(&path));
             }
             let at = format!("moment {number}, {name}, power {power}");
-            let begun = is_unfinished(&s.layers).unwrap();
             let report = recover(&s.layers, &s.options()).unwrap();
             assert!(
                 report.kept.is_empty() && report.warnings.is_empty(),
                 "{at}: {report:#?}"
             );
             let found = s.trees();
-            if !begun && found == after {
+            if report.recovered.is_empty() {
+                // Nothing was touched, in no layer.
+                assert_eq!(found, after, "{at}");
                 s.undo();
             } else {
                 let undone = report.recovered.iter().all(|r| r.how == Recovery::Undone);
-                assert!(undone && !report.recovered.is_empty(), "{at}: {report:#?}");
+                assert!(undone, "{at}: {report:#?}");
             }
             assert_eq!(s.trees(), before, "{at}");
             let again = scan(&s.layers).unwrap();

@@ -6,6 +6,7 @@
 //! | `check` | whether each object still is what the commit left |
 //! | `steps` | puts originals back |
 //! | `relayer` | puts the undone changes back into the session's layer |
+//! | `stays` | what must not be removed with the session |
 //!
 //! Everything is looked at before anything is touched: identity, attributes and content. What changed
 //! since the commit is a conflict and stays; unless the caller wants the rest alone
@@ -20,8 +21,11 @@
 mod check;
 pub(crate) mod kept;
 mod relayer;
+mod stays;
 mod steps;
 
+#[cfg(test)]
+mod going_on_tests;
 #[cfg(test)]
 mod kill_tests;
 
@@ -43,6 +47,8 @@ use crate::layer::{Layer, Timestamp};
 use crate::record::{Record, Undoing};
 use crate::scan::{Base, absolute, open_root, open_upper};
 use kept::{Kept, KeptCommit, Originals};
+
+pub use stays::would_stay;
 
 /// How to undo.
 #[derive(Debug, Clone)]
@@ -250,13 +256,19 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
     // In every layer, before the first step in any.
     let mut undoings = Vec::new();
     if begin {
+        let layers = works.len();
+        let name = crate::dir::random_hex().map_err(|source| CommitError::Lock {
+            lock: options.commit.lock_dir.clone(),
+            source,
+        })?;
         for ((_, undo), verdicts) in works.iter_mut().zip(&verdicts) {
-            undoings.push(undo.note(verdicts).map_err(|source| UndoError::Kept {
+            let noted = undo.note(verdicts, &name, layers);
+            undoings.push(noted.map_err(|source| UndoError::Kept {
                 root: undo.layer.root.clone(),
                 source,
             })?);
+            point!("undo journaled");
         }
-        point!("undo journaled");
     }
     let mut undoings = undoings.into_iter();
     for ((index, undo), verdicts) in works.iter_mut().zip(&verdicts) {
@@ -400,9 +412,11 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
             continue;
         };
         let kept = KeptCommit::read(layer).map_err(record_error)?;
-        let Some(kept) = kept.filter(|k| k.commit == undoing.commit) else {
-            // It came to its end, all but this line.
+        let kept = kept.filter(|k| k.commit == undoing.commit);
+        let Some(kept) = kept.filter(|_| was_begun(&undoing, layers)) else {
+            // It came to its end, all but this line; or nothing was touched, in no layer.
             let mut record = record;
+            let _ = std::fs::remove_dir(layer.trash_path());
             record.append_to(layer).map_err(record_error)?;
             record
                 .end_undo(Vec::new(), Vec::new())
@@ -410,6 +424,7 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
             continue;
         };
         let mut undo = LayerUndo::open(layer, kept)?;
+        undo.resuming = true;
         undo.open_trash().map_err(record_error)?;
         let mut said = UndoReport::default();
         let mut verdicts = undo.check(true);
@@ -425,6 +440,15 @@ pub(crate) fn resume(layers: &[Layer], report: &mut CommitReport) -> Result<(), 
         report.warnings.append(&mut said.warnings);
     }
     Ok(())
+}
+
+/// Whether all layers had noted an undo: only then its first step was taken. One whose record cannot be
+/// read says so itself.
+fn was_begun(undoing: &Undoing, layers: &[Layer]) -> bool {
+    let noted = |layer: &&Layer| {
+        Record::read(layer).map_or(true, |record| record.undos.contains(&undoing.undo))
+    };
+    layers.iter().filter(noted).count() >= undoing.layers
 }
 
 /// The steps of a commit or an undo that ended, if nobody has said that its outcome is recorded.
@@ -473,24 +497,10 @@ pub(crate) fn to_go_on(layers: &[Layer], set: &crate::ChangeSet) -> Option<Strin
 /// Whether the trash folder holds more than what an undo of the last commit needs; `None` when there is
 /// no commit to undo.
 pub(crate) fn holds_others(layer: &Layer) -> io::Result<Option<bool>> {
-    let Some(kept) = KeptCommit::read(layer)?.filter(|k| !k.steps.is_empty()) else {
-        return Ok(None);
-    };
-    let known: BTreeSet<String> = kept
-        .trashed()
-        .into_iter()
-        .filter_map(|t| t.stored)
-        .collect();
-    let entries = match std::fs::read_dir(layer.trash_path()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(false)),
-        other => other?,
-    };
-    for entry in entries {
-        if !known.contains(&*entry?.file_name().to_string_lossy()) {
-            return Ok(Some(true));
-        }
+    match KeptCommit::read(layer)?.filter(|k| !k.steps.is_empty()) {
+        None => Ok(None),
+        Some(_) => Ok(Some(!stays::unknown(layer)?.is_empty())),
     }
-    Ok(Some(false))
 }
 
 fn give_up(
@@ -510,6 +520,8 @@ fn give_up(
     kept.steps.clear();
     kept.dirs.clear();
     kept.originals = Originals::Dropped;
+    // The next commit is one of its own, with its own originals.
+    kept.cut_off = false;
     kept.write(layer)?;
     let trash = Tree::open(&layer.trash_path(), false).ok();
     // A tree that is gone took with it what rested in it.
@@ -544,6 +556,8 @@ struct LayerUndo<'a> {
     /// Directories with entries that changed: in the original tree, and in the upper directory.
     dirty: BTreeSet<Vec<u8>>,
     dirty_upper: BTreeSet<Vec<u8>>,
+    /// It goes on after a cut.
+    resuming: bool,
     /// Upper directories that get their mode at the end.
     modes: BTreeMap<Vec<u8>, u32>,
 }
@@ -566,12 +580,18 @@ impl<'a> LayerUndo<'a> {
             kept,
             dirty: BTreeSet::new(),
             dirty_upper: BTreeSet::new(),
+            resuming: false,
             modes: BTreeMap::new(),
         })
     }
 
     /// Notes what is about to be undone; durable on return.
-    fn note(&mut self, verdicts: &[Result<check::Seen, UndoConflict>]) -> io::Result<Undoing> {
+    fn note(
+        &mut self,
+        verdicts: &[Result<check::Seen, UndoConflict>],
+        undo: &str,
+        layers: usize,
+    ) -> io::Result<Undoing> {
         let chosen = self.kept.steps.iter().zip(verdicts);
         let names = chosen
             .filter(|(_, v)| v.is_ok())
@@ -580,6 +600,8 @@ impl<'a> LayerUndo<'a> {
             commit: self.kept.commit.clone(),
             names: names.collect(),
             dirs: self.unchanged_directories(),
+            undo: undo.to_owned(),
+            layers,
         };
         // Originals that come back get a new change time, which is no change of somebody else.
         for step in &self.kept.steps {
@@ -627,7 +649,10 @@ impl<'a> LayerUndo<'a> {
         let stays = |status: &UndoStatus| *status != UndoStatus::Undone;
         let (left, gone): (Vec<_>, Vec<_>) = steps.partition(|(_, status)| stays(status));
         let left: Vec<Kept> = left.into_iter().map(|(k, _)| k.clone()).collect();
-        let gone = gone.into_iter().map(|(k, _)| k.name.clone()).collect();
+        let gone = gone
+            .into_iter()
+            .flat_map(|(k, _)| k.names().cloned())
+            .collect();
         self.record.end_undo(told.clone(), gone)?;
         point!("undo noted");
         match left.is_empty() {

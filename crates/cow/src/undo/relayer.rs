@@ -13,14 +13,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use agentwall_action::escape_bytes;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, fremovexattr, fsetxattr, fsync,
-    futimens, linkat, makedev, mkdirat, mknodat, openat, readlinkat, renameat, renameat_with,
-    unlinkat,
+    futimens, linkat, makedev, mkdirat, mknodat, openat, readlinkat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::kept::{Kept, unpairs};
 use super::{LayerUndo, UndoReport, UndoStatus};
-use crate::amend::Amended;
 use crate::apply::{set_attributes, times};
 use crate::content::{
     Xattrs, all_xattrs, content_hash, copy_sparse, private_xattrs, travelling, xattr_digest,
@@ -31,6 +29,9 @@ use crate::dir::{
 
 /// Marks a copy of an original, as the kernel does.
 const ORIGIN: &str = "user.overlay.origin";
+
+/// Marks a directory that hides the original of the same name, as the kernel does.
+const OPAQUE: &str = "user.overlay.opaque";
 
 /// The name in the trash folder of a directory that is being made.
 const DIRECTORY: &str = "directory";
@@ -48,7 +49,10 @@ impl LayerUndo<'_> {
             .filter(|(_, s)| **s == UndoStatus::Undone)
             .map(|(k, _)| k)
             .collect();
-        undone.sort_by(|a, b| a.rel.cmp(&b.rel));
+        // Attributes of directories first: a link may need such a directory before its turn, and one that
+        // is there is taken for the session's own.
+        let is_meta = |k: &Kept| k.in_place.is_some() && k.entry() == EntryKind::Directory;
+        undone.sort_by(|a, b| (!is_meta(a), &a.rel).cmp(&(!is_meta(b), &b.rel)));
         for step in undone {
             let names = steps.iter().zip(statuses).filter(|(k, s)| {
                 let id = |k: &Kept| k.after.as_ref().map(|a| a.id);
@@ -95,6 +99,15 @@ impl LayerUndo<'_> {
         self.make_directories(dir)?;
         let parent = self.upper.dir(dir)?;
         self.dirty_upper.insert(dir.to_vec());
+        let hides = step.has_original()
+            && step
+                .before
+                .as_ref()
+                .is_some_and(|b| b.kind == EntryKind::Directory);
+        if hides && is_directory(&parent, name)? {
+            // The session went on with a directory of its own, in which it does not see what is back.
+            hide_original(&parent, name)?;
+        }
         let Some(after) = &step.after else {
             let (mode, none) = (Mode::empty(), makedev(0, 0));
             let made = lending(&parent, || {
@@ -133,6 +146,9 @@ impl LayerUndo<'_> {
             let fd = open_private(&trash, step.name.as_bytes(), false)?;
             mark_as_copy(&fd);
         }
+        if hides && is_dir {
+            hide_original(&trash, step.name.as_bytes())?;
+        }
         let moved = lending(&parent, || {
             renameat_with(&trash, &*step.name, &parent, name, RenameFlags::NOREPLACE)
         });
@@ -146,14 +162,11 @@ impl LayerUndo<'_> {
                 }
                 unlinkat(&trash, &*step.name, AtFlags::REMOVEDIR)
             }
-            // The session's copy stayed there and holds all of what was committed, or is to be held
-            // against the original once more.
-            Err(Errno::EXIST) if step.amended.is_some_and(Amended::copy_stays) => {
-                unlinkat(&trash, &*step.name, AtFlags::empty())
-            }
-            // A merge that was cut off before the session's copy, which is part of it, left the layer.
+            // The session's copy stayed there and holds all of its own that was committed, or the session
+            // went on from what was merged: its newer work counts. It is to be held against the original
+            // once more.
             Err(Errno::EXIST) if step.amended.is_some() => {
-                lending(&parent, || renameat(&trash, &*step.name, &parent, name))
+                unlinkat(&trash, &*step.name, AtFlags::empty())
             }
             // The commit was cut off before the session's own version left the layer.
             Err(Errno::EXIST) if is_same(&trash, step.name.as_bytes(), &parent, name)? => {
@@ -174,15 +187,18 @@ impl LayerUndo<'_> {
         let Some((_, xattrs)) = &step.in_place else {
             return Err(Errno::INVAL);
         };
-        if after.kind == EntryKind::Directory {
-            self.make_directories(&step.rel)?;
-            let fd = open_private(parent, name, true)?;
-            let lent = (after.mode | 0o700, after.uid, after.gid);
-            set_attributes(&fd, lent, &unpairs(xattrs)).map_err(|(_, e)| e)?;
-            self.modes.insert(step.rel.clone(), after.mode);
+        let is_dir = after.kind == EntryKind::Directory;
+        if stat_in(parent, name)?.is_some() {
+            // The session's own, as it was committed or newer; or what an earlier run made.
+            if is_dir && self.resuming {
+                self.modes.insert(step.rel.clone(), after.mode);
+            }
             return Ok(());
         }
-        if stat_in(parent, name)?.is_some() {
+        if is_dir {
+            let lent = (after.mode | 0o700, after.uid, after.gid);
+            self.make_directory(&step.rel, Some((lent, unpairs(xattrs))))?;
+            self.modes.insert(step.rel.clone(), after.mode);
             return Ok(());
         }
         let original = open_in(self.lower.parent(&step.rel)?, name, OFlags::RDONLY)?;
@@ -275,28 +291,47 @@ impl LayerUndo<'_> {
                 Some(_) => return Err(Errno::NOTDIR),
                 None => {}
             }
-            let like = self.lower.parent(at)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let like = open_in(like, name, flags)?;
-            let found = Snapshot::new(&rustix::fs::fstat(&like)?);
-            // Complete before it has its name: a run that goes on takes what it finds.
-            let trash = self.trash.as_ref().ok_or(Errno::NOENT)?.dir(b"")?;
-            match unlinkat(&trash, DIRECTORY, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(e),
-            }
-            mkdirat(&trash, DIRECTORY, Mode::RWXU)?;
-            let made = open_in(&trash, DIRECTORY.as_bytes(), flags)?;
-            let want = travelling(&all_xattrs(like.as_fd())?);
-            mark_as_copy(&made);
-            let owner = (found.mode, found.uid, found.gid);
-            set_attributes(&made, owner, &want).map_err(|(_, e)| e)?;
-            futimens(&made, &times(found.mtime))?;
-            lending(&parent, || {
-                renameat_with(&trash, DIRECTORY, &parent, name, RenameFlags::NOREPLACE)
-            })?;
-            self.dirty_upper.insert(dir.to_vec());
+            self.make_directory(at, None)?;
         }
+        Ok(())
+    }
+
+    /// Makes a directory of the upper directory like its original, or with this mode, owner, group and
+    /// these attributes.
+    fn make_directory(
+        &mut self,
+        rel: &[u8],
+        attributes: Option<((u32, u32, u32), Xattrs)>,
+    ) -> Result<(), Errno> {
+        let (dir, name) = split(rel);
+        let parent = self.upper.dir(dir)?;
+        let like = self.lower.parent(rel)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let like = open_in(like, name, flags)?;
+        let found = Snapshot::new(&rustix::fs::fstat(&like)?);
+        // Complete before it has its name: a run that goes on takes what it finds.
+        let trash = self.trash.as_ref().ok_or(Errno::NOENT)?.dir(b"")?;
+        match unlinkat(&trash, DIRECTORY, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        mkdirat(&trash, DIRECTORY, Mode::RWXU)?;
+        let made = open_in(&trash, DIRECTORY.as_bytes(), flags)?;
+        let (owner, want) = match attributes {
+            Some(given) => given,
+            None => {
+                let own = (found.mode, found.uid, found.gid);
+                (own, travelling(&all_xattrs(like.as_fd())?))
+            }
+        };
+        mark_as_copy(&made);
+        set_attributes(&made, owner, &want).map_err(|(_, e)| e)?;
+        futimens(&made, &times(found.mtime))?;
+        point!("made a directory of the layer");
+        lending(&parent, || {
+            renameat_with(&trash, DIRECTORY, &parent, name, RenameFlags::NOREPLACE)
+        })?;
+        self.dirty_upper.insert(dir.to_vec());
         Ok(())
     }
 }
@@ -333,6 +368,12 @@ fn is_same(a_dir: &OwnedFd, a: &[u8], b_dir: &OwnedFd, b: &[u8]) -> Result<bool,
 /// Where user attributes cannot be set, a later loss of the original shows as an addition.
 fn mark_as_copy(fd: &OwnedFd) {
     let _ = fsetxattr(fd, ORIGIN, b"", XattrFlags::empty());
+}
+
+/// Lets a directory hide its original.
+fn hide_original(dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let fd = open_private(dir, name, true)?;
+    lending(&fd, || fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty()))
 }
 
 /// Takes the mark of a copy from a directory.

@@ -18,7 +18,9 @@ use super::check::Seen;
 use super::kept::{Kept, unpairs};
 use super::{LayerUndo, UndoConflict, UndoReport, UndoStatus};
 use crate::apply::{set_attributes, sync_dir};
-use crate::dir::{EntryKind, Snapshot, chmod_path_fd, list_all, open_in, split, stat_in};
+use crate::dir::{
+    EntryKind, Snapshot, chmod_path_fd, list_all, open_in, open_private, split, stat_in,
+};
 use crate::record::Undoing;
 use crate::scan::absolute;
 
@@ -97,6 +99,7 @@ impl LayerUndo<'_> {
         }
         let folder = self.trash_folder()?;
         if step.after.is_none() {
+            Self::prepare_original(step, &folder)?;
             point!("before it comes back");
             return match renameat_with(&folder, &*step.name, &parent, name, RenameFlags::NOREPLACE)
             {
@@ -124,6 +127,7 @@ impl LayerUndo<'_> {
         {
             return Err(Stop::Conflict(UndoConflict::Changed));
         }
+        Self::prepare_original(step, &folder)?;
         point!("before it goes");
         let moved = match step.before {
             Some(_) => renameat_with(&folder, &*step.name, &parent, name, RenameFlags::EXCHANGE),
@@ -185,6 +189,20 @@ impl LayerUndo<'_> {
             escape_bytes(absolute(&self.layer.root, &step.rel).as_os_str().as_bytes())
         ));
         Stop::Failed("put somebody's change back", e)
+    }
+
+    /// Gives an original its attributes back while it rests, so that it comes back whole.
+    fn prepare_original(step: &Kept, folder: &OwnedFd) -> Result<(), Stop> {
+        let (Some(before), Some(aside)) = (&step.before, &step.aside) else {
+            return Ok(());
+        };
+        let is_dir = before.kind == EntryKind::Directory;
+        let fd =
+            open_private(folder, step.name.as_bytes(), is_dir).map_err(at("open the original"))?;
+        let want = (before.mode, before.uid, before.gid);
+        let set = set_attributes(&fd, want, &unpairs(&aside.xattrs));
+        set.map_err(|(step, e)| Stop::Failed(step, e))?;
+        fsync(&fd).map_err(at("sync the original"))
     }
 
     fn attributes_back(
