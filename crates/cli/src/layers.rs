@@ -16,9 +16,17 @@ use crate::{
     state::{State, shown},
 };
 
-/// Completes a roll-back that was cut off, and records it. The caller holds the session's lock.
+/// Completes a roll-back that was cut off, and records it; before that gives back what a killed command had
+/// lent. The caller holds the session's lock.
 pub fn finish_rollback(state: &State, session: &Session) -> Result<()> {
     let layers = &session.record.layers;
+    agentwall_cow::give_back(layers).map_err(|e| {
+        anyhow!(
+            "cannot give folders of session {} their modes back, which a command that was killed had \
+             changed: {e}",
+            session.id()
+        )
+    })?;
     let done = finish_roll_back(layers).map_err(|e| {
         anyhow!(
             "cannot finish an earlier rollback of session {}: {e}",

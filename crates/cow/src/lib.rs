@@ -53,9 +53,9 @@
 //! of each directory at its path, which decides. It is taken beside the session: see [`Taker`], and
 //! `docs/manifest.md` for the file.
 //!
-//! An agent is root of its user namespace and can make directories that their owner cannot enter. An
-//! ordinary caller therefore runs this crate as root of such a namespace too, or gets
-//! [`ScanError::Entry`]; files without read permission are no obstacle.
+//! An agent is root of its user namespace and can make directories that their owner cannot enter. They
+//! are lent the permissions while somebody works in the layer; [`give_back`] is for the start of a session
+//! that goes on. Files without read permission are no obstacle either.
 //!
 //! The mode of a layer's root directory itself is not compared.
 
@@ -85,6 +85,7 @@ mod discard;
 mod fault;
 mod hunk;
 mod layer;
+mod lend;
 mod manifest;
 mod merge;
 mod portable;
@@ -123,7 +124,7 @@ pub use portable::{
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
     Place, Sealed, Unpacked, What, export, inspect, unpack,
 };
-pub use scan::{ScanError, ScanOptions, scan, scan_with};
+pub use scan::{ScanError, ScanOptions, give_back, scan, scan_with};
 pub use undo::{
     NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
     can_undo, forget, kept_since, undo,

@@ -63,10 +63,17 @@ impl LayerCommit<'_> {
     /// The session's copy, open, if it is what was reviewed: a mode that came later is not applied.
     pub(super) fn reviewed_copy(&self, change: &Change, rel: &[u8]) -> Step<(OwnedFd, Snapshot)> {
         let is_dir = change.entry == EntryKind::Directory;
-        let dir = self.upper.parent(rel);
-        let source = dir.and_then(|dir| open_private(&dir, split(rel).1, is_dir));
+        let source = match is_dir {
+            true => self.upper.dir(rel),
+            false => self.upper.parent(rel),
+        };
+        let source = source.and_then(|dir| match is_dir {
+            true => open_private(&dir, b".", true),
+            false => open_private(&dir, split(rel).1, false),
+        });
         let source = source.map_err(at("open the session's copy"))?;
         let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        let new = self.upper.own(new);
         if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }

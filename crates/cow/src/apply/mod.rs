@@ -40,7 +40,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
-use rustix::fs::{OFlags, fsync};
+use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::Errno;
 
 use crate::amend::Amendments;
@@ -352,6 +352,11 @@ impl<'a> LayerCommit<'a> {
         let mut synced = true;
         for dir in &self.dirty {
             let result = self.lower.dir(dir).and_then(sync_dir);
+            let result = match result {
+                // What was committed keeps its owner out, here or above.
+                Err(Errno::ACCESS) => self.lower.dir(b"").and_then(sync_all),
+                other => other,
+            };
             if let Err(e) = result {
                 synced = false;
                 report
@@ -412,6 +417,11 @@ impl<'a> LayerCommit<'a> {
         point!("finished");
         self.empty_trash(stale, report);
     }
+}
+
+/// Makes everything durable on the file system of a directory.
+fn sync_all(dir: OwnedFd) -> Result<(), Errno> {
+    open_in(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY).and_then(syncfs)
 }
 
 /// Makes a directory's entries durable.

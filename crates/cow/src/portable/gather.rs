@@ -227,7 +227,11 @@ impl Gather {
         let name = split(&rel).1.to_vec();
         let fail = |e| self.error(&rel, e);
         let found = stat_in(updir, &name).map_err(fail)?;
-        let found = found.ok_or(Errno::NOENT).map_err(fail)?;
+        let found = self.upper.own(found.ok_or(Errno::NOENT).map_err(fail)?);
+        if found.kind == EntryKind::Directory {
+            // Lent before it is opened, if its owner may not.
+            self.upper.dir(&rel).map_err(fail)?;
+        }
         let mut entry = Entry {
             part: self.part,
             kind: Kind::Fifo,
