@@ -36,6 +36,8 @@
 //! | file, origin mark | absent, here at the base | `Add` | `Vanished`; where the manifest does not know, not if the content is that of an original the session deleted |
 //! | directory, origin mark | absent | `Add` | `Vanished`; below it `ParentVanished` |
 //! | same type, content, mode, owner, attributes | present | none (copy-up only), even if changed since | |
+//! | a copy of a file, only its time is another | the very object of the base | `Meta` with a new time | |
+//! | a copy of a file, only its time is another | anything else | none | |
 //! | same type and content | old | `Meta` | |
 //! | same type and content | changed since | `Meta` | `Changed` |
 //! | same type, other content | old | `Modify` | |

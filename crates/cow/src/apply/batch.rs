@@ -192,6 +192,7 @@ impl LayerCommit<'_> {
             xattrs: pairs(&travelling(&have)),
             to: (new.mode, new.uid, new.gid),
             to_xattrs: pairs(&travelling(&want)),
+            to_time: change.new_time.then_some(new.mtime),
         })
     }
 

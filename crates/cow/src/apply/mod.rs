@@ -32,7 +32,7 @@ mod amended_tests;
 #[cfg(test)]
 mod race_tests;
 
-pub(crate) use attributes::{set_attributes, times};
+pub(crate) use attributes::{set_attributes, set_time, times};
 pub(crate) use trash::{Resting, Trashed, described};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

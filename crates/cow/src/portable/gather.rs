@@ -75,6 +75,13 @@ pub(super) fn gather(
         .filter(doubtful)
         .filter_map(rel)
         .collect();
+    let rewritten = |c: &&Change| of_layer(c) && c.kind != ChangeKind::Meta;
+    let rewritten: HashSet<Vec<u8>> = set
+        .changes
+        .iter()
+        .filter(rewritten)
+        .filter_map(rel)
+        .collect();
     if let Some(special) = set
         .changes
         .iter()
@@ -85,7 +92,7 @@ pub(super) fn gather(
         });
     }
     let entries = gather.walk(&changed)?;
-    gather.originals(&entries, &doubtful)?;
+    gather.originals(&entries, &doubtful, &rewritten)?;
     Ok(Gathered {
         entries,
         originals: gather.originals,

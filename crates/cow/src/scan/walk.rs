@@ -271,6 +271,7 @@ impl<'a> Walk<'a> {
                 Lower::Dir(dir) => Some(dir.id),
                 _ => None,
             },
+            new_time: false,
             conflict: match &frame.lower {
                 Lower::Blocked(conflict) => Some(conflict.clone()),
                 _ => None,
