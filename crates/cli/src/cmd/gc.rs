@@ -26,7 +26,7 @@ use crate::{
         checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
         undo::KEPT_FOR,
     },
-    layers::{blocks, bytes, size_of},
+    layers::{self, BEING_MADE, blocks, bytes, size_of},
     output::{self, UsageError},
     session::{Session, ids, is_ephemeral, remove_tree},
     state::{State, now_ms},
@@ -34,8 +34,6 @@ use crate::{
 
 /// How long what a roll-back kept, and a checkpoint of a session with nothing left, is kept.
 const CHECKPOINT_FOR: Duration = KEPT_FOR;
-/// How long a folder without a record may be one that is just being made.
-const BEING_MADE: Duration = Duration::from_secs(600);
 
 /// Runs the command.
 pub fn main(args: GcArgs) -> Result<ExitCode> {
@@ -155,6 +153,12 @@ impl Gc<'_> {
                         );
                     }
                 }
+                Ok(session) if layers::is_cut_off_import(&session) => {
+                    let bytes = size_of(&session);
+                    let act = || session.remove();
+                    let what = "an import that was cut off; the archive still has it".into();
+                    self.act(Kind::Leftover, &id, what, bytes, act);
+                }
                 Ok(_) => {}
                 Err(_) if !dir.join("session.json").exists() => {
                     if !old_and_free(&dir) {
@@ -188,7 +192,8 @@ impl Gc<'_> {
                 || agentwall_cow::is_unreported(layers).unwrap_or(true)
                 || agentwall_cow::is_rolling_back(layers);
             let begun = self.since(session.latest_ms());
-            if session.record.ended_ms.is_none() && begun < BEING_MADE {
+            let making = session.record.ended_ms.is_none() && begun < BEING_MADE;
+            if making || layers::is_half_imported(&session) {
                 continue;
             }
             let empty = !cut_off && is_empty(&session);
