@@ -193,8 +193,7 @@ def whole_screen(report, world, user):
     try:
         report.check("it lists the changes", screen.wait("c-later"), screen.text())
         screen.key("a")
-        screen.key("q")
-        screen.key("y")
+        screen.key("Q")
         report.check("left without a commit, it commits nothing", screen.wait("left=")
                      and not any(accounts.read(path) for path in made), screen.text())
         report.check("and gives the terminal back", sane(screen), screen.text())
