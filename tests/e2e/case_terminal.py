@@ -166,3 +166,50 @@ def review(report, world, user):
                      and accounts.read(made) == b"x\n", screen.text())
     finally:
         screen.close()
+
+
+def whole_screen(report, world, user):
+    """`agentwall review`: a person marks files on the whole screen, and the terminal is theirs again
+    after it, also when it is left without an answer."""
+    if not report.case(f"review on the whole screen, as {user[0]}"):
+        return
+    account = accounts.Account(world, *user, f"screen-{user[0]}")
+    wall = Wall(account)
+    policy = policy_from_template(world.root, "claude-code", extra_rules(account, 1),
+                                  f"{account.home}/policy.yaml", account)
+    ran = wall.run(policy, ["sh", "-c", "echo x > a-in; echo y > b-out; echo z > c-later"], "--keep")
+    report.check("a session with three changes", ran.returncode == 0, ran.stderr)
+
+    def start():
+        command = f"cd {account.workspace}; stty -a > before; {wall.program} review; echo left=$?"
+        return Screen(account, f"sh -c '{command}; stty -a > after; echo asleep; sleep 300'", {})
+
+    def sane(screen):
+        same = f"cmp {account.workspace}/before {account.workspace}/after"
+        return screen.wait("asleep") and account.run(same.split()).returncode == 0
+
+    made = [f"{account.workspace}/{name}" for name in ("a-in", "b-out", "c-later")]
+    screen = start()
+    try:
+        report.check("it lists the changes", screen.wait("c-later"), screen.text())
+        screen.key("a")
+        screen.key("Q")
+        report.check("left without a commit, it commits nothing", screen.wait("left=")
+                     and not any(accounts.read(path) for path in made), screen.text())
+        report.check("and gives the terminal back", sane(screen), screen.text())
+    finally:
+        screen.close()
+    screen = start()
+    try:
+        report.check("it lists them again", screen.wait("c-later"), screen.text())
+        for key in ("a", "Down", "r", "c", "y", "y"):
+            screen.key(key)
+            time.sleep(0.3)
+        report.check("what was accepted is committed", screen.wait("left=0", 20)
+                     and accounts.read(made[0]) == b"x\n", screen.text())
+        report.check("the terminal is as before", sane(screen), screen.text())
+    finally:
+        screen.close()
+    report.check("what was rejected, or not marked, is not", not any(map(accounts.read, made[1:])))
+    left = [change["path"] for change in wall.json("diff")["changes"]]
+    report.check("only what was not marked is left", left == [made[2]], str(left))

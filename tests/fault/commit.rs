@@ -60,14 +60,8 @@ pub fn cases() -> Vec<Fault> {
         })
         .only(Who::Root, root),
         Fault::new("commit/immutable-folder", |w| attribute(w, "i", &["."])).only(Who::Root, root),
-        Fault {
-            open: Some(
-                "what was built in a folder that became append-only can neither take its name nor be removed: \
-                 it stays as .agentwall-tmp-*, which the next commit does not remove either",
-            ),
-            ..Fault::new("commit/append-only-folder", |w| attribute(w, "a", &["."]))
-                .only(Who::Root, root)
-        },
+        Fault::new("commit/append-only-folder", |w| attribute(w, "a", &["."]))
+            .only(Who::Root, root),
         Fault::new("commit/read-only-bind", read_only).mounts(),
         Fault::new("commit/racing-symlink-swapper", swapper),
     ];

@@ -10,7 +10,10 @@ use std::{
 
 use agentwall_tests::{Case, Who, World, case::brief, world::Shared};
 
-use crate::{look::look, operations::ORIGINAL};
+use crate::{
+    look::{Looked, look},
+    operations::ORIGINAL,
+};
 
 /// Everything may be read and started; the workspace is a copy.
 const POLICY: &str = r#"agentwall: 1
@@ -63,11 +66,6 @@ impl Stage {
         } else {
             Err(format!("the original tree cannot be made: {failed:?}"))
         }
-    }
-
-    /// Whether the superuser plays.
-    pub fn is_root(&self) -> bool {
-        self.world.who == Who::Root
     }
 
     /// Removes everything.
@@ -125,6 +123,9 @@ impl Stage {
         let begun = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_err(|e| e.to_string())?;
+        let untouched: Vec<Looked> = (0..n)
+            .map(|i| look(&self.world.path(&format!("native/{i}"))))
+            .collect::<Result<_, _>>()?;
         let inside = self.session(n)?;
         self.commit()?;
         for (i, answers) in inside.iter().enumerate() {
@@ -138,9 +139,9 @@ impl Stage {
             let answers = first_answer(list, &inside[i], &outside[i]);
             let native = look(&self.world.path(&format!("native/{i}")))?;
             let here = look(&self.world.path(&format!("work/{i}")))?;
-            found.push(
-                answers.or_else(|| here.differs_from(&native, &original, begun.as_secs() as i64)),
-            );
+            found.push(answers.or_else(|| {
+                here.differs_from(&native, &untouched[i], &original, begun.as_secs() as i64)
+            }));
         }
         Ok(found)
     }

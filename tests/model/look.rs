@@ -21,6 +21,10 @@ struct Seen {
     time: (i64, i64),
     /// Bytes that it occupies.
     occupied: u64,
+    /// Which object it is.
+    inode: u64,
+    /// A regular file without other names.
+    single: bool,
 }
 
 /// Every name below a folder.
@@ -88,6 +92,8 @@ fn below(
         } else {
             0
         },
+        inode: meta.ino(),
+        single: kind.is_file() && meta.nlink() == 1,
     };
     out.0.insert(rel.to_owned(), seen);
     if kind.is_dir()
@@ -126,9 +132,17 @@ impl Looked {
     /// Two times are not compared:
     /// * that of a folder in which nothing but content changed. A commit puts each new object in the place of
     ///   the original, so the folder has the time of the commit, while a write in place does not touch it;
-    /// * that of an original which still has its own. A time alone (`touch`, the same content written once
-    ///   more, a file that was made and removed again in a folder) is no change that a commit carries over.
-    pub fn differs_from(&self, native: &Looked, original: &Looked, begun: i64) -> Option<String> {
+    /// * that of an original which still has its own, unless it is a file of one name that natively is the
+    ///   object that it was (`untouched`: the native tree before the work). A time alone of anything else (a
+    ///   file with the same content made anew or linked, a file that was made and removed again in a
+    ///   folder) is no change that a commit carries over.
+    pub fn differs_from(
+        &self,
+        native: &Looked,
+        untouched: &Looked,
+        original: &Looked,
+        begun: i64,
+    ) -> Option<String> {
         let names = self.0.keys().chain(native.0.keys());
         for name in names {
             let shown = name.display();
@@ -156,7 +170,11 @@ impl Looked {
             let worked_in = here.time.0 >= begun && self.changed_in(name, original);
             // A new name of an original is that original, with its time.
             let mut all = here.names.iter().chain([name]);
-            let keeps = all.any(|n| original.0.get(n).is_some_and(|was| was.time == here.time));
+            let arrives = [here, there].iter().all(|seen| seen.single)
+                && original.0.get(name).is_some_and(|was| was.single)
+                && (untouched.0.get(name)).is_some_and(|was| was.inode == there.inode);
+            let keeps =
+                !arrives && all.any(|n| original.0.get(n).is_some_and(|was| was.time == here.time));
             if given && here.time != there.time && !worked_in && !keeps {
                 let (a, b) = (here.time, there.time);
                 return Some(format!("'{shown}' has the time {a:?}, natively {b:?}"));

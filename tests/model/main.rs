@@ -119,7 +119,7 @@ fn random_lists(stage: &Stage, lists: usize, seed: u64) -> Result<(), String> {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let strategy = operations::list(stage.is_root());
+    let strategy = operations::list();
     let mut left = lists;
     while left > 0 {
         let n = left.min(BATCH);

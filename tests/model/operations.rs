@@ -49,13 +49,13 @@ fn name() -> impl Strategy<Value = &'static str> {
     select(NAMES)
 }
 
-/// Set-id bits are held for a person, which is a test of its own. A folder that its owner may not search
-/// stops an ordinary user's commit (open: see tests/README.md), so only root's lists have such modes.
-fn mode(root: bool) -> impl Strategy<Value = &'static str> {
-    let all: &[&str] = &[
-        "0755", "0700", "0555", "01755", "0511", "0644", "0600", "0444", "0000", "0200", "0311",
-    ];
-    select(if root { all } else { &all[..4] })
+/// Set-id bits are held for a person, which is a test of its own.
+fn mode() -> impl Strategy<Value = &'static str> {
+    select(
+        &[
+            "0755", "0700", "0555", "01755", "0511", "0644", "0600", "0444", "0000", "0200", "0311",
+        ][..],
+    )
 }
 
 fn size() -> impl Strategy<Value = u32> {
@@ -71,7 +71,7 @@ fn attribute() -> impl Strategy<Value = &'static str> {
 }
 
 /// One operation.
-pub fn operation(root: bool) -> impl Strategy<Value = String> {
+pub fn operation() -> impl Strategy<Value = String> {
     let seed = 0..26u32;
     let one = |op: &'static str| name().prop_map(move |p| format!("{op} {p}"));
     let two = |op: &'static str| (name(), name()).prop_map(move |(p, q)| format!("{op} {p} {q}"));
@@ -85,9 +85,8 @@ pub fn operation(root: bool) -> impl Strategy<Value = String> {
     let range = |op: &'static str| {
         (name(), place(), 1..200_000u32).prop_map(move |(p, at, n)| format!("{op} {p} {at} {n}"))
     };
-    let with_mode = move |op: &'static str| {
-        (name(), mode(root)).prop_map(move |(p, m)| format!("{op} {p} {m}"))
-    };
+    let with_mode =
+        move |op: &'static str| (name(), mode()).prop_map(move |(p, m)| format!("{op} {p} {m}"));
     prop_oneof![
         2 => one("create"),
         4 => put("write"),
@@ -121,6 +120,6 @@ pub fn operation(root: bool) -> impl Strategy<Value = String> {
 }
 
 /// A list of operations, as `play.c` reads it.
-pub fn list(root: bool) -> impl Strategy<Value = Vec<String>> {
-    prop::collection::vec(operation(root), 1..30)
+pub fn list() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(operation(), 1..30)
 }

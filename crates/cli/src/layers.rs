@@ -2,9 +2,10 @@
 //! cut off, sessions that leave nothing, and what takes how much room.
 //!
 //! An ephemeral session is marked by a file in its folder while its lock is held. Once the lock is
-//! free, whoever lists or starts sessions next removes the folder whole.
+//! free, whoever lists or starts sessions next removes the folder whole. So is one that an import fills,
+//! until its record is whole: what was cut off is nobody's, and the archive still has it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use agentwall_cow::{acknowledge_roll_back, finish_roll_back};
 use agentwall_ledger::{Record, entry::Rollback};
@@ -13,12 +14,25 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::{
     output,
     session::{EPHEMERAL, Outcome, Session, is_ephemeral},
-    state::{State, shown},
+    state::{State, now_ms, shown},
 };
 
-/// Completes a roll-back that was cut off, and records it, in the session's record, too. The caller
-/// holds the session's lock.
+/// The mark in the folder of a session that an import fills.
+const IMPORTING: &str = "importing";
+
+/// How old a session without an end must be before it counts as cut off.
+pub const BEING_MADE: Duration = Duration::from_secs(600);
+
+/// Completes a roll-back that was cut off, and records it, in the session's record, too; before that gives
+/// back what a killed command had lent. The caller holds the session's lock.
 pub fn finish_rollback(state: &State, session: &mut Session) -> Result<()> {
+    agentwall_cow::give_back(&session.record.layers).map_err(|e| {
+        anyhow!(
+            "cannot give folders of session {} their modes back, which a command that was killed had \
+             changed: {e}",
+            session.id()
+        )
+    })?;
     let done = finish_roll_back(&session.record.layers).map_err(|e| {
         anyhow!(
             "cannot finish an earlier rollback of session {}: {e}",
@@ -60,26 +74,57 @@ pub fn mark_ephemeral(session: &Session) -> Result<()> {
     fs::write(&path, b"").with_context(|| format!("cannot write {}", shown(&path)))
 }
 
-/// Removes what ephemeral sessions left that were killed. Only tries: what cannot be removed now is
+/// Marks a session as one that an import fills.
+pub fn mark_importing(session: &Session) -> Result<()> {
+    let path = session.dir().join(IMPORTING);
+    fs::write(&path, b"").with_context(|| format!("cannot write {}", shown(&path)))
+}
+
+/// Takes the mark from an imported session whose record, with its end, is durable. Where that fails the
+/// record still tells that it is whole.
+pub fn unmark_importing(session: &Session) {
+    let _ = fs::remove_file(session.dir().join(IMPORTING));
+}
+
+/// Whether an import has not come to its end in this session: its record names no layers yet, and what
+/// lies in its folder is a part of the archive. False of one that was imported, whatever mark it has.
+pub fn is_half_imported(session: &Session) -> bool {
+    let record = &session.record;
+    record.ended_ms.is_none() && record.layers.is_empty() && session.dir().join(IMPORTING).exists()
+}
+
+/// The same of an import that was killed, and not of one that goes on, whose lock is held.
+pub fn is_cut_off_import(session: &Session) -> bool {
+    let age = now_ms().saturating_sub(session.record.started_ms);
+    is_half_imported(session) && !session.is_running() && u128::from(age) > BEING_MADE.as_millis()
+}
+
+/// Removes what ephemeral sessions and imports left that were killed. Only tries: what cannot be removed now is
 /// left for another time. Returns how many.
 pub fn sweep(state: &State) -> usize {
     let Ok(entries) = fs::read_dir(state.sessions_dir()) else {
         return 0;
     };
     let mut removed = 0;
-    for entry in entries.flatten().filter(|e| is_ephemeral(&e.path())) {
+    let marked = |dir: &Path| is_ephemeral(dir) || dir.join(IMPORTING).exists();
+    for entry in entries.flatten().filter(|e| marked(&e.path())) {
         let name = entry.file_name();
         let Ok(session) = Session::load(state, &name.to_string_lossy()) else {
             continue;
         };
-        if session.is_running() {
+        let stale = match is_ephemeral(session.dir()) {
+            true => !session.is_running(),
+            false => is_cut_off_import(&session),
+        };
+        if !stale {
             continue;
         }
         // Its supervisor may have been faster.
         let Ok((session, _lock)) = session.hold(state) else {
             continue;
         };
-        if is_ephemeral(session.dir()) && session.remove_held().is_ok() {
+        let stale = is_ephemeral(session.dir()) || is_half_imported(&session);
+        if stale && session.remove_held().is_ok() {
             removed += 1;
         }
     }

@@ -372,3 +372,97 @@ fn help_has_examples_and_the_exit_status() {
         assert!(help.contains("Examples:"), "{help}");
     }
 }
+
+/// The record of a session.
+fn record(host: &Host, id: &str) -> Value {
+    let text = fs::read(host.state.join("sessions").join(id).join("session.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// A host on which an import was killed while it filled the session; its id.
+fn cut_off(file: &Path, key: &str) -> (Host, String) {
+    for _ in 0..20 {
+        let b = host();
+        let mut child = b
+            .command(&["import", file.to_str().unwrap(), "--trust", key])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = || {
+            let id = sessions_if_any(&b)?;
+            let upper = b.state.join("sessions").join(&id).join("layers/0/upper");
+            fs::read_dir(upper).ok()?.next().map(|_| id)
+        };
+        let id = loop {
+            let ended = child.try_wait().unwrap().is_some();
+            match begun() {
+                Some(id) => break id,
+                None if ended => panic!("the import ended without a session"),
+                None => std::thread::yield_now(),
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if record(&b, &id)["layers"].as_array().unwrap().is_empty() {
+            return (b, id);
+        }
+    }
+    panic!("every import was complete before it was killed");
+}
+
+fn sessions_if_any(host: &Host) -> Option<String> {
+    let mut dir = fs::read_dir(host.state.join("sessions")).ok()?;
+    dir.next()?.ok()?.file_name().into_string().ok()
+}
+
+#[test]
+fn an_import_that_was_killed_is_told_and_removed() {
+    let a = host();
+    let made = session(&a);
+    for n in 0..4000 {
+        made.write(format!("many/{n}"), "text\n");
+    }
+    let (file, key) = (exported(&a), key(&a));
+    for command in ["sessions", "gc"] {
+        let (b, id) = cut_off(&file, &key);
+        let told = b.call(&["sessions", "--all"]).code(0);
+        assert!(told.out.contains("import not finished"), "{}", told.out);
+        // It may be one that goes on: nothing is removed for ten minutes.
+        b.call(&["gc"]).code(0);
+        assert_eq!(sessions(&b), [id.clone()]);
+        let mut old = record(&b, &id);
+        let begun = old["started_ms"].as_u64().unwrap();
+        old["started_ms"] = (begun - 11 * 60 * 1000).into();
+        let path = b.state.join("sessions").join(&id).join("session.json");
+        fs::write(path, serde_json::to_vec(&old).unwrap()).unwrap();
+        if command == "gc" {
+            let plan = b.call(&["gc", "--dry-run", "--json"]).code(0).json();
+            assert_eq!(plan["removed"].as_array().unwrap().len(), 1, "{plan}");
+            assert_eq!(plan["removed"][0]["kind"], "leftover");
+            let said = b.call(&["gc"]).code(0);
+            assert!(
+                said.out.contains("an import that was cut off"),
+                "{}",
+                said.out
+            );
+        } else {
+            b.call(&["sessions", "--all"]).code(0);
+        }
+        assert!(sessions(&b).is_empty());
+        // The archive can be imported again, and what is whole stays.
+        b.call(&["import", file.to_str().unwrap(), "--trust", &key])
+            .code(0);
+        let whole = sessions(&b);
+        assert_eq!(whole.len(), 1);
+        assert!(
+            !b.state
+                .join("sessions")
+                .join(&whole[0])
+                .join("importing")
+                .exists()
+        );
+        b.call(&["gc"]).code(0);
+        assert_eq!(sessions(&b), whole);
+    }
+}

@@ -21,7 +21,7 @@ pub enum ChangeKind {
     Replace,
     /// The object goes away; for a directory with everything below it.
     Delete,
-    /// Mode, owner or extended attributes only.
+    /// Mode, owner, extended attributes or modification time only.
     Meta,
     /// A device node, or an overlay feature this crate does not read: never committed.
     Special,
@@ -161,6 +161,10 @@ pub struct Change {
     /// Identity of the original directory that holds the name; `None` when that directory is itself
     /// part of the change set.
     pub parent: Option<FileId>,
+    /// The modification time of a [`ChangeKind::Meta`] is new, and will be committed. Not told where the
+    /// original is not the very object of the session's start, nor where either has other hard links.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_time: bool,
     /// Why it cannot be applied.
     pub conflict: Option<Conflict>,
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::copy::{CopyError, copy_tree, sync_copy, sync_folder, usage, write_new};
+use crate::copy::{CopyError, copy_tree, copy_upper, sync_copy, sync_folder, usage, write_new};
 use crate::dir::{Tree, remove_tree};
 use crate::layer::{FileId, Layer};
 
@@ -166,7 +166,7 @@ pub fn copy_checkpoint<'a>(
     let result = (|| {
         for layer in layers {
             let stage = stage(layer, &new.name)?;
-            let copied = copy_tree(&layer.upper, &stage.join("upper"))?;
+            let copied = copy_upper(layer, &stage.join("upper"))?;
             made.objects += copied.objects;
             made.bytes = made.bytes.saturating_add(copied.bytes);
             keep_manifest(layer, &stage)?;

@@ -85,7 +85,7 @@ pub fn copy_layer(
         work: work.into(),
         ..from.clone()
     };
-    let copied = copy_tree(&from.upper, &to.upper)?;
+    let copied = copy_upper(from, &to.upper)?;
     sync_copy(&to.upper)?;
     let read = |path: PathBuf| move |source| CopyError::Read { path, source };
     let write = |path: PathBuf| move |source| CopyError::Write { path, source };
@@ -159,13 +159,23 @@ pub(crate) fn sync_copy(to: &Path) -> Result<(), CopyError> {
 
 /// Copies the directory `from` to `to`, which must not exist. Not durable before [`sync_copy`].
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, CopyError> {
+    copy_own(from, from.parent().unwrap_or(from), to)
+}
+
+/// The same of the upper directory of a layer.
+pub(crate) fn copy_upper(layer: &Layer, to: &Path) -> Result<Copied, CopyError> {
+    copy_own(&layer.upper, &layer.work, to)
+}
+
+/// `lock` is a folder beside `from`, see [`Tree::open_own`].
+fn copy_own(from: &Path, lock: &Path, to: &Path) -> Result<Copied, CopyError> {
     let write = |e: Errno| CopyError::Write {
         path: to.to_path_buf(),
         source: e.into(),
     };
-    let source = Tree::open(from, false).map_err(|e| CopyError::Read {
+    let source = Tree::open_own(from, lock).map_err(|source| CopyError::Read {
         path: from.to_path_buf(),
-        source: e.into(),
+        source,
     })?;
     mkdirat(CWD, to, Mode::RWXU).map_err(write)?;
     let mut copy = Copy {
@@ -175,7 +185,6 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<Copied, CopyError> {
         target: Tree::open(to, false).map_err(write)?,
         first: HashMap::new(),
         directories: Vec::new(),
-        lent: Vec::new(),
         done: Copied::default(),
     };
     copy.all()?;
@@ -197,42 +206,14 @@ struct Copy<'a> {
     /// The copy's name of each object that has several.
     first: HashMap<FileId, Vec<u8>>,
     directories: Vec<Finish>,
-    /// Source directories that their owner could not read, with their modes.
-    lent: Vec<(Vec<u8>, OwnedFd, u32)>,
     done: Copied,
-}
-
-impl Drop for Copy<'_> {
-    fn drop(&mut self) {
-        while let Some((_, fd, mode)) = self.lent.pop() {
-            let _ = chmod_path_fd(&fd, mode);
-        }
-    }
-}
-
-enum Visit {
-    Enter(Vec<u8>),
-    Leave(Vec<u8>),
 }
 
 impl Copy<'_> {
     fn all(&mut self) -> Result<(), CopyError> {
-        let mut stack = vec![Visit::Enter(Vec::new())];
-        while let Some(visit) = stack.pop() {
-            let rel = match visit {
-                Visit::Enter(rel) => rel,
-                Visit::Leave(rel) => {
-                    if self.lent.last().is_some_and(|(lent, ..)| *lent == rel)
-                        && let Some((_, fd, mode)) = self.lent.pop()
-                    {
-                        chmod_path_fd(&fd, mode).map_err(|e| self.read(&rel, e))?;
-                    }
-                    continue;
-                }
-            };
-            let below = self.directory(&rel)?;
-            stack.push(Visit::Leave(rel));
-            stack.extend(below.into_iter().map(Visit::Enter));
+        let mut stack = vec![Vec::new()];
+        while let Some(rel) = stack.pop() {
+            stack.extend(self.directory(&rel)?);
         }
         // Leaves first: a missing permission and the time come after what is below.
         while let Some(finish) = self.directories.pop() {
@@ -246,17 +227,7 @@ impl Copy<'_> {
     fn directory(&mut self, rel: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         let dir = self.source.dir(rel).map_err(|e| self.read(rel, e))?;
         let stat = fstat(&dir).map_err(|e| self.read(rel, e))?;
-        let (names, xattrs) = match self.look(&dir) {
-            Err(Errno::ACCESS) => {
-                let mode = Snapshot::new(&stat).mode;
-                chmod_path_fd(&dir, mode | 0o500).map_err(|e| self.read(rel, e))?;
-                let fd = self.source.dir(rel).map_err(|e| self.read(rel, e))?;
-                self.lent.push((rel.to_vec(), fd, mode));
-                self.look(&dir)
-            }
-            other => other,
-        }
-        .map_err(|e| self.read(rel, e))?;
+        let (names, xattrs) = self.look(&dir).map_err(|e| self.read(rel, e))?;
         self.count(&stat);
         let target = self.target.dir(rel).map_err(|e| self.write(rel, e))?;
         let mut below = Vec::new();
@@ -298,8 +269,6 @@ impl Copy<'_> {
     fn look(&self, dir: &OwnedFd) -> Result<(Vec<Vec<u8>>, Xattrs), Errno> {
         let names = list_all(dir.as_fd())?;
         let fd = open_in(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        // Search permission, too, or what is in it cannot be opened.
-        statat(dir, c"./.", AtFlags::empty())?;
         Ok((names, lasting(all_xattrs(fd.as_fd())?)))
     }
 
@@ -380,7 +349,7 @@ impl Copy<'_> {
     fn finish(&self, finish: &Finish) -> Result<(), Errno> {
         let dir = self.target.dir(&finish.rel)?;
         let fd = open_in(&dir, b".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let seen = Snapshot::new(&finish.stat);
+        let seen = self.source.own(Snapshot::new(&finish.stat));
         give(&fd, &seen, &finish.xattrs)?;
         futimens(&fd, &times(&finish.stat))
     }

@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::layer::{FileId, Timestamp};
+use crate::lend::Lender;
 
 /// Longest piece of a relative path given to one system call.
 const PIECE: usize = 3000;
@@ -117,6 +119,9 @@ impl Snapshot {
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: OwnedFd,
+    /// Of a private tree: who lends its directories what their owner needs, and where this tree's root
+    /// lies in that one.
+    lender: Option<(Arc<Lender>, Vec<u8>)>,
 }
 
 impl Tree {
@@ -129,35 +134,61 @@ impl Tree {
         } else {
             openat(CWD, path, flags, Mode::empty())?
         };
-        Ok(Tree { root })
+        let lender = None;
+        Ok(Tree { root, lender })
+    }
+
+    /// Opens a tree that is private to the caller: a directory that its owner may not walk is lent the
+    /// permissions for as long as the tree is open. `lock` is a folder beside it, see [`Lender::of`].
+    pub(crate) fn open_own(path: &Path, lock: &Path) -> io::Result<Tree> {
+        let mut tree = Tree::open(path, false)?;
+        let lender = Lender::of(path, &tree.root, lock)?;
+        tree.lender = lender.map(|lender| (lender, Vec::new()));
+        Ok(tree)
     }
 
     /// An `O_PATH` descriptor of the directory `rel` (empty: the root itself).
     pub(crate) fn dir(&self, rel: &[u8]) -> Result<OwnedFd, Errno> {
-        if !rel.is_empty() && rel.len() <= PIECE {
-            return beneath(self.root.as_fd(), rel);
+        let found = dir_at(self.root.as_fd(), rel);
+        let Some((lender, at)) = &self.lender else {
+            return found;
+        };
+        let open_up = |rel: &[u8], fd: &OwnedFd| match rel.is_empty() {
+            true => lender.open_up(at, fd),
+            false => lender.open_up(&join(at, rel), fd),
+        };
+        match found {
+            Err(Errno::ACCESS) => {
+                let ends = rel.iter().enumerate().filter(|(_, b)| **b == b'/');
+                for end in [0].into_iter().chain(ends.map(|(at, _)| at)) {
+                    open_up(&rel[..end], &dir_at(self.root.as_fd(), &rel[..end])?)?;
+                }
+                let fd = dir_at(self.root.as_fd(), rel)?;
+                open_up(rel, &fd)?;
+                Ok(fd)
+            }
+            Ok(fd) => {
+                open_up(rel, &fd)?;
+                Ok(fd)
+            }
+            Err(e) => Err(e),
         }
-        let mut fd = beneath(self.root.as_fd(), b".")?;
-        let mut rest = rel;
-        while !rest.is_empty() {
-            let cut = if rest.len() <= PIECE {
-                rest.len()
-            } else {
-                rest[..PIECE]
-                    .iter()
-                    .rposition(|b| *b == b'/')
-                    .ok_or(Errno::NAMETOOLONG)?
-            };
-            fd = beneath(fd.as_fd(), &rest[..cut])?;
-            rest = rest.get(cut + 1..).unwrap_or_default();
+    }
+
+    /// What was found in the tree, with the mode that it has when nothing is lent.
+    pub(crate) fn own(&self, found: Snapshot) -> Snapshot {
+        match &self.lender {
+            Some((lender, _)) if found.kind == EntryKind::Directory => lender.own(found),
+            _ => found,
         }
-        Ok(fd)
     }
 
     /// The tree below the directory `rel`.
     pub(crate) fn at(&self, rel: &[u8]) -> Result<Tree, Errno> {
+        let below = |(lender, at): &(Arc<Lender>, Vec<u8>)| (lender.clone(), join(at, rel));
         Ok(Tree {
             root: self.dir(rel)?,
+            lender: self.lender.as_ref().map(below),
         })
     }
 
@@ -364,6 +395,30 @@ pub(crate) fn random_hex() -> io::Result<String> {
             rustix::rand::getrandom(&mut buf[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(format!("{:016x}", u64::from_le_bytes(buf)))
+}
+
+/// An `O_PATH` descriptor of the directory `rel` beneath a root (empty: the root itself).
+pub(crate) fn dir_at(root: BorrowedFd<'_>, rel: &[u8]) -> Result<OwnedFd, Errno> {
+    if !rel.is_empty() && rel.len() <= PIECE {
+        return beneath(root, rel);
+    }
+    // Not by the name `.`, which takes the permission to search the root.
+    let copied = root.try_clone_to_owned();
+    let mut fd = copied.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    let mut rest = rel;
+    while !rest.is_empty() {
+        let cut = if rest.len() <= PIECE {
+            rest.len()
+        } else {
+            rest[..PIECE]
+                .iter()
+                .rposition(|b| *b == b'/')
+                .ok_or(Errno::NAMETOOLONG)?
+        };
+        fd = beneath(fd.as_fd(), &rest[..cut])?;
+        rest = rest.get(cut + 1..).unwrap_or_default();
+    }
+    Ok(fd)
 }
 
 fn beneath(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {

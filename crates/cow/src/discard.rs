@@ -173,6 +173,7 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             layer.manifest_path(),
             layer.differences_path(),
             layer.record_path(),
+            crate::lend::note_path(&layer.upper),
         ];
         for path in beside {
             match std::fs::remove_file(&path) {

@@ -34,8 +34,8 @@ pub struct FileId {
 /// One overlay mount of a session, now unmounted.
 ///
 /// The folder that holds [`upper`](Self::upper) must be private to the caller: the crate keeps its
-/// own record (`UPPER.applied`), manifest (`UPPER.manifest`) and trash (`UPPER.trash`) next to the
-/// upper directory.
+/// own record (`UPPER.applied`), manifest (`UPPER.manifest`), trash (`UPPER.trash`) and, while it works
+/// there, what it lent (`UPPER.lent`) next to the upper directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Absolute, canonical path of the original tree (the overlay's lower directory).

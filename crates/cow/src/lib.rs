@@ -36,6 +36,8 @@
 //! | file, origin mark | absent, here at the base | `Add` | `Vanished`; where the manifest does not know, not if the content is that of an original the session deleted |
 //! | directory, origin mark | absent | `Add` | `Vanished`; below it `ParentVanished` |
 //! | same type, content, mode, owner, attributes | present | none (copy-up only), even if changed since | |
+//! | a copy of a file, only its time is another | the very object of the base | `Meta` with a new time | |
+//! | a copy of a file, only its time is another | anything else | none | |
 //! | same type and content | old | `Meta` | |
 //! | same type and content | changed since | `Meta` | `Changed` |
 //! | same type, other content | old | `Modify` | |
@@ -53,9 +55,9 @@
 //! of each directory at its path, which decides. It is taken beside the session: see [`Taker`], and
 //! `docs/manifest.md` for the file.
 //!
-//! An agent is root of its user namespace and can make directories that their owner cannot enter. An
-//! ordinary caller therefore runs this crate as root of such a namespace too, or gets
-//! [`ScanError::Entry`]; files without read permission are no obstacle.
+//! An agent is root of its user namespace and can make directories that their owner cannot enter. They
+//! are lent the permissions while somebody works in the layer; [`give_back`] is for the start of a session
+//! that goes on. Files without read permission are no obstacle either.
 //!
 //! The mode of a layer's root directory itself is not compared.
 
@@ -86,6 +88,7 @@ mod discard;
 mod fault;
 mod hunk;
 mod layer;
+mod lend;
 mod manifest;
 mod merge;
 mod portable;
@@ -125,7 +128,7 @@ pub use portable::{
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
     Place, Sealed, Unpacked, What, export, inspect, unpack,
 };
-pub use scan::{ScanError, ScanOptions, scan, scan_with};
+pub use scan::{ScanError, ScanOptions, give_back, scan, scan_with};
 pub use undo::{
     NothingToUndo, UndoConflict, UndoError, UndoOptions, UndoOutcome, UndoReport, UndoStatus,
     can_undo, forget, kept_since, undo, would_stay,

@@ -97,6 +97,9 @@ pub(crate) struct InPlace {
     pub to: (u32, u32, u32),
     /// Its travelling attributes afterwards.
     pub to_xattrs: Pairs,
+    /// Its modification time afterwards, if that is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_time: Option<Timestamp>,
 }
 
 /// What is undone.

@@ -108,7 +108,7 @@ fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
         if found.kind != EntryKind::Directory {
             continue;
         }
-        let fd = open_private(upper.parent(dir)?, split(dir).1, true)?;
+        let fd = open_private(upper.dir(dir)?, b".", true)?;
         if private_xattrs(&fd)?.contains_key(OPAQUE) {
             lending(&fd, || fremovexattr(&fd, OPAQUE))?;
         }

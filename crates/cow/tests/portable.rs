@@ -5,6 +5,7 @@
 mod common;
 
 use std::io::Cursor;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -272,7 +273,7 @@ const CONFLICTS: &[(&str, &str, &str, &[&str])] = &[
     ),
     (
         "unchanged copies",
-        "exec 3<>f; exec 3>&-; touch x; echo n >s1",
+        "exec 3<>f; exec 3>&-; chmod 600 x; chmod 755 x; echo n >s1",
         "echo q >f; echo q >x",
         &["Modify s1"],
     ),
@@ -474,4 +475,39 @@ fn a_folder_of_a_layer_travels_alone() {
     s.agent("rm -r w; ln -s /etc w");
     let error = of_folder(&s, "w/p").unwrap_err();
     assert!(matches!(error, ExportError::Anew { .. }), "{error}");
+}
+
+#[test]
+fn a_new_time_travels_and_one_that_nobody_gave_does_not() {
+    let setup = "echo a >touched; echo b >mode; echo c >both; ln both linked; chmod 640 mode
+         touch -d @1000000000.123456789 touched mode both";
+    let agent = "touch -d @900000000.987654321 touched; chmod 600 mode; ln linked third";
+    let (s, other) = work(setup, agent);
+    assert_eq!(
+        summary(&s.scan(), s.root()),
+        ["Meta mode", "Add third", "Meta touched"]
+    );
+    let (archive, _) = exported(whole(&s.layer)).unwrap();
+    // A checkout there has times of its own.
+    let checkout = "touch -d @1100000000 touched mode both";
+    let (there, found) = imported(&archive, &other, checkout);
+    assert_eq!(found.differences, []);
+    let set = there.scan();
+    let times: Vec<(&str, bool)> = set
+        .changes
+        .iter()
+        .map(|c| (c.path.file_name().unwrap().to_str().unwrap(), c.new_time))
+        .collect();
+    assert_eq!(
+        times,
+        [("mode", false), ("third", false), ("touched", true)]
+    );
+    there.commit_all();
+    let time = |name: &str| {
+        let meta = std::fs::metadata(there.root().join(name)).unwrap();
+        (meta.mtime(), meta.mtime_nsec())
+    };
+    assert_eq!(time("touched"), (900_000_000, 987_654_321));
+    assert_eq!(time("mode"), (1_100_000_000, 0));
+    assert_eq!(time("both"), (1_100_000_000, 0));
 }

@@ -12,7 +12,9 @@ use std::{
     process::ExitCode,
 };
 
-use agentwall_cow::{Change, ChangeKind, ChangeSet, DiffOptions, StatLine, stat, write_patch};
+use agentwall_cow::{
+    Change, ChangeKind, ChangeSet, DiffOptions, StatLine, Timestamp, stat, write_patch,
+};
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
@@ -23,7 +25,7 @@ use crate::{
     outlook::{Group, Outlook, outlook},
     output::{self, Style, paint},
     session::Session,
-    state::State,
+    state::{self, State},
 };
 
 /// How to show changes.
@@ -246,7 +248,17 @@ pub fn remarks(
     if change.exec_gained {
         plain("becomes executable".into());
     }
+    if let (true, Some(old), Some(new)) = (change.new_time, &change.old, &change.new) {
+        let time = |t: Timestamp| state::rfc3339_of(millis(t));
+        plain(format!("time {} -> {}", time(old.mtime), time(new.mtime)));
+    }
     remarks
+}
+
+/// Milliseconds since the Unix epoch; a time before it counts as none.
+fn millis(t: Timestamp) -> u64 {
+    let sec = u64::try_from(t.sec).unwrap_or(0);
+    sec.saturating_mul(1000) + u64::from(t.nsec / 1_000_000)
 }
 
 fn amounts(line: &StatLine) -> String {

@@ -27,7 +27,7 @@ use crate::{
         checkpoint::drop_checkpoint, commit::finish_cut_off, discard::discard_session,
         undo::KEPT_FOR,
     },
-    layers::{blocks, bytes, size_of},
+    layers::{self, BEING_MADE, blocks, bytes, size_of},
     output::{self, UsageError},
     session::{Session, ids, is_ephemeral, remove_tree},
     state::{State, now_ms},
@@ -35,8 +35,6 @@ use crate::{
 
 /// How long what a roll-back kept, and a checkpoint of a session with nothing left, is kept.
 const CHECKPOINT_FOR: Duration = KEPT_FOR;
-/// How long a folder without a record may be one that is just being made.
-const BEING_MADE: Duration = Duration::from_secs(600);
 
 /// Runs the command.
 pub fn main(args: GcArgs) -> Result<ExitCode> {
@@ -170,6 +168,19 @@ impl Gc<'_> {
                         self.act(Kind::Leftover, &id, what.into(), bytes, act);
                     }
                 }
+                Ok(session) if layers::is_cut_off_import(&session) => {
+                    let (bytes, state) = (size_of(&session), self.state);
+                    let act = || match session.hold(state) {
+                        Ok((session, _lock)) if layers::is_half_imported(&session) => {
+                            session.remove_held()
+                        }
+                        Ok(_) => Ok(()),
+                        Err(_) if !dir.exists() => Ok(()),
+                        Err(e) => Err(e),
+                    };
+                    let what = "an import that was cut off; the archive still has it";
+                    self.act(Kind::Leftover, &id, what.into(), bytes, act);
+                }
                 Ok(_) => {}
                 Err(_) if !dir.join("session.json").exists() => {
                     if !is_old(&dir) || !is_free(&dir) {
@@ -197,11 +208,12 @@ impl Gc<'_> {
 
     /// What a session holds now, unless it may be one that is just being made.
     fn look(&self, session: Session) -> Option<Subject> {
-        let layers = &session.record.layers;
         let begun = self.since(session.latest_ms());
-        if session.record.ended_ms.is_none() && begun < BEING_MADE {
+        let making = session.record.ended_ms.is_none() && begun < BEING_MADE;
+        if making || layers::is_half_imported(&session) {
             return None;
         }
+        let layers = &session.record.layers;
         let cut_off = agentwall_cow::is_unfinished(layers).unwrap_or(true)
             || agentwall_cow::is_unreported(layers).unwrap_or(true)
             || agentwall_cow::is_rolling_back(layers);

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use crate::{
     args::portable::ImportArgs,
     bundles::{self, Trust},
+    layers,
     output::{self, Style, paint},
     policies::{self, Chosen},
     proof::{self, Vouched},
@@ -85,6 +86,10 @@ pub fn main(args: ImportArgs) -> Result<ExitCode> {
             ],
         },
     )?;
+    if let Err(e) = layers::mark_importing(&session) {
+        let _ = session.remove_held();
+        return Err(e.context("nothing was imported"));
+    }
     let made = fill(&state, &session, &mut file, &here, &args)
         .and_then(|done| seal(&state, &session, done, &here, (chosen, variables, policy)));
     match made {
@@ -341,7 +346,9 @@ fn seal(
         session.record.ended_ms = Some(now_ms());
         state.record(session.id(), records)?;
         session.save()?;
-        Ok(session.sync()?)
+        session.sync()?;
+        layers::unmark_importing(&session);
+        Ok(())
     }();
     match sealed {
         Ok(()) => Ok(done),

@@ -84,6 +84,7 @@ fn print_table(sessions: &[Session], narrow: bool) -> Result<()> {
         let record = &session.record;
         let (text, style) = match (session.is_running(), record.ended_ms, record.outcome) {
             (true, ..) => ("running", Style::Green),
+            _ if layers::is_half_imported(session) => ("import not finished", Style::Red),
             (false, None, Outcome::Kept) => ("cut off, kept", Style::Red),
             (false, _, Outcome::Kept) => ("kept", Style::Yellow),
             (false, _, outcome) => (outcome.as_str(), Style::Dim),

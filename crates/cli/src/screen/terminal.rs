@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal as _, Stdout, stdin, stdout},
     sync::{
         Arc, Once,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -195,14 +195,22 @@ impl Drop for Screen {
     }
 }
 
+/// Whether the terminal is the review's. Leaving the other screen once more would put the cursor where it
+/// was before, over the message of a panic.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 fn take_over() -> io::Result<()> {
     enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide)
         .inspect_err(|_| give_back())
 }
 
 /// As far as it goes: there is nobody to tell.
 fn give_back() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
 }
@@ -254,3 +262,7 @@ impl Drop for Signals {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "terminal_tests.rs"]
+mod tests;

@@ -5,8 +5,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, fstat, fsync, futimens, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod,
+    fchown, fsetxattr, fstat, fsync, futimens, utimensat,
 };
 use rustix::io::Errno;
 
@@ -40,8 +40,12 @@ impl LayerCommit<'_> {
         let content = digest(fd.as_fd(), now.size).map_err(at("read the original"))?;
         self.digests.old = Some(content.clone());
         self.digests.new = Some(content);
-        // The content is the same, so the original keeps its times.
+        // The content is the same, so the original keeps its times unless somebody gave it one.
         attributes(change, &source, &fd, &new)?;
+        if change.new_time {
+            point!("attributes without the time");
+            set_time(&fd, new.mtime).map_err(at("set the time"))?;
+        }
         point!("attributes set");
         fsync(&fd).map_err(at("sync the original"))?;
         Ok(Snapshot::new(
@@ -63,10 +67,17 @@ impl LayerCommit<'_> {
     /// The session's copy, open, if it is what was reviewed: a mode that came later is not applied.
     pub(super) fn reviewed_copy(&self, change: &Change, rel: &[u8]) -> Step<(OwnedFd, Snapshot)> {
         let is_dir = change.entry == EntryKind::Directory;
-        let dir = self.upper.parent(rel);
-        let source = dir.and_then(|dir| open_private(&dir, split(rel).1, is_dir));
+        let source = match is_dir {
+            true => self.upper.dir(rel),
+            false => self.upper.parent(rel),
+        };
+        let source = source.and_then(|dir| match is_dir {
+            true => open_private(&dir, b".", true),
+            false => open_private(&dir, split(rel).1, false),
+        });
         let source = source.map_err(at("open the session's copy"))?;
         let new = Snapshot::new(&fstat(&source).map_err(at("examine the session's copy"))?);
+        let new = self.upper.own(new);
         if change.new.as_ref().is_none_or(|c| !c.same_object(&new)) {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         }
@@ -207,6 +218,13 @@ pub(super) fn own(parent: &OwnedFd, temp: &str, new: &Snapshot) -> Step<()> {
     }
     utimensat(parent, temp, &times(new.mtime), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(at("set the times"))
+}
+
+/// Sets the modification time alone.
+pub(crate) fn set_time(fd: &OwnedFd, mtime: Timestamp) -> Result<(), Errno> {
+    let mut times = times(mtime);
+    times.last_access.tv_nsec = UTIME_OMIT;
+    futimens(fd, &times)
 }
 
 pub(crate) fn times(t: Timestamp) -> Timestamps {

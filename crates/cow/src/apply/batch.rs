@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{OFlags, fstat, fsync};
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fsync, statx};
 use rustix::io::Errno;
 
 use super::exchange::remove_built;
@@ -113,11 +113,14 @@ impl LayerCommit<'_> {
         if amendment.is_some_and(|a| a.is_there_already(change)) {
             return Ok(None);
         }
-        self.dirty.insert(dir.to_vec());
-        self.dirs_before.entry(dir.to_vec()).or_insert(dir_now);
         let in_place = change.kind == ChangeKind::Meta
             && change.entry == EntryKind::File
             && now.as_ref().is_some_and(|o| o.nlink == 1);
+        if !in_place {
+            takes_renames(&parent)?;
+        }
+        self.dirty.insert(dir.to_vec());
+        self.dirs_before.entry(dir.to_vec()).or_insert(dir_now);
         let root = &self.layer.root;
         let temp = |made: Option<&Snapshot>, old: Option<Snapshot>| Temp {
             rel: rel.to_vec(),
@@ -189,6 +192,7 @@ impl LayerCommit<'_> {
             xattrs: pairs(&travelling(&have)),
             to: (new.mode, new.uid, new.gid),
             to_xattrs: pairs(&travelling(&want)),
+            to_time: change.new_time.then_some(new.mtime),
         })
     }
 
@@ -332,4 +336,25 @@ impl LayerCommit<'_> {
             false => Err(Stop::Conflict(Conflict::ChangedSinceReview)),
         }
     }
+}
+
+/// Refuses a directory that lets nobody rename what is in it, before anything has a temporary name there:
+/// in an append-only one (`chattr +a`) that name could be made, and never go away again.
+fn takes_renames(parent: &OwnedFd) -> Step<()> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(parent, c"", flags, StatxFlags::TYPE).map_err(at("examine the directory"))?;
+    let set = found.stx_attributes & found.stx_attributes_mask;
+    if set.contains(StatxAttributes::APPEND) {
+        return Err(Stop::Failed(
+            "begin in an append-only folder ('chattr -a' makes it an ordinary one)",
+            Errno::PERM,
+        ));
+    }
+    if set.contains(StatxAttributes::IMMUTABLE) {
+        return Err(Stop::Failed(
+            "begin in an immutable folder ('chattr -i' makes it an ordinary one)",
+            Errno::PERM,
+        ));
+    }
+    Ok(())
 }

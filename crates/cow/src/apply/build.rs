@@ -36,7 +36,7 @@ impl LayerCommit<'_> {
         let name = split(rel).1;
         let new = stat_in(&updir, name).map_err(at("examine the session's copy"))?;
         let reviewed = change.new.as_ref();
-        let (Some(new), Some(reviewed)) = (new, reviewed) else {
+        let (Some(new), Some(reviewed)) = (new.map(|n| self.upper.own(n)), reviewed) else {
             return Err(Stop::Conflict(Conflict::UpperChanged));
         };
         if let Some(amendment) = self.amendments.of(change) {

@@ -34,7 +34,7 @@ mod amended_tests;
 #[cfg(test)]
 mod race_tests;
 
-pub(crate) use attributes::{is_between, set_attributes, times};
+pub(crate) use attributes::{is_between, set_attributes, set_time, times};
 pub(crate) use trash::{Resting, Trashed, described};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,7 +42,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
-use rustix::fs::{OFlags, fsync};
+use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::Errno;
 
 use crate::amend::Amendments;
@@ -357,6 +357,11 @@ impl<'a> LayerCommit<'a> {
         let mut synced = true;
         for dir in &self.dirty {
             let result = self.lower.dir(dir).and_then(sync_dir);
+            let result = match result {
+                // What was committed keeps its owner out, here or above.
+                Err(Errno::ACCESS) => self.lower.dir(b"").and_then(sync_all),
+                other => other,
+            };
             if let Err(e) = result {
                 synced = false;
                 report
@@ -419,6 +424,11 @@ impl<'a> LayerCommit<'a> {
         point!("finished");
         self.empty_trash(stale, report);
     }
+}
+
+/// Makes everything durable on the file system of a directory.
+fn sync_all(dir: OwnedFd) -> Result<(), Errno> {
+    open_in(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY).and_then(syncfs)
 }
 
 /// Makes a directory's entries durable.

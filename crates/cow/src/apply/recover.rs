@@ -11,7 +11,7 @@ use agentwall_action::escape_bytes;
 use rustix::fs::{AtFlags, OFlags, RenameFlags, StatxFlags, fstat, fsync, renameat_with, statx};
 
 use super::LayerCommit;
-use super::attributes::{is_between, set_attributes};
+use super::attributes::{is_between, set_attributes, set_time};
 use super::exchange::remove_built;
 use super::trash::{Trashed, kept};
 use crate::commit::{CommitReport, Recovered, Recovery};
@@ -208,29 +208,35 @@ impl LayerCommit<'_> {
         let parent = self.lower.dir(dir).ok()?;
         let fd = open_in(&parent, name, flags).ok()?;
         let now = Snapshot::new(&fstat(&fd).ok()?);
+        let time = step.to_time.unwrap_or(step.was.mtime);
         let same = now.kind == step.was.kind
             && now.id == step.was.id
-            && (is_dir || (now.size == step.was.size && now.mtime == step.was.mtime));
+            && (is_dir
+                || (now.size == step.was.size && [step.was.mtime, time].contains(&now.mtime)));
         // Taken away or written to since: whoever did that saw the attributes.
         if !same {
             return None;
         }
         let have = pairs(&travelling(&all_xattrs(fd.as_fd()).ok()?));
-        let is = |(mode, uid, gid): (u32, u32, u32), xattrs: &Pairs| {
-            (now.mode, now.uid, now.gid) == (mode, uid, gid) && have == *xattrs
+        let is = |(mode, uid, gid): (u32, u32, u32), xattrs: &Pairs, time: Timestamp| {
+            (now.mode, now.uid, now.gid) == (mode, uid, gid)
+                && have == *xattrs
+                && (is_dir || now.mtime == time)
         };
         let was = (step.was.mode, step.was.uid, step.was.gid);
-        if is(was, &step.xattrs) {
+        if is(was, &step.xattrs, step.was.mtime) {
             let _ = self.record.touch(&now);
             return None;
         }
-        if is(step.to, &step.to_xattrs) {
+        if is(step.to, &step.to_xattrs, time) {
             let _ = self.record.touch(&now);
             return Some((Recovery::Finished, now));
         }
         let (from, to) = ((was, &step.xattrs), (step.to, &step.to_xattrs));
         let ours = is_between(&now, &have, from, to);
-        let back = ours && set_attributes(&fd, was, &unpairs(&step.xattrs)).is_ok();
+        let back = ours
+            && set_attributes(&fd, was, &unpairs(&step.xattrs)).is_ok()
+            && (now.mtime == step.was.mtime || is_dir || set_time(&fd, step.was.mtime).is_ok());
         let end = fstat(&fd).map(|st| Snapshot::new(&st)).unwrap_or(now);
         if !back || fsync(&fd).is_err() {
             report.warnings.push(format!(

@@ -163,6 +163,14 @@ fn node_note(
         Some(s) => format!("{:?} mode {:04o} owner {}:{}", s.kind, s.mode, s.uid, s.gid),
         None => "nothing".to_owned(),
     };
+    if let (Some(old), Some(new)) = (old, new)
+        && show(Some(old)) == show(Some(new))
+        && old.mtime != new.mtime
+    {
+        let time = |s: &Snapshot| format!("{}.{:09}", s.mtime.sec, s.mtime.nsec);
+        let text = format!("modification time {} -> {}", time(old), time(new));
+        return note(out, rel, &text);
+    }
     note(out, rel, &format!("{} -> {}", show(old), show(new)))
 }
 

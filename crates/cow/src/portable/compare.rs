@@ -15,6 +15,7 @@ use super::differences::Differences;
 use super::{Archive, Entry, Kind};
 use crate::content::{Xattrs, all_xattrs, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, Tree, join, list_sorted, open_in, split, stat_in};
+use crate::layer::Timestamp;
 use crate::record::Rel;
 use crate::scan::{ScanError, absolute};
 
@@ -72,6 +73,7 @@ pub(super) struct Given {
     pub xattrs: Xattrs,
     /// It stands for an original that is here.
     pub origin: bool,
+    pub mtime: Timestamp,
 }
 
 /// What a layer is to be here.
@@ -319,8 +321,12 @@ fn given(
         owner: mapped((entry.uid, entry.gid), owners),
         xattrs: entry.xattrs.clone(),
         origin: false,
+        mtime: entry.mtime,
     };
     if let (Some(was), Some((here, xattrs))) = (was, here) {
+        if was.mtime == Some(entry.mtime) {
+            given.mtime = here.mtime;
+        }
         if entry.mode == was.mode {
             given.mode = here.mode;
         }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{ARCHIVE_VERSION, ArchiveError, MANIFEST, ORIGINALS};
 use crate::dir::EntryKind;
+use crate::layer::Timestamp;
 
 /// What an archive says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,10 @@ pub(crate) struct Was {
     /// Target of a symlink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// Modification time of a file whose content the session left: one that the session did not change
+    /// stays as it is elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

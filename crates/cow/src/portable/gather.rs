@@ -75,6 +75,13 @@ pub(super) fn gather(
         .filter(doubtful)
         .filter_map(rel)
         .collect();
+    let rewritten = |c: &&Change| of_layer(c) && c.kind != ChangeKind::Meta;
+    let rewritten: HashSet<Vec<u8>> = set
+        .changes
+        .iter()
+        .filter(rewritten)
+        .filter_map(rel)
+        .collect();
     if let Some(special) = set
         .changes
         .iter()
@@ -85,7 +92,7 @@ pub(super) fn gather(
         });
     }
     let entries = gather.walk(&changed)?;
-    gather.originals(&entries, &doubtful)?;
+    gather.originals(&entries, &doubtful, &rewritten)?;
     Ok(Gathered {
         entries,
         originals: gather.originals,
@@ -227,7 +234,11 @@ impl Gather {
         let name = split(&rel).1.to_vec();
         let fail = |e| self.error(&rel, e);
         let found = stat_in(updir, &name).map_err(fail)?;
-        let found = found.ok_or(Errno::NOENT).map_err(fail)?;
+        let found = self.upper.own(found.ok_or(Errno::NOENT).map_err(fail)?);
+        if found.kind == EntryKind::Directory {
+            // Lent before it is opened, if its owner may not.
+            self.upper.dir(&rel).map_err(fail)?;
+        }
         let mut entry = Entry {
             part: self.part,
             kind: Kind::Fifo,

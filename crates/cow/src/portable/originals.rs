@@ -15,11 +15,12 @@ use crate::content::{all_xattrs, content_hash, travelling, xattr_digest};
 use crate::dir::{EntryKind, Snapshot, join, list_sorted, open_in, split, stat_in};
 
 impl Gather {
-    /// What was at every path that the entries touch.
+    /// What was at every path that the entries touch. `rewritten`: where the content is another.
     pub(super) fn originals(
         &mut self,
         entries: &[Entry],
         doubtful: &HashSet<Vec<u8>>,
+        rewritten: &HashSet<Vec<u8>>,
     ) -> Result<(), ExportError> {
         let names: HashSet<&[u8]> = entries.iter().map(|e| e.rel.as_slice()).collect();
         // Directories whose originals show nothing of what is in them.
@@ -35,7 +36,13 @@ impl Gather {
             if doubtful.contains(rel) {
                 self.push(rel, None);
             } else if let Some(found) = &found {
-                let was = self.was(rel, found);
+                let mut was = self.was(rel, found);
+                if let (Some(was), Kind::File { .. } | Kind::Link { .. }) = (&mut was, &entry.kind)
+                    && was.kind == EntryKind::File
+                    && !rewritten.contains(rel)
+                {
+                    was.mtime = Some(found.mtime);
+                }
                 self.push(rel, was);
             }
             let is_dir = found.is_some_and(|f| f.kind == EntryKind::Directory);
@@ -115,6 +122,7 @@ impl Was {
             content: None,
             xattrs: None,
             target: None,
+            mtime: None,
         };
         match seen.kind {
             EntryKind::File | EntryKind::Directory => {

@@ -317,7 +317,7 @@ impl Filled<'_> {
         }
         set_xattrs(fd, &given.xattrs).map_err(fail("set the attributes"))?;
         fchmod(fd.as_fd(), Mode::from_raw_mode(given.mode)).map_err(fail("set the mode"))?;
-        futimens(fd, &times(entry.mtime)).map_err(fail("set the time"))
+        futimens(fd, &times(given.mtime)).map_err(fail("set the time"))
     }
 }
 

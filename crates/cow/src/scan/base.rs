@@ -40,6 +40,17 @@ impl Base {
         self.differs(rel, now) && !record.explains(now)
     }
 
+    /// Whether this is the very object that was here at the base, and nobody else changed it. Not so what
+    /// a commit of this layer put in its place.
+    pub(crate) fn is_original(&self, rel: &[u8], now: &Snapshot, record: &Record) -> bool {
+        if !self.differs(rel, now) {
+            return true;
+        }
+        let at = self.manifest.as_ref().map(|m| m.at(rel));
+        let same = matches!(at, Some(AtBase::There(was)) if was.known && was.seen.id == now.id);
+        same && !self.differs_from_archive(rel) && record.explains(now)
+    }
+
     fn differs(&self, rel: &[u8], now: &Snapshot) -> bool {
         if self.differs_from_archive(rel) {
             return true;

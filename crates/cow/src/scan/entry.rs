@@ -2,7 +2,7 @@
 //!
 //! An agent decides what lies here, so nothing is believed: overlay attributes that the kernel does
 //! not write under `userxattr` mark an entry as not ours to interpret, and reading lends itself
-//! permission instead of skipping.
+//! permission instead of skipping (see `lend` for directories).
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -13,7 +13,7 @@ use crate::change::{Change, Privilege};
 use crate::content::{
     CAPABILITY, Xattrs, all_xattrs, content_hash, looks_binary, private_xattrs, travelling,
 };
-use crate::dir::{EntryKind, Snapshot, open_in, open_private, split, stat_in};
+use crate::dir::{EntryKind, Snapshot, Tree, open_in, open_private, split, stat_in};
 
 /// An entry of the upper directory, read.
 pub(super) struct Upper {
@@ -35,9 +35,14 @@ pub(super) enum Same {
     Everything,
 }
 
-/// Reads one entry.
-pub(super) fn read_upper(dir: &OwnedFd, name: &[u8]) -> Result<Upper, Errno> {
-    let stat = stat_in(dir, name)?.ok_or(Errno::NOENT)?;
+/// Reads one entry of a tree, which `dir` holds.
+pub(super) fn read_upper(tree: &Tree, dir: &OwnedFd, rel: &[u8]) -> Result<Upper, Errno> {
+    let name = split(rel).1;
+    let stat = tree.own(stat_in(dir, name)?.ok_or(Errno::NOENT)?);
+    if stat.kind == EntryKind::Directory {
+        // Lent before it is opened, if its owner may not.
+        tree.dir(rel)?;
+    }
     let mut upper = Upper {
         stat,
         xattrs: Xattrs::new(),

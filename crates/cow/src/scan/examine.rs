@@ -15,6 +15,17 @@ use crate::change::{Change, ChangeKind, Conflict};
 use crate::content::xattr_digest;
 use crate::dir::{EntryKind, Snapshot};
 
+/// Whether somebody gave a regular file another modification time. A file system of coarser times rounds
+/// that of a copy down, and a file that has other names would lose these by a change.
+fn is_new_time(old: &Snapshot, new: &Snapshot) -> bool {
+    let steps = (1..=9).map(|digits| 10u32.pow(digits));
+    let mut rounded = steps.map(|step| old.mtime.nsec / step * step);
+    new.kind == EntryKind::File
+        && (old.nlink, new.nlink) == (1, 1)
+        && old.mtime != new.mtime
+        && !(old.mtime.sec == new.mtime.sec && rounded.any(|nsec| nsec == new.mtime.nsec))
+}
+
 impl Walk<'_> {
     /// The table of the crate documentation. Returns the frame to descend into.
     pub(super) fn examine(
@@ -52,11 +63,18 @@ impl Walk<'_> {
             change.old = Some(old.clone());
             if old.kind == new.kind {
                 let same = compare(&rel, &upper, old, lodir, &mut change);
-                differs = same != Same::Everything;
-                change.kind = if same == Same::Content {
-                    ChangeKind::Meta
-                } else {
+                // A time alone is never a conflict. A file that was made anew with the same content is no
+                // change at all: whoever unpacks or checks out everything once more gives no times.
+                change.new_time = upper.origin
+                    && same != Same::Nothing
+                    && change.conflict.is_none()
+                    && is_new_time(old, new)
+                    && self.base.is_original(&rel, old, &self.record);
+                differs = same != Same::Everything || change.new_time;
+                change.kind = if same == Same::Nothing {
                     ChangeKind::Modify
+                } else {
+                    ChangeKind::Meta
                 };
             } else {
                 change.kind = ChangeKind::Replace;

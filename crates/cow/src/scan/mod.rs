@@ -58,10 +58,16 @@ pub enum ScanError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// Another process works in the upper directory and has lent modes there.
+    #[error("another command works on the session's copies in {upper:?}; wait for its end")]
+    Busy {
+        /// The layer's upper directory.
+        upper: PathBuf,
+    },
     /// Something in the upper directory cannot be read.
     #[error(
-        "cannot read the session's copy of {path:?}: {source}; if permission is denied, run as root \
-         of a user namespace that maps the owner"
+        "cannot read the session's copy of {path:?}: {source}; if permission is denied, it is another \
+         user's: run as that user or as root"
     )]
     Entry {
         /// The path in the original tree it stands for.
@@ -139,10 +145,27 @@ pub(crate) fn open_root(layer: &Layer) -> Result<Tree, ScanError> {
 
 /// Opens the upper directory of a layer.
 pub(crate) fn open_upper(layer: &Layer) -> Result<Tree, ScanError> {
-    Tree::open(&layer.upper, false).map_err(|e| ScanError::Upper {
-        upper: layer.upper.clone(),
-        source: e.into(),
+    Tree::open_own(&layer.upper, &layer.work).map_err(|e| {
+        let upper = layer.upper.clone();
+        match e.kind() {
+            std::io::ErrorKind::WouldBlock => ScanError::Busy { upper },
+            _ => ScanError::Upper { upper, source: e },
+        }
     })
+}
+
+/// Gives directories of the upper directories the modes back that a process which was killed had lent
+/// them. All that reads a layer does so first; this is for a session that goes on in it.
+///
+/// # Errors
+/// An upper directory cannot be opened, or a mode cannot be given back.
+pub fn give_back(layers: &[Layer]) -> Result<(), ScanError> {
+    for layer in layers {
+        if crate::lend::note_path(&layer.upper).exists() {
+            open_upper(layer)?;
+        }
+    }
+    Ok(())
 }
 
 /// The absolute path of `rel` under `root`.

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
 use super::below::{Below, Deleted, below, dir_conflict};
@@ -157,7 +158,8 @@ impl<'a> Walk<'a> {
                     }
                     continue;
                 }
-                let upper = read_upper(&updir, name).map_err(|e| self.error(&rel, e))?;
+                let upper =
+                    read_upper(&self.upper, &updir, &rel).map_err(|e| self.error(&rel, e))?;
                 if let Some(next) = self.examine(rel, upper, lower, lodir.as_ref(), &frame) {
                     stack.push(next);
                 }
@@ -176,7 +178,10 @@ impl<'a> Walk<'a> {
         if !matches!(frame.lower, Lower::Dir(_)) {
             return (None, frame);
         }
-        match self.lower.dir(&frame.rel) {
+        let opened = self.lower.dir(&frame.rel);
+        // One that may not be searched hides what is in it, also when that is absent.
+        let searched = opened.and_then(|fd| statat(&fd, c"./.", AtFlags::empty()).map(|_| fd));
+        match searched {
             Ok(fd) => (Some(fd), frame),
             Err(e) => {
                 let path = absolute(&self.layer.root, &frame.rel);
@@ -266,6 +271,7 @@ impl<'a> Walk<'a> {
                 Lower::Dir(dir) => Some(dir.id),
                 _ => None,
             },
+            new_time: false,
             conflict: match &frame.lower {
                 Lower::Blocked(conflict) => Some(conflict.clone()),
                 _ => None,

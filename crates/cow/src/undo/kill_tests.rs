@@ -72,6 +72,9 @@ impl Session {
             fs::set_permissions(upper.join(name), fs::Permissions::from_mode(mode)).unwrap();
         };
         mode("m", 0o600);
+        // A copy of the original, so its time counts.
+        let origin = "user.overlay.origin";
+        setxattr(upper.join("m"), origin, b"", XattrFlags::empty()).unwrap();
         mode("dm", 0o700);
         mode("n/m", 0o500);
         setxattr(upper.join("m"), "user.k", b"new", XattrFlags::empty()).unwrap();

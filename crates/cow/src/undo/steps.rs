@@ -8,16 +8,14 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use agentwall_action::escape_bytes;
-use rustix::fs::{
-    OFlags, RenameFlags, Timespec, Timestamps, fstat, fsync, futimens, renameat_with,
-};
+use rustix::fs::{OFlags, RenameFlags, fstat, fsync, renameat_with};
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::check::Seen;
 use super::kept::{Kept, unpairs};
 use super::{LayerUndo, UndoConflict, UndoReport, UndoStatus};
-use crate::apply::{set_attributes, sync_dir};
+use crate::apply::{set_attributes, set_time, sync_dir};
 use crate::dir::{
     EntryKind, Snapshot, chmod_path_fd, list_all, open_in, open_private, split, stat_in,
 };
@@ -228,6 +226,14 @@ impl LayerUndo<'_> {
         }
         let want = (before.mode, before.uid, before.gid);
         set_attributes(&fd, want, &unpairs(xattrs)).map_err(|(step, e)| Stop::Failed(step, e))?;
+        let new_time = step
+            .after
+            .as_ref()
+            .is_some_and(|after| after.mtime != before.mtime);
+        if before.kind == EntryKind::File && new_time {
+            point!("attributes without the time put back");
+            set_time(&fd, before.mtime).map_err(at("set the time"))?;
+        }
         point!("attributes put back");
         fsync(&fd).map_err(at("sync the original"))
     }
@@ -305,18 +311,8 @@ impl LayerUndo<'_> {
                 .and_then(|fd| open_in(fd, b".", flags));
             let Ok(fd) = fd else { continue };
             if fstat(&fd).is_ok_and(|st| Snapshot::new(&st).id == dir.id) {
-                let times = Timestamps {
-                    last_access: Timespec {
-                        tv_sec: 0,
-                        tv_nsec: rustix::fs::UTIME_OMIT,
-                    },
-                    last_modification: Timespec {
-                        tv_sec: dir.before.sec,
-                        tv_nsec: i64::from(dir.before.nsec),
-                    },
-                };
                 // A time alone is not worth a failure.
-                let _ = futimens(&fd, &times);
+                let _ = set_time(&fd, dir.before);
             }
         }
     }
