@@ -87,6 +87,7 @@ mod hunk;
 mod layer;
 mod manifest;
 mod merge;
+mod originals;
 mod portable;
 mod record;
 mod scan;
@@ -118,6 +119,7 @@ pub use manifest::{
     take,
 };
 pub use merge::{Merged, merge};
+pub use originals::{KeepLimits, Kept, NotKept, keeps_originals, kept_original};
 pub use portable::{
     ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
