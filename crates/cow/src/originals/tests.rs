@@ -222,7 +222,7 @@ fn what_was_not_finished_is_never_believed() {
     assert_eq!((t.kept("a"), t.kept("b")), (None, Some("b".into())));
     fs::create_dir(t.layer.originals_temporary()).unwrap();
     crate::discard_all(std::slice::from_ref(&t.layer)).unwrap();
-    assert_eq!(t.beside(), [String::new(); 0]);
+    assert!(t.beside().is_empty(), "{:?}", t.beside());
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn a_copied_layer_has_them_and_a_checkpoint_holds_them() {
         crate::remove_checkpoint(layers, name).unwrap();
     }
     assert!(t.kept("a").is_none());
-    assert_eq!(t.beside(), [String::new(); 0]);
+    assert!(t.beside().is_empty(), "{:?}", t.beside());
     // The copy is not touched by that.
     assert_eq!(
         kept_original(&copy, &t.seen("a")).unwrap().unwrap(),
