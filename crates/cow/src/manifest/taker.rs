@@ -20,7 +20,7 @@ use super::take::{Limits, Refusal, TakeError, Wish};
 use super::walk::walk;
 use super::write::write;
 use crate::layer::Layer;
-use crate::originals::{KeepLimits, Keeping, Kept, NotKept, can_clone, changed_sample, ficlone};
+use crate::originals::{KeepLimits, Keeping, Kept, NotKept, can_clone, ficlone};
 
 /// How long a session has the processors to itself before its trees are walked unasked.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -86,14 +86,10 @@ impl Taker {
             std::thread::Builder::new()
                 .name("manifest".into())
                 .spawn(move || {
-                    let (manifests, mut samples) = all(&layers, limits, &wish, &asked);
                     // Nobody may be there to hear it.
-                    let _ = done.send(manifests);
-                    if originals.is_some() {
-                        samples.extend(going_on.iter().map(changed_sample));
-                    }
+                    let _ = done.send(all(&layers, limits, &wish, &asked));
                     let layers = [layers, going_on].concat();
-                    let _ = done_keeping.send(keep(&layers, samples, originals, &wish, &asked));
+                    let _ = done_keeping.send(keep(&layers, originals, &wish, &asked));
                 })
                 .ok()
         };
@@ -138,13 +134,7 @@ impl Drop for Taker {
     }
 }
 
-/// What became of each manifest; and where there is one, an original that can be tried.
-fn all(
-    layers: &[Layer],
-    limits: Limits,
-    wish: &Wish,
-    asked: &Receiver<()>,
-) -> (Vec<Manifested>, Vec<Option<Vec<u8>>>) {
+fn all(layers: &[Layer], limits: Limits, wish: &Wish, asked: &Receiver<()>) -> Vec<Manifested> {
     // Answered at once when the session has ended meanwhile.
     let needed = asked.recv_timeout(HEAD_START).is_ok();
     let walked: Vec<_> = layers
@@ -157,25 +147,19 @@ fn all(
     walked
         .into_iter()
         .map(|(layer, walked)| {
-            let mut sample = None;
-            let result = walked.and_then(|mut walked| {
-                sample = walked.sample.take();
-                match wish.cancelled.load(Ordering::Relaxed) {
-                    true => Err(TakeError::Cancelled),
-                    false => write(layer, walked),
-                }
+            let result = walked.and_then(|walked| match wish.cancelled.load(Ordering::Relaxed) {
+                true => Err(TakeError::Cancelled),
+                false => write(layer, walked),
             });
-            let sample = sample.filter(|_| matches!(result, Ok(Ok(_))));
-            ((layer.root.clone(), result), sample)
+            (layer.root.clone(), result)
         })
-        .unzip()
+        .collect()
 }
 
 /// Keeps originals of each tree that has a manifest: all while the session lives, and at its end those
 /// that it changed and no others. The layers that go on come after those that begin.
 fn keep(
     layers: &[Layer],
-    samples: Vec<Option<Vec<u8>>>,
     limits: Option<KeepLimits>,
     wish: &Wish,
     asked: &Receiver<()>,
@@ -185,13 +169,9 @@ fn keep(
     };
     let begun: Vec<_> = layers
         .iter()
-        .zip(samples)
-        .map(|(layer, sample)| {
-            let sample = sample.ok_or(NotKept::Nothing)?;
-            match can_clone(layer, &sample) {
-                true => while_it_runs(layer, limits, wish),
-                false => Err(NotKept::NoReflink),
-            }
+        .map(|layer| match can_clone(layer) {
+            true => while_it_runs(layer, limits, wish),
+            false => Err(NotKept::NoReflink),
         })
         .collect();
     while begun.iter().any(Result::is_ok) && !wish.ended.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, RawDir, fstat, fstatfs, openat};
@@ -33,8 +33,6 @@ const FUSE: i64 = 0x6573_5546;
 pub(super) struct Walked {
     pub outcome: Result<Trees, Refusal>,
     pub head: Head,
-    /// Some regular file with content, if there is one.
-    pub sample: Option<Vec<u8>>,
 }
 
 /// The blocks of a tree, by whoever walked them.
@@ -57,7 +55,6 @@ pub(super) fn walk(layer: &Layer, limits: Limits, wish: &Wish) -> Result<Walked,
     let refused = |refusal| Walked {
         outcome: Err(refusal),
         head,
-        sample: None,
     };
     let kind = tree.dir(b"").and_then(fstatfs);
     if kind.map_err(|e| failed(layer, b"", e))?.f_type as i64 == FUSE {
@@ -82,7 +79,6 @@ pub(super) fn walk(layer: &Layer, limits: Limits, wish: &Wish) -> Result<Walked,
         more: Condvar::new(),
         blocks: AtomicU32::new(1),
         objects: AtomicU64::new(1),
-        sample: OnceLock::new(),
     };
     let outputs = std::thread::scope(|scope| {
         let others: Vec<_> = (1..WALKERS)
@@ -107,7 +103,6 @@ pub(super) fn walk(layer: &Layer, limits: Limits, wish: &Wish) -> Result<Walked,
     Ok(Walked {
         outcome: Ok(Trees { outputs, objects }),
         head: Head { objects, ..head },
-        sample: shared.sample.into_inner(),
     })
 }
 
@@ -170,7 +165,6 @@ struct Shared<'a> {
     more: Condvar,
     blocks: AtomicU32,
     objects: AtomicU64,
-    sample: OnceLock<Vec<u8>>,
 }
 
 impl Shared<'_> {
@@ -276,9 +270,6 @@ impl Shared<'_> {
         for (name, seen) in entries {
             let is_dir = is_dir(&seen);
             let late = late(&seen, base);
-            if self.sample.get().is_none() && seen.kind == EntryKind::File && seen.size > 0 {
-                let _ = self.sample.set(join(&job.rel, &name));
-            }
             let object = Object { seen, late };
             format::put_entry(&mut out.bytes, &name, &object, &head.directory.seen);
             if is_dir {

@@ -22,9 +22,7 @@ pub(super) fn write(layer: &Layer, walked: Walked) -> Result<Result<u64, Refusal
         path: path.clone(),
         source,
     };
-    let Walked {
-        outcome, mut head, ..
-    } = walked;
+    let Walked { outcome, mut head } = walked;
     let done = || -> io::Result<Result<u64, Refusal>> {
         let mut result = outcome.as_ref().map(|t| t.objects).map_err(|r| *r);
         let file = head_of(&mut head, &result);

@@ -4,7 +4,7 @@
 //! An original is opened beneath the root's descriptor, compared with the manifest, cloned, and compared
 //! once more. Whatever is not as recorded is left out; it is no failure.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -30,6 +30,8 @@ const GIT: &[u8] = b".git";
 const SET_ID: u32 = 0o6000;
 /// So many originals that cannot be cloned, before the first that can, are enough.
 const REFUSALS: u64 = 64;
+/// In so many directories a file is looked for to try it with.
+const SEARCHED: usize = 64;
 /// Up to so many clones are synced one by one, more by their file system.
 const SINGLY: usize = 64;
 /// How long an ended session is looked through.
@@ -119,37 +121,37 @@ pub(crate) fn ficlone(to: &OwnedFd, from: &OwnedFd) -> Result<(), Errno> {
     ioctl_ficlone(to, from)
 }
 
-/// Whether the original `rel` can be cloned to where the layer is, by doing it without a name. True,
-/// too, when that one cannot be opened.
-pub(crate) fn can_clone(layer: &Layer, rel: &[u8]) -> bool {
-    let from = open_root(layer)
-        .ok()
-        .and_then(|root| root.parent(rel).ok())
-        .and_then(|dir| open_in(dir, split(rel).1, OFlags::RDONLY).ok());
-    let Some(from) = from else { return true };
+/// Whether originals can be cloned to where the layer is, by doing it once, to a file without a name. True,
+/// too, when none was found to try it with.
+pub(crate) fn can_clone(layer: &Layer) -> bool {
+    let Some(from) = open_root(layer).ok().and_then(|root| any_file(&root)) else {
+        return true;
+    };
     let place = layer.upper.parent().unwrap_or(&layer.upper);
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let to = openat(CWD, place, flags, Mode::RUSR | Mode::WUSR);
     to.is_ok_and(|to| ficlone(&to, &from).is_ok())
 }
 
-/// A regular file that the session has a copy of and that is in the original tree, too: the sample for
-/// [`can_clone`] where the tree is not walked.
-pub(crate) fn changed_sample(layer: &Layer) -> Option<Vec<u8>> {
-    let root = open_root(layer).ok()?;
-    let mut found = None;
-    each_copy(layer, Instant::now().checked_add(PATIENCE), |rel| {
-        let there = root.stat(rel).ok().flatten();
-        match there.is_some_and(|s| s.kind == EntryKind::File && s.size > 0) {
-            true => {
-                found = Some(rel.to_vec());
-                ControlFlow::Break(())
+/// A regular file with content near the root.
+fn any_file(root: &Tree) -> Option<OwnedFd> {
+    let mut queue = VecDeque::from([Vec::new()]);
+    for _ in 0..SEARCHED {
+        let rel = queue.pop_front()?;
+        let Ok(dir) = root.dir(&rel) else { continue };
+        for name in list_all(dir.as_fd()).unwrap_or_default() {
+            match stat_in(&dir, &name) {
+                Ok(Some(s)) if s.kind == EntryKind::Directory => queue.push_back(join(&rel, &name)),
+                Ok(Some(s)) if s.kind == EntryKind::File && s.size > 0 => {
+                    if let Ok(file) = open_in(&dir, &name, OFlags::RDONLY) {
+                        return Some(file);
+                    }
+                }
+                _ => {}
             }
-            false => ControlFlow::Continue(()),
         }
-    })
-    .ok()?;
-    found
+    }
+    None
 }
 
 /// Shows the paths at which the session has a regular file, until `show` or the time ends it. Answers

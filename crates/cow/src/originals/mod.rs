@@ -38,7 +38,7 @@ use crate::dir::{EntryKind, Snapshot, Tree, list_all, open_in};
 use crate::layer::Layer;
 
 pub use keep::{KeepLimits, Kept, NotKept};
-pub(crate) use keep::{Keeping, can_clone, changed_sample, ficlone};
+pub(crate) use keep::{Keeping, can_clone, ficlone};
 
 /// Whether originals are kept beside a layer.
 pub fn keeps_originals(layer: &Layer) -> bool {
