@@ -5,11 +5,11 @@
 //! entry whose stat data is that of the session's base manifest. Without a base there is no merge, only a
 //! person who looks at the hunks. What overlaps, and what is no text, stays a conflict; the reason is said.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use agentwall_cow::{
     AmendError, Amendment, AtBase, Change, ChangeKind, Conflict, DiffOptions, EntryKind, Manifest,
-    Merged, Sides, Snapshot, kept_original, merge,
+    Merged, Sides, Snapshot, kept_original, merge, other_originals,
 };
 
 use crate::{output, session::Session};
@@ -41,16 +41,21 @@ pub enum Attempt {
 pub struct Bases<'s> {
     session: &'s Session,
     /// One for each layer; why there is none, escaped.
-    manifests: Vec<Result<Manifest, String>>,
+    manifests: Vec<Result<Known, String>>,
 }
+
+/// What is known about the originals of one layer: the manifest, and where they are not those that an
+/// imported layer was made on.
+type Known = (Manifest, HashSet<Vec<u8>>);
 
 impl<'s> Bases<'s> {
     /// Of a session.
     pub fn of(session: &'s Session) -> Bases<'s> {
-        let manifest = |layer| match Manifest::of(layer) {
-            Ok(Ok(manifest)) => Ok(manifest),
-            Ok(Err(refusal)) => Err(output::tame(&refusal.to_string())),
-            Err(e) => Err(output::tame(&e.to_string())),
+        let tame = |why: &dyn std::fmt::Display| output::tame(&why.to_string());
+        let manifest = |layer| {
+            let manifest = Manifest::of(layer).map_err(|e| tame(&e))?;
+            let others = other_originals(layer).map_err(|e| tame(&e))?;
+            Ok((manifest.map_err(|refusal| tame(&refusal))?, others))
         };
         Bases {
             session,
@@ -65,9 +70,12 @@ impl<'s> Bases<'s> {
         let (Some(layer), Some(manifest)) = (layer, self.manifests.get(change.layer)) else {
             return Err(none("it is in no layer"));
         };
-        let manifest = manifest.as_ref().map_err(|why| none(why))?;
+        let (manifest, others) = manifest.as_ref().map_err(|why| none(why))?;
         let below = change.path.strip_prefix(&layer.root).ok();
         let rel = below.ok_or_else(|| none("it is in no layer"))?;
+        if others.contains(bytes(rel)) {
+            return Err("the imported session was made on another original".into());
+        }
         let seen = match manifest.at(bytes(rel)) {
             AtBase::There(was) if was.known && was.seen.kind == EntryKind::File => was.seen,
             _ => return Err(none("the base manifest has no sure record of it")),

@@ -216,6 +216,32 @@ fn originals_that_differ_are_conflicts_and_stay() {
     );
 }
 
+/// What lies here when a session is imported is not what its agent edited: a merge with that as its base
+/// would take the person's lines for ones that the agent removed.
+#[test]
+fn an_original_that_differs_is_the_base_of_no_merge() {
+    let (a, b) = (host(), host());
+    let text = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
+    a.put("old.txt", text);
+    let session = session(&a);
+    session.write("old.txt", &text.replace('1', "one"));
+    let file = exported(&a);
+    let person = text.replace('8', "PERSON");
+    b.put("old.txt", &person);
+    b.put("gone.txt", text);
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    for args in [&["init", "-q"][..], &["add", "."]] {
+        let mut git = std::process::Command::new("git");
+        let git = git.args(args).current_dir(&b.work).env("HOME", &b.home);
+        assert!(git.status().unwrap().success());
+    }
+    let file = file.to_str().unwrap();
+    b.call(&["import", file, "--trust", &key(&a)]).code(0);
+    let said = b.call(&["commit", "--merge", "--", "old.txt"]).code(3).out;
+    assert_eq!(b.read("old.txt").unwrap(), person, "{said}");
+    assert!(said.contains("made on another original"), "{said}");
+}
+
 #[test]
 fn what_is_damaged_or_forged_is_refused_and_leaves_nothing() {
     let (a, b) = (host(), host());

@@ -121,9 +121,10 @@ pub use manifest::{
 pub use merge::{Merged, merge};
 pub use originals::{KeepLimits, Kept, NotKept, keeps_originals, kept_original};
 pub use portable::{
-    ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
-    Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
-    Place, Sealed, Unpacked, What, export, inspect, unpack,
+    ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, DifferencesError,
+    ExportError, ExportOptions, Exported, Found, ImportError, ImportOptions, LeftOut,
+    Manifest as ArchiveManifest, Part, Piece, Place, Sealed, Unpacked, What, export, inspect,
+    other_originals, unpack,
 };
 pub use scan::{ScanError, ScanOptions, scan, scan_with};
 pub use undo::{

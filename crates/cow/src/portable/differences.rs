@@ -4,7 +4,7 @@
 //! else, or as taken away. It names paths and no inodes, so it holds for whatever lies there. A file
 //! that is there and cannot be believed is an error, as a base manifest is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -39,6 +39,16 @@ pub(crate) struct Differences {
 }
 
 const VERSION: u32 = 1;
+
+/// Paths below a layer's root at which the original here is not the one that an imported layer was made
+/// on: what the base manifest has there is the base of no merge. Empty for a layer of this machine.
+///
+/// # Errors
+/// The file that says so is there and cannot be believed.
+pub fn other_originals(layer: &Layer) -> Result<HashSet<Vec<u8>>, DifferencesError> {
+    let Differences { changed, .. } = Differences::of(layer)?;
+    Ok(changed.into_iter().map(|rel| rel.0).collect())
+}
 
 impl Differences {
     pub(super) fn new() -> Differences {

@@ -45,7 +45,8 @@ pub use read::{Archive, inspect};
 pub use unpack::{ImportError, ImportOptions, Unpacked, unpack};
 pub use write::{ExportError, ExportOptions, Exported, Piece, Sealed, What, export};
 
-pub(crate) use differences::{Differences, DifferencesError};
+pub(crate) use differences::Differences;
+pub use differences::{DifferencesError, other_originals};
 
 /// The version of the archive that is written and read here.
 pub const ARCHIVE_VERSION: u32 = 1;
