@@ -14,6 +14,9 @@ use agentwall_tests::{Case, Options, Who, World, case::brief, world::Shared};
 /// What a case answers.
 pub type Verdict = Result<(), String>;
 
+/// Begins the reason of a case that found out that it cannot be played on this host.
+pub const NOT_HERE: &str = "not on this host: ";
+
 /// How long one command may take. Nothing here waits for it unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 

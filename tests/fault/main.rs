@@ -14,6 +14,7 @@ mod kit;
 mod ledger;
 mod names;
 mod policy;
+mod reflink;
 mod sessions;
 mod shown;
 mod start;
@@ -58,6 +59,7 @@ fn cases() -> Vec<Fault> {
     all.extend(start::cases());
     all.extend(apply::cases());
     all.extend(commit::cases());
+    all.extend(reflink::cases());
     all
 }
 
@@ -193,6 +195,7 @@ fn apart(case: &Fault, who: Who, options: &Options, root: &Path) -> Run {
     }
     match verdict.and_then(|v| v.split_once(' ')) {
         Some(("pass", _)) => Run::Passed,
+        Some(("skip", why)) => Run::Skipped(why.into()),
         Some(("fail", why)) => match case.open {
             Some(known) => Run::Open(format!("{known}; {why}")),
             None => Run::Failed(why.into()),
@@ -204,7 +207,13 @@ fn apart(case: &Fault, who: Who, options: &Options, root: &Path) -> Run {
 /// This process is one case.
 fn one(case: &str, options: &Options) -> i32 {
     let verdict = play(case, options).map_or_else(
-        |why| format!("fail {}", why.replace('\n', " ")),
+        |why| {
+            let why = why.replace('\n', " ");
+            match why.strip_prefix(kit::NOT_HERE) {
+                Some(why) => format!("skip {why}"),
+                None => format!("fail {why}"),
+            }
+        },
         |()| "pass .".to_owned(),
     );
     println!("{VERDICT}{verdict}");

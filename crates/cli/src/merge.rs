@@ -1,16 +1,16 @@
 //! Three-way merge at a commit: a text file that both the session and somebody else changed.
 //!
-//! The base is what the file held when the session began. It is known where git recorded it: where the
-//! index of the originals' repository has an entry whose stat data is that of the session's base
-//! manifest. That is no base where the session's copy was made of something else ([`CommonBases`]).
-//! Without a base there is no merge, only a person who looks at the hunks. What overlaps, and
-//! what is no text, stays a conflict; the reason is said.
+//! The base is what the file held when the session began. It is known where a reflink of that version is
+//! kept beside the layer, else where git recorded it: where the index of the originals' repository has an
+//! entry whose stat data is that of the session's base manifest. That is no base where the session's copy
+//! was made of something else ([`CommonBases`]). Without a base there is no merge, only a person who looks
+//! at the hunks. What overlaps, and what is no text, stays a conflict; the reason is said.
 
 use std::path::Path;
 
 use agentwall_cow::{
     AmendError, Amendment, AtBase, Change, ChangeKind, CommonBases, Conflict, DiffOptions,
-    EntryKind, Manifest, Merged, Sides, Snapshot, merge,
+    EntryKind, Manifest, Merged, Sides, Snapshot, kept_original, merge,
 };
 
 use crate::{output, session::Session};
@@ -88,7 +88,13 @@ impl<'s> Bases<'s> {
             AtBase::There(was) if was.known && was.seen.kind == EntryKind::File => was.seen,
             _ => return Err(none("the base manifest has no sure record of it")),
         };
-        let content = git::content(&change.path, &seen).map_err(|why| none(&why))?;
+        let kept = match kept_original(layer, &seen) {
+            Ok(Some(content)) => return Ok((seen, content)),
+            Ok(None) => "no reflink of it is kept".to_owned(),
+            Err(e) => output::tame(&format!("the reflink of it cannot be read: {e}")),
+        };
+        let content = git::content(&change.path, &seen);
+        let content = content.map_err(|why| none(&format!("{kept}, and {why}")))?;
         Ok((seen, content))
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use agentwall_action::escape_bytes;
-use agentwall_cow::{Layer, Limits, Taker, base_timestamp};
+use agentwall_cow::{KeepLimits, Layer, Limits, NotKept, Taken, Taker, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
 use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
 use agentwall_wall::{LayerPaths, Spec, Wall, launch, wire::ToBroker};
@@ -167,13 +167,18 @@ fn conduct(
     let log: Arc<Log> = Arc::new(log);
     raise_descriptor_limit();
     let (all, fresh) = ground.layers(base)?;
+    let known: Vec<Layer> = all.iter().filter(|l| !fresh.contains(l)).cloned().collect();
     session.record.layers = all;
     if start.beginning.resumes {
         go_on(session, args);
     }
     session.save_soon()?;
     // Beside the session: it starts no later for it.
-    let manifests = Taker::start(fresh, Limits::default());
+    let manifests = match start.beginning.ephemeral {
+        // Nothing of it is ever merged.
+        true => Taker::start(fresh, Limits::default()),
+        false => Taker::keeping(fresh, known, Limits::default(), KeepLimits::default()),
+    };
     let engine = &prepared.engine;
     let line = socket
         .try_clone()
@@ -289,7 +294,8 @@ impl Ready {
     }
 }
 
-/// Waits for the base manifests where the session wrote something; says so where there is none.
+/// Waits for the base manifests where the session wrote something; says so where there is none, or where
+/// originals could have been kept and are not.
 fn finish_manifests(session: &Session, manifests: Taker) {
     if session.record.layers.iter().all(Layer::is_untouched) {
         return;
@@ -298,11 +304,23 @@ fn finish_manifests(session: &Session, manifests: Taker) {
         let mut layers = session.record.layers.iter();
         layers.any(|l| l.root == root && l.is_untouched())
     };
-    for (root, taken) in manifests.finish() {
+    for Taken {
+        root,
+        manifest,
+        originals,
+    } in manifests.finish()
+    {
         if untouched(&root) {
             continue;
         }
-        let why = match taken {
+        if let Err(NotKept::Failed(error)) = originals {
+            note(&format!(
+                "no originals of {} are kept: {error}; what both sides edit there is merged only where \
+                 git has the original",
+                shown(&root)
+            ));
+        }
+        let why = match manifest {
             Ok(Ok(_)) => continue,
             Ok(Err(refusal)) => refusal.to_string(),
             Err(error) => error.to_string(),

@@ -430,7 +430,7 @@ fn an_import_that_was_killed_is_told_and_removed() {
         assert!(told.out.contains("import not finished"), "{}", told.out);
         // It may be one that goes on: nothing is removed for ten minutes.
         b.call(&["gc"]).code(0);
-        assert_eq!(sessions(&b), [id.clone()]);
+        assert_eq!(sessions(&b), std::slice::from_ref(&id));
         let mut old = record(&b, &id);
         let begun = old["started_ms"].as_u64().unwrap();
         old["started_ms"] = (begun - 11 * 60 * 1000).into();

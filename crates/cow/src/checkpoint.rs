@@ -230,7 +230,10 @@ pub fn remove_checkpoint(layers: &[Layer], name: &str) -> Result<(), CheckpointE
         }
         point!("checkpoint unnamed");
         remove(&to)?;
-        let _ = fs::remove_dir(folder(layer));
+        // Without it and without a manifest, nothing says what they are originals of.
+        if fs::remove_dir(folder(layer)).is_ok() && !layer.manifest_path().exists() {
+            crate::originals::remove(layer).map_err(at(&layer.originals_path()))?;
+        }
     }
     Ok(())
 }

@@ -98,6 +98,7 @@ pub fn copy_layer(
             Err(e) => return Err(read(from)(e)),
         }
     }
+    crate::originals::share(from, &to).map_err(write(to.originals_path()))?;
     let record = Record::read(from).map_err(read(from.record_path()))?;
     let handed = record
         .hand_down(&to)

@@ -104,8 +104,8 @@ pub fn discard(
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
-/// this crate's record and manifest next to them, unless an earlier commit can be undone, which needs
-/// them. The directories themselves stay. Returns the trash folders that still hold other originals
+/// this crate's record, manifest and kept originals next to them, unless an earlier commit can be undone,
+/// which needs them. The directories themselves stay. Returns the trash folders that still hold other originals
 /// which a commit kept: they are the user's data, to be looked at and removed.
 ///
 /// # Errors
@@ -175,6 +175,14 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             layer.record_path(),
             crate::lend::note_path(&layer.upper),
         ];
+        // A checkpoint has the manifest: a rollback brings back what they are the originals of.
+        if !layer.checkpoints_path().exists() {
+            let removed = crate::originals::remove(layer);
+            removed.map_err(|source| DiscardError::Remove {
+                path: layer.originals_path(),
+                source,
+            })?;
+        }
         for path in beside {
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -34,8 +34,8 @@ pub struct FileId {
 /// One overlay mount of a session, now unmounted.
 ///
 /// The folder that holds [`upper`](Self::upper) must be private to the caller: the crate keeps its
-/// own record (`UPPER.applied`), manifest (`UPPER.manifest`), trash (`UPPER.trash`) and, while it works
-/// there, what it lent (`UPPER.lent`) next to the upper directory.
+/// own record (`UPPER.applied`), manifest (`UPPER.manifest`), kept originals (`UPPER.originals`), trash
+/// (`UPPER.trash`) and, while it works there, what it lent (`UPPER.lent`) next to the upper directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Absolute, canonical path of the original tree (the overlay's lower directory).
@@ -94,6 +94,7 @@ impl Layer {
         let known = [
             self.record_path(),
             self.manifest_path(),
+            self.originals_path(),
             self.checkpoints_path(),
             self.rollback_path(),
         ];
@@ -122,6 +123,16 @@ impl Layer {
     /// Its name while it is being written.
     pub(crate) fn manifest_temporary(&self) -> PathBuf {
         beside(&self.upper, ".manifest.new")
+    }
+
+    /// Clones of originals as they were when the session began.
+    pub(crate) fn originals_path(&self) -> PathBuf {
+        beside(&self.upper, ".originals")
+    }
+
+    /// Their folder's name while they are being made.
+    pub(crate) fn originals_temporary(&self) -> PathBuf {
+        beside(&self.upper, ".originals.new")
     }
 
     /// Where checkpoints of this layer are.

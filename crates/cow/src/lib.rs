@@ -91,6 +91,7 @@ mod layer;
 mod lend;
 mod manifest;
 mod merge;
+mod originals;
 mod portable;
 mod record;
 mod scan;
@@ -123,6 +124,7 @@ pub use manifest::{
     take,
 };
 pub use merge::{Merged, merge};
+pub use originals::{KeepLimits, Kept, NotKept, keeps_originals, kept_original};
 pub use portable::{
     ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,

@@ -3,6 +3,7 @@
 use std::{fs, process::ExitCode};
 
 use agentwall_action::escape_text;
+use agentwall_cow::keeps_originals;
 use anyhow::{Context as _, Result};
 
 use crate::{
@@ -65,6 +66,10 @@ fn print_json(sessions: &[Session]) -> Result<()> {
         value["resumed"] = session.record.resumed_ms.map(rfc3339_of).into();
         value["bytes"] = size_of(session).into();
         value["undo"] = can_undo(session).into();
+        for (n, layer) in session.record.layers.iter().enumerate() {
+            let kept = keeps_originals(layer);
+            value["layers"][n]["originals"] = if kept { "reflink" } else { "none" }.into();
+        }
         list.push(value);
     }
     output::print_json(&list)

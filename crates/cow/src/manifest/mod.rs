@@ -28,8 +28,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -328,6 +329,37 @@ impl Manifest {
                     stack.push((child.map_or(usize::MAX, |b| *b as usize), path));
                 } else {
                     show(&path, self.at(&path));
+                }
+            }
+        }
+    }
+
+    /// Shows the regular files that are exactly what they were at the base, those that lie least deep
+    /// first, but for what is named `without` or lies below that.
+    pub(crate) fn known_files(
+        &self,
+        without: &[u8],
+        mut show: impl FnMut(&[u8], &Snapshot) -> ControlFlow<()>,
+    ) {
+        let mut queue = VecDeque::from([(0usize, Vec::new())]);
+        while let Some((block, rel)) = queue.pop_front() {
+            let doubtful = self
+                .block_head(block)
+                .is_ok_and(|head| head.marks & DOUBTFUL != 0);
+            for item in self.items(block) {
+                let name = &self.bytes[item.name.clone()];
+                if name == without {
+                    continue;
+                }
+                let path = crate::dir::join(&rel, name);
+                if item.seen.kind == EntryKind::Directory {
+                    let child = self.children.get(item.child);
+                    queue.push_back((child.map_or(usize::MAX, |b| *b as usize), path));
+                    continue;
+                }
+                let known = item.seen.kind == EntryKind::File && !item.late && !doubtful;
+                if known && show(&path, &item.seen).is_break() {
+                    return;
                 }
             }
         }

@@ -118,4 +118,6 @@ pub(super) struct Wish {
     pub cancelled: AtomicBool,
     /// Somebody waited for it long enough: rather none.
     pub hurry: AtomicBool,
+    /// The session has ended: originals are kept no further than it changed them.
+    pub ended: AtomicBool,
 }

@@ -284,8 +284,8 @@ fn nobody_waits_for_one_that_is_not_needed() {
     assert!(!t.layer.manifest_path().exists() && !t.layer.manifest_temporary().exists());
     let taken = Taker::start(vec![t.layer.clone()], Limits::default()).finish();
     assert_eq!(taken.len(), 1);
-    assert_eq!(taken[0].0, t.layer.root);
-    assert!(matches!(taken[0].1, Ok(Ok(14))), "{taken:?}");
+    assert_eq!(taken[0].root, t.layer.root);
+    assert!(matches!(taken[0].manifest, Ok(Ok(14))), "{taken:?}");
     Manifest::of(&t.layer).unwrap().unwrap();
     let wish = super::take::Wish::default();
     wish.hurry.store(true, Ordering::Relaxed);
