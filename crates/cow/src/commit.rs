@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -509,6 +510,9 @@ pub(crate) fn below_root(root: &Path, path: &Path) -> Option<Vec<u8>> {
     rel.split(|b| *b == b'/').all(plain).then(|| rel.to_vec())
 }
 
+/// How long a commit waits for another one of the same tree.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Locks every root once, in a fixed order.
 pub(crate) fn lock_all(layers: &[Layer], dir: &Path) -> Result<Vec<File>, CommitError> {
     let mut roots: Vec<&Path> = layers.iter().map(|l| l.root.as_path()).collect();
@@ -530,16 +534,25 @@ pub(crate) fn lock_all(layers: &[Layer], dir: &Path) -> Result<Vec<File>, Commit
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&lock)
             .map_err(fail)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => locks.push(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(CommitError::Locked {
-                    root: root.to_path_buf(),
-                    lock,
-                });
+        let start = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // A commit may just be over, or a process that another thread starts still has its
+                // descriptors for a moment.
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(CommitError::Locked {
+                        root: root.to_path_buf(),
+                        lock,
+                    });
+                }
+                Err(e) => return Err(fail(e.into())),
             }
-            Err(e) => return Err(fail(e.into())),
         }
+        locks.push(file);
     }
     Ok(locks)
 }

@@ -200,6 +200,11 @@ impl LayerUndo<'_> {
         let want = (before.mode, before.uid, before.gid);
         let set = set_attributes(&fd, want, &unpairs(&aside.xattrs));
         set.map_err(|(step, e)| Stop::Failed(step, e))?;
+        // The time, too, unless somebody has written to it since.
+        let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
+        if !is_dir && now.mtime == aside.was.mtime && now.mtime != before.mtime {
+            set_time(&fd, before.mtime).map_err(at("set the time"))?;
+        }
         fsync(&fd).map_err(at("sync the original"))
     }
 
