@@ -308,6 +308,11 @@ impl Record {
 
     /// Opens the record for appending.
     pub(crate) fn append_to(&mut self, layer: &Layer) -> io::Result<()> {
+        // Something is done in this layer again.
+        match std::fs::remove_file(layer.dropped_path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         let folder = layer.upper.parent().unwrap_or(&layer.upper);
         let path = layer.record_path();
         let is_new = !path.exists();
