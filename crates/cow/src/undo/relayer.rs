@@ -139,7 +139,7 @@ impl LayerUndo<'_> {
         // Another name of it is an original: nothing of it may change.
         if after.kind == EntryKind::File && there.nlink > names {
             self.copy_linked(step, after, &trash, &parent)?;
-            return unlinkat(&trash, &*step.name, AtFlags::empty());
+            return self.drop_name(step, &there, &trash);
         }
         let is_copy = step.before.as_ref().is_some_and(|b| b.kind == after.kind);
         if is_copy && after.kind == EntryKind::File {
