@@ -272,6 +272,30 @@ fn other_names_of_an_original_stay_known_while_one_goes() {
 }
 
 #[test]
+fn names_of_one_file_that_go_and_come_in_one_commit_are_no_conflict() {
+    let s = Session::new("mkdir d o; echo l >l1; ln l1 l2; ln l1 d/l3; echo 1 >o/1");
+    s.agent("echo one >d/l3; echo one >l2; ln -f l1 o/1");
+    s.commit_all();
+    assert!(s.undo().is_complete());
+    assert!(s.scan().changes.iter().all(|c| c.conflict.is_none()));
+    s.commit_all();
+}
+
+#[test]
+fn attributes_and_a_new_name_of_one_file_are_undone_together() {
+    let s = Session::new("mkdir d; echo x >d/x; echo a >a");
+    let before = common::exact(s.root(), true);
+    s.agent("chmod 700 a; ln -f a d/x");
+    s.commit_all();
+    assert!(s.undo().is_complete());
+    assert_eq!(common::exact(s.root(), true), before);
+    assert_eq!(s.shows(), ["Meta a", "Modify d/x"]);
+    // The session holds no inode of the originals.
+    s.agent("echo more >>d/x");
+    assert_eq!(common::exact(s.root(), true), before);
+}
+
+#[test]
 fn what_somebody_wrote_to_a_resting_original_is_a_conflict_when_it_is_back() {
     use std::io::Write as _;
     let s = Session::new("echo a >a");

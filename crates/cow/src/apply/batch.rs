@@ -337,8 +337,8 @@ impl LayerCommit<'_> {
                 let result = self.still(rel, parent, temp.old.as_ref()).and_then(|ours| {
                     let (old, name) = (temp.old.clone(), temp.name.clone());
                     self.install(change, parent, dir_rel, rel, &name, &made, old)?;
-                    if ours {
-                        self.rests(&mut temp);
+                    if let Some(ours) = ours {
+                        self.rests(&mut temp, &ours);
                     }
                     Ok(())
                 });
@@ -356,8 +356,8 @@ impl LayerCommit<'_> {
                 }
                 let ours = self.still(rel, parent, Some(&old))?;
                 self.take_away(parent, dir_rel, rel, &temp.name, old)?;
-                if ours {
-                    self.rests(&mut temp);
+                if let Some(ours) = ours {
+                    self.rests(&mut temp, &ours);
                 }
                 self.record.own.took(rel, &temp.name);
                 Kept::of_temp(temp, dir, self.digests.old.clone())
@@ -375,17 +375,22 @@ impl LayerCommit<'_> {
         Ok(Status::Committed)
     }
 
-    /// Looks once more just before a step: the batch may have taken a while. Returns whether the original
-    /// is unchanged, or our own work; an amended one need not be.
-    fn still(&self, rel: &[u8], parent: &OwnedFd, old: Option<&Snapshot>) -> Step<bool> {
-        let Some(old) = old else { return Ok(false) };
+    /// Looks once more just before a step: the batch may have taken a while. Returns what the original is
+    /// now, if it is unchanged, or our own work; an amended one need not be.
+    fn still(
+        &self,
+        rel: &[u8],
+        parent: &OwnedFd,
+        old: Option<&Snapshot>,
+    ) -> Step<Option<Snapshot>> {
+        let Some(old) = old else { return Ok(None) };
         let now = stat_in(parent, split(rel).1).map_err(at("examine the original"))?;
         let Some(now) = now.filter(|now| old.same_object(now)) else {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         };
         let ours = !self.base.changed(rel, &now, &self.record);
         match old.kind == EntryKind::Directory || old.ctime == now.ctime || ours {
-            true => Ok(ours),
+            true => Ok(ours.then_some(now)),
             false => Err(Stop::Conflict(Conflict::ChangedSinceReview)),
         }
     }

@@ -15,12 +15,12 @@ use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
 use crate::record::{InPlace, Temp};
 
 impl LayerCommit<'_> {
-    /// An unchanged original has left its name: what it is where it rests tells an undo, and at its other
-    /// names, that nobody wrote to it.
-    pub(super) fn rests(&mut self, temp: &mut Temp) {
+    /// An unchanged original, `was` just before, has left its name: what it is where it rests tells an
+    /// undo, and at its other names, that nobody wrote to it.
+    pub(super) fn rests(&mut self, temp: &mut Temp, was: &Snapshot) {
         let is_it = |t: &&Trashed| t.of == temp.rel;
         let rest = self.trashed.iter().rev().find(is_it);
-        let (Some(old), Some(rest)) = (&temp.old, rest) else {
+        let Some(rest) = rest else {
             return;
         };
         let now = match (&rest.stored, &self.trash) {
@@ -30,7 +30,7 @@ impl LayerCommit<'_> {
         let Some(now) = now.ok().flatten() else {
             return;
         };
-        if old.same_object(&now) && (old.kind == EntryKind::Directory || old.nlink == now.nlink) {
+        if was.same_object(&now) && (was.kind == EntryKind::Directory || was.nlink == now.nlink) {
             if is_linked(&now) {
                 self.record.own.know(&now);
             }
@@ -73,8 +73,8 @@ impl LayerCommit<'_> {
     /// The same for a step that a run which was cut off had finished.
     pub(super) fn left_by_cut_off(&mut self, temp: &mut Temp) {
         let in_conflict = temp.amended.is_some_and(Amended::was_in_conflict);
-        if !in_conflict {
-            self.rests(temp);
+        if let Some(old) = temp.old.clone().filter(|_| !in_conflict) {
+            self.rests(temp, &old);
         }
         let Some(made) = temp.made.clone() else {
             return self.record.own.took(&temp.rel, &temp.name);

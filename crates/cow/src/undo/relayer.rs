@@ -56,7 +56,7 @@ impl LayerUndo<'_> {
         for step in undone {
             let names = steps.iter().zip(statuses).filter(|(k, s)| {
                 let id = |k: &Kept| k.after.as_ref().map(|a| a.id);
-                **s == UndoStatus::Undone && id(k) == id(step)
+                **s == UndoStatus::Undone && k.in_place.is_none() && id(k) == id(step)
             });
             let names = match step.after.as_ref().is_some_and(|a| a.nlink > 1) {
                 true => names.count() as u64,

@@ -1,8 +1,9 @@
 //! Putting originals back, one system call each.
 //!
-//! Order: attributes that had changed in place; deleted objects; then, from the leaves up, modified and
-//! added ones, so that a directory that the commit made is empty when its turn comes; at last the times
-//! of the directories that nobody else worked in.
+//! Order: attributes of directories that had changed in place; deleted objects; then, from the leaves up,
+//! modified and added ones, so that a directory that the commit made is empty when its turn comes, and
+//! attributes of files, which one of those may be another name of; at last the times of the directories
+//! that nobody else worked in.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -44,6 +45,7 @@ impl LayerUndo<'_> {
         let mut order: Vec<usize> = (0..steps.len()).collect();
         order.sort_by(|a, b| {
             let phase = |k: &Kept| match (&k.in_place, &k.after) {
+                (Some(_), Some(after)) if !is_dir(after) => 3,
                 (Some(_), _) => 0,
                 (None, None) => 1,
                 (None, Some(_)) => 2,
@@ -236,7 +238,8 @@ impl LayerUndo<'_> {
         let fd = open_in(parent, split(&step.rel).1, flags).map_err(at("open the original"))?;
         let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
         let same = seen.is_some_and(|seen| {
-            seen.same_object(&now) && (seen.kind == EntryKind::Directory || seen.ctime == now.ctime)
+            seen.same_object(&now)
+                && (is_dir(seen) || seen.ctime == now.ctime || self.record.own.knows(&now))
         });
         if !same {
             return Err(Stop::Conflict(UndoConflict::Changed));
