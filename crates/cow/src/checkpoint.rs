@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy::{CopyError, copy_tree, copy_upper, sync_copy, sync_folder, usage, write_new};
 use crate::dir::{Tree, remove_tree};
+use crate::discard::{DiscardError, forget_dropped};
 use crate::layer::{FileId, Layer};
 
 /// What is known about a checkpoint.
@@ -95,6 +96,9 @@ pub enum CheckpointError {
     /// The layers cannot be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// The checkpoint is gone, and what only it needed is not.
+    #[error(transparent)]
+    Forget(#[from] DiscardError),
     /// A folder of the checkpoints cannot be used.
     #[error("cannot use {path:?}: {source}")]
     Folder {
@@ -214,7 +218,7 @@ pub fn checkpoints(layers: &[Layer]) -> Result<Vec<Checkpoint>, CheckpointError>
     Ok(found)
 }
 
-/// Removes a checkpoint.
+/// Removes a checkpoint; with the last one of layers that were dropped, all that is known of them.
 ///
 /// # Errors
 /// There is none of this name, or it cannot be removed.
@@ -235,6 +239,7 @@ pub fn remove_checkpoint(layers: &[Layer], name: &str) -> Result<(), CheckpointE
             crate::originals::remove(layer).map_err(at(&layer.originals_path()))?;
         }
     }
+    forget_dropped(layers)?;
     Ok(())
 }
 
@@ -394,6 +399,11 @@ fn complete(layers: &[Layer], note: Note) -> Result<RolledBack, CheckpointError>
             sync_folder(&staged).map_err(at(&staged))?;
         }
         sync_folder(upper).map_err(at(upper))?;
+        // It is more than what was dropped again.
+        let dropped = layer.dropped_path();
+        fs::remove_file(&dropped)
+            .or_else(absent)
+            .map_err(at(&dropped))?;
         let kept = folder(layer).join(&note.to.name).join("manifest");
         let manifest = layer.manifest_path();
         if !manifest.exists() && kept.exists() {

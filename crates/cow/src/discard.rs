@@ -1,6 +1,7 @@
 //! Dropping what a session wrote, without touching the original tree.
 
 use std::collections::HashSet;
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 
 use crate::change::{Change, ChangeSet};
@@ -104,9 +105,10 @@ pub fn discard(
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
-/// this crate's record, manifest and kept originals next to them, unless an earlier commit can be undone,
-/// which needs them. The directories themselves stay. Returns the trash folders that still hold other originals
-/// which a commit kept: they are the user's data, to be looked at and removed.
+/// this crate's record, manifest and kept originals next to them, unless an earlier commit can be undone or
+/// there are checkpoints, which need them: they go with the last checkpoint then. The directories
+/// themselves stay. Returns the trash folders that still hold other originals which a commit kept: they
+/// are the user's data, to be looked at and removed.
 ///
 /// # Errors
 /// See [`DiscardError`]; what was not dropped is still there.
@@ -119,6 +121,8 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             Err(source) => return Err(DiscardError::Record { record, source }),
         }
     }
+    // A roll-back to a layer that has none empties it, and the one after that brings it back.
+    let has_checkpoints = layers.iter().any(|l| l.checkpoints_path().exists());
     let mut kept = Vec::new();
     for layer in layers {
         for path in [layer.upper.clone(), layer.work.clone()] {
@@ -168,29 +172,61 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => kept.push(layer.trash_path()),
             _ => {}
         }
-        let beside = [
+        if !has_checkpoints {
+            drop_beside(layer)?;
+            continue;
+        }
+        for path in [
             layer.manifest_temporary(),
-            layer.manifest_path(),
-            layer.differences_path(),
-            layer.record_path(),
             crate::lend::note_path(&layer.upper),
-        ];
-        // A checkpoint has the manifest: a rollback brings back what they are the originals of.
-        if !layer.checkpoints_path().exists() {
-            let removed = crate::originals::remove(layer);
-            removed.map_err(|source| DiscardError::Remove {
-                path: layer.originals_path(),
-                source,
-            })?;
+        ] {
+            remove_file(path)?;
         }
-        for path in beside {
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(DiscardError::Remove { path, source });
-                }
-                _ => {}
-            }
-        }
+        let path = layer.dropped_path();
+        let marked = OpenOptions::new().create(true).append(true).open(&path);
+        marked.map_err(|source| DiscardError::Remove { path, source })?;
     }
     Ok(kept)
+}
+
+/// Removes what is known of the originals of layers that were dropped, once no checkpoint needs it. A
+/// layer in which something was done since keeps it.
+pub(crate) fn forget_dropped(layers: &[Layer]) -> Result<(), DiscardError> {
+    if layers.iter().any(|l| l.checkpoints_path().exists()) {
+        return Ok(());
+    }
+    for layer in layers.iter().filter(|l| l.dropped_path().exists()) {
+        if layer.is_untouched() {
+            drop_beside(layer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is known of the originals of a layer; what says so goes last.
+fn drop_beside(layer: &Layer) -> Result<(), DiscardError> {
+    let beside = [
+        layer.manifest_temporary(),
+        layer.manifest_path(),
+        layer.differences_path(),
+        layer.record_path(),
+        crate::lend::note_path(&layer.upper),
+        layer.dropped_path(),
+    ];
+    let removed = crate::originals::remove(layer);
+    removed.map_err(|source| DiscardError::Remove {
+        path: layer.originals_path(),
+        source,
+    })?;
+    beside.into_iter().try_for_each(remove_file)
+}
+
+/// Removes a file; absent is fine.
+fn remove_file(path: PathBuf) -> Result<(), DiscardError> {
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(DiscardError::Remove { path, source })
+        }
+        _ => Ok(()),
+    }
 }

@@ -107,7 +107,8 @@ impl Layer {
         let none = |path: &Path| {
             std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
         };
-        self.is_untouched() && none(&self.record_path()) && none(&self.root)
+        let is_over = none(&self.record_path()) || !none(&self.dropped_path());
+        self.is_untouched() && is_over && none(&self.root)
     }
 
     /// The record of what earlier commits of this layer did to the original tree.
@@ -143,6 +144,11 @@ impl Layer {
     /// The note of a roll-back that was begun.
     pub(crate) fn rollback_path(&self) -> PathBuf {
         beside(&self.upper, ".rollback")
+    }
+
+    /// Says that everything was dropped, and that only checkpoints still need what lies beside.
+    pub(crate) fn dropped_path(&self) -> PathBuf {
+        beside(&self.upper, ".dropped")
     }
 
     /// Which originals differ from those that an imported layer was made on.

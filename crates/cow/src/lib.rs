@@ -18,10 +18,11 @@
 //! # From upper state and original to change and conflict
 //!
 //! "Old" means identical to what the base manifest recorded (device, inode, type, size, mtime, ctime,
-//! mode, owner, links), or explained by an earlier commit of the same layer. What others changed before
-//! it was recorded is not old. Without a manifest ([`Refusal`]) and for what it could not read, "old"
-//! means ctime < [`Layer::base`]. "Here at the base" is what the manifest says; where it does not know,
-//! an object counts as having been here if its directory changed.
+//! mode, owner, links), or exactly what an earlier commit or undo of the same layer left at its path. What
+//! others changed before it was recorded is not old. Without a manifest ([`Refusal`]) and for what it
+//! could not read, "old" means ctime < [`Layer::base`]. "Here before" is what the manifest says, or what the session's own last
+//! step at that path left or took away; where neither knows, an object counts as having been here if its
+//! directory changed.
 //!
 //! | upper | original now | change | conflict |
 //! |---|---|---|---|
@@ -31,10 +32,10 @@
 //! | whiteout | directory, all below old | `Delete` with count | |
 //! | whiteout | directory, something below changed | `Delete` | `ChangedBelow` |
 //! | hidden by an opaque directory | as for whiteout | as for whiteout | as for whiteout |
-//! | any, no origin mark | absent | `Add` | |
-//! | file, origin mark | absent, not here at the base | `Add` (renamed or linked) | |
-//! | file, origin mark | absent, here at the base | `Add` | `Vanished`; where the manifest does not know, not if the content is that of an original the session deleted |
-//! | directory, origin mark | absent | `Add` | `Vanished`; below it `ParentVanished` |
+//! | any | absent, not here before | `Add` | |
+//! | any | absent, here before | `Add` | `Vanished`; below a directory `ParentVanished` |
+//! | file, origin mark | absent, nobody knows | `Add` (renamed or linked) | `Vanished` if its directory changed, not if the content is that of an original the session deleted |
+//! | directory, origin mark | absent, not here at the base | `Add` | `Vanished`; below it `ParentVanished` |
 //! | same type, content, mode, owner, attributes | present | none (copy-up only), even if changed since | |
 //! | a copy of a file, only its time is another | the very object of the base | `Meta` with a new time | |
 //! | a copy of a file, only its time is another | anything else | none | |

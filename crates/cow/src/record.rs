@@ -3,8 +3,8 @@
 //!
 //! Conflict detection compares change times, and a commit changes those itself: of directories it
 //! adds to, and of hard-linked inodes one of whose names it replaces. The journal tells such traces
-//! from the user's. It also names the temporary objects, so that the next run can finish or undo a
-//! step that was cut off.
+//! from the user's (module `own`). It also names the temporary objects, so that the next run can finish
+//! or undo a step that was cut off.
 //!
 //! # What is durable before what
 //! * All temporary names of a commit, before the first object is built: one sync a commit.
@@ -13,7 +13,11 @@
 //! * What is undone, before the first rename of an undo.
 //! * The end of a commit, after everything it did; that its outcome is in the ledger, after that.
 //!
-//! A lost `Touched` line (power failure) only makes the next scan more cautious.
+//! A lost `Touched` or `Own` line (power failure) only makes the next scan more cautious. Of a record of
+//! an earlier version `Touched` lines count only until that commit is finished, and `Placed` lines
+//! wherever the object is.
+
+mod own;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -29,14 +33,22 @@ use crate::commit::Recovered;
 use crate::content::FileDigest;
 use crate::dir::{EntryKind, Snapshot};
 use crate::layer::{FileId, Layer, Timestamp};
+use crate::scan::Base;
+pub(crate) use own::{Here, Own};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 enum Line {
-    /// An object as it was verified before we changed its change time.
-    Touched { was: Snapshot },
-    /// An object as a commit left it.
+    /// An object of ours, or unchanged, before we change it.
+    Touched {
+        was: Snapshot,
+        #[serde(default)]
+        rel: Option<Rel>,
+    },
+    /// An object as a commit of an earlier version left it.
     Placed { now: Snapshot },
+    /// What is ours.
+    Own { note: own::Note },
     /// A commit begins; the moment is on the file system's clock.
     Began {
         at: Timestamp,
@@ -154,12 +166,18 @@ pub(crate) struct Temp {
     pub amended: Option<Amended>,
 }
 
+/// An object that a step of ours is about to change.
+#[derive(Debug)]
+pub(crate) struct Held {
+    rel: Vec<u8>,
+    was: Snapshot,
+}
+
 /// The record of one layer.
 #[derive(Debug)]
 pub(crate) struct Record {
-    touched: HashMap<FileId, Snapshot>,
-    /// What commits left, exactly: a later commit of the same session finds its own work there.
-    placed: HashMap<FileId, Snapshot>,
+    /// What commits and undos left: a later commit of the same session finds its own work there.
+    pub own: Own,
     /// The names of the commits that came to their end and did something here.
     pub commits: HashSet<String>,
     /// Temporary names of a commit that did not finish.
@@ -191,8 +209,7 @@ impl Record {
     /// Reads the record; a layer never committed has none.
     pub(crate) fn read(layer: &Layer) -> io::Result<Record> {
         let mut record = Record {
-            touched: HashMap::new(),
-            placed: HashMap::new(),
+            own: Own::default(),
             commits: HashSet::new(),
             unfinished: Vec::new(),
             in_place: Vec::new(),
@@ -220,37 +237,30 @@ impl Record {
                 continue;
             };
             match line {
-                Line::Touched { was } => {
-                    record.touched.insert(was.id, was);
+                Line::Touched { was, rel } => {
+                    if let Some(rel) = rel {
+                        record.own.begin_read(rel, was);
+                    }
                 }
-                Line::Placed { now } => {
-                    worked = true;
-                    record.placed.insert(now.id, now);
-                }
+                Line::Placed { now } => record.own.read_earlier(now),
+                Line::Own { note } => record.own.apply(&note),
                 Line::Began { at, commit } => {
                     // The earliest of several commits that were cut off.
                     record.began.get_or_insert(at);
                     record.commit = record.commit.or(commit);
                 }
-                Line::Building(temp) | Line::Temp(temp) => {
-                    if temp.new.is_some() || temp.old.is_some() {
-                        record
-                            .steps
-                            .insert(temp.name.clone(), Rel(temp.rel.clone()));
-                    }
-                    match by_name.get(&temp.name) {
-                        Some(at) => record.unfinished[*at] = temp,
-                        None => {
-                            by_name.insert(temp.name.clone(), record.unfinished.len());
-                            record.unfinished.push(temp);
-                        }
-                    }
+                Line::Building(temp) => record.in_hand(temp, &mut by_name),
+                Line::Temp(temp) => {
+                    worked |= record.began.is_some();
+                    let rel = Rel(temp.rel.clone());
+                    record.steps.insert(temp.name.clone(), rel);
+                    record.in_hand(temp, &mut by_name);
                 }
                 Line::InPlace(step) => {
+                    worked |= record.began.is_some();
                     if step.was.kind != EntryKind::Directory {
-                        record
-                            .steps
-                            .insert(step.name.clone(), Rel(step.rel.clone()));
+                        let rel = Rel(step.rel.clone());
+                        record.steps.insert(step.name.clone(), rel);
                     }
                     record.in_place.push(step);
                 }
@@ -258,6 +268,7 @@ impl Record {
                 Line::CommittedBefore { rels } => record.committed_before.extend(rels),
                 Line::Finished => {
                     by_name.clear();
+                    record.own.ended();
                     record.unfinished.clear();
                     record.in_place.clear();
                     record.began = None;
@@ -276,6 +287,7 @@ impl Record {
                 }
                 Line::Undone { told, names } => {
                     record.undoing = None;
+                    record.own.ended();
                     record.told.extend(told);
                     record.forget_steps(&names);
                     record.undone.extend(names);
@@ -283,6 +295,17 @@ impl Record {
             }
         }
         Ok(record)
+    }
+
+    /// A step that was begun, or goes on.
+    fn in_hand(&mut self, temp: Temp, by_name: &mut HashMap<String, usize>) {
+        match by_name.get(&temp.name) {
+            Some(at) => self.unfinished[*at] = temp,
+            None => {
+                by_name.insert(temp.name.clone(), self.unfinished.len());
+                self.unfinished.push(temp);
+            }
+        }
     }
 
     /// Whether a commit or an undo was cut off and left steps to finish or to take back.
@@ -308,6 +331,11 @@ impl Record {
 
     /// Opens the record for appending.
     pub(crate) fn append_to(&mut self, layer: &Layer) -> io::Result<()> {
+        // Something is done in this layer again.
+        match std::fs::remove_file(layer.dropped_path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         let folder = layer.upper.parent().unwrap_or(&layer.upper);
         let path = layer.record_path();
         let is_new = !path.exists();
@@ -344,54 +372,59 @@ impl Record {
         }
     }
 
-    /// Whether a changed ctime of this object is explained by our own steps.
-    pub(crate) fn explains(&self, now: &Snapshot) -> bool {
-        let touched = self.touched.get(&now.id);
-        touched.is_some_and(|was| was.same_object(now)) || self.placed.get(&now.id) == Some(now)
-    }
-
-    /// Notes what a commit left under the names that it changed. Not durable before the end of the
-    /// commit: without it the next scan is only more cautious.
-    pub(crate) fn place(&mut self, left: &[Snapshot]) -> io::Result<()> {
-        self.append_all(left.iter().map(|now| Line::Placed { now: now.clone() }))?;
-        self.placed
-            .extend(left.iter().map(|now| (now.id, now.clone())));
-        Ok(())
+    /// Writes what is noted as ours. Not durable before the end of the commit: without it the next scan
+    /// is only more cautious.
+    pub(crate) fn note_own(&mut self) -> io::Result<()> {
+        let notes = self.own.take_pending().into_iter();
+        self.append_all(notes.map(|note| Line::Own { note }))
     }
 
     /// Writes a record for another layer over the same tree that knows what this one's commits did,
     /// and nothing else; durable on return. None is written where there is nothing to know.
     pub(crate) fn hand_down(&self, to: &Layer) -> io::Result<()> {
-        if self.touched.is_empty() && self.placed.is_empty() {
+        let (notes, earlier) = self.own.all();
+        if notes.is_empty() && earlier.is_empty() {
             return Ok(());
         }
         let mut record = Record::read(to)?;
         record.append_to(to)?;
-        let touched = self.touched.values().cloned();
-        let placed = self.placed.values().cloned();
-        record.append_all(touched.map(|was| Line::Touched { was }))?;
-        record.append_all(placed.map(|now| Line::Placed { now }))?;
+        record.append_all(notes.into_iter().map(|note| Line::Own { note }))?;
+        record.append_all(earlier.into_iter().map(|now| Line::Placed { now }))?;
         record.sync()
     }
 
-    /// Notes an object, verified as unchanged, before a step that changes its ctime.
-    pub(crate) fn touch(&mut self, was: &Snapshot) -> io::Result<()> {
-        // What a commit left is known with its change time, which is about to change.
-        let known = self.touched.get(&was.id);
-        if known.is_some_and(|known| known.same_object(was)) {
-            return Ok(());
+    /// Before a step changes an object, if nobody else changed it: notes what it is, for a run that goes
+    /// on after a kill. The step is to be told with [`Record::changed_own`].
+    pub(crate) fn hold(
+        &mut self,
+        base: &Base,
+        rel: &[u8],
+        now: Snapshot,
+    ) -> io::Result<Option<Held>> {
+        if base.changed(rel, &now, self) {
+            return Ok(None);
         }
-        self.append(&Line::Touched { was: was.clone() })?;
-        self.touched.insert(was.id, was.clone());
-        Ok(())
+        self.begin_on(rel, &now)?;
+        let rel = rel.to_vec();
+        Ok(Some(Held { rel, was: now }))
     }
 
-    /// Notes a file before one of its several names goes away.
-    pub(crate) fn touch_links(&mut self, was: &Snapshot) -> io::Result<()> {
-        if was.nlink > 1 && was.kind != EntryKind::Directory {
-            self.touch(was)?;
+    /// After the step: what is there now is ours, if nothing but the step changed it.
+    pub(crate) fn changed_own(&mut self, held: Option<Held>, now: Option<Snapshot>) {
+        if let (Some(held), Some(now)) = (held, now)
+            && held.was.same_object(&now)
+        {
+            self.own.placed(&held.rel, &now);
         }
-        Ok(())
+    }
+
+    /// Notes that an object which is ours, or unchanged, is about to be changed.
+    pub(crate) fn begin_on(&mut self, rel: &[u8], was: &Snapshot) -> io::Result<()> {
+        if !self.own.begin(was.id) {
+            return Ok(());
+        }
+        let (rel, was) = (Some(Rel(rel.to_vec())), was.clone());
+        self.append(&Line::Touched { was, rel })
     }
 
     /// Notes temporary names before anything is built under them: durable on return.
@@ -424,6 +457,7 @@ impl Record {
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.append(&Line::Finished)?;
         self.sync()?;
+        self.own.ended();
         self.unfinished.clear();
         self.in_place.clear();
         Ok(())
@@ -444,9 +478,11 @@ impl Record {
         self.sync()
     }
 
-    /// Notes the end of an undo: durable on return.
+    /// Notes the end of an undo, and what is ours after it: durable on return.
     pub(crate) fn end_undo(&mut self, told: Vec<Recovered>, names: Vec<String>) -> io::Result<()> {
-        self.append(&Line::Undone { told, names })?;
+        let notes = self.own.take_pending().into_iter();
+        let notes = notes.map(|note| Line::Own { note });
+        self.append_all(notes.chain([Line::Undone { told, names }]))?;
         self.sync()
     }
 

@@ -4,47 +4,16 @@
 
 mod common;
 
-use std::io::Cursor;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agentwall_cow::{
-    Archive, ArchiveLimits, ExportError, ImportOptions, Layer, Piece, Unpacked, base_timestamp,
-    inspect, unpack,
-};
+use agentwall_cow::{ExportError, Piece};
 use common::ops::{SETUP, operation, script};
-use common::{Session, exact, exported, link_groups, sh, status, summary, tree, whole};
+use common::{
+    Session, exact, exported, imported, link_groups, read_archive, sh, status, summary, tree, whole,
+};
 use proptest::prelude::*;
-
-fn read(archive: &[u8]) -> Archive {
-    inspect(&mut Cursor::new(archive), ArchiveLimits::default()).unwrap()
-}
-
-/// Another machine: a copy of the originals, arranged further, and the archive as a session.
-fn imported(archive: &[u8], originals: &Path, arrange: &str) -> (Session, Unpacked) {
-    let tmp = tempfile::tempdir().unwrap();
-    for dir in ["upper", "work", "merged", "locks"] {
-        std::fs::create_dir(tmp.path().join(dir)).unwrap();
-    }
-    let from = originals.to_str().unwrap();
-    sh(tmp.path(), &format!("cp -a {from} root"));
-    let root = std::fs::canonicalize(tmp.path().join("root")).unwrap();
-    sh(&root, arrange);
-    let base = base_timestamp(tmp.path(), None).unwrap();
-    let at = |name| tmp.path().join(name);
-    let layer = Layer::begin(root, at("upper"), at("work"), base).unwrap();
-    let session = Session { tmp, layer };
-    session.take_manifest();
-    let found = unpack(
-        &mut Cursor::new(archive),
-        &read(archive),
-        &[Some(session.layer.clone())],
-        ImportOptions::default(),
-    )
-    .unwrap();
-    (session, found)
-}
 
 /// Originals, a copy of them for the other machine, and an agent's work.
 fn work(setup: &str, agent: &str) -> (Session, PathBuf) {
@@ -371,7 +340,7 @@ fn what_no_archive_holds_is_refused_or_told() {
     let _socket = std::os::unix::net::UnixListener::bind(s.upper().join("sock")).unwrap();
     let (archive, done) = exported(whole(&s.layer)).unwrap();
     assert!(done.manifest.left_out[0].path.ends_with("sock"), "{done:?}");
-    assert_eq!(read(&archive).manifest(), &done.manifest);
+    assert_eq!(read_archive(&archive).manifest(), &done.manifest);
 }
 
 #[test]

@@ -33,9 +33,10 @@ impl LayerCommit<'_> {
         let name = split(rel).1;
         let fd = open_in(parent, name, OFlags::RDONLY).map_err(at("open the original"))?;
         let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
-        if !self.as_reviewed(change, Some(&now)) {
+        if !self.as_reviewed(change, rel, Some(&now)) {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
+        let ours = !self.base.changed(rel, &now, &self.record);
         let (source, new) = self.reviewed_copy(change, rel)?;
         let content = digest(fd.as_fd(), now.size).map_err(at("read the original"))?;
         self.digests.old = Some(content.clone());
@@ -46,11 +47,18 @@ impl LayerCommit<'_> {
             point!("attributes without the time");
             set_time(&fd, new.mtime).map_err(at("set the time"))?;
         }
+        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
         point!("attributes set");
+        let time = if change.new_time {
+            new.mtime
+        } else {
+            now.mtime
+        };
+        if ours && end.nlink == now.nlink && (end.size, end.mtime) == (now.size, time) {
+            self.record.own.placed(rel, &end);
+        }
         fsync(&fd).map_err(at("sync the original"))?;
-        Ok(Snapshot::new(
-            &fstat(&fd).map_err(at("examine the original"))?,
-        ))
+        Ok(end)
     }
 
     /// The directory itself, open, when it is to get attributes.
@@ -108,18 +116,23 @@ impl LayerCommit<'_> {
         if !ours {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
+        let unchanged = !self.base.changed(rel, &now, &self.record);
+        if unchanged {
+            let noted = self.record.begin_on(rel, &now);
+            noted.map_err(io_at("write the commit record"))?;
+        }
         let (source, new) = self.reviewed_copy(change, rel)?;
         if is_new {
             give_attributes(change, &source, &fd, &new)?;
         } else {
             attributes(change, &source, &fd, &new)?;
         }
+        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
         point!("attributes set");
         fsync(&fd).map_err(at("sync the directory"))?;
-        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the directory"))?);
-        self.record
-            .touch(&end)
-            .map_err(io_at("write the commit record"))?;
+        if unchanged && end.mode == new.mode {
+            self.record.own.placed(rel, &end);
+        }
         if let Some(step) = step {
             let holder = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
             self.kept.push(Kept::of_attributes(step, end, holder));

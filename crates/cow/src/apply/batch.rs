@@ -19,7 +19,7 @@ use crate::change::{Change, ChangeKind, Conflict};
 use crate::commit::{HoldReason, Status, below_root};
 use crate::content::{all_xattrs, private_xattrs, travelling};
 use crate::dir::{EntryKind, Snapshot, open_in, split, stat_in};
-use crate::record::{InPlace, Rel, Temp};
+use crate::record::{Held, InPlace, Rel, Temp};
 use crate::scan::absolute;
 use crate::undo::kept::{Kept, pairs};
 
@@ -95,32 +95,47 @@ impl LayerCommit<'_> {
         let (dir, own) = split(rel);
         let parent = self.parent(change, dir)?;
         let now = stat_in(&parent, own).map_err(at("examine the original"))?;
-        if !self.as_reviewed(change, now.as_ref()) {
+        if !self.as_reviewed(change, rel, now.as_ref()) {
             return if self.already(change, &parent, own, now.as_ref()) {
                 Ok(None)
             } else {
                 Err(Stop::Conflict(Conflict::ChangedSinceReview))
             };
         }
-        let dir_now = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?);
-        let noted = self.record.touch(&dir_now);
-        noted.map_err(io_at("write the commit record"))?;
-        if let Some(old) = &now {
-            let noted = self.record.touch_links(old);
-            noted.map_err(io_at("write the commit record"))?;
-        }
         let amendment = self.amendments.of(change);
         if amendment.is_some_and(|a| a.is_there_already(change)) {
             return Ok(None);
         }
-        let in_place = change.kind == ChangeKind::Meta
-            && change.entry == EntryKind::File
-            && now.as_ref().is_some_and(|o| o.nlink == 1);
-        if !in_place {
+        if !is_in_place(change, now.as_ref()) {
             takes_renames(&parent)?;
         }
         self.dirty.insert(dir.to_vec());
+        let dir_now = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?);
         self.dirs_before.entry(dir.to_vec()).or_insert(dir_now);
+        let held = self.hold(dir, &parent)?;
+        let step = self.make(change, &parent, rel, name, now);
+        self.release(held, &parent);
+        point!("prepared");
+        Ok(Some((parent, step?)))
+    }
+
+    /// Makes what a step needs, in the directory of the change; `now` is the original, as reviewed.
+    fn make(
+        &mut self,
+        change: &Change,
+        parent: &OwnedFd,
+        rel: &[u8],
+        name: String,
+        now: Option<Snapshot>,
+    ) -> Step<Prepared> {
+        if let Some(old) = &now
+            && is_linked(old)
+            && !self.base.changed(rel, old, &self.record)
+        {
+            let noted = self.record.begin_on(rel, old);
+            noted.map_err(io_at("write the commit record"))?;
+        }
+        let amendment = self.amendments.of(change);
         let root = &self.layer.root;
         let temp = |made: Option<&Snapshot>, old: Option<Snapshot>| Temp {
             rel: rel.to_vec(),
@@ -145,29 +160,45 @@ impl LayerCommit<'_> {
                 return Err(Stop::Conflict(conflict));
             }
             Prepared::Away(temp(None, Some(old.clone())), old)
-        } else if in_place {
-            let fd = open_in(&parent, own, OFlags::RDONLY).map_err(at("open the original"))?;
+        } else if is_in_place(change, now.as_ref()) {
+            let name_here = split(rel).1;
+            let fd = open_in(parent, name_here, OFlags::RDONLY).map_err(at("open the original"))?;
             Prepared::InPlace(self.note_attributes(change, &fd, rel, name)?)
         } else {
-            if let Err(stop) = self.build(change, &parent, rel, &name) {
-                let _ = remove_built(&parent, &name, None);
+            if let Err(stop) = self.build(change, parent, rel, &name) {
+                let _ = remove_built(parent, &name, None);
                 return Err(stop);
             }
-            let made = stat_in(&parent, name.as_bytes())
+            let made = stat_in(parent, name.as_bytes())
                 .and_then(|s| s.ok_or(Errno::NOENT))
                 .map_err(at("examine the new object"))?;
             if amendment.is_some_and(Amendment::explains_the_original) {
                 // The rest of the session's copy is a change of what is built here, durable with the
                 // batch.
-                let noted = self.record.touch(&made);
+                let noted = self.record.begin_on(rel, &made);
                 noted.map_err(io_at("write the commit record"))?;
+            }
+            if !is_linked(&made) {
+                self.record.own.built(&made);
             }
             let mut temp = temp(Some(&made), now);
             temp.content.clone_from(&self.digests.new);
             Prepared::Put(temp, made)
         };
-        point!("prepared");
-        Ok(Some((parent, step)))
+        Ok(step)
+    }
+
+    /// Before a step in a directory: whether it is unchanged, or all that changed is our own work.
+    pub(super) fn hold(&mut self, dir: &[u8], fd: &OwnedFd) -> Step<Option<Held>> {
+        let now = Snapshot::new(&fstat(fd).map_err(at("examine the directory"))?);
+        let held = self.record.hold(&self.base, dir, now);
+        held.map_err(io_at("write the commit record"))
+    }
+
+    /// After it: what the directory is now is our own work then.
+    pub(super) fn release(&mut self, held: Option<Held>, fd: &OwnedFd) {
+        let now = fstat(fd).ok().map(|st| Snapshot::new(&st));
+        self.record.changed_own(held, now);
     }
 
     /// What the attributes of an original are, and what they will be.
@@ -179,7 +210,7 @@ impl LayerCommit<'_> {
         name: String,
     ) -> Step<InPlace> {
         let now = Snapshot::new(&fstat(original).map_err(at("examine the original"))?);
-        if !self.as_reviewed(change, Some(&now)) {
+        if !self.as_reviewed(change, rel, Some(&now)) {
             return Err(Stop::Conflict(Conflict::ChangedSinceReview));
         }
         let have = all_xattrs(original.as_fd()).map_err(at("read the attributes"))?;
@@ -285,31 +316,54 @@ impl LayerCommit<'_> {
             ..
         } = ready;
         self.digests = digests;
-        let own = split(rel).1;
-        let dir = Snapshot::new(&fstat(&parent).map_err(at("examine the directory"))?).id;
+        let held = self.hold(split(rel).0, &parent)?;
+        let result = self.take_step(change, rel, &parent, step);
+        self.release(held, &parent);
+        result
+    }
+
+    fn take_step(
+        &mut self,
+        change: &Change,
+        rel: &[u8],
+        parent: &OwnedFd,
+        step: Prepared,
+    ) -> Step<Status> {
+        let (dir_rel, own) = split(rel);
+        let dir = Snapshot::new(&fstat(parent).map_err(at("examine the directory"))?).id;
         let kept = match step {
-            Prepared::Put(temp, made) => {
-                let result = self.still(&parent, own, temp.old.as_ref()).and_then(|()| {
-                    let old = temp.old.clone();
-                    self.install(change, &parent, split(rel).0, rel, &temp.name, &made, old)
+            Prepared::Put(mut temp, made) => {
+                let built = stat_in(parent, temp.name.as_bytes()).ok().flatten();
+                let result = self.still(rel, parent, temp.old.as_ref()).and_then(|ours| {
+                    let (old, name) = (temp.old.clone(), temp.name.clone());
+                    self.install(change, parent, dir_rel, rel, &name, &made, old)?;
+                    if let Some(ours) = ours {
+                        self.rests(&mut temp, &ours);
+                    }
+                    Ok(())
                 });
                 if let Err(stop) = result {
                     // After a failed exchange the name may hold the original, which recovery puts back.
-                    let _ = remove_built(&parent, &temp.name, Some(&made));
+                    let _ = remove_built(parent, &temp.name, Some(&made));
                     return Err(stop);
                 }
+                self.placed(parent, &temp, built.as_ref(), &made);
                 Kept::of_temp(temp, dir, self.digests.old.clone())
             }
-            Prepared::Away(temp, old) => {
-                if stat_in(&parent, own).is_ok_and(|now| now.is_none()) {
+            Prepared::Away(mut temp, old) => {
+                if stat_in(parent, own).is_ok_and(|now| now.is_none()) {
                     return Ok(Status::AlreadyApplied);
                 }
-                self.still(&parent, own, Some(&old))?;
-                self.take_away(&parent, split(rel).0, rel, &temp.name, old)?;
+                let ours = self.still(rel, parent, Some(&old))?;
+                self.take_away(parent, dir_rel, rel, &temp.name, old)?;
+                if let Some(ours) = ours {
+                    self.rests(&mut temp, &ours);
+                }
+                self.record.own.took(rel, &temp.name);
                 Kept::of_temp(temp, dir, self.digests.old.clone())
             }
             Prepared::InPlace(step) => {
-                let after = self.file_meta(change, &parent, rel)?;
+                let after = self.file_meta(change, parent, rel)?;
                 let mut kept = Kept::of_attributes(step, after, dir);
                 kept.content.clone_from(&self.digests.new);
                 kept.old_content.clone_from(&self.digests.old);
@@ -321,21 +375,32 @@ impl LayerCommit<'_> {
         Ok(Status::Committed)
     }
 
-    /// Looks once more just before a step: the batch may have taken a while.
-    fn still(&self, parent: &OwnedFd, name: &[u8], old: Option<&Snapshot>) -> Step<()> {
-        let Some(old) = old else { return Ok(()) };
-        let now = stat_in(parent, name).map_err(at("examine the original"))?;
-        let same = now.is_some_and(|now| {
-            old.same_object(&now)
-                && (old.kind == EntryKind::Directory
-                    || old.ctime == now.ctime
-                    || self.record.explains(&now))
-        });
-        match same {
-            true => Ok(()),
+    /// Looks once more just before a step: the batch may have taken a while. Returns what the original is
+    /// now, if it is unchanged, or our own work; an amended one need not be.
+    fn still(
+        &self,
+        rel: &[u8],
+        parent: &OwnedFd,
+        old: Option<&Snapshot>,
+    ) -> Step<Option<Snapshot>> {
+        let Some(old) = old else { return Ok(None) };
+        let now = stat_in(parent, split(rel).1).map_err(at("examine the original"))?;
+        let Some(now) = now.filter(|now| old.same_object(now)) else {
+            return Err(Stop::Conflict(Conflict::ChangedSinceReview));
+        };
+        let ours = !self.base.changed(rel, &now, &self.record);
+        match old.kind == EntryKind::Directory || old.ctime == now.ctime || ours {
+            true => Ok(ours.then_some(now)),
             false => Err(Stop::Conflict(Conflict::ChangedSinceReview)),
         }
     }
+}
+
+/// Whether a change gives an original other attributes, and no other content.
+fn is_in_place(change: &Change, now: Option<&Snapshot>) -> bool {
+    change.kind == ChangeKind::Meta
+        && change.entry == EntryKind::File
+        && now.is_some_and(|o| o.nlink == 1)
 }
 
 /// Refuses a directory that lets nobody rename what is in it, before anything has a temporary name there:
@@ -357,4 +422,9 @@ fn takes_renames(parent: &OwnedFd) -> Step<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether an object has other names.
+pub(super) fn is_linked(object: &Snapshot) -> bool {
+    object.nlink > 1 && object.kind != EntryKind::Directory
 }

@@ -119,17 +119,19 @@ impl LayerCommit<'_> {
         if !same || found.as_ref().map(|d| &d.blocks) != change.content.as_ref() {
             return Ok(false);
         }
-        // One more link changes the inode's ctime; its content is the session's, so that is ours.
-        self.record
-            .touch(&have)
-            .map_err(io_at("write the commit record"))?;
+        // One more link changes the inode; that is ours, unless somebody else changed it before.
+        let held = self.record.hold(&self.base, &rel, have.clone());
+        let held = held.map_err(io_at("write the commit record"))?;
         match linkat(&dir, name, parent, temp, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT | Errno::MLINK | Errno::PERM | Errno::XDEV) => return Ok(false),
             Err(e) => return Err(Stop::Failed("make the hard link", e)),
         }
         let linked = stat_in(parent, temp.as_bytes()).ok().flatten();
-        if linked.is_some_and(|l| have.same_object(&l)) {
+        if let Some(linked) = linked.filter(|l| have.same_object(l)) {
+            if linked.nlink == have.nlink + 1 {
+                self.record.changed_own(held, Some(linked));
+            }
             self.digests.new = found;
             return Ok(true);
         }

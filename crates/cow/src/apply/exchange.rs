@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::trash::kept;
-use super::{LayerCommit, Step, Stop, io_at};
+use super::{LayerCommit, Step, Stop};
 use crate::change::{Change, Conflict};
 use crate::dir::{EntryKind, Snapshot, join, split, stat_in};
 
@@ -65,11 +65,6 @@ impl LayerCommit<'_> {
         }
         if change.entry == EntryKind::Directory {
             self.made_dirs.insert(rel.to_vec(), made.id);
-            if let Ok(Some(now)) = stat_in(parent, name) {
-                self.record
-                    .touch(&now)
-                    .map_err(io_at("write the commit record"))?;
-            }
         }
         Ok(())
     }

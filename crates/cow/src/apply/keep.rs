@@ -40,6 +40,7 @@ impl LayerCommit<'_> {
                 None
             }
         };
+        self.record.note_own()?;
         let mut steps = std::mem::take(&mut self.kept);
         if steps.is_empty() {
             let Some(mut earlier) = earlier else {
@@ -114,12 +115,6 @@ impl LayerCommit<'_> {
             stale: stale.clone(),
         };
         kept.write(self.layer)?;
-        // What was made with somebody's edit in it explains nothing while the session's copy, which has
-        // no such edit, is in the layer.
-        let edited = |k: &&Kept| k.amended.is_some_and(Amended::was_in_conflict);
-        let left = kept.steps.iter().filter(|k| !edited(k));
-        let left: Vec<Snapshot> = left.filter_map(|k| k.after.clone()).collect();
-        self.record.place(&left)?;
         let merged = kept
             .steps
             .iter()
@@ -141,8 +136,14 @@ impl LayerCommit<'_> {
             open.and_then(syncfs).is_ok()
         };
         if !merged.is_empty() && gone() {
-            let left: Vec<Snapshot> = merged.into_iter().map(|(_, left)| left).collect();
-            let _ = self.record.place(&left);
+            for (rel, left) in merged {
+                let now = self.lower.stat(&rel).ok().flatten();
+                let ours = |now: &Snapshot| *now == left || self.record.own.knows(now);
+                if let Some(now) = now.filter(ours) {
+                    self.record.own.placed(&rel, &now);
+                }
+            }
+            let _ = self.record.note_own();
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `attributes` | gives mode, owner, attributes and times |
 //! | `exchange` | gives the new object its name; takes originals away |
 //! | `trash` | keeps originals until the layer is finished |
+//! | `own` | notes what each step left |
 //! | `keep` | what an undo of this commit needs |
 //! | `fold` | one step for each path, after a cut |
 //! | `recover` | finishes or undoes what an earlier run left |
@@ -25,6 +26,7 @@ mod exchange;
 mod fold;
 mod keep;
 mod order;
+mod own;
 mod recover;
 mod review;
 mod trash;

@@ -25,6 +25,7 @@ use crate::undo::kept::{Kept, pairs, unpairs};
 impl LayerCommit<'_> {
     /// Deals with the steps of a run that was cut off.
     pub(super) fn recover(&mut self, report: &mut CommitReport) {
+        let mut found = Vec::new();
         for temp in std::mem::take(&mut self.record.unfinished) {
             let how = self.recover_temp(&temp, report);
             let Some((how, old_content)) = how else {
@@ -35,6 +36,13 @@ impl LayerCommit<'_> {
                 }
                 continue;
             };
+            found.push((temp, how, old_content));
+        }
+        // What was left is looked at when nothing changes any more.
+        for (mut temp, how, old_content) in found {
+            if how == Recovery::Finished {
+                self.left_by_cut_off(&mut temp);
+            }
             let kept = Kept::of_temp(temp, FileId { dev: 0, ino: 0 }, old_content);
             self.recovered(kept, how, report);
         }
@@ -48,6 +56,7 @@ impl LayerCommit<'_> {
             }
             self.recovered(kept, how, report);
         }
+        self.settle();
     }
 
     /// Tells what became of a step, and keeps for an undo what was finished.
@@ -77,7 +86,7 @@ impl LayerCommit<'_> {
         }
     }
 
-    fn digest_at(&self, rel: &[u8]) -> Option<FileDigest> {
+    pub(super) fn digest_at(&self, rel: &[u8]) -> Option<FileDigest> {
         let parent = self.lower.parent(rel).ok()?;
         let fd = open_in(parent, split(rel).1, OFlags::RDONLY).ok()?;
         let size = Snapshot::new(&fstat(&fd).ok()?).size;
@@ -225,11 +234,11 @@ impl LayerCommit<'_> {
         };
         let was = (step.was.mode, step.was.uid, step.was.gid);
         if is(was, &step.xattrs, step.was.mtime) {
-            let _ = self.record.touch(&now);
+            self.left_in_place(step, &now);
             return None;
         }
         if is(step.to, &step.to_xattrs, time) {
-            let _ = self.record.touch(&now);
+            self.left_in_place(step, &now);
             return Some((Recovery::Finished, now));
         }
         let (from, to) = ((was, &step.xattrs), (step.to, &step.to_xattrs));
@@ -245,7 +254,7 @@ impl LayerCommit<'_> {
             ));
             return Some((Recovery::Kept, end));
         }
-        let _ = self.record.touch(&end);
+        self.left_in_place(step, &end);
         Some((Recovery::RolledBack, end))
     }
 }

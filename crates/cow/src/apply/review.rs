@@ -37,14 +37,14 @@ impl LayerCommit<'_> {
     }
 
     /// Whether the original is as the scan saw it, up to the traces of our own steps.
-    pub(super) fn as_reviewed(&self, change: &Change, now: Option<&Snapshot>) -> bool {
+    pub(super) fn as_reviewed(&self, change: &Change, rel: &[u8], now: Option<&Snapshot>) -> bool {
         match (&change.old, now) {
             (None, None) => true,
             (Some(old), Some(now)) => {
                 old.same_object(now)
                     && (old.kind == EntryKind::Directory
                         || old.ctime == now.ctime
-                        || self.record.explains(now))
+                        || !self.base.changed(rel, now, &self.record))
             }
             _ => false,
         }

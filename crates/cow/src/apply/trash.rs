@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
-use rustix::fs::{RenameFlags, renameat_with};
+use rustix::fs::{OFlags, RenameFlags, fstat, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::LayerCommit;
+use super::batch::is_linked;
 use crate::commit::CommitReport;
-use crate::dir::{EntryKind, Snapshot, Tree, remove_tree};
+use crate::dir::{EntryKind, Snapshot, Tree, open_in, remove_tree, split};
 use crate::layer::Layer;
 use crate::record::Record;
 use crate::scan::{Base, Deleted, absolute, below};
@@ -196,14 +197,57 @@ impl<'a> Resting<'a> {
             return Ok(false);
         }
         point!("emptying the trash");
-        remove_tree(gone.tree, gone.rel, |at, now| {
-            let same = match at == gone.rel {
-                true => t.was.same_object(now),
-                false => !gone.changed(at, now, record),
+        // One that rests in the original tree is an entry of a directory there.
+        let dir = match &t.stored {
+            Some(_) => None,
+            None => gone.tree.parent(gone.rel).ok(),
+        };
+        let note = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        let held = match dir.as_ref().map(fstat).transpose()? {
+            Some(st) => {
+                let now = Snapshot::new(&st);
+                record
+                    .hold(self.base, split(gone.rel).0, now)
+                    .map_err(note)?
+            }
+            None => None,
+        };
+        // The other names of a hard link get a new change time when this one goes.
+        let mut link: Option<OwnedFd> = None;
+        let removed = remove_tree(gone.tree, gone.rel, |at, now| {
+            know_link(record, link.take());
+            let (same, ours) = match at == gone.rel {
+                true => (t.was.same_object(now), record.own.knows(now)),
+                false => {
+                    let same = !gone.changed(at, now, record);
+                    (same, same)
+                }
             };
-            // The other names of a hard link get a new change time when this one goes.
-            !same || record.touch_links(now).is_err()
-        })
+            if same && ours && is_linked(now) {
+                let parent = gone.tree.parent(at);
+                let open = parent.and_then(|fd| open_in(fd, split(at).1, OFlags::PATH));
+                let said = record.begin_on(&gone.origin(at), now);
+                match (open, said) {
+                    (Ok(fd), Ok(())) => link = Some(fd),
+                    _ => return true,
+                }
+            }
+            !same
+        });
+        know_link(record, link.take());
+        let now = dir.and_then(|fd| fstat(fd).ok());
+        record.changed_own(held, now.map(|st| Snapshot::new(&st)));
+        record.note_own().map_err(note)?;
+        removed
+    }
+}
+
+/// What an object is after one of its names went.
+fn know_link(record: &mut Record, link: Option<OwnedFd>) {
+    if let Some(Ok(st)) = link.map(fstat)
+        && st.st_nlink > 0
+    {
+        record.own.know(&Snapshot::new(&st));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::dir::{EntryKind, Snapshot};
 use crate::layer::{FileId, Layer, Timestamp};
 use crate::manifest::{AtBase, Manifest};
 use crate::portable::Differences;
-use crate::record::{Record, Rel};
+use crate::record::{Here, Record, Rel};
 
 /// What is known about the originals of a layer at its base.
 #[derive(Debug)]
@@ -35,9 +35,22 @@ impl Base {
         self.manifest.as_ref().is_some_and(Manifest::is_whole)
     }
 
-    /// Someone else changed the original at `rel` since the session began.
+    /// Someone else changed the original at `rel` since the session began, or since our own last step
+    /// there.
     pub(crate) fn changed(&self, rel: &[u8], now: &Snapshot, record: &Record) -> bool {
-        self.differs(rel, now) && !record.explains(now)
+        !record.own.explains(rel, now, || self.here(rel)) && self.differs(rel, now)
+    }
+
+    /// Which inode was at `rel` when the session began.
+    fn here(&self, rel: &[u8]) -> Here {
+        if self.differs_from_archive(rel) {
+            return Here::Not;
+        }
+        match self.manifest.as_ref().map(|m| m.at(rel)) {
+            Some(AtBase::There(was)) if was.in_place => Here::Is(was.seen.id),
+            Some(AtBase::Absent { exact: true }) => Here::Not,
+            _ => Here::Unknown,
+        }
     }
 
     /// Whether this is the very object that was here at the base, and nobody else changed it. Not so what
@@ -48,7 +61,7 @@ impl Base {
         }
         let at = self.manifest.as_ref().map(|m| m.at(rel));
         let same = matches!(at, Some(AtBase::There(was)) if was.known && was.seen.id == now.id);
-        same && !self.differs_from_archive(rel) && record.explains(now)
+        same && record.own.explains(rel, now, || self.here(rel)) && !self.differs_from_archive(rel)
     }
 
     fn differs(&self, rel: &[u8], now: &Snapshot) -> bool {
@@ -73,13 +86,17 @@ impl Base {
     }
 
     /// The imported layer was made on an original at `rel`, and there was none here.
-    pub(crate) fn lacked(&self, rel: &[u8]) -> bool {
+    fn lacked(&self, rel: &[u8]) -> bool {
         let Differences { missing, .. } = &self.differences;
         !missing.is_empty() && missing.contains(&Rel(rel.to_vec()))
     }
 
-    /// Whether there was an object at `rel`; `None` when only change times could tell.
-    pub(crate) fn had(&self, rel: &[u8]) -> Option<bool> {
+    /// Whether there was an object at `rel`, or our own work left one there; `None` when only change
+    /// times could tell.
+    pub(crate) fn had(&self, rel: &[u8], record: &Record) -> Option<bool> {
+        if let Some(ours) = record.own.had(rel) {
+            return Some(ours);
+        }
         if self.lacked(rel) {
             return Some(true);
         }
@@ -92,7 +109,13 @@ impl Base {
 
     /// Whether another directory than this one was at `rel`; `None` when that is not known. One that
     /// came where none was is no other one: what is in it is judged by itself.
-    pub(crate) fn moved(&self, rel: &[u8], now: FileId) -> Option<bool> {
+    pub(crate) fn moved(&self, rel: &[u8], now: FileId, record: &Record) -> Option<bool> {
+        if let Some(ours) = record.own.directory(rel) {
+            return Some(ours != now);
+        }
+        if record.own.had(rel) == Some(false) {
+            return Some(false);
+        }
         match self.manifest.as_ref()?.at(rel) {
             AtBase::There(was) if was.in_place => {
                 Some(was.seen.kind == EntryKind::Directory && was.seen.id != now)

@@ -38,7 +38,7 @@ pub(crate) struct Deleted<'a> {
 
 impl Deleted<'_> {
     /// Where something that lies at `at` now was when the session began.
-    fn origin(&self, at: &[u8]) -> Vec<u8> {
+    pub(crate) fn origin(&self, at: &[u8]) -> Vec<u8> {
         let mut origin = self.was_at.to_vec();
         origin.extend_from_slice(at.strip_prefix(self.rel).unwrap_or_default());
         origin

@@ -85,16 +85,18 @@ impl Walk<'_> {
                     self.deleted_files.extend(found.files);
                 }
             }
-        } else if self.base.lacked(&rel) && change.conflict.is_none() {
-            change.conflict = Some(Conflict::Vanished);
-        } else if upper.origin && change.conflict.is_none() {
-            // A copied-up object whose original is not there: the session gave it a new name (rename,
-            // link), or someone took the original away. Only a change of the directory allows the
-            // latter, and only if there was one: the manifest knows. A copied-up directory cannot be
-            // renamed under `userxattr` at all.
-            let taken = match &frame.lower {
-                Lower::Dir(dir) => is_dir || dir.changed && self.base.had(&rel) != Some(false),
-                _ => false,
+        } else if change.conflict.is_none() {
+            // The session has an object where there is no original. If there was one, someone took it
+            // away. Where nobody knows: a copied-up object got a new name (rename, link), or someone
+            // took its original; only a change of the directory allows the latter. A copied-up directory
+            // cannot be renamed under `userxattr` at all.
+            let taken = match self.base.had(&rel, &self.record) {
+                Some(true) => true,
+                Some(false) if !is_dir || self.record.own.had(&rel).is_some() => false,
+                _ => match &frame.lower {
+                    Lower::Dir(dir) => upper.origin && (is_dir || dir.changed),
+                    _ => false,
+                },
             };
             if taken {
                 change.conflict = Some(Conflict::Vanished);
@@ -137,9 +139,9 @@ impl Walk<'_> {
                     Lower::Dir(dir) => (dir.changed, dir.moved.clone()),
                     _ => (false, None),
                 };
-                let other = self.base.moved(rel, old.id);
+                let other = self.base.moved(rel, old.id, &self.record);
                 let here = match other {
-                    Some(other) => other && !self.record.explains(old),
+                    Some(other) => other,
                     None => changed && parent_changed && !self.options.trust_directories,
                 };
                 let conflict = match other {

@@ -106,8 +106,8 @@ impl Walk<'_> {
                 // Its content came from a name that the session deleted: that explains the mark of a
                 // copy-up without an original, unless there was one under this very name.
                 let rel = below_root(&self.layer.root, &change.path).unwrap_or_default();
-                if change.conflict == Some(Conflict::Vanished) && self.base.had(&rel) != Some(true)
-                {
+                let had = self.base.had(&rel, &self.record);
+                if change.conflict == Some(Conflict::Vanished) && had != Some(true) {
                     change.conflict = None;
                 }
             }

@@ -5,6 +5,7 @@
 //! | `kept` | what a commit keeps for it |
 //! | `check` | whether each object still is what the commit left |
 //! | `steps` | puts originals back |
+//! | `own` | notes what is the session's own work afterwards |
 //! | `relayer` | puts the undone changes back into the session's layer |
 //! | `stays` | what must not be removed with the session |
 //!
@@ -20,6 +21,7 @@
 
 mod check;
 pub(crate) mod kept;
+mod own;
 mod relayer;
 mod stays;
 mod steps;
@@ -35,7 +37,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amend::Amended;
 use crate::apply::{Resting, described};
 use crate::change::ChangeKind;
 use crate::commit::{
@@ -551,6 +552,7 @@ struct LayerUndo<'a> {
     lower: Tree,
     upper: Tree,
     trash: Option<Tree>,
+    base: Base,
     record: Record,
     kept: KeptCommit,
     /// Directories with entries that changed: in the original tree, and in the upper directory.
@@ -570,12 +572,14 @@ impl<'a> LayerUndo<'a> {
         };
         let mut record = Record::read(layer).map_err(record_error)?;
         let (lower, upper) = (open_root(layer)?, open_upper(layer)?);
+        let base = Base::of(layer)?;
         record.append_to(layer).map_err(record_error)?;
         Ok(LayerUndo {
             layer,
             lower,
             upper,
             trash: Tree::open(&layer.trash_path(), false).ok(),
+            base,
             record,
             kept,
             dirty: BTreeSet::new(),
@@ -603,18 +607,7 @@ impl<'a> LayerUndo<'a> {
             undo: undo.to_owned(),
             layers,
         };
-        // Originals that come back get a new change time, which is no change of somebody else.
-        for step in &self.kept.steps {
-            // One that somebody had edited in the session's time is a conflict again afterwards.
-            let edited = step.amended.is_some_and(Amended::was_in_conflict);
-            if let Some(before) = step.before.as_ref().filter(|_| !edited) {
-                self.record.touch(before)?;
-            }
-            let dir = crate::dir::split(&step.rel).0;
-            if let Ok(Some(now)) = self.lower.stat(dir) {
-                self.record.touch(&now)?;
-            }
-        }
+        self.begin_on(verdicts)?;
         self.record.undoing(&undoing)?;
         self.open_trash()?;
         Ok(undoing)
@@ -646,6 +639,8 @@ impl<'a> LayerUndo<'a> {
             return Ok(told);
         }
         point!("undo synced");
+        self.note_undone(statuses);
+        let steps = self.kept.steps.iter().zip(statuses);
         let stays = |status: &UndoStatus| *status != UndoStatus::Undone;
         let (left, gone): (Vec<_>, Vec<_>) = steps.partition(|(_, status)| stays(status));
         let left: Vec<Kept> = left.into_iter().map(|(k, _)| k.clone()).collect();

@@ -56,7 +56,7 @@ impl LayerUndo<'_> {
         for step in undone {
             let names = steps.iter().zip(statuses).filter(|(k, s)| {
                 let id = |k: &Kept| k.after.as_ref().map(|a| a.id);
-                **s == UndoStatus::Undone && id(k) == id(step)
+                **s == UndoStatus::Undone && k.in_place.is_none() && id(k) == id(step)
             });
             let names = match step.after.as_ref().is_some_and(|a| a.nlink > 1) {
                 true => names.count() as u64,
@@ -139,7 +139,7 @@ impl LayerUndo<'_> {
         // Another name of it is an original: nothing of it may change.
         if after.kind == EntryKind::File && there.nlink > names {
             self.copy_linked(step, after, &trash, &parent)?;
-            return unlinkat(&trash, &*step.name, AtFlags::empty());
+            return self.drop_name(step, &there, &trash);
         }
         let is_copy = step.before.as_ref().is_some_and(|b| b.kind == after.kind);
         if is_copy && after.kind == EntryKind::File {

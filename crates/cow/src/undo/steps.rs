@@ -1,8 +1,9 @@
 //! Putting originals back, one system call each.
 //!
-//! Order: attributes that had changed in place; deleted objects; then, from the leaves up, modified and
-//! added ones, so that a directory that the commit made is empty when its turn comes; at last the times
-//! of the directories that nobody else worked in.
+//! Order: attributes of directories that had changed in place; deleted objects; then, from the leaves up,
+//! modified and added ones, so that a directory that the commit made is empty when its turn comes, and
+//! attributes of files, which one of those may be another name of; at last the times of the directories
+//! that nobody else worked in.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -44,6 +45,7 @@ impl LayerUndo<'_> {
         let mut order: Vec<usize> = (0..steps.len()).collect();
         order.sort_by(|a, b| {
             let phase = |k: &Kept| match (&k.in_place, &k.after) {
+                (Some(_), Some(after)) if !is_dir(after) => 3,
                 (Some(_), _) => 0,
                 (None, None) => 1,
                 (None, Some(_)) => 2,
@@ -91,29 +93,45 @@ impl LayerUndo<'_> {
         report: &mut UndoReport,
     ) -> Result<(), Stop> {
         let parent = self.holder(step).map_err(Stop::Conflict)?;
-        let name = split(&step.rel).1;
         if step.in_place.is_some() {
             return self.attributes_back(step, seen, &parent);
         }
+        let held = self.hold(split(&step.rel).0, &parent);
+        let original = self.in_trash(step).filter(|o| self.is_as_kept(step, o));
+        let result = self.change_places(step, seen, &parent, report);
+        self.release(held, &parent);
+        if result.is_ok() {
+            self.came_back(step, original, &parent);
+        }
+        result
+    }
+
+    fn change_places(
+        &mut self,
+        step: &Kept,
+        seen: Option<&Snapshot>,
+        parent: &OwnedFd,
+        report: &mut UndoReport,
+    ) -> Result<(), Stop> {
+        let name = split(&step.rel).1;
         let folder = self.trash_folder()?;
         if step.after.is_none() {
             Self::prepare_original(step, &folder)?;
             point!("before it comes back");
-            return match renameat_with(&folder, &*step.name, &parent, name, RenameFlags::NOREPLACE)
-            {
+            return match renameat_with(&folder, &*step.name, parent, name, RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(()),
                 Err(Errno::EXIST) => Err(Stop::Conflict(UndoConflict::Occupied)),
                 Err(e) => Err(Stop::Failed("put the deleted original back", e)),
             };
         }
         // Nothing may have happened since its content was read: no program can set the change time.
-        let now = stat_in(&parent, name).map_err(at("examine what the commit left"))?;
+        let now = stat_in(parent, name).map_err(at("examine what the commit left"))?;
         let same = match (&now, seen) {
             (Some(now), Some(seen)) if seen.kind == EntryKind::Directory => now.id == seen.id,
             // Another name of it went: that changes the time, too, so the content is read again.
             (Some(now), Some(seen)) => {
                 seen.same_object(now)
-                    && (now.ctime == seen.ctime || self.is_left(step, seen, &parent, now).is_ok())
+                    && (now.ctime == seen.ctime || self.is_left(step, seen, parent, now).is_ok())
             }
             _ => false,
         };
@@ -121,21 +139,22 @@ impl LayerUndo<'_> {
             return Err(Stop::Conflict(UndoConflict::Changed));
         }
         if seen.is_some_and(|s| s.kind == EntryKind::Directory)
-            && !is_empty(&parent, name).map_err(at("list the directory"))?
+            && !is_empty(parent, name).map_err(at("list the directory"))?
         {
             return Err(Stop::Conflict(UndoConflict::Changed));
         }
         Self::prepare_original(step, &folder)?;
         point!("before it goes");
         let moved = match step.before {
-            Some(_) => renameat_with(&folder, &*step.name, &parent, name, RenameFlags::EXCHANGE),
-            None => renameat_with(&parent, name, &folder, &*step.name, RenameFlags::NOREPLACE),
+            Some(_) => renameat_with(&folder, &*step.name, parent, name, RenameFlags::EXCHANGE),
+            None => renameat_with(parent, name, &folder, &*step.name, RenameFlags::NOREPLACE),
         };
         match moved {
             Ok(()) => {}
             Err(Errno::NOENT) => return Err(Stop::Conflict(UndoConflict::Changed)),
             Err(e) => return Err(Stop::Failed("swap with the original", e)),
         }
+        self.went_out(step, now.as_ref());
         point!("gone");
         self.verify(step, report)
     }
@@ -224,12 +243,16 @@ impl LayerUndo<'_> {
         let fd = open_in(parent, split(&step.rel).1, flags).map_err(at("open the original"))?;
         let now = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
         let same = seen.is_some_and(|seen| {
-            seen.same_object(&now) && (seen.kind == EntryKind::Directory || seen.ctime == now.ctime)
+            seen.same_object(&now)
+                && (is_dir(seen) || seen.ctime == now.ctime || self.record.own.knows(&now))
         });
         if !same {
             return Err(Stop::Conflict(UndoConflict::Changed));
         }
         let want = (before.mode, before.uid, before.gid);
+        // A run that was cut off may have set them in part.
+        let ours =
+            !self.base.changed(&step.rel, &now, &self.record) || self.record.own.has_begun(now.id);
         set_attributes(&fd, want, &unpairs(xattrs)).map_err(|(step, e)| Stop::Failed(step, e))?;
         let new_time = step
             .after
@@ -238,6 +261,10 @@ impl LayerUndo<'_> {
         if before.kind == EntryKind::File && new_time {
             point!("attributes without the time put back");
             set_time(&fd, before.mtime).map_err(at("set the time"))?;
+        }
+        let end = Snapshot::new(&fstat(&fd).map_err(at("examine the original"))?);
+        if ours && before.same_object(&end) && (is_dir(&end) || end.nlink == now.nlink) {
+            self.record.own.placed(&step.rel, &end);
         }
         point!("attributes put back");
         fsync(&fd).map_err(at("sync the original"))
@@ -251,7 +278,7 @@ impl LayerUndo<'_> {
     }
 
     /// Lends write permission on directories that the commit made and that go.
-    fn lend(&self, steps: &[Kept], verdicts: &[Result<Seen, UndoConflict>]) {
+    fn lend(&mut self, steps: &[Kept], verdicts: &[Result<Seen, UndoConflict>]) {
         let mut made: Vec<&Kept> = steps
             .iter()
             .zip(verdicts)
@@ -265,7 +292,7 @@ impl LayerUndo<'_> {
     }
 
     /// Takes it back where the directory stayed.
-    fn take_back_lent(&self, steps: &[Kept], statuses: &[UndoStatus]) {
+    fn take_back_lent(&mut self, steps: &[Kept], statuses: &[UndoStatus]) {
         for (step, status) in steps.iter().zip(statuses) {
             if made_directory(step) && *status != UndoStatus::Undone {
                 let after = step.after.as_ref().map(|s| s.mode);
@@ -278,7 +305,7 @@ impl LayerUndo<'_> {
         }
     }
 
-    fn set_mode(&self, step: &Kept, f: impl Fn(u32) -> u32) {
+    fn set_mode(&mut self, step: &Kept, f: impl Fn(u32) -> u32) {
         let Ok(parent) = self.holder(step) else {
             return;
         };
@@ -291,21 +318,28 @@ impl LayerUndo<'_> {
         };
         let mode = f(now.mode);
         if Some(now.id) == step.after.as_ref().map(|s| s.id) && mode != now.mode {
+            let ours = !self.base.changed(&step.rel, &now, &self.record);
             // Without it the steps below fail and say so.
             let _ = chmod_path_fd(&fd, mode);
+            if let Ok(end) = fstat(&fd).map(|st| Snapshot::new(&st))
+                && ours
+                && end.mode == mode
+            {
+                self.record.own.placed(&step.rel, &end);
+            }
         }
     }
 
     /// Gives directories the time back that they had before the commit, if all that the commit did in
     /// them is undone.
-    fn give_times_back(&self, undoing: &Undoing, steps: &[Kept], statuses: &[UndoStatus]) {
+    fn give_times_back(&mut self, undoing: &Undoing, steps: &[Kept], statuses: &[UndoStatus]) {
         let staying: HashSet<&[u8]> = steps
             .iter()
             .zip(statuses)
             .filter(|(_, s)| **s != UndoStatus::Undone)
             .map(|(k, _)| split(&k.rel).0)
             .collect();
-        for dir in &self.kept.dirs {
+        for dir in &self.kept.dirs.clone() {
             if !undoing.dirs.contains(&dir.rel) || staying.contains(dir.rel.0.as_slice()) {
                 continue;
             }
@@ -316,8 +350,10 @@ impl LayerUndo<'_> {
                 .and_then(|fd| open_in(fd, b".", flags));
             let Ok(fd) = fd else { continue };
             if fstat(&fd).is_ok_and(|st| Snapshot::new(&st).id == dir.id) {
+                let held = self.hold(&dir.rel.0, &fd);
                 // A time alone is not worth a failure.
                 let _ = set_time(&fd, dir.before);
+                self.release(held, &fd);
             }
         }
     }
@@ -348,8 +384,11 @@ impl LayerUndo<'_> {
     }
 }
 
+fn is_dir(object: &Snapshot) -> bool {
+    object.kind == EntryKind::Directory
+}
+
 fn made_directory(step: &Kept) -> bool {
-    let is_dir = |s: &Snapshot| s.kind == EntryKind::Directory;
     step.in_place.is_none() && step.after.as_ref().is_some_and(is_dir)
 }
 

@@ -6,15 +6,18 @@ pub mod byhand;
 pub mod ops;
 
 use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentwall_cow::{
-    Change, ChangeSet, CommitError, CommitOptions, CommitReport, Disposition, ExportError,
-    ExportOptions, Exported, Layer, Limits, Piece, Place, ScanOptions, Sealed, Status, UndoError,
-    UndoOptions, UndoReport, What, base_timestamp, commit, export, scan, scan_with, take, undo,
+    Archive, ArchiveLimits, Change, ChangeSet, CommitError, CommitOptions, CommitReport,
+    Disposition, ExportError, ExportOptions, Exported, ImportOptions, Layer, Limits, NewCheckpoint,
+    Piece, Place, ScanOptions, Sealed, Status, UndoError, UndoOptions, UndoReport, Unpacked, What,
+    acknowledge_roll_back, base_timestamp, checkpoint, commit, export, inspect, roll_back, scan,
+    scan_with, take, undo, unpack,
 };
 use tempfile::TempDir;
 
@@ -72,6 +75,36 @@ pub fn exported(piece: Piece<'_>) -> Result<(Vec<u8>, Exported), ExportError> {
     let seal = &mut |sealed: &Sealed<'_>| Ok(sealed.digest.as_bytes().to_vec());
     let done = export(&mut out, &what, &ExportOptions::default(), seal)?;
     Ok((out, done))
+}
+
+/// An archive that is believed.
+pub fn read_archive(archive: &[u8]) -> Archive {
+    inspect(&mut Cursor::new(archive), ArchiveLimits::default()).unwrap()
+}
+
+/// Another machine: a copy of the originals, arranged further, and the archive as a session.
+pub fn imported(archive: &[u8], originals: &Path, arrange: &str) -> (Session, Unpacked) {
+    let tmp = tempfile::tempdir().unwrap();
+    for dir in ["upper", "work", "merged", "locks"] {
+        std::fs::create_dir(tmp.path().join(dir)).unwrap();
+    }
+    let from = originals.to_str().unwrap();
+    sh(tmp.path(), &format!("cp -a {from} root"));
+    let root = std::fs::canonicalize(tmp.path().join("root")).unwrap();
+    sh(&root, arrange);
+    let base = base_timestamp(tmp.path(), None).unwrap();
+    let at = |name| tmp.path().join(name);
+    let layer = Layer::begin(root, at("upper"), at("work"), base).unwrap();
+    let session = Session { tmp, layer };
+    session.take_manifest();
+    let found = unpack(
+        &mut Cursor::new(archive),
+        &read_archive(archive),
+        &[Some(session.layer.clone())],
+        ImportOptions::default(),
+    )
+    .unwrap();
+    (session, found)
 }
 
 impl Session {
@@ -211,6 +244,29 @@ impl Session {
                 other => return other.unwrap(),
             }
         }
+    }
+
+    /// Makes a checkpoint.
+    pub fn checkpoint(&self, name: &str) {
+        let name = name.to_owned();
+        let new = NewCheckpoint { name, at_ms: 1 };
+        checkpoint(std::slice::from_ref(&self.layer), &new).unwrap();
+    }
+
+    /// Goes back to a checkpoint; what was there becomes the checkpoint `before`.
+    pub fn roll_back(&self, name: &str, before: &str) {
+        let (layers, name, at_ms) = (std::slice::from_ref(&self.layer), name, 2);
+        let before = NewCheckpoint {
+            name: before.to_owned(),
+            at_ms,
+        };
+        roll_back(layers, name, &before).unwrap();
+        acknowledge_roll_back(layers).unwrap();
+    }
+
+    /// What the session would change, with its conflicts.
+    pub fn shows(&self) -> Vec<String> {
+        summary(&self.scan(), self.root())
     }
 
     pub fn read(&self, name: &str) -> String {
