@@ -215,7 +215,10 @@ fn a_kill_at_any_moment_leaves_no_lent_mode_in_what_is_committed() {
                 }
             );
             // An original that the commit had shut already: what is in it cannot be looked at again.
-            assert!(shut || outcome.status == Status::Committed, "{outcome:#?}");
+            assert!(
+                shut || outcome.status == Status::Committed,
+                "{number}: {name}: {outcome:#?}"
+            );
         }
         assert_eq!(look(&s.layer.root), expected(), "{number}: {name}");
         s.is_given_back();

@@ -253,6 +253,10 @@ impl Record {
                 Line::Temp(temp) => {
                     worked |= record.began.is_some();
                     let rel = Rel(temp.rel.clone());
+                    let explains = !temp.amended.is_some_and(Amended::was_in_conflict);
+                    if let Some(made) = temp.made.clone().filter(|_| explains) {
+                        record.own.begin_read(rel.clone(), made);
+                    }
                     record.steps.insert(temp.name.clone(), rel);
                     record.in_hand(temp, &mut by_name);
                 }

@@ -80,7 +80,10 @@ impl LayerCommit<'_> {
             return self.record.own.took(&temp.rel, &temp.name);
         };
         let now = self.lower.stat(&temp.rel).ok().flatten();
-        let as_made = now.filter(|now| self.is_as_made(temp, &made, now));
+        // It may have come as far as to note it.
+        let is_left =
+            |now: &Snapshot| self.record.own.knows(now) || self.is_as_made(temp, &made, now);
+        let as_made = now.filter(is_left);
         if let Some(now) = &as_made {
             self.record.own.built(now);
         }
