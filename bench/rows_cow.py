@@ -124,7 +124,7 @@ def npm(bench):
         json.dump({"name": "user", "version": "1.0.0", "dependencies": PACKAGES}, file)
     cache = f"{bench.workspace}/npm-cache"
     command = (f"npm --cache {cache} --no-audit --no-fund --no-update-notifier --ignore-scripts "
-               "--loglevel error install")
+               "--omit-lockfile-registry-resolved=false --loglevel error install")
     run(bench, ["sh", "-c", command], cwd=project)
     wall, native = bench.compare(f"sh cd {project} && {command} --offline >/dev/null 2>&1", 7,
                                  before=f"sh rm -rf {project}/node_modules")
