@@ -3,7 +3,7 @@
 //! ([`crate::judge`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     path::{Component, Path, PathBuf},
 };
@@ -86,18 +86,11 @@ pub fn select(session: &Session, set: &ChangeSet, paths: &[PathBuf]) -> Result<C
 
 /// With the new folders that the chosen changes need.
 pub fn with_folders(set: &ChangeSet, chosen: &mut Chosen) {
-    let needs: Vec<PathBuf> = chosen
-        .keys()
-        .map(|n| set.changes[*n].path.clone())
-        .collect();
+    let above = |n: &usize| set.changes[*n].path.ancestors().skip(1);
+    let needed: HashSet<&Path> = chosen.keys().flat_map(above).collect();
     for (n, change) in set.changes.iter().enumerate() {
         let comes = matches!(change.kind, ChangeKind::Add | ChangeKind::Replace);
-        if comes
-            && change.entry == EntryKind::Directory
-            && needs
-                .iter()
-                .any(|p| p != &change.path && p.starts_with(&change.path))
-        {
+        if comes && change.entry == EntryKind::Directory && needed.contains(change.path.as_path()) {
             chosen.entry(n).or_insert(Named::Needed);
         }
     }

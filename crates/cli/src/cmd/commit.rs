@@ -427,11 +427,11 @@ pub fn commit_made(
     for (became, files) in groups {
         records.extend(commit_records(became.as_str(), files, Some(&digest)));
     }
-    let rest = |line: &&Line| {
-        let change = set.changes.iter().find(|c| c.path == line.path);
-        change.is_some_and(|c| made.amendments.of(c).is_some_and(Amendment::copy_stays))
+    let stays = |n: &usize| {
+        let amendment = made.amendments.of(&set.changes[*n]);
+        amendment.is_some_and(Amendment::copy_stays)
     };
-    let partly = report.changes.iter().any(|line| rest(&line));
+    let partly = decided.keys().any(stays);
     note_outcome(session, set, &report, partly)?;
     state.record(&session_id, records).with_context(|| {
         format!(
