@@ -39,8 +39,20 @@ def run(bench, command, **more):
     return taken
 
 
+def overlay_of(bench, tree):
+    """A probe beside a plain overlay of the tree, mounted as the wall mounts one, and its place."""
+    folder = f"{bench.folder}/plain"
+    for name in ("upper", "work", "merged"):
+        os.makedirs(f"{folder}/{name}")
+    mount = (f"mount -t overlay overlay -o lowerdir={tree},upperdir={folder}/upper,"
+             f"workdir={folder}/work,userxattr {folder}/merged")
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec",
+               f"{mount}; exec {bench.probe}"]
+    return bench.probe_of(command), f"{folder}/merged"
+
+
 def reading(bench):
-    """Walk, stat and read of a tree that is isolated."""
+    """Walk, stat and read of a tree that is isolated; and what of it is overlayfs without a wall."""
     tree = f"{bench.workspace}/cow-tree"
     fill(tree, FILES, 100)
     for name, verb in (("walk", "walk"), ("walk and stat", "walkstat"),
@@ -48,6 +60,18 @@ def reading(bench):
         wall, native = bench.compare(f"{verb} {tree} {FILES}", 25)
         yield ratio_row(f"{name} of {FILES} isolated files", "ms", 1e-6, wall, native, 1.05,
                         "one pass through the tree, warm, interleaved with native")
+        plain, merged = overlay_of(bench, tree)
+        native = bench.probe_of([bench.probe])
+        try:
+            over, under = interleave([lambda: plain.ask(f"{verb} {merged} {FILES}"),
+                                      lambda: native.ask(f"{verb} {tree} {FILES}")],
+                                     bench.runs(25))
+        finally:
+            plain.close()
+            native.close()
+            shutil.rmtree(f"{bench.folder}/plain")
+        yield ratio_row(f"{name} of {FILES} files of a plain overlay", "ms", 1e-6, over, under, None,
+                        "the same without a wall, on an overlay in a user namespace")
     shutil.rmtree(tree)
 
 

@@ -290,7 +290,8 @@ pub struct DiffArgs {
     agentwall commit --digest \"$(agentwall diff --json | jq -r .digest)\"\n  \
     agentwall commit --merge\n\n\
     The policy decides every change (action file.commit): allow commits it, deny never does, ask \
-    holds it until you name it after -- or give --held. A file that changed underneath since the \
+    holds it until you name it itself after -- or give --held; the name of a folder only narrows \
+    the commit. A file that changed underneath since the \
     session began is a conflict: nothing is overwritten, nothing is lost, the exit status is 3."
 )]
 pub struct CommitArgs {

@@ -2,6 +2,7 @@
 //! and undone: the originals are what they were, and neither a byte of somebody else nor anything that
 //! the session wrote since is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -51,17 +52,26 @@ impl Session {
     }
 }
 
-#[test]
-fn a_session_that_went_on_after_a_kill_is_undone_as_a_whole() {
+/// Kills a commit at every moment and recovers from it; then `check`, with the trees before the commit.
+fn after_each_kill(mut check: impl FnMut(&Session, &BTreeMap<PathBuf, String>, &str)) {
+    let mut moments = 0;
     for number in (1..).step_by(every()) {
         let s = Session::new();
         let before = s.trees();
         let Some(name) = fault::cut_off(number, || s.commit()) else {
             break;
         };
-        let at = format!("moment {number}, {name}");
+        moments += 1;
         recover(&s.layers, &s.options()).unwrap();
         acknowledge(&s.layers).unwrap();
+        check(&s, &before, &format!("moment {number}, {name}"));
+    }
+    assert!(moments * every() > 100, "only {moments} moments");
+}
+
+#[test]
+fn a_session_that_went_on_after_a_kill_is_undone_as_a_whole() {
+    after_each_kill(|s, before, at| {
         let between = s.trees();
         let is_whole = can_undo(&s.layers).is_ok() && !s.is_cut_off();
         s.goes_on(MORE);
@@ -75,7 +85,8 @@ fn a_session_that_went_on_after_a_kill_is_undone_as_a_whole() {
         let after = s.trees();
         acknowledge(&s.layers).unwrap();
         s.undo();
-        assert_eq!(s.trees(), if is_whole { between } else { before }, "{at}");
+        let expected = if is_whole { &between } else { before };
+        assert_eq!(&s.trees(), expected, "{at}");
         // Nothing of what was done between the two is left behind.
         for layer in &s.layers {
             assert!(
@@ -86,7 +97,7 @@ fn a_session_that_went_on_after_a_kill_is_undone_as_a_whole() {
         }
         s.commit();
         assert_eq!(content(&s.trees()), content(&after), "{at}");
-    }
+    });
 }
 
 /// Somebody gives an original another mode after an undo was cut off, and before it is completed.
@@ -247,17 +258,9 @@ fn nothing_of_anybody_is_lost_after_a_kill() {
 #[test]
 fn a_folder_that_went_as_a_whole_after_a_kill_comes_back_in_two_undos() {
     let (mut once, mut twice) = (0, 0);
-    for number in (1..).step_by(every()) {
-        let s = Session::new();
-        let before = s.trees();
-        let Some(name) = fault::cut_off(number, || s.commit()) else {
-            break;
-        };
-        let at = format!("moment {number}, {name}");
-        recover(&s.layers, &s.options()).unwrap();
-        acknowledge(&s.layers).unwrap();
+    after_each_kill(|s, before, at| {
         if can_undo(&s.layers).is_ok() && !s.is_cut_off() {
-            continue;
+            return;
         }
         s.goes_on("rm -r d");
         s.commit();
@@ -275,8 +278,8 @@ fn a_folder_that_went_as_a_whole_after_a_kill_comes_back_in_two_undos() {
             let second = undo(&s.layers, &options).unwrap();
             assert!(second.is_complete(), "{at}: {second:#?}");
         }
-        assert_eq!(content(&s.trees()), content(&before), "{at}");
-    }
+        assert_eq!(content(&s.trees()), content(before), "{at}");
+    });
     assert!(once > 0 && twice > 0, "{once} {twice}");
 }
 

@@ -234,15 +234,7 @@ pub enum UndoError {
 /// Nothing was begun, see [`UndoError`].
 pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoError> {
     let _locks = lock_all(layers, &options.commit.lock_dir)?;
-    let record_error = |layer: &Layer| {
-        let path = layer.record_path();
-        move |source| CommitError::Record { path, source }
-    };
-    for layer in layers {
-        if is_unfinished(std::slice::from_ref(layer)).map_err(record_error(layer))? {
-            return Err(UndoError::Unfinished);
-        }
-    }
+    check_finished(layers)?;
     let last = last_commit(layers)?;
     let mut report = UndoReport::default();
     let mut works = Vec::new();
@@ -328,6 +320,21 @@ pub fn kept_since(layers: &[Layer]) -> io::Result<Option<std::time::SystemTime>>
     Ok(newest)
 }
 
+/// Fails if a commit or an undo of these layers was cut off.
+fn check_finished(layers: &[Layer]) -> Result<(), UndoError> {
+    for layer in layers {
+        let unfinished = is_unfinished(std::slice::from_ref(layer));
+        let unreadable = |source| CommitError::Record {
+            path: layer.record_path(),
+            source,
+        };
+        if unfinished.map_err(unreadable)? {
+            return Err(UndoError::Unfinished);
+        }
+    }
+    Ok(())
+}
+
 /// Gives up the originals that the last commit of these layers kept. Returns those that somebody wrote
 /// to after they had been replaced: they stay.
 ///
@@ -335,15 +342,7 @@ pub fn kept_since(layers: &[Layer]) -> io::Result<Option<std::time::SystemTime>>
 /// What was kept cannot be read or written, or a commit or an undo was cut off.
 pub fn forget(layers: &[Layer]) -> Result<Vec<String>, UndoError> {
     let mut report = CommitReport::default();
-    for layer in layers {
-        let unfinished = is_unfinished(std::slice::from_ref(layer));
-        if unfinished.map_err(|source| CommitError::Record {
-            path: layer.record_path(),
-            source,
-        })? {
-            return Err(UndoError::Unfinished);
-        }
-    }
+    check_finished(layers)?;
     for layer in layers {
         give_up(layer, |_| true, &mut report).map_err(|source| UndoError::Kept {
             root: layer.root.clone(),

@@ -11,10 +11,9 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use agentwall_action::escape_bytes;
 
-use super::UndoError;
 use super::kept::KeptCommit;
+use super::{UndoError, check_finished};
 use crate::apply::{Resting, described};
-use crate::commit::{CommitError, is_unfinished};
 use crate::dir::Tree;
 use crate::layer::Layer;
 use crate::record::Record;
@@ -27,15 +26,9 @@ use crate::scan::Base;
 /// # Errors
 /// What was kept cannot be read, or a commit or an undo was cut off.
 pub fn would_stay(layers: &[Layer]) -> Result<Vec<String>, UndoError> {
+    check_finished(layers)?;
     let mut lines = Vec::new();
     for layer in layers {
-        let unfinished = is_unfinished(std::slice::from_ref(layer));
-        if unfinished.map_err(|source| CommitError::Record {
-            path: layer.record_path(),
-            source,
-        })? {
-            return Err(UndoError::Unfinished);
-        }
         let found = of_layer(layer).map_err(|source| UndoError::Kept {
             root: layer.root.clone(),
             source,
