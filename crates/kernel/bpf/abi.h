@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What the programs and user space share: sizes, numbers and layouts. The other side is src/abi.rs; a test
+ * there compares every size and offset with the types in the object's BTF.
+ */
+#ifndef AGENTWALL_ABI_H
+#define AGENTWALL_ABI_H
+
+#include "types.h"
+
+/*
+ * A policy table (docs/policy-table.md) as the only value of an inner map. Reads are masked, so no
+ * check stands between a word and its use; the loader refuses what is longer. The last words are
+ * not the table's: they belong to the value, so that table, generation and flags change as one.
+ */
+#define TABLE_WORDS (1u << 20)
+#define TABLE_MASK (TABLE_WORDS - 1)
+#define TABLE_GENERATION (TABLE_WORDS - 16) /* low word, high word */
+#define TABLE_FLAGS (TABLE_WORDS - 14)
+#define TABLE_ROOM (TABLE_WORDS - 16) /* the longest table */
+
+/* Flags of a table. */
+#define TABLE_AUDIT 1u /* nothing is refused: what would be is reported */
+#define TABLE_INSIDE 2u /* names are those the process sees: the host's names are not asked as well */
+
+struct table {
+	__u32 words[TABLE_WORDS];
+};
+
+/* Kinds of objects, as in the table. */
+#define KIND_PATH 0
+#define KIND_ENDPOINT 1
+#define KIND_HOST 2
+#define KIND_SOCKET 3
+#define KIND_ABSTRACT 4
+#define KIND_NAME 5
+
+/* Verbs, as in the table. */
+#define VERB_READ 0
+#define VERB_WRITE 1
+#define VERB_CREATE 2
+#define VERB_DELETE 3
+#define VERB_RENAME 4
+#define VERB_CHMOD 5
+#define VERB_MAP_EXEC 6
+#define VERB_EXEC 8
+#define VERB_SIGNAL 9
+#define VERB_TRACE 10
+#define VERB_CONNECT 11
+#define VERB_LISTEN 12
+#define VERB_SEND 13
+#define VERB_IPC 19
+#define VERB_DEVICE 20
+
+/* Effects, as in the table. NONE: not decided. */
+#define EFFECT_ALLOW 0
+#define EFFECT_ISOLATE 1
+#define EFFECT_ASK 2
+#define EFFECT_RATE_LIMIT 3
+#define EFFECT_DENY 4
+#define NONE 0xffffffffu
+
+/* A path is written from the end of the buffer to its front; one component may reach beyond it. */
+#define TEXT_ROOM 4096
+#define TEXT_MASK (TEXT_ROOM - 1)
+#define COMPONENT 256
+
+/* One question to a table. The text is work.text[start .. start + len). */
+struct question {
+	__u32 verb;
+	__u32 kind;
+	__u32 directory;
+	__u32 has_text;
+	__u32 start;
+	__u32 len;
+	__u32 protocol; /* 6 or 17 */
+	__u32 port; /* in host order */
+	__u32 address_len; /* 0, 4 or 16 */
+	__u8 address[16];
+};
+
+/* The answer. layer and rank name the rule; rank NONE: the default. */
+struct verdict {
+	__u32 effect; /* NONE: not decided */
+	__u32 layer;
+	__u32 rank;
+	__u32 full; /* not decided because something did not fit */
+};
+
+#define MAX_SETS 24
+#define MAX_LISTS 24
+
+/*
+ * Memory of one task for one decision. It is part of the task's storage and not of a per-CPU map, since
+ * a program may be preempted by another task's hook on the same CPU; a task is in one hook at a time.
+ */
+struct work {
+	struct question question;
+	struct verdict verdict;
+	__u32 set_count;
+	__u32 sets[MAX_SETS];
+	__u32 list_count;
+	__u32 cursor[MAX_LISTS];
+	__u32 last[MAX_LISTS];
+	__u64 now[66]; /* states of a line */
+	__u64 next[66];
+	__u8 text[TEXT_ROOM + COMPONENT];
+};
+
+#endif

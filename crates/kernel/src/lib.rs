@@ -1,0 +1,7 @@
+//! The kernel enforcement point: eBPF LSM programs that decide with the compiled policy, and what loads them.
+
+/// The objects that `build.rs` made of `bpf/`.
+pub mod object {
+    /// Answers questions with a policy table, outside of any hook: what the tests and the benchmark run.
+    pub const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
+}
