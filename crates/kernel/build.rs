@@ -47,6 +47,7 @@ fn compile(source: &Path, object: &Path, include: &Path) {
             "-Wextra",
             "-Werror",
             "-Wno-unused-function",
+            "-Wno-unused-parameter",
             "-fno-stack-protector",
         ])
         .arg("-I")

@@ -47,4 +47,217 @@ enum {
 };
 #define BPF_LOCAL_STORAGE_GET_F_CREATE (1ULL << 0)
 
+
+#define IN_KERNEL __attribute__((preserve_access_index))
+
+struct super_block;
+struct mnt_namespace;
+
+struct list_head {
+	struct list_head *next;
+} IN_KERNEL;
+
+struct qstr {
+	union {
+		struct {
+			__u32 hash;
+			__u32 len;
+		};
+	};
+	const unsigned char *name;
+} IN_KERNEL;
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+	struct super_block *d_sb;
+} IN_KERNEL;
+
+struct super_block {
+	__u32 s_dev;
+	struct dentry *s_root;
+	struct list_head s_mounts;
+	unsigned long s_magic;
+} IN_KERNEL;
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct inode {
+	unsigned short i_mode;
+	kuid_t i_uid;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	union {
+		const unsigned int i_nlink;
+	};
+	__u32 i_rdev;
+	__u32 i_generation;
+} IN_KERNEL;
+
+struct vfsmount {
+	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
+} IN_KERNEL;
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct list_head mnt_instance;
+	struct mnt_namespace *mnt_ns;
+} IN_KERNEL;
+
+/* Since Linux 6.18 the mounts of a file system hang in a list of their own. */
+struct mount___next {
+	struct mount *mnt_next_for_sb;
+} IN_KERNEL;
+
+struct super_block___next {
+	struct mount *s_mounts;
+} IN_KERNEL;
+
+struct ns_common {
+	unsigned int inum;
+} IN_KERNEL;
+
+struct mnt_namespace {
+	struct ns_common ns;
+} IN_KERNEL;
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+} IN_KERNEL;
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	unsigned int f_flags;
+	unsigned int f_mode;
+} IN_KERNEL;
+
+struct mm_struct {
+	struct file *exe_file;
+} IN_KERNEL;
+
+struct cred {
+	kuid_t uid;
+	kuid_t euid;
+	kuid_t fsuid;
+} IN_KERNEL;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} IN_KERNEL;
+
+struct files_struct {
+	struct fdtable *fdt;
+} IN_KERNEL;
+
+struct task_struct {
+	int pid;
+	int tgid;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct mm_struct *mm;
+	const struct cred *cred;
+	struct files_struct *files;
+	char comm[16];
+	__u64 start_boottime;
+} IN_KERNEL;
+
+struct linux_binprm {
+	struct file *file;
+	struct cred *cred;
+} IN_KERNEL;
+
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
+} IN_KERNEL;
+
+struct iattr {
+	unsigned int ia_valid;
+} IN_KERNEL;
+
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+	} in6_u;
+} IN_KERNEL;
+
+struct net {
+	struct ns_common ns;
+} IN_KERNEL;
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct sock_common {
+	unsigned short skc_family;
+	possible_net_t skc_net;
+	__u16 skc_num;
+	__be32 skc_rcv_saddr;
+	struct in6_addr skc_v6_rcv_saddr;
+} IN_KERNEL;
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+	__u16 sk_type;
+} IN_KERNEL;
+
+struct socket {
+	short type;
+	struct sock *sk;
+} IN_KERNEL;
+
+/* Addresses as they are on the wire and in system calls: no kernel structures. */
+struct sockaddr {
+	unsigned short sa_family;
+	char sa_data[14];
+};
+struct sockaddr_in {
+	unsigned short sin_family;
+	__be16 sin_port;
+	__be32 sin_addr;
+	__u8 pad[8];
+};
+struct sockaddr_in6 {
+	unsigned short sin6_family;
+	__be16 sin6_port;
+	__be32 sin6_flowinfo;
+	__u8 sin6_addr[16];
+	__u32 sin6_scope_id;
+};
+struct sockaddr_un {
+	unsigned short sun_family;
+	char sun_path[108];
+};
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[];
+} IN_KERNEL;
+
+struct unix_sock {
+	struct sock sk;
+	struct unix_address *addr;
+	struct path path;
+} IN_KERNEL;
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+	unsigned int msg_flags;
+} IN_KERNEL;
+
+struct kernel_siginfo;
+struct key;
+
 #endif

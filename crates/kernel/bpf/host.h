@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What no policy permits to a governed task: to change what names mean, to load or trace code in the
+ * kernel, to act without the hooks seeing it. The list of the rootless wall (docs/wall.md, "Never").
+ */
+#ifndef AGENTWALL_HOST_H
+#define AGENTWALL_HOST_H
+
+#include "files.h"
+
+#define NEVER_IF_GOVERNED(what)                                                                              \
+	({                                                                                                   \
+		struct task *governed_task = governed();                                                     \
+		governed_task ? never(governed_task, what) : 0;                                              \
+	})
+
+SEC("lsm/sb_mount")
+int BPF_PROG(aw_mount)
+{
+	return NEVER_IF_GOVERNED(NEVER_MOUNT);
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(aw_umount)
+{
+	return NEVER_IF_GOVERNED(NEVER_MOUNT);
+}
+
+SEC("lsm/sb_remount")
+int BPF_PROG(aw_remount)
+{
+	return NEVER_IF_GOVERNED(NEVER_MOUNT);
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(aw_pivot_root)
+{
+	return NEVER_IF_GOVERNED(NEVER_MOUNT);
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(aw_move_mount)
+{
+	return NEVER_IF_GOVERNED(NEVER_MOUNT);
+}
+
+/* A file system that is being configured (fsconfig), which a mount call need not follow. */
+SEC("lsm/fs_context_parse_param")
+int BPF_PROG(aw_fs_context)
+{
+	struct task *t = governed();
+
+	/* Not for us is the answer that lets others, and the file system itself, look at it. */
+	return t && never(t, NEVER_MOUNT) ? -EPERM : -ENOPARAM;
+}
+
+SEC("lsm/userns_create")
+int BPF_PROG(aw_userns)
+{
+	return NEVER_IF_GOVERNED(NEVER_NAMESPACE);
+}
+
+SEC("lsm/bpf")
+int BPF_PROG(aw_bpf)
+{
+	return NEVER_IF_GOVERNED(NEVER_BPF);
+}
+
+SEC("lsm/perf_event_open")
+int BPF_PROG(aw_perf)
+{
+	return NEVER_IF_GOVERNED(NEVER_PERF);
+}
+
+SEC("lsm/kernel_module_request")
+int BPF_PROG(aw_module_request)
+{
+	return NEVER_IF_GOVERNED(NEVER_MODULE);
+}
+
+SEC("lsm/kernel_read_file")
+int BPF_PROG(aw_kernel_read)
+{
+	return NEVER_IF_GOVERNED(NEVER_MODULE);
+}
+
+SEC("lsm/kernel_load_data")
+int BPF_PROG(aw_kernel_load)
+{
+	return NEVER_IF_GOVERNED(NEVER_MODULE);
+}
+
+SEC("lsm/locked_down")
+int BPF_PROG(aw_locked_down)
+{
+	return NEVER_IF_GOVERNED(NEVER_LOCKDOWN);
+}
+
+/* What is read and written through io_uring passes the hooks of files and sockets: its workers inherit. */
+SEC("lsm/uring_override_creds")
+int BPF_PROG(aw_uring_creds)
+{
+	return NEVER_IF_GOVERNED(NEVER_URING);
+}
+
+SEC("lsm/uring_cmd")
+int BPF_PROG(aw_uring_cmd)
+{
+	return NEVER_IF_GOVERNED(NEVER_URING);
+}
+
+SEC("lsm/key_alloc")
+int BPF_PROG(aw_key_alloc)
+{
+	return NEVER_IF_GOVERNED(NEVER_KEY);
+}
+
+SEC("lsm/key_permission")
+int BPF_PROG(aw_key)
+{
+	return NEVER_IF_GOVERNED(NEVER_KEY);
+}
+
+SEC("lsm/settime")
+int BPF_PROG(aw_settime)
+{
+	return NEVER_IF_GOVERNED(NEVER_SYSTEM);
+}
+
+SEC("lsm/syslog")
+int BPF_PROG(aw_syslog)
+{
+	return NEVER_IF_GOVERNED(NEVER_SYSTEM);
+}
+
+SEC("lsm/quotactl")
+int BPF_PROG(aw_quotactl)
+{
+	return NEVER_IF_GOVERNED(NEVER_SYSTEM);
+}
+
+#define TIOCSTI 0x5412
+#define TIOCLINUX 0x541c
+#define TIOCSETD 0x5423
+
+static __always_inline int on_ioctl(unsigned int command)
+{
+	if (command != TIOCSTI && command != TIOCLINUX && command != TIOCSETD)
+		return 0;
+	return NEVER_IF_GOVERNED(NEVER_TERMINAL);
+}
+
+SEC("lsm/file_ioctl")
+int BPF_PROG(aw_ioctl, struct file *file, unsigned int command)
+{
+	return on_ioctl(command);
+}
+
+/* The call of a 32-bit program, which has a hook of its own since Linux 6.8. */
+SEC("lsm/file_ioctl_compat")
+int BPF_PROG(aw_ioctl_compat, struct file *file, unsigned int command)
+{
+	return on_ioctl(command);
+}
+
+#endif

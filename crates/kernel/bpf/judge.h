@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * From a hook to an answer: begin(), one consider_*() for each thing the operation does, conclude(). The
+ * strictest answer counts. Every hook goes this way and no other; the table is asked in one place
+ * (ask_table()), events are made in one place (conclude()).
+ *
+ * Whatever cannot be decided is refused. What the kernel cannot do (ask, isolate, limit a rate) is refused
+ * and reported as what it is; a person's answer comes back as a grant.
+ */
+#ifndef AGENTWALL_JUDGE_H
+#define AGENTWALL_JUDGE_H
+
+#include "path.h"
+#include "table.h"
+
+#define EPERM 1
+#define ENOMEM 12
+#define ENOPARAM 519
+#define EACCES 13
+#define EXDEV 18
+
+#define S_IFMT 0170000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
+#define S_IFREG 0100000
+#define S_ISUID 04000
+#define S_ISGID 02000
+
+#define PROC_SUPER_MAGIC 0x9fa0
+
+/* How an answer is asked for. */
+#define SOFT_DEFAULT 1u /* what the wall itself would give: only a rule refuses it, not the default */
+#define CODE 2u /* a nameless object is refused */
+#define SOCKET 4u /* the object is the file of a Unix socket that is connected to */
+
+#define NO_SESSION 0
+
+static __always_inline struct task *governed(void)
+{
+	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), NULL, 0);
+
+	return t && t->view ? t : NULL;
+}
+
+/*
+ * A pointer whose type the verifier knows, as a number that may be handed to a global function: written to
+ * memory and read back, it has no type any more.
+ */
+static __always_inline __u64 as_number(struct task *t, const void *pointer)
+{
+	volatile __u64 *place = &t->pointer;
+
+	*place = (__u64)pointer;
+	return *place;
+}
+
+static __always_inline void begin(struct task *t)
+{
+	t->answer.effect = NONE;
+	t->answer.verb = 0;
+	t->answer.why = WHY_RULE;
+	t->answer.never = 0;
+	t->answer.marks = 0;
+	t->answer.cacheable = 1;
+	t->answer.granted = 0;
+	t->answer.directory = 0;
+	__builtin_memset(&t->identity, 0, sizeof(t->identity));
+	t->work.question.has_text = 0;
+	t->work.question.len = 0;
+	t->work.question.start = TEXT_ROOM;
+	t->work.question.address_len = 0;
+	t->work.question.port = 0;
+	t->work.question.protocol = 0;
+	t->work.question.kind = KIND_PATH;
+	t->work.question.directory = 0;
+}
+
+/* Keeps the stricter of two answers; the first of equals. */
+static __always_inline void keep(struct task *t, __u32 effect, __u32 verb, __u32 why)
+{
+	if (t->answer.effect != NONE && effect <= t->answer.effect)
+		return;
+	t->answer.effect = effect;
+	t->answer.verb = verb;
+	t->answer.why = why;
+	t->answer.layer = t->work.verdict.layer;
+	t->answer.rank = t->work.verdict.rank;
+	t->answer.directory = t->work.question.directory;
+}
+
+/* Keeps a refusal that no table gave. */
+static __always_inline void refuse(struct task *t, __u32 verb, __u32 why)
+{
+	t->work.verdict.layer = 0;
+	t->work.verdict.rank = NONE;
+	keep(t, EFFECT_DENY, verb, why);
+	if (t->answer.why != why && t->answer.effect == EFFECT_DENY && t->answer.rank == NONE)
+		t->answer.why = why;
+}
+
+/* Whether a person said yes to just this. */
+static __always_inline bool is_granted(struct task *t, __u32 verb)
+{
+	struct grant_key key = {}; /* a key is looked up from the stack */
+	struct grant *grant;
+
+	key.session = t->session;
+	key.identity = t->identity;
+	key.verb = verb;
+	grant = bpf_map_lookup_elem(&grants, &key);
+	if (!grant || (grant->until && grant->until < bpf_ktime_get_boot_ns()))
+		return false;
+	t->grant = key;
+	return true;
+}
+
+/* Of two that take the last use of a grant at once, both may have been let through: uses are bounds, not locks. */
+static __always_inline void use_grant(struct task *t)
+{
+	struct grant_key key = t->grant;
+	struct grant *grant = bpf_map_lookup_elem(&grants, &key);
+
+	count(COUNT_GRANTED);
+	if (grant && grant->uses && (__s64)__sync_fetch_and_add(&grant->uses, -1) <= 1)
+		bpf_map_delete_elem(&grants, &key);
+}
+
+/* The only place where a policy is asked. The question is in t->work. */
+__attribute__((noinline)) int ask_table(struct task *t, __u32 how)
+{
+	__u32 view, zero = 0, verb;
+	struct table *table;
+	void *inner;
+
+	if (!t)
+		return 0;
+	view = t->view;
+	verb = t->work.question.verb;
+	inner = bpf_map_lookup_elem(&tables, &view);
+	table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	if (!table) {
+		refuse(t, verb, WHY_NO_TABLE);
+		return 0;
+	}
+	t->event.generation = (__u64)table->words[TABLE_GENERATION + 1] << 32 | table->words[TABLE_GENERATION];
+	t->event.audit = table->words[TABLE_FLAGS] & TABLE_AUDIT;
+	decide(table, &t->work);
+	count(COUNT_DECISIONS);
+	if (t->work.verdict.effect == NONE) {
+		refuse(t, verb, t->work.verdict.full ? WHY_FULL : WHY_NO_TABLE);
+		return 0;
+	}
+	t->answer.marks += t->work.verdict.marks;
+	if (t->work.verdict.effect != EFFECT_ALLOW && t->work.verdict.rank == NONE && how & SOFT_DEFAULT) {
+		t->work.verdict.effect = EFFECT_ALLOW;
+		keep(t, EFFECT_ALLOW, verb, WHY_OWN);
+		return 0;
+	}
+	if (t->work.verdict.effect == EFFECT_ASK && is_granted(t, verb)) {
+		t->answer.granted = 1;
+		t->answer.cacheable = 0;
+		keep(t, EFFECT_ALLOW, verb, WHY_GRANT);
+		return 0;
+	}
+	keep(t, t->work.verdict.effect, verb, WHY_RULE);
+	return 0;
+}
+
+/* What the answer is about. */
+static __always_inline void identify(struct task *t, __u64 dentry)
+{
+	struct dentry *d = (struct dentry *)dentry;
+	struct inode *inode = BPF_CORE_READ(d, d_inode);
+	struct super_block *sb = BPF_CORE_READ(d, d_sb);
+
+	t->identity.dev = BPF_CORE_READ(sb, s_dev);
+	if (inode) {
+		t->identity.ino = BPF_CORE_READ(inode, i_ino);
+		t->identity.name = 0;
+	} else {
+		t->identity.ino = BPF_CORE_READ(d, d_parent, d_inode, i_ino);
+		t->identity.name = (__u64)BPF_CORE_READ(d, d_name.len) << 32 | BPF_CORE_READ(d, d_name.hash);
+	}
+}
+
+/* Whether the table's names are only those that the process sees. */
+static __always_inline bool names_are_inside(struct task *t)
+{
+	__u32 view = t->view, zero = 0;
+	void *inner = bpf_map_lookup_elem(&tables, &view);
+	struct table *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+
+	return table && table->words[TABLE_FLAGS] & TABLE_INSIDE;
+}
+
+/*
+ * What the rootless wall makes itself: the root folder, and the own part of /proc. Refused by a rule that
+ * says so, not by a default (wall_made in crates/wall/src/broker.rs).
+ */
+static __always_inline __u32 softness(struct work *w, __u32 verb, __u64 dentry)
+{
+	struct super_block *sb;
+
+	if (w->question.len == 1)
+		return SOFT_DEFAULT;
+	sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	if (BPF_CORE_READ(sb, s_magic) == PROC_SUPER_MAGIC) {
+		/* Reading any of it; changing only what belongs to a process, which the kernel guards. */
+		__u8 c = w->text[(w->question.start + 6) & TEXT_MASK];
+
+		if (verb == VERB_READ || (w->question.len > 6 && c >= '0' && c <= '9'))
+			return SOFT_DEFAULT;
+	}
+	return 0;
+}
+
+/*
+ * One thing that an operation does to an object of the file system: verb, and the object by mount and
+ * dentry. Asked under the name its mount shows and under the host's name, where that is another.
+ */
+__attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmount, __u64 dentry, __u32 how)
+{
+	struct object_key key = {};
+	struct object *object;
+	struct inode *inode;
+	__u64 other;
+	int found;
+
+	if (!t)
+		return 0;
+	t->work.question.kind = how & SOCKET ? KIND_SOCKET : KIND_PATH;
+	t->work.question.verb = verb;
+	t->work.question.has_text = 1;
+	inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
+	t->work.question.directory = inode && (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+	if (inode) {
+		struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+
+		key.ino = BPF_CORE_READ(inode, i_ino);
+		key.dev = BPF_CORE_READ(sb, s_dev);
+	}
+	identify(t, dentry);
+	found = name_of(&t->work, vfsmount, dentry);
+	if (found == NAMED) {
+		ask_table(t, how | softness(&t->work, verb, dentry));
+	} else if (found != NAMELESS) {
+		t->work.question.has_text = 0;
+		refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
+		return 0;
+	}
+	if (!names_are_inside(t)) {
+		other = host_mount(dentry);
+		if (other && other != vfsmount) {
+			int again = name_of(&t->work, other, dentry);
+
+			if (again == NAMED)
+				ask_table(t, how | softness(&t->work, verb, dentry));
+			else if (again != NAMELESS)
+				refuse(t, verb, again == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
+			if (found == NAMELESS && again == NAMED)
+				found = NAMED;
+		}
+	}
+	if (found == NAMELESS) {
+		/* Nobody's file: memory that the process made. It is not a program. */
+		t->work.question.has_text = 0;
+		t->answer.cacheable = 0;
+		if (how & CODE)
+			refuse(t, verb, WHY_NAMELESS);
+		else
+			keep(t, EFFECT_ALLOW, verb, WHY_OWN);
+		return 0;
+	}
+	object = inode ? bpf_map_lookup_elem(&objects, &key) : NULL;
+	if (object) {
+		t->answer.cacheable = 0;
+		if (object->flags & OBJECT_WALL)
+			refuse(t, verb, WHY_WALL);
+		if (object->flags & OBJECT_ALIAS) {
+			__u32 len = object->len;
+
+			if (len == 0 || len > ALIAS_ROOM) {
+				refuse(t, verb, WHY_TOO_LONG);
+			} else {
+				bpf_probe_read_kernel(&t->work.text[TEXT_ROOM - ALIAS_ROOM],
+						      len & (2 * ALIAS_ROOM - 1), object->name);
+				t->work.question.start = TEXT_ROOM - ALIAS_ROOM;
+				t->work.question.len = len;
+				ask_table(t, how);
+			}
+		}
+	}
+	return 0;
+}
+
+/* Records have one of two sizes, since the verifier wants to know it. */
+#define SHORT_TEXT 256
+#define SEND(room)                                                                                           \
+	({                                                                                                   \
+		struct {                                                                                     \
+			struct event head;                                                                   \
+			__u8 text[room];                                                                     \
+		} *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);                                \
+		if (record) {                                                                                \
+			record->head = *e;                                                                   \
+			bpf_probe_read_kernel(record->text, len, (void *)text);                              \
+			bpf_ringbuf_submit(record, 0);                                                       \
+		} else {                                                                                     \
+			count(COUNT_DROPPED);                                                                \
+		}                                                                                            \
+	})
+
+/* Tells user space of the answer: one event, the text behind it. */
+__attribute__((noinline)) int tell(struct task *t)
+{
+	struct event *e;
+	__u64 id, *number, text;
+	__u32 len, zero = 0;
+
+	if (!t)
+		return 0;
+	e = &t->event;
+	id = bpf_get_current_pid_tgid();
+	number = bpf_map_lookup_elem(&numbers, &zero);
+	if (!number)
+		return 0;
+	e->number = __sync_fetch_and_add(number, 1);
+	e->time = bpf_ktime_get_boot_ns();
+	e->session = t->session;
+	e->view = t->view;
+	e->pid = id >> 32;
+	e->tid = (__u32)id;
+	e->uid = (__u32)bpf_get_current_uid_gid();
+	e->verb = t->answer.verb;
+	e->kind = t->work.question.kind;
+	e->directory = t->answer.directory;
+	e->effect = t->answer.effect;
+	e->layer = t->answer.layer;
+	e->rank = t->answer.rank;
+	e->why = t->answer.why;
+	e->never = t->answer.never;
+	e->marks = t->answer.marks;
+	e->identity = t->identity;
+	e->address_len = t->work.question.address_len;
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	len = t->work.question.has_text ? t->work.question.len : 0;
+	if (len > TEXT_ROOM || t->work.question.start > TEXT_ROOM)
+		len = 0;
+	e->len = len;
+	text = (__u64)t->work.text + t->work.question.start;
+	if (len <= SHORT_TEXT)
+		SEND(SHORT_TEXT);
+	else
+		SEND(TEXT_ROOM);
+	return 0;
+}
+
+/* The errno of the operation, negative, or 0. Refusals, marks and grants are told; plain allows are counted. */
+__attribute__((noinline)) int conclude(struct task *t)
+{
+	__u32 index;
+	__u64 *plain;
+
+	if (!t)
+		return -EACCES;
+	if (t->answer.effect == NONE)
+		return 0;
+	if (t->answer.effect == EFFECT_ALLOW) {
+		if (t->answer.granted)
+			use_grant(t);
+		if (t->answer.granted || t->answer.marks) {
+			tell(t);
+			return 0;
+		}
+		index = (t->view % VIEWS) * VERBS + t->answer.verb % VERBS;
+		plain = bpf_map_lookup_elem(&allows, &index);
+		if (plain)
+			(*plain)++;
+		return 0;
+	}
+	t->answer.cacheable = 0;
+	if (t->answer.why != WHY_RULE)
+		count(COUNT_UNDECIDED);
+	count(COUNT_REFUSED);
+	tell(t);
+	if (t->event.audit)
+		return 0;
+	return t->answer.why == WHY_PINNED ? -EXDEV : -EACCES;
+}
+
+/* Refuses what no policy permits. */
+static __always_inline int never(struct task *t, __u32 what)
+{
+	__u32 view = t->view, zero = 0;
+	void *inner = bpf_map_lookup_elem(&tables, &view);
+	struct table *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+
+	begin(t);
+	t->event.audit = table ? table->words[TABLE_FLAGS] & TABLE_AUDIT : 0;
+	refuse(t, NONE, WHY_NEVER);
+	t->answer.never = what;
+	conclude(t);
+	return t->event.audit ? 0 : -EPERM;
+}
+
+#endif

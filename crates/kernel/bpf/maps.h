@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The maps, and what is fixed when the programs are loaded. */
+#ifndef AGENTWALL_MAPS_H
+#define AGENTWALL_MAPS_H
+
+#include "wire.h"
+#include <bpf/bpf_helpers.h>
+
+struct inner_table {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct table));
+};
+
+/* One policy table for each view; exchanged whole. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, VIEWS);
+	__type(key, __u32);
+	__array(values, struct inner_table);
+} tables SEC(".maps");
+
+/* Governed tasks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task);
+} tasks SEC(".maps");
+
+/* The decision cache: with the inode, so that it is gone when the inode is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct seen);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct object_key);
+	__type(value, struct object);
+} objects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct grant_key);
+	__type(value, struct grant);
+} grants SEC(".maps");
+
+/* Sockets that a governed session bound, by address of the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} sockets SEC(".maps");
+
+/* Ports that a governed session listens on, by namespace, protocol and port. */
+struct port_key {
+	__u32 netns;
+	__u16 protocol;
+	__u16 port;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct port_key);
+	__type(value, __u64);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20); /* bytes; the loader may ask for more */
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Plain allows by view and verb. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, VIEWS * VERBS);
+	__type(key, __u32);
+	__type(value, __u64);
+} allows SEC(".maps");
+
+/* The number of the next event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} numbers SEC(".maps");
+
+/* What the loader found on the host. */
+struct host {
+	__u32 mount_namespace; /* the inode number of the host's */
+};
+volatile const struct host host SEC(".rodata.host");
+
+/* Sequence counters of the kernel: every rename of a cached name and every change of mounts moves them.
+ * Where the kernel does not tell their place, nothing is cached. */
+extern const void rename_lock __ksym __attribute__((weak));
+extern const void mount_lock __ksym __attribute__((weak));
+
+static __always_inline void count(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &which);
+
+	if (value)
+		(*value)++;
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The canonical name of an object: from its dentry up to the root of its mount namespace, through mount
+ * points, written from the end of the buffer to its front. bpf_d_path() would do in three hooks only, and is
+ * relative to the caller's root.
+ *
+ * Pointers are numbers here and are read with bpf_probe_read_kernel(): they may come from where the verifier
+ * knows no type (struct mount), and the functions are verified once for all programs (global functions take
+ * numbers). Reading goes on under RCU; whoever calls looks at rename_lock and mount_lock before and after.
+ */
+#ifndef AGENTWALL_PATH_H
+#define AGENTWALL_PATH_H
+
+#include "maps.h"
+#include <bpf/bpf_core_read.h>
+
+#define MAX_DEPTH 96 /* components and mounts; deeper is "not decided" */
+#define MAX_MOUNTS 24 /* of one file system that are looked at */
+
+/* What a walk to the root came to. */
+#define NAMED 0
+#define NAMELESS 1 /* in no namespace: pipes, memfd, detached mounts */
+#define TOO_LONG 2
+#define TOO_DEEP 3
+
+static __always_inline __u64 mount_of(__u64 vfsmount)
+{
+	return vfsmount - bpf_core_field_offset(struct mount, mnt);
+}
+
+static __always_inline __u32 sequence(const void *lock)
+{
+	__u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), lock);
+	return value;
+}
+
+/*
+ * Writes the name of dentry as vfsmount shows it into work.text, and its place into the question.
+ * Returns NAMED, NAMELESS, TOO_LONG or TOO_DEEP.
+ */
+__attribute__((noinline)) int name_of(struct work *w, __u64 vfsmount, __u64 dentry)
+{
+	struct mount *mnt = (struct mount *)mount_of(vfsmount);
+	struct dentry *here = (struct dentry *)dentry;
+	struct dentry *root = (struct dentry *)BPF_CORE_READ(mnt, mnt.mnt_root);
+	__u32 pos = TEXT_ROOM;
+
+	if (!w)
+		return TOO_DEEP;
+	for (int i = 0; i < MAX_DEPTH; i++) {
+		struct dentry *parent;
+		struct qstr name;
+
+		if (here == root) {
+			struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
+
+			if (above == mnt || !above) {
+				/* The root of a namespace, or a mount that is in none. */
+				__u64 ns = (__u64)BPF_CORE_READ(mnt, mnt_ns);
+
+				if (!ns || ns >= (__u64)-4095)
+					return NAMELESS;
+				if (pos == TEXT_ROOM) {
+					pos = TEXT_ROOM - 1;
+					w->text[TEXT_ROOM - 1] = '/';
+				}
+				w->question.start = pos;
+				w->question.len = TEXT_ROOM - pos;
+				return NAMED;
+			}
+			here = BPF_CORE_READ(mnt, mnt_mountpoint);
+			mnt = above;
+			root = BPF_CORE_READ(mnt, mnt.mnt_root);
+			continue;
+		}
+		parent = BPF_CORE_READ(here, d_parent);
+		if (parent == here)
+			return NAMELESS; /* not below the mount's root: it was moved out of it */
+		bpf_core_read(&name, sizeof(name), &here->d_name);
+		if (name.len == 0 || name.len >= COMPONENT || name.len + 1 > pos)
+			return TOO_LONG;
+		pos -= name.len;
+		bpf_probe_read_kernel(&w->text[pos & TEXT_MASK], name.len & (COMPONENT - 1), name.name);
+		pos -= 1;
+		w->text[pos & TEXT_MASK] = '/';
+		here = parent;
+	}
+	return TOO_DEEP;
+}
+
+/* 1 if dentry is root or below it, 0 if not or too deep. */
+__attribute__((noinline)) int is_below(__u64 dentry, __u64 root)
+{
+	struct dentry *here = (struct dentry *)dentry;
+
+	for (int i = 0; i < MAX_DEPTH; i++) {
+		struct dentry *parent;
+
+		if ((__u64)here == root)
+			return 1;
+		parent = BPF_CORE_READ(here, d_parent);
+		if (parent == here)
+			return 0;
+		here = parent;
+	}
+	return 0;
+}
+
+/* The first mount of a file system, and the next one after a mount; 0: there is none. */
+static __always_inline __u64 first_mount(struct super_block *sb)
+{
+	__u64 entry;
+
+	if (bpf_core_field_exists(struct mount___next, mnt_next_for_sb))
+		return (__u64)BPF_CORE_READ((struct super_block___next *)sb, s_mounts);
+	entry = (__u64)BPF_CORE_READ(sb, s_mounts.next);
+	if (!entry || entry == (__u64)sb + bpf_core_field_offset(struct super_block, s_mounts))
+		return 0;
+	return entry - bpf_core_field_offset(struct mount, mnt_instance);
+}
+
+static __always_inline __u64 next_mount(struct super_block *sb, struct mount *mnt)
+{
+	__u64 entry;
+
+	if (bpf_core_field_exists(struct mount___next, mnt_next_for_sb))
+		return (__u64)BPF_CORE_READ((struct mount___next *)mnt, mnt_next_for_sb);
+	entry = (__u64)BPF_CORE_READ(mnt, mnt_instance.next);
+	if (!entry || entry == (__u64)sb + bpf_core_field_offset(struct super_block, s_mounts))
+		return 0;
+	return entry - bpf_core_field_offset(struct mount, mnt_instance);
+}
+
+/*
+ * The mount by which the host itself shows an object: of the mounts of its file system in the host's
+ * namespace the first that has it. Whatever bind mount or namespace a process comes through, it is the same.
+ * Returns the address of its struct vfsmount, or 0.
+ */
+__attribute__((noinline)) __u64 host_mount(__u64 dentry)
+{
+	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
+	__u64 whole = (__u64)BPF_CORE_READ(sb, s_root);
+	__u64 mount = first_mount(sb);
+
+	for (int i = 0; i < MAX_MOUNTS && mount; i++) {
+		struct mount *mnt = (struct mount *)mount;
+		struct mnt_namespace *ns = BPF_CORE_READ(mnt, mnt_ns);
+
+		if (ns && (__u64)ns < (__u64)-4095 && BPF_CORE_READ(ns, ns.inum) == host.mount_namespace) {
+			__u64 root = (__u64)BPF_CORE_READ(mnt, mnt.mnt_root);
+
+			if (root == whole || is_below(dentry, root))
+				return mount + bpf_core_field_offset(struct mount, mnt);
+		}
+		mount = next_mount(sb, mnt);
+	}
+	return 0;
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Hooks about processes: how a policy is inherited, and what one process does to another. The processes of
+ * one session are each other's own; anybody else's is asked for by its program.
+ */
+#ifndef AGENTWALL_PROCESSES_H
+#define AGENTWALL_PROCESSES_H
+
+#include "files.h"
+
+/*
+ * A new task is governed as its parent is: fork, clone and threads, io_uring's workers, whatever it does
+ * later (setsid, a second fork, another cgroup, exec). Without memory for that there is no new task.
+ */
+SEC("lsm/task_alloc")
+int BPF_PROG(aw_task_alloc, struct task_struct *task, unsigned long clone_flags)
+{
+	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), NULL, 0);
+	struct task *child;
+
+	if (!t || (!t->view && !t->flags))
+		return 0;
+	child = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!child) {
+		count(COUNT_NO_MEMORY);
+		return -ENOMEM;
+	}
+	child->flags = t->flags;
+	child->session = t->session;
+	child->view = t->view;
+	return 0;
+}
+
+/* Whether it is the session's own, or the wall's. */
+static __always_inline int on_process(__u32 verb, struct task_struct *other)
+{
+	struct task *t = governed();
+	struct task *o;
+	struct file *program;
+	__u32 how = 0;
+
+	if (!t)
+		return 0;
+	o = bpf_task_storage_get(&tasks, other, NULL, 0);
+	begin(t);
+	if (o && o->flags & TASK_WALL) {
+		refuse(t, verb, WHY_WALL);
+		return conclude(t);
+	}
+	if (o && o->session == t->session && t->session != NO_SESSION)
+		how = SOFT_DEFAULT;
+	program = BPF_CORE_READ(other, mm, exe_file);
+	if (!program) {
+		/* A thread of the kernel, or one that has ended: no program stands for it. */
+		if (how)
+			return 0;
+		refuse(t, verb, WHY_NAMELESS);
+		return conclude(t);
+	}
+	consider(t, verb, (__u64)BPF_CORE_READ(program, f_path.mnt), (__u64)BPF_CORE_READ(program, f_path.dentry),
+		 how);
+	return conclude(t);
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(aw_ptrace, struct task_struct *child, unsigned int mode)
+{
+	return on_process(VERB_TRACE, child);
+}
+
+SEC("lsm/ptrace_traceme")
+int BPF_PROG(aw_traceme, struct task_struct *parent)
+{
+	return on_process(VERB_TRACE, parent);
+}
+
+#define SEND_SIG_PRIV 1
+
+SEC("lsm/task_kill")
+int BPF_PROG(aw_task_kill, struct task_struct *p, struct kernel_siginfo *info, int sig, const struct cred *cred)
+{
+	/* A signal of the kernel's own, or one for input and output that was set up before. */
+	if ((__u64)info == SEND_SIG_PRIV || cred)
+		return 0;
+	return on_process(VERB_SIGNAL, p);
+}
+
+/* Whoever is not root does not become root. */
+SEC("lsm/task_fix_setuid")
+int BPF_PROG(aw_setuid, struct cred *new, const struct cred *old, int flags)
+{
+	struct task *t = governed();
+
+	if (!t || old->euid.val == 0)
+		return 0;
+	if (new->euid.val == 0 || new->uid.val == 0 || new->fsuid.val == 0)
+		return never(t, NEVER_SET_ID);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What the hooks and user space tell each other: governed tasks, events, objects, grants, counters. The
+ * other side is src/wire.rs.
+ */
+#ifndef AGENTWALL_WIRE_H
+#define AGENTWALL_WIRE_H
+
+#include "abi.h"
+
+#define VIEWS 256 /* tables at a time; view 0 is "no policy" */
+#define VERBS 32 /* counted per view; the table has fewer */
+
+/* Flags of a task. */
+#define TASK_WALL 1u /* belongs to the wall: governed ones may not signal or trace it */
+
+/* Why an answer is what it is, beside the rule. */
+enum why {
+	WHY_RULE = 0,
+	WHY_TOO_LONG = 1, /* the name has more than 4095 bytes */
+	WHY_TOO_DEEP = 2, /* more components or mounts than are followed */
+	WHY_FULL = 3, /* the table's answer did not fit */
+	WHY_NO_TABLE = 4, /* the view has no table */
+	WHY_RACE = 5, /* names changed all the time while they were read */
+	WHY_NAMELESS = 6, /* code that has no name anywhere (memfd) */
+	WHY_NEVER = 7, /* no policy permits it: see enum never */
+	WHY_WALL = 8, /* the wall's own file or process */
+	WHY_GRANT = 9, /* a person said yes */
+	WHY_OWN = 10, /* the session's own socket or process */
+	WHY_PINNED = 11, /* a folder above something refused: it cannot be moved */
+};
+
+/* What no policy permits to a governed task (docs/kernel.md, "Never"). */
+enum never {
+	NEVER_MOUNT = 1,
+	NEVER_NAMESPACE = 2,
+	NEVER_BPF = 3,
+	NEVER_PERF = 4,
+	NEVER_MODULE = 5,
+	NEVER_LOCKDOWN = 6,
+	NEVER_URING = 7,
+	NEVER_KEY = 8,
+	NEVER_TERMINAL = 9,
+	NEVER_SET_ID = 10,
+	NEVER_FAMILY = 11,
+	NEVER_FAST_OPEN = 12,
+	NEVER_SYSTEM = 13,
+};
+
+enum counter {
+	COUNT_DECISIONS = 0,
+	COUNT_CACHED = 1,
+	COUNT_REFUSED = 2,
+	COUNT_DROPPED = 3, /* events that found no room */
+	COUNT_UNDECIDED = 4, /* refused since it could not be decided */
+	COUNT_NO_MEMORY = 5, /* forks refused for want of memory */
+	COUNT_GRANTED = 6,
+	COUNTERS = 16,
+};
+
+/* What one operation came to: the strictest of its answers. */
+struct answer {
+	__u32 effect;
+	__u32 verb;
+	__u32 layer;
+	__u32 rank;
+	__u32 why;
+	__u32 never;
+	__u32 directory;
+	__u32 cacheable;
+	__u32 marks;
+	__u32 granted; /* a grant was used: grant */
+	__u32 pad;
+};
+
+/* What an answer is about, so that a person's yes can be bound to it. */
+struct identity {
+	__u64 ino; /* of an object that is not there yet: its folder's */
+	__u64 name; /* of an object that is not there yet: the kernel's hash and length of its name, else 0 */
+	__u32 dev; /* as the kernel holds it: major << 20 | minor */
+	__u32 protocol;
+	__u32 port;
+	__u32 pad;
+	__u8 address[16];
+};
+
+/* The beginning of an event; the text follows it at once. */
+struct event {
+	__u64 number; /* ascending without gaps over all CPUs: a hole is a loss */
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 session;
+	__u64 generation;
+	struct identity identity;
+	__u32 view;
+	__u32 pid;
+	__u32 tid;
+	__u32 uid;
+	__u32 verb;
+	__u32 kind;
+	__u32 directory;
+	__u32 effect;
+	__u32 layer;
+	__u32 rank;
+	__u32 why;
+	__u32 never;
+	__u32 audit; /* 1: nothing was refused */
+	__u32 marks;
+	__u32 address_len;
+	__u32 pad;
+	char comm[16];
+	__u32 len; /* of the text; 0: there is none */
+	__u32 end;
+};
+
+/* What a person permitted: this verb, by this session, on this object or endpoint. */
+struct grant_key {
+	__u64 session;
+	struct identity identity;
+	__u32 verb;
+	__u32 pad;
+};
+
+struct grant {
+	__u64 until; /* CLOCK_BOOTTIME, nanoseconds; 0: until it is taken back */
+	__u64 uses; /* how often yet; 0: any number */
+};
+
+/* A governed task. The scratch memory is why it is large. */
+struct task {
+	__u32 view;
+	__u32 flags;
+	__u64 session;
+	__u64 pointer; /* see as_number() */
+	struct answer answer;
+	struct identity identity;
+	struct grant_key grant;
+	struct event event;
+	struct work work;
+};
+
+/* An object by identity. */
+struct object_key {
+	__u64 ino;
+	__u32 dev; /* as the kernel holds it: major << 20 | minor */
+	__u32 zero;
+};
+
+#define OBJECT_WALL 1u /* the wall's own: refused to every governed task */
+#define OBJECT_PINNED 2u /* a folder above something refused */
+#define OBJECT_ALIAS 4u /* has another name that must be asked as well */
+#define ALIAS_ROOM 1024
+
+struct object {
+	__u32 flags;
+	__u32 len;
+	__u8 name[ALIAS_ROOM];
+};
+
+/* A plain allow of an open, remembered with all that it depends on. */
+struct seen {
+	__u64 generation;
+	__u64 dentry;
+	__u64 parent;
+	__u64 mount;
+	__u64 name; /* hash and length of the last component */
+	__u32 view;
+	__u32 verbs; /* a bit for each verb */
+	__u32 renames;
+	__u32 mounts;
+};
+
+#endif
