@@ -79,16 +79,21 @@ struct question {
 	__u8 address[16];
 };
 
+#define MAX_MARKS 4
+
 /* The answer. layer and rank name the rule; rank NONE: the default. */
 struct verdict {
 	__u32 effect; /* NONE: not decided */
 	__u32 layer;
 	__u32 rank;
 	__u32 full; /* not decided because something did not fit */
+	__u32 marks; /* how many `monitor` rules match; 0 if not decided */
+	__u32 mark[MAX_MARKS]; /* the ranks of the first of them, ascending */
 };
 
 #define MAX_SETS 24
 #define MAX_LISTS 24
+#define LINE_WORDS 66 /* words of 64 states, of the longest line */
 
 /*
  * Memory of one task for one decision. It is part of the task's storage and not of a per-CPU map, since
@@ -97,14 +102,44 @@ struct verdict {
 struct work {
 	struct question question;
 	struct verdict verdict;
+	/* What follows, up to the text, is table.h's own. */
+	__u32 has_text, start, len; /* the text that is walked */
+	__u32 zero; /* always 0, which the verifier does not know */
+	__u32 value, at, left; /* a walk: where it stands, in the table and in the text */
+	__u32 slashes; /* in the text; NONE: not counted yet */
 	__u32 set_count;
 	__u32 sets[MAX_SETS];
-	__u32 list_count;
+	__u32 list_count; /* lists of candidates, being merged */
 	__u32 cursor[MAX_LISTS];
 	__u32 last[MAX_LISTS];
-	__u64 now[66]; /* states of a line */
-	__u64 next[66];
+	__u32 rules, marking; /* of the layer that is asked; whether it is that of the marks */
+	__u32 done, decided, floor; /* its rank asked last, and first words of candidates, or NONE */
+	__u32 head, refusal, refusals; /* a candidate that negative checks may still refuse */
+	__u32 line, steps; /* a line behind its leading bytes */
+	__u32 word, side, alive, matched; /* where its walk is, which half of states is now */
+	__u32 budget; /* words of states that may still be looked at */
+	__u64 states[2][LINE_WORDS];
 	__u8 text[TEXT_ROOM + COMPONENT];
+};
+
+/* The rest is for the decision core alone (core.bpf.c): many questions in one run. */
+#define ASKED 512
+
+/* The program's argument: ask the first `questions` in turn, `times` in all. */
+struct ask_args {
+	__u32 view;
+	__u32 questions;
+	__u32 times;
+};
+
+/* A question, and what came of it. */
+struct asked {
+	struct question question;
+	struct verdict verdict;
+	__u64 took; /* nanoseconds, with one reading of the clock */
+	__u64 generation; /* of the table that answered */
+	__u64 count; /* how often it was asked */
+	__u8 text[TEXT_ROOM];
 };
 
 #endif
