@@ -114,6 +114,7 @@ struct work {
 	__u32 last[MAX_LISTS];
 	__u32 rules, marking; /* of the layer that is asked; whether it is that of the marks */
 	__u32 done, decided, floor; /* its rank asked last, and first words of candidates, or NONE */
+	__u32 head, refusal, refusals; /* a candidate that negative checks may still refuse */
 	__u32 line, steps; /* a line behind its leading bytes */
 	__u32 word, side, alive, matched; /* where its walk is, which half of states is now */
 	__u32 budget; /* words of states that may still be looked at */

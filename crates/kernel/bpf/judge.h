@@ -373,7 +373,7 @@ __attribute__((noinline)) int conclude(struct task *t)
 			tell(t);
 			return 0;
 		}
-		index = (t->view % VIEWS) * VERBS + t->answer.verb % VERBS;
+		index = (t->view % VIEWS) * COUNTED_VERBS + t->answer.verb % COUNTED_VERBS;
 		plain = bpf_map_lookup_elem(&allows, &index);
 		if (plain)
 			(*plain)++;

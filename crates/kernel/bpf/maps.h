@@ -89,7 +89,7 @@ struct {
 /* Plain allows by view and verb. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, VIEWS * VERBS);
+	__uint(max_entries, VIEWS * COUNTED_VERBS);
 	__type(key, __u32);
 	__type(value, __u64);
 } allows SEC(".maps");

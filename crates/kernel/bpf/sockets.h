@@ -99,7 +99,7 @@ static __always_inline bool set_endpoint(struct task *t, const void *address, __
 	return true;
 }
 
-static __always_inline bool is_loopback(const struct question *q)
+static __always_inline bool on_loopback(const struct question *q)
 {
 	if (q->address_len == 4)
 		return q->address[0] == 127;
@@ -128,7 +128,7 @@ static __always_inline bool is_own_port(struct task *t, struct sock *sk)
 	struct port_key key;
 	__u64 *session;
 
-	if (!is_loopback(q) && !is_any(q))
+	if (!on_loopback(q) && !is_any(q))
 		return false;
 	key = port_of(sk, q->protocol, q->port);
 	session = bpf_map_lookup_elem(&ports, &key);
@@ -247,7 +247,7 @@ int BPF_PROG(aw_socket_listen, struct socket *sock, int backlog)
 	}
 	begin(t);
 	set_bound(t, sk, IPPROTO_TCP);
-	consider_endpoint(t, VERB_LISTEN, is_loopback(&t->work.question) ? SOFT_DEFAULT : 0);
+	consider_endpoint(t, VERB_LISTEN, on_loopback(&t->work.question) ? SOFT_DEFAULT : 0);
 	denied = conclude(t);
 	if (!denied)
 		note_port(sk, IPPROTO_TCP, sk->__sk_common.skc_num, t->session);
@@ -281,7 +281,7 @@ int BPF_PROG(aw_socket_bind, struct socket *sock, struct sockaddr *address, int 
 		return 0;
 	if (t->work.question.port == 0)
 		return 0; /* any free port: that of a client */
-	consider_endpoint(t, VERB_LISTEN, is_loopback(&t->work.question) ? SOFT_DEFAULT : 0);
+	consider_endpoint(t, VERB_LISTEN, on_loopback(&t->work.question) ? SOFT_DEFAULT : 0);
 	denied = conclude(t);
 	if (!denied)
 		note_port(sk, IPPROTO_UDP, t->work.question.port, t->session);

@@ -9,7 +9,7 @@
 #include "abi.h"
 
 #define VIEWS 256 /* tables at a time; view 0 is "no policy" */
-#define VERBS 32 /* counted per view; the table has fewer */
+#define COUNTED_VERBS 32 /* counted per view; the table has fewer */
 
 /* Flags of a task. */
 #define TASK_WALL 1u /* belongs to the wall: governed ones may not signal or trace it */

@@ -7,10 +7,10 @@
 //!
 //! What cannot be decided is refused; what the kernel cannot do (ask, isolate) is refused and told.
 
-pub mod wire;
-
+pub mod abi;
 pub mod tables;
 mod wall;
+pub mod wire;
 
 pub use wall::{Counters, Events, Note, Options, Wall, WallError};
 

@@ -1,48 +1,201 @@
-//! Temporary.
-#![allow(missing_docs)]
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+//! Policy tables in the kernel: one for each view, exchanged whole.
+//!
+//! The outer map has a slot for each view; in it is a map of one value, a table with its generation and
+//! flags behind it. A new table is a new inner map, filled and frozen before it takes the slot with one
+//! update. So a program that has looked a table up sees that one whole until it is done, and the kernel
+//! frees the old map when no program can see it any more ([map of maps]).
+//!
+//! [map of maps]: https://docs.kernel.org/bpf/map_of_maps.html
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use agentwall_policy::CompiledTable;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use crate::abi::{TABLE_FLAGS, TABLE_GENERATION, TABLE_ROOM, TABLE_WORDS};
+
+/// Why a table was not put into the kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TablesError {
+    /// The policy is too large for the kernel.
+    #[error(
+        "the compiled policy has {words} words, and the kernel takes {TABLE_ROOM}: shorten the policy, \
+         or split it by subject"
+    )]
+    TooLong {
+        /// Its length in 32-bit words.
+        words: usize,
+    },
+    /// There is no such view.
+    #[error("there is no view {view}: the map of tables has {views}")]
+    NoView {
+        /// The one asked for.
+        view: u32,
+        /// How many there are.
+        views: u32,
+    },
+    /// A map that is not one of tables.
+    #[error("expected a map of tables (an array of maps with 4-byte keys), found {found}")]
+    NotTables {
+        /// Type and size of its keys.
+        found: String,
+    },
+    /// What is in a slot is not a table.
+    #[error("expected a table of {TABLE_WORDS} words in view {view}, found {found} bytes")]
+    NotTable {
+        /// The view.
+        view: u32,
+        /// The size of the value.
+        found: usize,
+    },
+    /// The kernel refused a step.
+    #[error("{step}: {source}")]
+    Kernel {
+        /// What was tried.
+        step: &'static str,
+        /// Its answer.
+        source: libbpf_rs::Error,
+    },
+}
+
+/// What stands behind a table in its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installed {
+    /// The number given when it was installed.
+    pub generation: u64,
+    /// [`TABLE_AUDIT`](crate::abi::TABLE_AUDIT), [`TABLE_INSIDE`](crate::abi::TABLE_INSIDE).
+    pub flags: u32,
+}
+
+/// The tables of all views.
 #[derive(Debug)]
-pub struct Tables(OwnedFd);
+pub struct Tables {
+    outer: MapHandle,
+}
+
 impl Tables {
-    pub fn new(outer: BorrowedFd<'_>) -> std::io::Result<Tables> {
-        Ok(Tables(outer.try_clone_to_owned()?))
+    /// Takes the map of tables of a loaded object, or a pinned one.
+    pub fn new(outer: MapHandle) -> Result<Tables, TablesError> {
+        if outer.map_type() != MapType::ArrayOfMaps || outer.key_size() != 4 {
+            let found = format!("{:?} with {}-byte keys", outer.map_type(), outer.key_size());
+            return Err(TablesError::NotTables { found });
+        }
+        Ok(Tables { outer })
     }
+
+    /// Puts a table into a view's slot. The programs ask the old one until this returns or a moment
+    /// longer, then the new one; never a mixture.
     pub fn install(
+        &self,
+        view: u32,
+        table: &CompiledTable,
+        generation: u64,
+        flags: u32,
+    ) -> Result<(), TablesError> {
+        let words = table.words();
+        if words.len() > TABLE_ROOM {
+            let words = words.len();
+            return Err(TablesError::TooLong { words });
+        }
+        self.install_words(view, words, generation, flags)
+    }
+
+    /// Puts words into a slot that nobody checked. For tests of the programs alone: they must end
+    /// whatever a table says.
+    #[doc(hidden)]
+    pub fn install_words(
         &self,
         view: u32,
         words: &[u32],
         generation: u64,
         flags: u32,
-    ) -> Result<(), libbpf_rs::Error> {
-        let opts = libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
+    ) -> Result<(), TablesError> {
+        self.check(view)?;
+        let mut value = vec![0u32; TABLE_WORDS];
+        let kept = words.len().min(TABLE_ROOM);
+        value[..kept].copy_from_slice(&words[..kept]);
+        value[TABLE_GENERATION] = generation as u32;
+        value[TABLE_GENERATION + 1] = (generation >> 32) as u32;
+        value[TABLE_FLAGS] = flags;
+
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
             ..Default::default()
         };
-        let inner = MapHandle::create(MapType::Array, Some("table"), 4, 4 << 20, 1, &opts)?;
-        let mut value = vec![0u8; 4 << 20];
-        for (i, w) in words.iter().enumerate() {
-            value[4 * i..4 * i + 4].copy_from_slice(&w.to_ne_bytes());
+        let bytes: &[u8] = bytemuck::cast_slice(&value);
+        let inner = MapHandle::create(
+            MapType::Array,
+            Some("table"),
+            4,
+            bytes.len() as u32,
+            1,
+            &options,
+        )
+        .map_err(kernel("cannot create a map for the table"))?;
+        inner
+            .update(&0u32.to_ne_bytes(), bytes, MapFlags::ANY)
+            .map_err(kernel("cannot fill the table's map"))?;
+        inner
+            .freeze()
+            .map_err(kernel("cannot freeze the table's map"))?;
+        let fd = inner.as_fd().as_raw_fd();
+        self.outer
+            .update(&view.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .map_err(kernel("cannot put the table into its view"))
+    }
+
+    /// Takes a view's table away: what is asked there is then not decided.
+    pub fn remove(&self, view: u32) -> Result<(), TablesError> {
+        self.check(view)?;
+        match self.outer.delete(&view.to_ne_bytes()) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(kernel("cannot take the table out of its view")(error))
+            }
+            _ => Ok(()),
         }
-        let at = 4 * ((1 << 20) - 16);
-        value[at..at + 8].copy_from_slice(&generation.to_ne_bytes());
-        value[at + 8..at + 12].copy_from_slice(&flags.to_ne_bytes());
-        inner.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY)?;
-        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        let _ = path;
-        let fd = inner.as_fd().as_raw_fd() as u32;
-        // SAFETY: plain numbers; the descriptors are open.
-        let r = unsafe {
-            libbpf_sys::bpf_map_update_elem(
-                self.0.as_raw_fd(),
-                (&raw const view).cast(),
-                (&raw const fd).cast(),
-                0,
-            )
+    }
+
+    /// What is in a view's slot, read from the kernel; `None` if nothing is. Copies the whole table.
+    pub fn installed(&self, view: u32) -> Result<Option<Installed>, TablesError> {
+        self.check(view)?;
+        let failed = kernel("cannot read the table's map");
+        let id = match self.outer.lookup(&view.to_ne_bytes(), MapFlags::ANY) {
+            Ok(None) => return Ok(None),
+            Ok(Some(id)) => id,
+            Err(error) => return Err(failed(error)),
         };
-        if r != 0 {
-            return Err(libbpf_rs::Error::from(std::io::Error::last_os_error()));
+        // A slot reads as the number of the map in it.
+        let id = id.as_slice().try_into().map_or(0, u32::from_ne_bytes);
+        let inner = MapHandle::from_map_id(id).map_err(failed)?;
+        let value = inner
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(kernel("cannot read the table"))?
+            .unwrap_or_default();
+        if value.len() != TABLE_WORDS * 4 {
+            let found = value.len();
+            return Err(TablesError::NotTable { view, found });
+        }
+        let word = |i: usize| {
+            let bytes = [0, 1, 2, 3].map(|b| value[4 * i + b]);
+            u32::from_ne_bytes(bytes)
+        };
+        let generation = u64::from(word(TABLE_GENERATION + 1)) << 32;
+        Ok(Some(Installed {
+            generation: generation | u64::from(word(TABLE_GENERATION)),
+            flags: word(TABLE_FLAGS),
+        }))
+    }
+
+    fn check(&self, view: u32) -> Result<(), TablesError> {
+        let views = self.outer.max_entries();
+        if view >= views {
+            return Err(TablesError::NoView { view, views });
         }
         Ok(())
     }
+}
+
+fn kernel(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> TablesError {
+    move |source| TablesError::Kernel { step, source }
 }

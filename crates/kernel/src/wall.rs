@@ -26,7 +26,7 @@ use libbpf_rs::{
 };
 
 use crate::object;
-use crate::tables::Tables;
+use crate::tables::{Tables, TablesError};
 use crate::wire::{self, Event, Governed, Identity, TASK_WALL, VERBS, VIEWS, WireError};
 
 /// The version of what lies in the maps. Maps of another version are not taken over.
@@ -126,6 +126,9 @@ pub enum WallError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The map of tables is none.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
     /// What came out of the kernel cannot be read.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -313,10 +316,11 @@ impl Wall {
     /// # Errors
     /// The map is missing.
     pub fn tables(&self) -> Result<Tables, WallError> {
-        Tables::new(self.map("tables")?.as_fd()).map_err(|source| WallError::Map {
+        let map = MapHandle::try_from(self.map("tables")?).map_err(|source| WallError::Map {
             map: "tables",
-            source: libbpf_rs::Error::from(io::Error::other(source)),
-        })
+            source,
+        })?;
+        Ok(Tables::new(map)?)
     }
 
     fn map(&self, name: &'static str) -> Result<&MapHandle, WallError> {
