@@ -65,9 +65,7 @@ static __always_inline __u32 wanted(__u32 mode)
 /* The generation of the task's table; 0: none. */
 static __always_inline __u64 generation_of(struct task *t)
 {
-	__u32 view = t->view, zero = 0;
-	void *inner = bpf_map_lookup_elem(&tables, &view);
-	struct table *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	struct table *table = table_of(t);
 
 	if (!table)
 		return 0;

@@ -126,20 +126,36 @@ static __always_inline void use_grant(struct task *t)
 		bpf_map_delete_elem(&grants, &key);
 }
 
+/* The table of the task's view, or NULL. */
+static __always_inline struct table *table_of(struct task *t)
+{
+	__u32 view = t->view, zero = 0;
+	void *inner = bpf_map_lookup_elem(&tables, &view);
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+}
+
+/* Whether nothing is to be refused. Without a table everything is. */
+static __always_inline __u32 is_audit(struct task *t)
+{
+	struct table *table = table_of(t);
+
+	return table ? table->words[TABLE_FLAGS] & TABLE_AUDIT : 0;
+}
+
 /* The only place where a policy is asked. The question is in t->work. */
 __attribute__((noinline)) int ask_table(struct task *t, __u32 how)
 {
-	__u32 view, zero = 0, verb;
 	struct table *table;
-	void *inner;
+	__u32 verb;
 
 	if (!t)
 		return 0;
-	view = t->view;
 	verb = t->work.question.verb;
-	inner = bpf_map_lookup_elem(&tables, &view);
-	table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	table = table_of(t);
 	if (!table) {
+		t->event.generation = 0;
+		t->event.audit = 0;
 		refuse(t, verb, WHY_NO_TABLE);
 		return 0;
 	}
@@ -187,9 +203,7 @@ static __always_inline void identify(struct task *t, __u64 dentry)
 /* Whether the table's names are only those that the process sees. */
 static __always_inline bool names_are_inside(struct task *t)
 {
-	__u32 view = t->view, zero = 0;
-	void *inner = bpf_map_lookup_elem(&tables, &view);
-	struct table *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	struct table *table = table_of(t);
 
 	return table && table->words[TABLE_FLAGS] & TABLE_INSIDE;
 }
@@ -392,12 +406,8 @@ __attribute__((noinline)) int conclude(struct task *t)
 /* Refuses what no policy permits. */
 static __always_inline int never(struct task *t, __u32 what)
 {
-	__u32 view = t->view, zero = 0;
-	void *inner = bpf_map_lookup_elem(&tables, &view);
-	struct table *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
-
 	begin(t);
-	t->event.audit = table ? table->words[TABLE_FLAGS] & TABLE_AUDIT : 0;
+	t->event.audit = is_audit(t);
 	refuse(t, NONE, WHY_NEVER);
 	t->answer.never = what;
 	conclude(t);

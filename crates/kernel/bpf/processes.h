@@ -31,34 +31,30 @@ int BPF_PROG(aw_task_alloc, struct task_struct *task, unsigned long clone_flags)
 	return 0;
 }
 
-/* Whether it is the session's own, or the wall's. */
+/*
+ * What one process does to another: only inside a session, as where a session has its own pid namespace. A rule
+ * says what of that is refused; no rule lets anybody out.
+ */
 static __always_inline int on_process(__u32 verb, struct task_struct *other)
 {
 	struct task *t = governed();
 	struct task *o;
 	struct file *program;
-	__u32 how = 0;
 
 	if (!t)
 		return 0;
 	o = bpf_task_storage_get(&tasks, other, NULL, 0);
 	begin(t);
-	if (o && o->flags & TASK_WALL) {
-		refuse(t, verb, WHY_WALL);
+	if (!o || o->session != t->session || t->session == NO_SESSION || o->flags & TASK_WALL) {
+		t->event.audit = is_audit(t);
+		refuse(t, verb, o && o->flags & TASK_WALL ? WHY_WALL : WHY_FOREIGN);
 		return conclude(t);
 	}
-	if (o && o->session == t->session && t->session != NO_SESSION)
-		how = SOFT_DEFAULT;
 	program = BPF_CORE_READ(other, mm, exe_file);
-	if (!program) {
-		/* A thread of the kernel, or one that has ended: no program stands for it. */
-		if (how)
-			return 0;
-		refuse(t, verb, WHY_NAMELESS);
-		return conclude(t);
-	}
+	if (!program)
+		return 0; /* it has ended */
 	consider(t, verb, (__u64)BPF_CORE_READ(program, f_path.mnt), (__u64)BPF_CORE_READ(program, f_path.dentry),
-		 how);
+		 SOFT_DEFAULT);
 	return conclude(t);
 }
 

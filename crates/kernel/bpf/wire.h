@@ -28,6 +28,7 @@ enum why {
 	WHY_GRANT = 9, /* a person said yes */
 	WHY_OWN = 10, /* the session's own socket or process */
 	WHY_PINNED = 11, /* a folder above something refused: it cannot be moved */
+	WHY_FOREIGN = 12, /* a process of another session, or of none */
 };
 
 /* What no policy permits to a governed task (docs/kernel.md, "Never"). */

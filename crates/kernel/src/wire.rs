@@ -45,6 +45,8 @@ pub enum Why {
     Own,
     /// A folder above something refused, which therefore stays where it is.
     Pinned,
+    /// A process of another session, or of none.
+    Foreign,
 }
 
 /// What no policy permits to a governed task (`enum never`).
@@ -350,6 +352,7 @@ fn why_of(number: u32, never: u32) -> Result<Why, WireError> {
         9 => Why::Grant,
         10 => Why::Own,
         11 => Why::Pinned,
+        12 => Why::Foreign,
         value => {
             return Err(WireError::Unknown {
                 field: "why",
