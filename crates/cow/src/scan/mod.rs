@@ -22,13 +22,16 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::change::{Change, ChangeSet};
+use rustix::io::Errno;
+
+use crate::change::{Change, ChangeSet, Conflict};
 use crate::dir::Tree;
 use crate::layer::Layer;
 use crate::manifest::ReadError;
 use crate::portable::DifferencesError;
 
 pub(crate) use base::Base;
+use below::dir_conflict;
 pub(crate) use below::{Deleted, below};
 use walk::Walk;
 
@@ -104,7 +107,8 @@ pub struct ScanOptions {
 ///
 /// # Errors
 /// A tree cannot be opened or an entry of an upper directory cannot be read. Trouble in the original
-/// tree is no error but a [`Conflict`] of the change.
+/// tree is no error but a [`Conflict`] of the change; so is a root that is gone or is another one, of
+/// each change of its layer.
 pub fn scan(layers: &[Layer]) -> Result<ChangeSet, ScanError> {
     scan_with(layers, ScanOptions::default())
 }
@@ -141,6 +145,36 @@ pub(crate) fn open_root(layer: &Layer) -> Result<Tree, ScanError> {
         });
     }
     Ok(root)
+}
+
+/// The original tree of a layer, or why it is away: somebody deleted, renamed or replaced it, which is a
+/// conflict of all changes of this layer and hinders no other. No symlink in its place is followed.
+///
+/// # Errors
+/// It cannot be told, as where a directory above may not be searched.
+pub(crate) fn find_root(layer: &Layer) -> Result<Result<Tree, Conflict>, ScanError> {
+    match open_root(layer) {
+        Ok(root) => Ok(Ok(root)),
+        Err(ScanError::RootReplaced { root: path }) => {
+            Ok(Err(Conflict::DirectoryReplaced { path }))
+        }
+        Err(ScanError::Root { root, source }) => match Errno::from_io_error(&source) {
+            Some(e @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                Ok(Err(dir_conflict(first_away(&root), e)))
+            }
+            _ => Err(ScanError::Root { root, source }),
+        },
+        Err(other) => Err(other),
+    }
+}
+
+/// The topmost directory on the way to a root that is none any more; for what is told only.
+fn first_away(root: &Path) -> PathBuf {
+    let is_dir = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let mut above: Vec<&Path> = root.ancestors().collect();
+    above.reverse();
+    let first = above.into_iter().find(|path| !is_dir(path));
+    first.unwrap_or(root).to_path_buf()
 }
 
 /// Opens the upper directory of a layer.

@@ -46,7 +46,7 @@ use crate::content::FileDigest;
 use crate::dir::{EntryKind, Tree};
 use crate::layer::{Layer, Timestamp};
 use crate::record::{Record, Undoing};
-use crate::scan::{Base, absolute, open_root, open_upper};
+use crate::scan::{Base, absolute, find_root, open_root, open_upper};
 use kept::{Kept, KeptCommit, Originals};
 
 pub use stays::would_stay;
@@ -238,13 +238,25 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
     let last = last_commit(layers)?;
     let mut report = UndoReport::default();
     let mut works = Vec::new();
+    let mut conflicts = false;
     for (index, kept) in last {
         report.commit.clone_from(&kept.commit);
-        let undo = LayerUndo::open(&layers[index], kept)?;
-        works.push((index, undo));
+        let layer = &layers[index];
+        match find_root(layer).map_err(CommitError::from)? {
+            Ok(_) => works.push((index, LayerUndo::open(layer, kept)?)),
+            // Nothing of it can be taken back, nor is lost: it waits for the tree.
+            Err(_) => {
+                conflicts = true;
+                let status = UndoStatus::Conflict {
+                    conflict: UndoConflict::Directory,
+                };
+                let line = |step| outcome((index, layer), step, status.clone());
+                report.outcomes.extend(kept.steps.iter().map(line));
+            }
+        }
     }
     let verdicts: Vec<_> = works.iter().map(|(_, undo)| undo.check(false)).collect();
-    let conflicts = verdicts.iter().flatten().any(Result::is_err);
+    conflicts |= verdicts.iter().flatten().any(Result::is_err);
     let begin = !options.dry_run && (options.partial || !conflicts);
     // In every layer, before the first step in any.
     let mut undoings = Vec::new();
@@ -271,16 +283,8 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
             None => verdicts.iter().map(looked_at).collect(),
         };
         for (step, status) in undo.kept.steps.iter().zip(&statuses) {
-            report.outcomes.push(UndoOutcome {
-                path: absolute(&undo.layer.root, &step.rel),
-                layer: *index,
-                kind: step.kind(),
-                entry: step.entry(),
-                status: status.clone(),
-                committed: step.content.clone(),
-                original: step.old_content.clone(),
-                mode: step.before.as_ref().map(|s| s.mode),
-            });
+            let line = outcome((*index, undo.layer), step, status.clone());
+            report.outcomes.push(line);
         }
         if let Some(undoing) = undoing
             && let Err(e) = undo.end(&statuses, &undoing.names, &mut report)
@@ -294,6 +298,20 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
         .outcomes
         .sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
     Ok(report)
+}
+
+/// The line of a report about one step of a layer.
+fn outcome((index, layer): (usize, &Layer), step: &Kept, status: UndoStatus) -> UndoOutcome {
+    UndoOutcome {
+        path: absolute(&layer.root, &step.rel),
+        layer: index,
+        kind: step.kind(),
+        entry: step.entry(),
+        status,
+        committed: step.content.clone(),
+        original: step.old_content.clone(),
+        mode: step.before.as_ref().map(|s| s.mode),
+    }
 }
 
 /// Whether there is a commit that could be undone, without looking at its objects.
@@ -524,8 +542,8 @@ fn give_up(
     kept.cut_off = false;
     kept.write(layer)?;
     let trash = Tree::open(&layer.trash_path(), false).ok();
-    // A tree that is gone took with it what rested in it.
-    let lower = Tree::open(&layer.root, true);
+    // A tree that is away has with it what rested in it.
+    let lower = open_root(layer);
     if let Ok(lower) = lower.or_else(|_| Tree::open(&layer.trash_path(), false)) {
         let resting = Resting::new(layer, &lower, trash.as_ref(), &base);
         for t in &stale {
