@@ -27,6 +27,8 @@ mod stays;
 mod steps;
 
 #[cfg(test)]
+mod away_tests;
+#[cfg(test)]
 mod going_on_tests;
 #[cfg(test)]
 mod kill_tests;
