@@ -62,14 +62,14 @@ pub enum Conflict {
     #[error("the original was deleted or renamed after the session began")]
     Vanished,
     /// The directory that should hold the object is gone.
-    #[error("the directory {path:?} was deleted or renamed after the session began")]
+    #[error("the directory {path:?} was deleted or renamed after the session began; put it back")]
     ParentVanished {
         /// That directory.
         #[serde(with = "crate::bytes::path")]
         path: PathBuf,
     },
     /// The directory that should hold the object is now something else, such as a symlink.
-    #[error("{path:?} is no longer a directory")]
+    #[error("{path:?} is no longer a directory; put the directory back")]
     ParentNotDirectory {
         /// That path.
         #[serde(with = "crate::bytes::path")]

@@ -88,7 +88,9 @@ pub enum UndoConflict {
     #[error("something new took the name of the deleted original")]
     Occupied,
     /// The directory is gone or another one.
-    #[error("the directory that holds it was moved, removed or replaced after the commit")]
+    #[error(
+        "the directory that holds it was moved, removed or replaced after the commit; put it back"
+    )]
     Directory,
     /// A directory that the commit made holds something that the commit did not make, or that stays.
     #[error("the directory holds {path:?}, which stays")]
