@@ -384,6 +384,9 @@ pub fn commit_amended(
         let Some(layer) = layer else {
             if let Some(away) = away {
                 stays_away(of, away, work, &mut statuses);
+                if set.is_empty() {
+                    crate::undo::note_cut_off(of, &name, &mut report);
+                }
             }
             idle.push(of);
             continue;

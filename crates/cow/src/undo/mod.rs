@@ -504,6 +504,19 @@ pub(crate) fn give_up_other(layer: &Layer, commit: &str, report: &mut CommitRepo
     }
 }
 
+/// Notes, in a layer that is not opened, that its last commit was this one and was cut off elsewhere.
+pub(crate) fn note_cut_off(layer: &Layer, commit: &str, report: &mut CommitReport) {
+    let kept = KeptCommit::read(layer);
+    let noted = kept.and_then(|kept| match kept {
+        Some(mut kept) => kept.note_cut_off(layer, commit),
+        None => Ok(()),
+    });
+    if let Err(e) = noted {
+        let line = format!("cannot write what an undo needs: {e}");
+        report.warnings.push(line);
+    }
+}
+
 /// The name of a commit that was cut off and that this one goes on with.
 pub(crate) fn to_go_on(layers: &[Layer], set: &crate::ChangeSet) -> Option<String> {
     if set.is_empty() {
