@@ -39,15 +39,19 @@ use walk::Walk;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
-    /// The original tree cannot be opened as a directory, free of symlinks.
-    #[error("cannot open the original tree {root:?}: {source}; restore it, or export the session")]
+    /// The original tree cannot be opened as a directory, free of symlinks. Of a scan only where it cannot
+    /// be told whether it is there.
+    #[error(
+        "cannot open the original tree {root:?}: {source}; put it back, and see that it may be read"
+    )]
     Root {
         /// The layer's root.
         root: PathBuf,
         /// The system's answer.
         source: std::io::Error,
     },
-    /// Another directory is at the root than when the session began.
+    /// Another directory is at the root than when the session began, and its commit that was cut off has
+    /// to be finished there.
     #[error("{root:?} is another directory than when the session began; move the original back")]
     RootReplaced {
         /// The layer's root.
