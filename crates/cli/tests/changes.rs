@@ -113,6 +113,118 @@ fn the_policy_refuses_holds_and_lets_pass() {
     );
 }
 
+/// A session over two folders, of which somebody moves one away and makes another in its place.
+#[test]
+fn a_folder_that_is_replaced_is_a_conflict_and_stops_no_other() {
+    let host = Host::new();
+    let [one, two] = ["one", "two"].map(|name| host.work.join(name));
+    let (moved, saved) = (host.work.join("moved"), host.tmp.path().join("x.layer"));
+    host.put("one/a.txt", "a\n");
+    host.put("one/gone.txt", "bye\n");
+    host.put("two/b.txt", "b\n");
+    let session = host.session("20261121-0259-k3f9", "agent");
+    let second = session.over(&[&one, &two]).pop().unwrap();
+    session.write("a.txt", "AGENT\n");
+    session.delete("gone.txt");
+    fs::write(second.join("b.txt"), "AGENT\n").unwrap();
+
+    fs::rename(&one, &moved).unwrap();
+    host.put("one/a.txt", "THEIRS\n");
+    let theirs = || {
+        assert_eq!(host.read("one/a.txt").unwrap(), "THEIRS\n");
+        assert_eq!(fs::read_dir(&one).unwrap().count(), 1);
+    };
+    let listed = host.call(&["diff"]).code(0).out;
+    for wanted in [
+        "one/a.txt",
+        "one/gone.txt",
+        "two/b.txt",
+        "move the original back",
+    ] {
+        assert!(listed.contains(wanted), "{wanted}: {listed}");
+    }
+    let patch = host.call(&["diff", "--patch"]).code(0).out;
+    assert!(
+        patch.contains("+AGENT") && !patch.contains("THEIRS"),
+        "{patch}"
+    );
+    let digest = host.call(&["diff", "--json"]).code(0).json()["digest"].clone();
+    let digest = format!("--digest={}", digest.as_str().unwrap());
+    let said = host
+        .call(&["commit", &digest, "--merge", "--json"])
+        .code(3)
+        .json();
+    let became = |name: &str| {
+        let changes = said["changes"].as_array().unwrap();
+        let is = |c: &&serde_json::Value| c["path"].as_str().unwrap().ends_with(name);
+        changes.iter().find(is).unwrap()["became"].clone()
+    };
+    assert_eq!(became("two/b.txt"), "committed", "{said}");
+    assert_eq!(became("one/a.txt"), "conflict", "{said}");
+    assert_eq!(became("one/gone.txt"), "conflict", "{said}");
+    assert_eq!(host.read("two/b.txt").unwrap(), "AGENT\n");
+    theirs();
+    // Everything else that can be done with the session goes on, and loses nothing.
+    host.call(&["checkpoint", "--name=here"]).code(0);
+    host.call(&["rollback", "k3f9", "here"]).code(0);
+    let out = format!("--output={}", saved.display());
+    host.call(&["export", "k3f9", &out]).code(0);
+    host.call(&["gc"]).code(0);
+    let undone = host.call(&["undo"]).code(0);
+    assert!(undone.out.contains("1 undone"), "{}", undone.all());
+    assert_eq!(host.read("two/b.txt").unwrap(), "b\n");
+    theirs();
+
+    fs::remove_dir_all(&one).unwrap();
+    fs::rename(&moved, &one).unwrap();
+    host.call(&["commit"]).code(0);
+    assert_eq!(host.read("one/a.txt").unwrap(), "AGENT\n");
+    assert_eq!(host.read("one/gone.txt"), None);
+    assert_eq!(host.read("two/b.txt").unwrap(), "AGENT\n");
+
+    // The commit of a folder that is away now waits for it, the other one's is taken back.
+    fs::rename(&one, &moved).unwrap();
+    let refused = host.call(&["undo"]).code(1);
+    assert!(refused.out.contains("put it back"), "{}", refused.all());
+    assert_eq!(host.read("two/b.txt").unwrap(), "AGENT\n");
+    host.call(&["undo", "--partial"]).code(0);
+    assert_eq!(host.read("two/b.txt").unwrap(), "b\n");
+    fs::rename(&moved, &one).unwrap();
+    host.call(&["undo"]).code(0);
+    assert_eq!(host.read("one/a.txt").unwrap(), "a\n");
+    assert_eq!(host.read("one/gone.txt").unwrap(), "bye\n");
+    host.call(&["ledger", "verify"]).code(0);
+}
+
+#[test]
+fn a_session_whose_folder_is_gone_is_dropped_and_a_link_in_its_place_is_not_followed() {
+    let host = Host::new();
+    let (moved, to) = (host.tmp.path().join("moved"), host.tmp.path().join("to"));
+    host.put("a.txt", "a\n");
+    let session = host.session("20261121-0259-k3f9", "agent");
+    session.write("a.txt", "AGENT\n");
+    fs::create_dir(&to).unwrap();
+    let from_home = |args: &[&str]| {
+        let mut command = host.command(args);
+        support::said(command.current_dir(&host.home))
+    };
+    fs::rename(&host.work, &moved).unwrap();
+    let shown = from_home(&["diff", "k3f9"]).code(0).out;
+    assert!(shown.contains("put it back"), "{shown}");
+    std::os::unix::fs::symlink(&to, &host.work).unwrap();
+    let said = from_home(&["commit", "k3f9", "--yes"]).code(3);
+    assert!(said.out.contains("no longer a directory"), "{}", said.all());
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    // What is not committed is not gone for `gc`.
+    from_home(&["gc"]).code(0);
+    let dropped = from_home(&["discard", "k3f9", "--yes"]).code(0).out;
+    assert!(dropped.contains("1 change discarded"), "{dropped}");
+    fs::remove_file(&host.work).unwrap();
+    fs::rename(&moved, &host.work).unwrap();
+    assert!(host.call(&["diff"]).code(0).out.contains("nothing changed"));
+    assert_eq!(host.read("a.txt").unwrap(), "a\n");
+}
+
 #[test]
 fn only_what_is_named_is_committed_or_dropped() {
     let host = Host::new();

@@ -25,7 +25,7 @@ use crate::content::{
 };
 use crate::dir::{EntryKind, Snapshot, Tree, open_in, open_private, split};
 use crate::layer::Layer;
-use crate::scan::{ScanError, open_root, open_upper};
+use crate::scan::{ScanError, find_root, open_upper};
 
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
@@ -160,7 +160,8 @@ impl Sides {
             }
         }
         let layer = &layers[change.layer];
-        let (original, xattrs) = read(&open_root(layer)?, &rel, old, false)?;
+        let root = find_root(layer)?.map_err(AmendError::Conflict)?;
+        let (original, xattrs) = read(&root, &rel, old, false)?;
         let (copy, _) = read(&open_upper(layer)?, &rel, new, true)?;
         if change.content.as_ref() != Some(&content_hash_of(&copy)) {
             return Err(AmendError::Changed);

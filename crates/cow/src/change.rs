@@ -62,21 +62,21 @@ pub enum Conflict {
     #[error("the original was deleted or renamed after the session began")]
     Vanished,
     /// The directory that should hold the object is gone.
-    #[error("the directory {path:?} was deleted or renamed after the session began")]
+    #[error("the directory {path:?} was deleted or renamed after the session began; put it back")]
     ParentVanished {
         /// That directory.
         #[serde(with = "crate::bytes::path")]
         path: PathBuf,
     },
     /// The directory that should hold the object is now something else, such as a symlink.
-    #[error("{path:?} is no longer a directory")]
+    #[error("{path:?} is no longer a directory; put the directory back")]
     ParentNotDirectory {
         /// That path.
         #[serde(with = "crate::bytes::path")]
         path: PathBuf,
     },
-    /// Another directory took the place of the one the session saw: the base manifest has another
-    /// device and inode at that path.
+    /// Another directory took the place of the one the session saw: the base manifest, or the layer if it
+    /// is its root, has another device and inode at that path.
     #[error("{path:?} is another directory than when the session began; move the original back")]
     DirectoryReplaced {
         /// That directory.
@@ -114,6 +114,19 @@ pub enum Conflict {
     /// The session's own copy changed between the review and the commit.
     #[error("the session's copy changed after the change set was made; run the diff again")]
     UpperChanged,
+}
+
+impl Conflict {
+    /// Whether it says that this root itself is gone or is another one.
+    pub(crate) fn is_of_root(&self, root: &Path) -> bool {
+        match self {
+            Conflict::DirectoryReplaced { path } => path == root,
+            Conflict::ParentVanished { path } | Conflict::ParentNotDirectory { path } => {
+                root.starts_with(path)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One change.

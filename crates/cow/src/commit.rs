@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::amend::Amendments;
-use crate::apply::{Digests, LayerCommit};
+use crate::apply::{Digests, LayerCommit, stays_away};
 use crate::change::{Change, ChangeKind, ChangeSet, Conflict, Privilege};
 use crate::content::{FileDigest, hex};
 use crate::dir::EntryKind;
@@ -338,11 +338,19 @@ pub fn commit_amended(
     crate::undo::resume(layers, &mut report)?;
     // All are opened before one is begun: what the first commits must reach the caller's report.
     let mut opened = Vec::new();
+    let mut away = Vec::new();
     for layer in layers {
-        opened.push(match layer.is_moot() {
+        let found = match layer.is_moot() {
             true => None,
             false => Some(LayerCommit::open(layer, amendments)?),
-        });
+        };
+        let (commit, conflict) = match found {
+            Some(Ok(commit)) => (Some(commit), None),
+            Some(Err(conflict)) => (None, Some(conflict)),
+            None => (None, None),
+        };
+        opened.push(commit);
+        away.push(conflict);
     }
     let mut works = vec![Vec::new(); layers.len()];
     for (at, change) in set.changes.iter().enumerate() {
@@ -372,8 +380,14 @@ pub fn commit_amended(
         limit: options.undo_limit,
     };
     let mut idle = Vec::new();
-    for ((layer, work), of) in opened.into_iter().zip(&works).zip(layers) {
+    for (((layer, work), of), away) in opened.into_iter().zip(&works).zip(layers).zip(&away) {
         let Some(layer) = layer else {
+            if let Some(away) = away {
+                stays_away(of, away, work, &mut statuses);
+                if set.is_empty() {
+                    crate::undo::note_cut_off(of, &name, &mut report);
+                }
+            }
             idle.push(of);
             continue;
         };

@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 
-use crate::change::{Change, ChangeSet};
+use rustix::io::Errno;
+
+use crate::change::{Change, ChangeKind, ChangeSet, Conflict};
 use crate::commit::{CommitError, is_unfinished, relative};
-use crate::dir::{Tree, chmod_path_fd, remove_tree, split};
+use crate::dir::{EntryKind, Tree, chmod_path_fd, remove_tree, split};
 use crate::layer::Layer;
-use crate::scan::{ScanError, open_upper};
+use crate::scan::{ScanError, absolute, open_upper};
 use crate::undo::kept::KeptCommit;
-use crate::upper::{Removal, entries, remove_applied};
+use crate::upper::{Removal, entries, opened_up, remove_applied};
 
 /// Why entries could not be dropped.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,17 @@ pub enum DiscardError {
         record: PathBuf,
         /// The system's answer.
         source: std::io::Error,
+    },
+    /// The original tree is away, so it is not known what a directory of the session hides of it.
+    #[error(
+        "the session made {path:?} anew, and what it deleted there is not known while {root:?} is away; \
+         put that back first, or drop all of {path:?}"
+    )]
+    Away {
+        /// The directory, in the original tree.
+        path: PathBuf,
+        /// The layer's root.
+        root: PathBuf,
     },
     /// Something in the session's folder cannot be removed.
     #[error("cannot remove from {path:?}: {source}; check that the session has ended")]
@@ -68,40 +81,64 @@ pub fn discard(
         for change in set.changes.iter().filter(|c| c.layer == index) {
             rels.push((change, relative(layers, change)?, select(change)));
         }
-        // Dropping a new directory drops what is in it.
-        let roots: HashSet<Vec<u8>> = rels
+        let all: Vec<_> = rels
             .iter()
-            .filter(|(c, _, gone)| {
-                *gone
-                    && c.new
-                        .as_ref()
-                        .is_some_and(|n| n.kind == crate::EntryKind::Directory)
-                    && c.kind != crate::ChangeKind::Meta
-            })
-            .map(|(_, rel, _)| rel.clone())
+            .map(|(c, rel, gone)| (*c, &rel[..], *gone))
             .collect();
-        let under = |rel: &[u8]| {
-            let mut dir = split(rel).0;
-            while !dir.is_empty() && !roots.contains(dir) {
-                dir = split(dir).0;
-            }
-            !dir.is_empty()
-        };
-        let removals: Vec<Removal<'_>> = rels
-            .iter()
-            .map(|(change, rel, gone)| Removal {
-                change,
-                rel,
-                gone: *gone || under(rel),
-            })
-            .collect();
-        count += removals.iter().filter(|r| r.gone).count();
-        remove_applied(&open_upper(layer)?, &removals).map_err(|e| DiscardError::Remove {
-            path: layer.upper.clone(),
-            source: e.into(),
-        })?;
+        count += drop_entries(layer, &all)?;
     }
     Ok(count)
+}
+
+/// Drops, of all changes of a layer with their paths below its root, those that are to go; returns how
+/// many.
+pub(crate) fn drop_entries(
+    layer: &Layer,
+    all: &[(&Change, &[u8], bool)],
+) -> Result<usize, DiscardError> {
+    // Dropping a new directory drops what is in it.
+    let is_dir = |c: &Change| {
+        c.new
+            .as_ref()
+            .is_some_and(|n| n.kind == EntryKind::Directory)
+    };
+    let roots: HashSet<&[u8]> = all
+        .iter()
+        .filter(|(c, _, gone)| *gone && is_dir(c) && c.kind != ChangeKind::Meta)
+        .map(|(_, rel, _)| *rel)
+        .collect();
+    let under = |rel: &[u8]| {
+        let mut dir = split(rel).0;
+        while !dir.is_empty() && !roots.contains(dir) {
+            dir = split(dir).0;
+        }
+        !dir.is_empty()
+    };
+    let removals: Vec<Removal<'_>> = all
+        .iter()
+        .map(|(change, rel, gone)| Removal {
+            change,
+            rel,
+            gone: *gone || under(rel),
+        })
+        .collect();
+    let upper = open_upper(layer)?;
+    let of_root = |c: &Conflict| c.is_of_root(&layer.root);
+    let away = |r: &Removal<'_>| r.change.conflict.as_ref().is_some_and(of_root);
+    let fail = |e: Errno| DiscardError::Remove {
+        path: layer.upper.clone(),
+        source: e.into(),
+    };
+    if removals.iter().any(away)
+        && let Some(rel) = opened_up(&upper, &removals).map_err(fail)?
+    {
+        return Err(DiscardError::Away {
+            path: absolute(&layer.root, &rel),
+            root: layer.root.clone(),
+        });
+    }
+    remove_applied(&upper, &removals).map_err(fail)?;
+    Ok(removals.iter().filter(|r| r.gone).count())
 }
 
 /// Empties the upper and work directories of ended sessions, whatever modes they contain, and removes
@@ -126,17 +163,17 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
     let mut kept = Vec::new();
     for layer in layers {
         for path in [layer.upper.clone(), layer.work.clone()] {
-            let fail = |e: rustix::io::Errno| DiscardError::Remove {
+            let fail = |e: Errno| DiscardError::Remove {
                 path: path.clone(),
                 source: e.into(),
             };
             let tree = match Tree::open(&path, false) {
                 Ok(tree) => tree,
-                Err(rustix::io::Errno::NOENT) => continue,
+                Err(Errno::NOENT) => continue,
                 Err(e) => return Err(fail(e)),
             };
             let names = match entries(&tree, b"") {
-                Err(rustix::io::Errno::ACCESS) => {
+                Err(Errno::ACCESS) => {
                     let fd = tree.dir(b"").map_err(fail)?;
                     chmod_path_fd(&fd, 0o700).map_err(fail)?;
                     entries(&tree, b"").map_err(fail)?
@@ -145,7 +182,7 @@ pub fn discard_all(layers: &[Layer]) -> Result<Vec<PathBuf>, DiscardError> {
             };
             for rel in names {
                 if !remove_tree(&tree, &rel, |_, _| false).map_err(fail)? {
-                    return Err(fail(rustix::io::Errno::NOTEMPTY));
+                    return Err(fail(Errno::NOTEMPTY));
                 }
             }
         }

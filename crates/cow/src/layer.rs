@@ -49,8 +49,8 @@ pub struct Layer {
     pub work: PathBuf,
     /// When the session began, from [`base_timestamp`](crate::base_timestamp).
     pub base: Timestamp,
-    /// Identity of the original root when the session began; a different directory at `root` now
-    /// makes scan and commit refuse. `None` skips that check.
+    /// Identity of the original root when the session began; a different directory at `root` now is a
+    /// conflict of every change of the layer. `None` skips that check.
     #[serde(default)]
     pub root_id: Option<FileId>,
 }

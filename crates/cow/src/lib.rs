@@ -48,6 +48,8 @@
 //! | directory | directory | none, or `Meta` as above; the walk goes on below | |
 //! | anything present before | below a directory that is another one than at the base | as above | `DirectoryReplaced` |
 //! | anything present before | below a directory that, like its parent, changed, and the manifest does not know | as above | `DirectoryMaybeMoved` |
+//! | whiteout | the layer's root is gone, a file, a symlink or another directory than the session began on | `Delete` | `ParentVanished`, `ParentNotDirectory` or `DirectoryReplaced` of the root |
+//! | anything else | the same | `Add` | the same |
 //! | device, unknown overlay attribute | any | `Special` | never committed |
 //!
 //! A renamed directory keeps the old ctimes below it. Without a manifest the only trace is that both

@@ -6,7 +6,7 @@
 //! the opaque marks go.
 
 use std::collections::{BTreeSet, HashSet};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, fremovexattr, makedev, mkdirat, mknodat, unlinkat};
 use rustix::io::Errno;
@@ -102,18 +102,33 @@ fn with_directories<'a>(all: &[Removal<'a>]) -> BTreeSet<&'a [u8]> {
 /// Clears the opaque marks of every directory that holds, at any depth, something that goes.
 fn clear_opaque(upper: &Tree, all: &[Removal<'_>]) -> Result<(), Errno> {
     for dir in with_directories(all) {
-        let Some(found) = upper.stat(dir)? else {
-            continue;
-        };
-        if found.kind != EntryKind::Directory {
-            continue;
-        }
-        let fd = open_private(upper.dir(dir)?, b".", true)?;
-        if private_xattrs(&fd)?.contains_key(OPAQUE) {
+        if let Some(fd) = opaque(upper, dir)? {
             lending(&fd, || fremovexattr(&fd, OPAQUE))?;
         }
     }
     Ok(())
+}
+
+/// A directory that stays and would lose its opaque mark to what goes.
+pub(crate) fn opened_up(upper: &Tree, all: &[Removal<'_>]) -> Result<Option<Vec<u8>>, Errno> {
+    let going: HashSet<&[u8]> = all.iter().filter(|r| r.gone).map(|r| r.rel).collect();
+    for dir in with_directories(all) {
+        if !going.contains(dir) && opaque(upper, dir)?.is_some() {
+            return Ok(Some(dir.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// The directory at this path if it has the opaque mark.
+fn opaque(upper: &Tree, dir: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    let found = upper.stat(dir)?;
+    if found.is_none_or(|found| found.kind != EntryKind::Directory) {
+        return Ok(None);
+    }
+    let fd = open_private(upper.dir(dir)?, b".", true)?;
+    let is_opaque = private_xattrs(&fd)?.contains_key(OPAQUE);
+    Ok(is_opaque.then_some(fd))
 }
 
 /// Removes directories that became empty and mean nothing any more, leaves first.

@@ -317,20 +317,55 @@ fn devices_and_forged_overlay_attributes_are_special() {
 }
 
 #[test]
-fn a_replaced_root_is_refused() {
+fn a_root_that_is_gone_or_replaced_is_a_conflict_of_every_change() {
+    let s = Session::new("echo a >a; mkdir -p d/e; echo f >d/f; echo k >k");
+    s.agent("echo b >a; rm d/f; rm -r d/e; mkdir n; echo x >n/x");
+    let all = |reason: &str| {
+        let kinds = [
+            "Add a",
+            "Add d",
+            "Delete d/e",
+            "Delete d/f",
+            "Add n",
+            "Add n/x",
+        ];
+        kinds.map(|kind| format!("{kind} !{reason}"))
+    };
+    let before = s.shows();
+    for (arrange, reason) in [
+        ("mv root old", "parent_vanished"),
+        (
+            "mkdir root; echo other >root/a; mkdir root/n",
+            "directory_replaced",
+        ),
+        ("rm -r root; ln -s old root", "parent_not_directory"),
+        ("rm root; echo file >root", "parent_not_directory"),
+    ] {
+        common::sh(s.tmp.path(), arrange);
+        let set = s.scan();
+        assert_eq!(summary(&set, s.root()), all(reason), "{arrange}");
+        // What was deleted the manifest knows.
+        let kind = |n: &str| set.get(&s.root().join(n)).unwrap().entry;
+        assert_eq!(kind("d/e"), agentwall_cow::EntryKind::Directory);
+        assert_eq!(kind("d/f"), agentwall_cow::EntryKind::File);
+        assert_eq!(set.digest, s.scan().digest);
+        assert_eq!(s.scan_trusting(), set);
+    }
+    common::sh(s.tmp.path(), "rm root; mv old root");
+    assert_eq!(s.shows(), before);
+}
+
+/// What cannot be looked at is no conflict: nobody knows what is there.
+#[test]
+fn a_root_that_cannot_be_looked_at_is_an_error() {
     let s = Session::new("echo a >a");
     s.agent("echo b >a");
-    common::sh(s.tmp.path(), "mv root old; mkdir root; echo other >root/a");
-    let err = agentwall_cow::scan(std::slice::from_ref(&s.layer)).unwrap_err();
+    let mut layer = s.layer.clone();
+    layer.root = s.tmp.path().join("n".repeat(300));
+    let found = agentwall_cow::scan(&[layer]);
     assert!(
-        matches!(err, agentwall_cow::ScanError::RootReplaced { .. }),
-        "{err}"
-    );
-    common::sh(s.tmp.path(), "rm -r root; ln -s old root");
-    let err = agentwall_cow::scan(std::slice::from_ref(&s.layer)).unwrap_err();
-    assert!(
-        matches!(err, agentwall_cow::ScanError::Root { .. }),
-        "{err}"
+        matches!(found, Err(agentwall_cow::ScanError::Root { .. })),
+        "{found:?}"
     );
 }
 

@@ -169,6 +169,33 @@ pub struct Made {
 }
 
 impl Made {
+    /// Its layers are over these folders instead of the workspace; the first has the upper folder of
+    /// [`Made::write`]. Returns all upper folders.
+    pub fn over(&self, roots: &[&Path]) -> Vec<PathBuf> {
+        let base = base_timestamp(&self.dir, None).unwrap();
+        let file = self.dir.join("session.json");
+        let text = fs::read_to_string(&file).unwrap();
+        let mut record: Value = serde_json::from_str(&text).unwrap();
+        let (mut layers, mut uppers) = (Vec::new(), Vec::new());
+        for (n, root) in roots.iter().enumerate() {
+            let (upper, under) = match n {
+                0 => (self.upper.clone(), self.upper.with_file_name("work")),
+                _ => {
+                    let at = |name: &str| self.upper.with_file_name(format!("{name}{n}"));
+                    let made = (at("upper"), at("work"));
+                    fs::create_dir(&made.0).unwrap();
+                    fs::create_dir(&made.1).unwrap();
+                    made
+                }
+            };
+            layers.push(Layer::begin(*root, &upper, under, base).unwrap());
+            uppers.push(upper);
+        }
+        record["layers"] = json!(layers);
+        fs::write(file, record.to_string()).unwrap();
+        uppers
+    }
+
     /// The agent wrote a file.
     pub fn write(&self, name: impl AsRef<Path>, text: &str) {
         let path = self.upper.join(name);

@@ -46,10 +46,8 @@ impl LayerCommit<'_> {
             let Some(mut earlier) = earlier else {
                 return Ok(Vec::new());
             };
-            // Another layer of the same commit was cut off.
-            if cut_off && earlier.commit == commit && !earlier.cut_off {
-                earlier.cut_off = true;
-                earlier.write(self.layer)?;
+            if cut_off {
+                earlier.note_cut_off(self.layer, commit)?;
             }
             return Ok(earlier.stale);
         }

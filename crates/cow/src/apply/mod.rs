@@ -6,6 +6,7 @@
 //! | `review` | whether originals still are what was reviewed |
 //! | `build` | makes a new object under a temporary name |
 //! | `amended` | the same for content that is not the session's copy |
+//! | `away` | a layer whose original tree is away |
 //! | `batch` | groups steps, so that one sync of the journal serves many |
 //! | `attributes` | gives mode, owner, attributes and times |
 //! | `exchange` | gives the new object its name; takes originals away |
@@ -20,6 +21,7 @@
 
 mod amended;
 mod attributes;
+mod away;
 mod batch;
 mod build;
 mod exchange;
@@ -37,6 +39,7 @@ mod amended_tests;
 mod race_tests;
 
 pub(crate) use attributes::{is_between, set_attributes, set_time, times};
+pub(crate) use away::stays_away;
 pub(crate) use trash::{Resting, Trashed, described};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -54,7 +57,7 @@ use crate::content::FileDigest;
 use crate::dir::{EntryKind, Snapshot, TEMP_PREFIX, Tree, open_in, random_hex};
 use crate::layer::{FileId, Layer, Timestamp};
 use crate::record::{InPlace, Record};
-use crate::scan::{Base, open_root, open_upper};
+use crate::scan::{Base, find_root, open_root, open_upper};
 use crate::undo::kept::{Keeping, Kept};
 use crate::upper::{Removal, remove_applied};
 use batch::Ready;
@@ -125,21 +128,32 @@ pub(crate) struct LayerCommit<'a> {
 }
 
 impl<'a> LayerCommit<'a> {
-    pub(crate) fn open(layer: &'a Layer, amendments: &'a Amendments) -> Result<Self, CommitError> {
+    /// Opens a layer; the conflict of all its changes where its original tree is away. That of a layer in
+    /// which a commit was cut off is waited for: it may hold originals under temporary names.
+    pub(crate) fn open(
+        layer: &'a Layer,
+        amendments: &'a Amendments,
+    ) -> Result<Result<Self, Conflict>, CommitError> {
         let record_error = |source| CommitError::Record {
             path: layer.record_path(),
             source,
         };
         let upper = open_upper(layer)?;
-        let lower = open_root(layer)?;
         let mut record = Record::read(layer).map_err(record_error)?;
+        let lower = match record.is_unfinished() {
+            true => open_root(layer)?,
+            false => match find_root(layer)? {
+                Ok(lower) => lower,
+                Err(away) => return Ok(Err(away)),
+            },
+        };
         let now = record.open(layer).map_err(record_error)?;
         let known = Base::of(layer)?;
         if now < layer.base && !known.is_exact() {
             let base = layer.base;
             return Err(CommitError::Clock { base, now });
         }
-        Ok(LayerCommit {
+        Ok(Ok(LayerCommit {
             layer,
             amendments,
             lower,
@@ -161,7 +175,7 @@ impl<'a> LayerCommit<'a> {
             digests: Digests::default(),
             unsynced: None,
             stranded: Vec::new(),
-        })
+        }))
     }
 
     /// The commit that was cut off in this layer.

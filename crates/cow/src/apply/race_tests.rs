@@ -399,7 +399,7 @@ fn no_layer_is_begun_when_one_cannot_be() {
         put(&layer.upper.join("a"), "agent");
     }
     let set = s.scan();
-    fs::rename(&s.layers[1].root, s.tmp.path().join("moved")).unwrap();
+    fs::rename(&s.layers[1].upper, s.tmp.path().join("moved")).unwrap();
     let refused = commit(&s.layers, &set, |_| Disposition::Commit, &s.options());
     assert!(matches!(refused, Err(CommitError::Tree(_))), "{refused:?}");
     assert_eq!(s.read("a"), "old");

@@ -19,7 +19,7 @@ use crate::commit::{CommitError, relative};
 use crate::content::read_full;
 use crate::dir::{EntryKind, Snapshot, Tree, join, list, open_in, open_private, split, stat_in};
 use crate::layer::Layer;
-use crate::scan::{ScanError, open_root, open_upper};
+use crate::scan::{ScanError, find_root, open_upper};
 use patch::{count, entry, note};
 
 /// Limits of a diff.
@@ -136,16 +136,25 @@ pub fn stat(
 }
 
 struct Trees {
-    lower: Tree,
+    /// `None` while the original tree is away: changes are shown as against nothing.
+    lower: Option<Tree>,
     upper: Tree,
 }
 
 impl Trees {
     fn open(layer: &Layer) -> Result<Trees, ScanError> {
         Ok(Trees {
-            lower: open_root(layer)?,
+            lower: find_root(layer)?.ok(),
             upper: open_upper(layer)?,
         })
+    }
+
+    /// The original as the scan found it.
+    fn original(&self, rel: &[u8], seen: &Snapshot, max: u64) -> Side {
+        match &self.lower {
+            Some(lower) => read(lower, rel, seen, max, false),
+            None => Side::Unreadable(rustix::io::Errno::NOENT),
+        }
     }
 }
 
@@ -161,7 +170,7 @@ enum Side {
 
 fn sides(trees: &Trees, change: &Change, rel: &[u8], max: u64) -> (Side, Side) {
     let old = match &change.old {
-        Some(old) => read(&trees.lower, rel, old, max, false),
+        Some(old) => trees.original(rel, old, max),
         None => Side::Text(Vec::new()),
     };
     let new = match &change.new {
@@ -211,12 +220,13 @@ fn one(
         ChangeKind::Delete if change.entry == EntryKind::Directory => {
             return deleted_tree(out, trees, rel, options);
         }
+        ChangeKind::Delete if change.old.is_none() => return note(out, rel, "it is deleted"),
         ChangeKind::Replace => {
             if let Some(old) = &change.old {
                 if old.kind == EntryKind::Directory {
                     deleted_tree(out, trees, rel, options)?;
                 } else {
-                    let text = read(&trees.lower, rel, old, options.max_file, false);
+                    let text = trees.original(rel, old, options.max_file);
                     entry(
                         out,
                         rel,
@@ -260,9 +270,12 @@ fn deleted_tree(
         rel,
         "the directory is deleted with everything below it",
     )?;
+    let Some(lower) = &trees.lower else {
+        return Ok(());
+    };
     let mut stack = vec![rel.to_vec()];
     while let Some(dir) = stack.pop() {
-        let fd = match trees.lower.dir(&dir) {
+        let fd = match lower.dir(&dir) {
             Ok(fd) => fd,
             Err(e) => {
                 note(out, &dir, &format!("cannot be read: {e}"))?;
@@ -274,7 +287,7 @@ fn deleted_tree(
             match stat_in(&fd, &name) {
                 Ok(Some(found)) if found.kind == EntryKind::Directory => stack.push(at),
                 Ok(Some(found)) => {
-                    let text = read(&trees.lower, &at, &found, options.max_file, false);
+                    let text = read(lower, &at, &found, options.max_file, false);
                     let none = (None, Side::Text(Vec::new()));
                     entry(out, &at, (Some(&found), text), none, options)?;
                 }

@@ -21,7 +21,7 @@ use crate::content::{all_xattrs, travelling};
 use crate::dir::{EntryKind, Tree, is_whiteout, join, list_sorted, open_private, split, stat_in};
 use crate::layer::FileId;
 use crate::record::Record;
-use crate::scan::{Base, ScanError, absolute, open_root, open_upper};
+use crate::scan::{Base, ScanError, absolute, find_root, open_upper};
 
 /// One layer, as it goes into an archive.
 #[derive(Default)]
@@ -101,11 +101,11 @@ pub(super) fn gather(
     })
 }
 
-/// The folder that is exported, in the upper directory and in the original; `None` when the session
-/// wrote nothing there.
-fn opened(piece: &Piece<'_>, prefix: &[u8]) -> Result<Option<(Tree, Tree)>, ExportError> {
+/// The folder that is exported, in the upper directory and in the original, which may be away; `None`
+/// when the session wrote nothing there.
+fn opened(piece: &Piece<'_>, prefix: &[u8]) -> Result<Option<(Tree, Option<Tree>)>, ExportError> {
     let layer = piece.layer;
-    let (upper, lower) = (open_upper(layer)?, open_root(layer)?);
+    let (upper, lower) = (open_upper(layer)?, find_root(layer)?.ok());
     if prefix.is_empty() {
         return Ok(Some((upper, lower)));
     }
@@ -128,9 +128,9 @@ fn opened(piece: &Piece<'_>, prefix: &[u8]) -> Result<Option<(Tree, Tree)>, Expo
             return Err(anew());
         }
     }
-    let (upper, lower) = (upper.at(prefix), lower.at(prefix));
+    let lower = lower.map(|lower| lower.at(prefix)).transpose();
     Ok(Some((
-        upper.map_err(|_| anew())?,
+        upper.at(prefix).map_err(|_| anew())?,
         lower.map_err(|_| anew())?,
     )))
 }
@@ -141,7 +141,8 @@ pub(super) struct Gather {
     pub prefix: Vec<u8>,
     pub part: usize,
     pub upper: Tree,
-    pub lower: Tree,
+    /// `None` while the original tree is away: then nothing is known of any original.
+    pub lower: Option<Tree>,
     pub base: Base,
     pub record: Record,
     pub left_out: Vec<LeftOut>,

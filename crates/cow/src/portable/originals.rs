@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{OFlags, fstat, readlinkat};
+use rustix::io::Errno;
 
 use super::contents::{Original, Target, Was, components};
 use super::gather::Gather;
@@ -32,8 +33,11 @@ impl Gather {
             {
                 hiding.insert(rel);
             }
-            let found = self.lower.stat(rel).map_err(|e| self.error(rel, e))?;
-            if doubtful.contains(rel) {
+            let found = match &self.lower {
+                Some(lower) => lower.stat(rel).map_err(|e| self.error(rel, e))?,
+                None => None,
+            };
+            if doubtful.contains(rel) || self.lower.is_none() {
                 self.push(rel, None);
             } else if let Some(found) = &found {
                 let mut was = self.was(rel, found);
@@ -63,7 +67,10 @@ impl Gather {
     fn below(&mut self, rel: &[u8], names: &HashSet<&[u8]>) -> Result<(), ExportError> {
         let mut stack = vec![rel.to_vec()];
         while let Some(dir) = stack.pop() {
-            let opened = self.lower.dir(&dir);
+            let opened = self
+                .lower
+                .as_ref()
+                .map_or(Err(Errno::NOENT), |l| l.dir(&dir));
             let listed = opened.and_then(|fd| Ok((list_sorted(fd.as_fd())?, fd)));
             let Ok((found, fd)) = listed else {
                 // What cannot be looked into is not known, and so not what anybody else has.
@@ -104,7 +111,7 @@ impl Gather {
         if !is_dir && self.base.changed(&in_layer, seen, &self.record) {
             return None;
         }
-        let dir = self.lower.parent(rel).ok()?;
+        let dir = self.lower.as_ref()?.parent(rel).ok()?;
         let was = Was::of(&dir, split(rel).1, seen)?;
         let after = stat_in(&dir, split(rel).1).ok()??;
         (is_dir || after == *seen).then_some(was)

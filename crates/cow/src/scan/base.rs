@@ -107,6 +107,14 @@ impl Base {
         }
     }
 
+    /// What kind of object was at `rel` when the session began, if the manifest knows.
+    pub(crate) fn kind(&self, rel: &[u8]) -> Option<EntryKind> {
+        match self.manifest.as_ref()?.at(rel) {
+            AtBase::There(was) => Some(was.seen.kind),
+            AtBase::Absent { .. } | AtBase::Unread => None,
+        }
+    }
+
     /// Whether another directory than this one was at `rel`; `None` when that is not known. One that
     /// came where none was is no other one: what is in it is judged by itself.
     pub(crate) fn moved(&self, rel: &[u8], now: FileId, record: &Record) -> Option<bool> {

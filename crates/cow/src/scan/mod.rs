@@ -22,13 +22,16 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::change::{Change, ChangeSet};
+use rustix::io::Errno;
+
+use crate::change::{Change, ChangeSet, Conflict};
 use crate::dir::Tree;
 use crate::layer::Layer;
 use crate::manifest::ReadError;
 use crate::portable::DifferencesError;
 
 pub(crate) use base::Base;
+use below::dir_conflict;
 pub(crate) use below::{Deleted, below};
 use walk::Walk;
 
@@ -36,15 +39,19 @@ use walk::Walk;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
-    /// The original tree cannot be opened as a directory, free of symlinks.
-    #[error("cannot open the original tree {root:?}: {source}; restore it, or export the session")]
+    /// The original tree cannot be opened as a directory, free of symlinks. Of a scan only where it cannot
+    /// be told whether it is there.
+    #[error(
+        "cannot open the original tree {root:?}: {source}; put it back, and see that it may be read"
+    )]
     Root {
         /// The layer's root.
         root: PathBuf,
         /// The system's answer.
         source: std::io::Error,
     },
-    /// Another directory is at the root than when the session began.
+    /// Another directory is at the root than when the session began, and its commit that was cut off has
+    /// to be finished there.
     #[error("{root:?} is another directory than when the session began; move the original back")]
     RootReplaced {
         /// The layer's root.
@@ -104,7 +111,8 @@ pub struct ScanOptions {
 ///
 /// # Errors
 /// A tree cannot be opened or an entry of an upper directory cannot be read. Trouble in the original
-/// tree is no error but a [`Conflict`] of the change.
+/// tree is no error but a [`Conflict`] of the change; so is a root that is gone or is another one, of
+/// each change of its layer.
 pub fn scan(layers: &[Layer]) -> Result<ChangeSet, ScanError> {
     scan_with(layers, ScanOptions::default())
 }
@@ -141,6 +149,36 @@ pub(crate) fn open_root(layer: &Layer) -> Result<Tree, ScanError> {
         });
     }
     Ok(root)
+}
+
+/// The original tree of a layer, or why it is away: somebody deleted, renamed or replaced it, which is a
+/// conflict of all changes of this layer and hinders no other. No symlink in its place is followed.
+///
+/// # Errors
+/// It cannot be told, as where a directory above may not be searched.
+pub(crate) fn find_root(layer: &Layer) -> Result<Result<Tree, Conflict>, ScanError> {
+    match open_root(layer) {
+        Ok(root) => Ok(Ok(root)),
+        Err(ScanError::RootReplaced { root: path }) => {
+            Ok(Err(Conflict::DirectoryReplaced { path }))
+        }
+        Err(ScanError::Root { root, source }) => match Errno::from_io_error(&source) {
+            Some(e @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                Ok(Err(dir_conflict(first_away(&root), e)))
+            }
+            _ => Err(ScanError::Root { root, source }),
+        },
+        Err(other) => Err(other),
+    }
+}
+
+/// The topmost directory on the way to a root that is none any more; for what is told only.
+fn first_away(root: &Path) -> PathBuf {
+    let is_dir = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let mut above: Vec<&Path> = root.ancestors().collect();
+    above.reverse();
+    let first = above.into_iter().find(|path| !is_dir(path));
+    first.unwrap_or(root).to_path_buf()
 }
 
 /// Opens the upper directory of a layer.

@@ -87,7 +87,7 @@ impl Walk<'_> {
                 .find(|rel| {
                     let hash = hashes
                         .entry(rel)
-                        .or_insert_with(|| hash_at(&self.lower, rel));
+                        .or_insert_with(|| hash_at(self.lower.as_ref().ok()?, rel));
                     hash.is_some() && *hash == change.content
                 });
             if let Some(rel) = found {

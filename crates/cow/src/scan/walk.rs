@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::below::{Below, Deleted, below, dir_conflict};
 use super::entry::read_upper;
-use super::{Base, ScanError, ScanOptions, absolute, open_root, open_upper};
+use super::{Base, ScanError, ScanOptions, absolute, find_root, open_upper};
 use crate::change::{Change, ChangeKind, Conflict};
 use crate::dir::{
     EntryKind, Snapshot, Tree, is_whiteout, join, list, list_sorted, open_private, stat_in,
@@ -59,7 +59,8 @@ pub(super) struct Walk<'a> {
     pub index: usize,
     pub options: ScanOptions,
     pub upper: Tree,
-    pub lower: Tree,
+    /// The original tree, or why nothing of the layer can be applied.
+    pub lower: Result<Tree, Conflict>,
     pub base: Base,
     pub record: Record,
     pub changes: Vec<Change>,
@@ -78,7 +79,7 @@ impl<'a> Walk<'a> {
             index,
             options,
             upper: open_upper(layer)?,
-            lower: open_root(layer)?,
+            lower: find_root(layer)?,
             base: Base::of(layer)?,
             record: Record::read(layer).map_err(|source| ScanError::Record {
                 path: layer.record_path(),
@@ -104,8 +105,11 @@ impl<'a> Walk<'a> {
 
     /// What is below an original directory that is to go.
     pub(super) fn below(&self, rel: &[u8]) -> Below {
+        let Ok(tree) = &self.lower else {
+            return Below::default();
+        };
         let directory = Deleted {
-            tree: &self.lower,
+            tree,
             rel,
             was_at: rel,
             root: &self.layer.root,
@@ -122,20 +126,28 @@ impl<'a> Walk<'a> {
         Ok(self.changes)
     }
 
-    fn run(&mut self) -> Result<(), ScanError> {
-        let root = self
-            .lower
+    /// What stands behind the root of the upper directory.
+    fn root(&self) -> Result<Lower, ScanError> {
+        let tree = match &self.lower {
+            Ok(tree) => tree,
+            Err(conflict) => return Ok(Lower::Blocked(conflict.clone())),
+        };
+        let root = tree
             .stat(b"")
             .map_err(|e| self.error(b"", e))?
             .ok_or_else(|| self.error(b"", Errno::NOENT))?;
+        Ok(Lower::Dir(LowerDir {
+            id: root.id,
+            changed: self.changed(b"", &root),
+            moved: None,
+        }))
+    }
+
+    fn run(&mut self) -> Result<(), ScanError> {
         let mut stack = vec![Frame {
             rel: Vec::new(),
             opaque: false,
-            lower: Lower::Dir(LowerDir {
-                id: root.id,
-                changed: self.changed(b"", &root),
-                moved: None,
-            }),
+            lower: self.root()?,
         }];
         while let Some(frame) = stack.pop() {
             let updir = self
@@ -153,8 +165,10 @@ impl<'a> Walk<'a> {
                     None => None,
                 };
                 if is_whiteout(&updir, name).map_err(|e| self.error(&rel, e))? {
-                    if let Some(old) = lower {
-                        self.delete(rel, old, &frame, false);
+                    match lower {
+                        Some(old) => self.delete(rel, old, &frame, false),
+                        None if self.lower.is_err() => self.delete_unseen(&rel, &frame),
+                        None => {}
                     }
                     continue;
                 }
@@ -175,10 +189,10 @@ impl<'a> Walk<'a> {
 
     /// Opens the original directory of a frame; a race since the parent was read blocks the frame.
     fn open_lower(&self, mut frame: Frame) -> (Option<OwnedFd>, Frame) {
-        if !matches!(frame.lower, Lower::Dir(_)) {
+        let (Lower::Dir(_), Ok(tree)) = (&frame.lower, &self.lower) else {
             return (None, frame);
-        }
-        let opened = self.lower.dir(&frame.rel);
+        };
+        let opened = tree.dir(&frame.rel);
         // One that may not be searched hides what is in it, also when that is absent.
         let searched = opened.and_then(|fd| statat(&fd, c"./.", AtFlags::empty()).map(|_| fd));
         match searched {
@@ -223,6 +237,14 @@ impl<'a> Walk<'a> {
         }
         change.breaks_hard_link = old.kind != EntryKind::Directory && old.nlink > 1;
         change.old = Some(old);
+        self.changes.push(change);
+    }
+
+    /// A deletion in a tree that is away: a layer of deletions alone must not look as if the session had
+    /// done nothing. What it was only the manifest can tell.
+    fn delete_unseen(&mut self, rel: &[u8], frame: &Frame) {
+        let entry = self.base.kind(rel).unwrap_or(EntryKind::File);
+        let change = self.blank(rel, ChangeKind::Delete, entry, frame);
         self.changes.push(change);
     }
 

@@ -219,6 +219,15 @@ impl KeptCommit {
         Ok(Some(found))
     }
 
+    /// Notes that a run which only recovers found another layer of this very commit cut off.
+    pub(crate) fn note_cut_off(&mut self, layer: &Layer, commit: &str) -> io::Result<()> {
+        if self.commit != commit || self.cut_off {
+            return Ok(());
+        }
+        self.cut_off = true;
+        self.write(layer)
+    }
+
     /// When the file was written, if there is one.
     pub(crate) fn since(layer: &Layer) -> io::Result<Option<std::time::SystemTime>> {
         match fs::symlink_metadata(Self::path(layer)) {

@@ -27,6 +27,8 @@ mod stays;
 mod steps;
 
 #[cfg(test)]
+mod away_tests;
+#[cfg(test)]
 mod going_on_tests;
 #[cfg(test)]
 mod kill_tests;
@@ -46,7 +48,7 @@ use crate::content::FileDigest;
 use crate::dir::{EntryKind, Tree};
 use crate::layer::{Layer, Timestamp};
 use crate::record::{Record, Undoing};
-use crate::scan::{Base, absolute, open_root, open_upper};
+use crate::scan::{Base, absolute, find_root, open_root, open_upper};
 use kept::{Kept, KeptCommit, Originals};
 
 pub use stays::would_stay;
@@ -86,7 +88,9 @@ pub enum UndoConflict {
     #[error("something new took the name of the deleted original")]
     Occupied,
     /// The directory is gone or another one.
-    #[error("the directory that holds it was moved, removed or replaced after the commit")]
+    #[error(
+        "the directory that holds it was moved, removed or replaced after the commit; put it back"
+    )]
     Directory,
     /// A directory that the commit made holds something that the commit did not make, or that stays.
     #[error("the directory holds {path:?}, which stays")]
@@ -238,13 +242,25 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
     let last = last_commit(layers)?;
     let mut report = UndoReport::default();
     let mut works = Vec::new();
+    let mut conflicts = false;
     for (index, kept) in last {
         report.commit.clone_from(&kept.commit);
-        let undo = LayerUndo::open(&layers[index], kept)?;
-        works.push((index, undo));
+        let layer = &layers[index];
+        match find_root(layer).map_err(CommitError::from)? {
+            Ok(_) => works.push((index, LayerUndo::open(layer, kept)?)),
+            // Nothing of it can be taken back, nor is lost: it waits for the tree.
+            Err(_) => {
+                conflicts = true;
+                let status = UndoStatus::Conflict {
+                    conflict: UndoConflict::Directory,
+                };
+                let line = |step| outcome((index, layer), step, status.clone());
+                report.outcomes.extend(kept.steps.iter().map(line));
+            }
+        }
     }
     let verdicts: Vec<_> = works.iter().map(|(_, undo)| undo.check(false)).collect();
-    let conflicts = verdicts.iter().flatten().any(Result::is_err);
+    conflicts |= verdicts.iter().flatten().any(Result::is_err);
     let begin = !options.dry_run && (options.partial || !conflicts);
     // In every layer, before the first step in any.
     let mut undoings = Vec::new();
@@ -271,16 +287,8 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
             None => verdicts.iter().map(looked_at).collect(),
         };
         for (step, status) in undo.kept.steps.iter().zip(&statuses) {
-            report.outcomes.push(UndoOutcome {
-                path: absolute(&undo.layer.root, &step.rel),
-                layer: *index,
-                kind: step.kind(),
-                entry: step.entry(),
-                status: status.clone(),
-                committed: step.content.clone(),
-                original: step.old_content.clone(),
-                mode: step.before.as_ref().map(|s| s.mode),
-            });
+            let line = outcome((*index, undo.layer), step, status.clone());
+            report.outcomes.push(line);
         }
         if let Some(undoing) = undoing
             && let Err(e) = undo.end(&statuses, &undoing.names, &mut report)
@@ -294,6 +302,20 @@ pub fn undo(layers: &[Layer], options: &UndoOptions) -> Result<UndoReport, UndoE
         .outcomes
         .sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
     Ok(report)
+}
+
+/// The line of a report about one step of a layer.
+fn outcome((index, layer): (usize, &Layer), step: &Kept, status: UndoStatus) -> UndoOutcome {
+    UndoOutcome {
+        path: absolute(&layer.root, &step.rel),
+        layer: index,
+        kind: step.kind(),
+        entry: step.entry(),
+        status,
+        committed: step.content.clone(),
+        original: step.old_content.clone(),
+        mode: step.before.as_ref().map(|s| s.mode),
+    }
 }
 
 /// Whether there is a commit that could be undone, without looking at its objects.
@@ -482,6 +504,19 @@ pub(crate) fn give_up_other(layer: &Layer, commit: &str, report: &mut CommitRepo
     }
 }
 
+/// Notes, in a layer that is not opened, that its last commit was this one and was cut off elsewhere.
+pub(crate) fn note_cut_off(layer: &Layer, commit: &str, report: &mut CommitReport) {
+    let kept = KeptCommit::read(layer);
+    let noted = kept.and_then(|kept| match kept {
+        Some(mut kept) => kept.note_cut_off(layer, commit),
+        None => Ok(()),
+    });
+    if let Err(e) = noted {
+        let line = format!("cannot write what an undo needs: {e}");
+        report.warnings.push(line);
+    }
+}
+
 /// The name of a commit that was cut off and that this one goes on with.
 pub(crate) fn to_go_on(layers: &[Layer], set: &crate::ChangeSet) -> Option<String> {
     if set.is_empty() {
@@ -524,8 +559,8 @@ fn give_up(
     kept.cut_off = false;
     kept.write(layer)?;
     let trash = Tree::open(&layer.trash_path(), false).ok();
-    // A tree that is gone took with it what rested in it.
-    let lower = Tree::open(&layer.root, true);
+    // A tree that is away has with it what rested in it.
+    let lower = open_root(layer);
     if let Ok(lower) = lower.or_else(|_| Tree::open(&layer.trash_path(), false)) {
         let resting = Resting::new(layer, &lower, trash.as_ref(), &base);
         for t in &stale {

@@ -17,7 +17,7 @@ use crate::apply::{Resting, described};
 use crate::dir::Tree;
 use crate::layer::Layer;
 use crate::record::Record;
-use crate::scan::Base;
+use crate::scan::{Base, open_root};
 
 /// What would be left in the trash folders of these layers if their originals were given up
 /// ([`forget`](super::forget)): one escaped line for each object, with its place. Empty for a session
@@ -57,7 +57,7 @@ fn of_layer(layer: &Layer) -> io::Result<Vec<String>> {
     let record = Record::read(layer)?;
     let trash = Tree::open(&layer.trash_path(), false).ok();
     // As in `give_up`: a tree that is gone took with it what rested in it.
-    let lower = Tree::open(&layer.root, true);
+    let lower = open_root(layer);
     if let Ok(lower) = lower.or_else(|_| Tree::open(&layer.trash_path(), false)) {
         let resting = Resting::new(layer, &lower, trash.as_ref(), &base);
         let written = trashed
