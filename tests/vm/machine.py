@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ BOOT_MODULES = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay",
 # Tests tell by this word of the kernel's command line that they are in the machine.
 MARK = "agentwall.vm"
 PACKAGES = {QEMU: "qemu-system-x86", "busybox": "busybox-static", "mkfs.ext4": "e2fsprogs",
-            "clang": "clang", "bpftool": "bpftool"}
+            "clang": "clang"}
 
 
 class Broken(Exception):
@@ -103,15 +104,26 @@ def cpio(entries):
     return bytes(out)
 
 
+def bytes_of(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def static_busybox():
+    """The bytes of busybox. An ELF with a program header of type 3 (PT_INTERP, elf(5)) needs libraries."""
+    elf = bytes_of(shutil.which("busybox"))
+    start, = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    if any(struct.unpack_from("<I", elf, start + size * n)[0] == 3 for n in range(count)):
+        raise Broken("busybox is not static. Next step, as root: apt-get install -y busybox-static")
+    return elf
+
+
 def initramfs(folder):
     """busybox, the modules of the first stage, and the first stage."""
-    def bytes_of(path):
-        with open(path, "rb") as file:
-            return file.read()
-
     entries = [("bin", stat.S_IFDIR | 0o755, b""), ("modules", stat.S_IFDIR | 0o755, b""),
                ("dev", stat.S_IFDIR | 0o755, b""),
-               ("bin/busybox", stat.S_IFREG | 0o755, bytes_of(shutil.which("busybox"))),
+               ("bin/busybox", stat.S_IFREG | 0o755, static_busybox()),
                ("init", stat.S_IFREG | 0o755, bytes_of(os.path.join(HERE, "init")))]
     for number, path in enumerate(boot_modules(folder)):
         entries.append((f"modules/{number:02}-{os.path.basename(path)}", stat.S_IFREG | 0o644,

@@ -160,7 +160,7 @@ fn ordinary_user(folder: &Path) -> Verdict {
 fn session(folder: &Path) -> Verdict {
     let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/generic.yaml");
     let text = &format!(
-        "set -e; mkdir \"$USER\"; cd \"$USER\"; echo old > file
+        "set -e; cd; mkdir work; cd work; echo old > file
         \"$AGENTWALL_BIN\" run --policy {policy} --workspace . -- sh -c 'echo new > file; cat file' 2>&1
         cat file"
     );
