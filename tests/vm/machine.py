@@ -176,18 +176,23 @@ class Machine:
                 "-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1",
                 "-m", str(self.memory), "-bios", "qboot.rom", "-nic", "none",
                 "-kernel", os.path.join(self.kernel, "vmlinuz"), "-initrd", initrd,
-                # An oops ends the machine at once; its text is on the console.
-                "-append", f"console=ttyS0 quiet panic=-1 oops=panic {MARK}",
+                # An oops ends the machine at once; its text is on the console. On a busy host the kernel takes
+                # the emulated timer for broken unless it is told not to check.
+                "-append", f"console=ttyS0 quiet panic=-1 oops=panic no_timer_check {MARK}",
                 "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,"
                 "multidevs=remap",
                 "-virtfs", f"local,path={escaped},mount_tag=share,security_model=none",
                 "-drive", f"file={disk.replace(',', ',,')},format=raw,if=virtio,cache=unsafe",
                 "-serial", serial, *more]
 
-    def job(self, text):
-        """What the guest does once it is up (tests/vm/guest says in which form)."""
-        with open(os.path.join(self.share, "job"), "w", encoding="utf-8") as file:
-            file.write(text)
+    def job(self, text, keep):
+        """What the guest does once it is up (tests/vm/guest says in which form); `keep` are folders of the
+        host that must stay where they are."""
+        modules = os.path.join(self.kernel, "lib", "modules")
+        for name, content in (("job", text), ("modules", modules),
+                              ("keep", "".join(f"{k}\n" for k in keep))):
+            with open(os.path.join(self.share, name), "w", encoding="utf-8") as file:
+                file.write(content)
 
     def shell(self):
         """The caller's terminal becomes the guest's console. Ctrl-A X ends it by force."""
