@@ -4,7 +4,7 @@
 AGENTWALL := target/release/agentwall
 .DEFAULT_GOAL := help
 
-.PHONY: help run build agents test bench fmt lint audit clean
+.PHONY: help run build agents test vmtest bench fmt lint audit clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,11 @@ agents: ## install the real agents of the end-to-end tests into .cache/agents
 test: ## the whole test suite; PART=name runs one part of it
 	@scripts/setup test
 	@scripts/test $(PART)
+
+vmtest: ## the kernel wall in a virtual machine with Debian's kernel; ARGS= as of tests/vm/run
+	@scripts/setup test
+	@$(MAKE) --no-print-directory build
+	@tests/vm/run $(ARGS)
 
 bench: ## measure against native and bubblewrap, into bench/results.json
 	@scripts/setup bench

@@ -14,6 +14,7 @@ pub mod case;
 pub mod kit;
 pub mod options;
 pub mod run;
+pub mod said;
 pub mod servers;
 pub mod session;
 pub mod tree;
