@@ -1,0 +1,122 @@
+//! Starts a command under a policy in the kernel, without the daemon: for trying the programs by hand.
+//!
+//!     govern load PINS
+//!     govern run PINS VIEW POLICY WORKSPACE HOME -- COMMAND...
+//!     govern events PINS SECONDS
+//!     govern stats
+//!
+//! `load` attaches the programs and pins them; `run` compiles the policy, puts it into the view, puts itself under it
+//! and becomes the command; `events` prints what is refused. Needs root and a kernel that loads LSM programs.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agentwall_action::{Facts, Subject};
+use agentwall_kernel::{Options, Wall, object};
+use agentwall_policy::{Compiled, Layer, Source, Variables, load};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[1..] {
+        ["load", pins] => {
+            let start = Instant::now();
+            let mut wall = Wall::load(&Options::default())?;
+            println!(
+                "{} programs in {:?}",
+                wall.programs().count(),
+                start.elapsed()
+            );
+            wall.pin(Path::new(pins))?;
+        }
+        ["run", pins, view, policy, workspace, home, "--", ..] => {
+            let (pins, view) = (Path::new(pins), view.parse()?);
+            govern(pins, view, policy, workspace, home)?;
+            return Err(Command::new(args[8]).args(&args[9..]).exec().into());
+        }
+        ["events", pins, seconds] => events(Path::new(pins), seconds.parse()?)?,
+        ["stats"] => stats()?,
+        _ => return Err("see the head of this file".into()),
+    }
+    Ok(())
+}
+
+fn open(pins: &Path) -> Result<Wall, Box<dyn Error>> {
+    Ok(Wall::open(pins)?.ok_or("nothing is pinned there")?)
+}
+
+fn govern(
+    pins: &Path,
+    view: u32,
+    policy: &str,
+    workspace: &str,
+    home: &str,
+) -> Result<(), Box<dyn Error>> {
+    let variables = Variables {
+        workspace: Some(PathBuf::from(workspace)),
+        home: Some(PathBuf::from(home)),
+        tmp: Some(PathBuf::from("/tmp")),
+        state: Some(PathBuf::from("/var/lib/agentwall")),
+    };
+    let source = Source::new(policy, std::fs::read(policy)?, Layer::User);
+    let policy = load(&[source], &variables)
+        .map_err(|e| e.to_string())?
+        .with_real_paths(&|path| path.canonicalize().ok());
+    let compiled = Compiled::new(Arc::new(policy), &Subject::agent("a"), &Facts::default());
+    let wall = open(pins)?;
+    wall.tables()?.install(view, &compiled.table(), 1, 0)?;
+    wall.adopt(std::process::id(), view, u64::from(std::process::id()))?;
+    Ok(())
+}
+
+fn events(pins: &Path, seconds: u64) -> Result<(), Box<dyn Error>> {
+    let wall = open(pins)?;
+    let count = Cell::new(0);
+    let events = wall.events(|event| {
+        count.set(count.get() + 1);
+        match event {
+            Ok(e) => println!(
+                "{} {:?} {:?} {:?} {:?} rule {:?} audit {} {}",
+                e.pid,
+                e.verb,
+                e.effect,
+                e.why,
+                e.address,
+                e.rule,
+                e.audit,
+                String::from_utf8_lossy(e.text.as_deref().unwrap_or_default())
+            ),
+            Err(e) => println!("{e}"),
+        }
+    })?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        events.poll(Duration::from_millis(200))?;
+    }
+    println!("{} events, {:?}", count.get(), wall.counters()?);
+    Ok(())
+}
+
+/// How much work the kernel has with each program before it takes it.
+fn stats() -> Result<(), Box<dyn Error>> {
+    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, text| {
+        for line in text.lines() {
+            if line.contains("processed") || line.contains("-- BEGIN") {
+                println!("{line}");
+            }
+        }
+    })));
+    let mut opened = libbpf_rs::ObjectBuilder::default().open_memory(object::WALL)?;
+    for mut program in opened.progs_mut() {
+        program.set_log_level(4);
+    }
+    let start = Instant::now();
+    opened.load()?;
+    println!("{:?}", start.elapsed());
+    Ok(())
+}
