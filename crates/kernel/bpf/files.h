@@ -231,31 +231,16 @@ int BPF_PROG(aw_path_link, struct dentry *old, const struct path *dir, struct de
 	return conclude(t);
 }
 
-/* 1 if the object is a folder that lies above something refused, and so cannot be moved. */
-static __always_inline bool is_pinned(__u64 dentry)
-{
-	struct object_key key = {};
-	struct object *object;
-	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
-
-	if (!inode || (BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFDIR)
-		return false;
-	key.ino = BPF_CORE_READ(inode, i_ino);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	object = bpf_map_lookup_elem(&objects, &key);
-	return object && object->flags & OBJECT_PINNED;
-}
-
 /* Taking a name away, and what the object may be read as, so that no other name opens it. */
 static __always_inline void consider_moved(struct task *t, __u64 mnt, __u64 dentry)
 {
 	struct inode *inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
 
 	consider(t, VERB_RENAME, mnt, dentry, 0);
+	if (t->noted & OBJECT_PINNED && t->work.question.directory)
+		refuse(t, VERB_RENAME, WHY_PINNED);
 	if (inode && (BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFDIR)
 		consider(t, VERB_READ, mnt, dentry, 0);
-	if (is_pinned(dentry))
-		refuse(t, VERB_RENAME, WHY_PINNED);
 }
 
 #define RENAME_EXCHANGE 2u

@@ -65,6 +65,8 @@ static __always_inline void begin(struct task *t)
 	t->answer.cacheable = 1;
 	t->answer.granted = 0;
 	t->answer.directory = 0;
+	t->answer.dentry = 0;
+	t->dentry = 0;
 	__builtin_memset(&t->identity, 0, sizeof(t->identity));
 	t->work.question.has_text = 0;
 	t->work.question.len = 0;
@@ -87,6 +89,11 @@ static __always_inline void keep(struct task *t, __u32 effect, __u32 verb, __u32
 	t->answer.layer = t->work.verdict.layer;
 	t->answer.rank = t->work.verdict.rank;
 	t->answer.directory = t->work.question.directory;
+	if (effect == EFFECT_ALLOW)
+		return;
+	t->answer.mount = t->mount;
+	t->answer.dentry = t->dentry;
+	t->answer.identity = t->identity;
 }
 
 /* Keeps a refusal that no table gave. */
@@ -100,19 +107,21 @@ static __always_inline void refuse(struct task *t, __u32 verb, __u32 why)
 }
 
 /* Whether a person said yes to just this. */
-static __always_inline bool is_granted(struct task *t, __u32 verb)
+__attribute__((noinline)) int is_granted(struct task *t, __u32 verb)
 {
 	struct grant_key key = {}; /* a key is looked up from the stack */
 	struct grant *grant;
 
+	if (!t)
+		return 0;
 	key.session = t->session;
 	key.identity = t->identity;
 	key.verb = verb;
 	grant = bpf_map_lookup_elem(&grants, &key);
 	if (!grant || (grant->until && grant->until < bpf_ktime_get_boot_ns()))
-		return false;
+		return 0;
 	t->grant = key;
-	return true;
+	return 1;
 }
 
 /* Of two that take the last use of a grant at once, both may have been let through: uses are bounds, not locks. */
@@ -183,21 +192,58 @@ __attribute__((noinline)) int ask_table(struct task *t, __u32 how)
 	return 0;
 }
 
-/* What the answer is about. */
-static __always_inline void identify(struct task *t, __u64 dentry)
+/*
+ * Looks at an object by identity: what the answer is about, whether it is a folder, and what was noted of it.
+ * A function of its own, so that its stack is not part of the decision's.
+ */
+__attribute__((noinline)) int look(struct task *t, __u64 dentry)
 {
 	struct dentry *d = (struct dentry *)dentry;
-	struct inode *inode = BPF_CORE_READ(d, d_inode);
-	struct super_block *sb = BPF_CORE_READ(d, d_sb);
+	struct object_key key = {};
+	struct object *object;
+	struct inode *inode;
 
-	t->identity.dev = BPF_CORE_READ(sb, s_dev);
-	if (inode) {
-		t->identity.ino = BPF_CORE_READ(inode, i_ino);
-		t->identity.name = 0;
-	} else {
+	if (!t)
+		return 0;
+	inode = BPF_CORE_READ(d, d_inode);
+	key.dev = BPF_CORE_READ(d, d_sb, s_dev);
+	t->identity.dev = key.dev;
+	t->noted = 0;
+	t->alias = 0;
+	if (!inode) {
 		t->identity.ino = BPF_CORE_READ(d, d_parent, d_inode, i_ino);
 		t->identity.name = (__u64)BPF_CORE_READ(d, d_name.len) << 32 | BPF_CORE_READ(d, d_name.hash);
+		t->work.question.directory = 0;
+		return 0;
 	}
+	key.ino = BPF_CORE_READ(inode, i_ino);
+	t->identity.ino = key.ino;
+	t->identity.name = 0;
+	t->work.question.directory = (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+	object = bpf_map_lookup_elem(&objects, &key);
+	if (object) {
+		t->noted = object->flags;
+		t->alias = (__u64)object;
+	}
+	return 0;
+}
+
+/* Puts the other name of the object that look() saw into the question. 0: there is none that fits. */
+__attribute__((noinline)) int alias_of(struct task *t)
+{
+	struct object *object;
+	__u32 len;
+
+	if (!t)
+		return 0;
+	object = (struct object *)t->alias;
+	bpf_probe_read_kernel(&len, sizeof(len), &object->len);
+	if (len == 0 || len > ALIAS_ROOM)
+		return 0;
+	bpf_probe_read_kernel(&t->work.text[TEXT_ROOM - ALIAS_ROOM], len & (2 * ALIAS_ROOM - 1), object->name);
+	t->work.question.start = TEXT_ROOM - ALIAS_ROOM;
+	t->work.question.len = len;
+	return 1;
 }
 
 /* Whether the table's names are only those that the process sees. */
@@ -230,15 +276,21 @@ static __always_inline __u32 softness(struct work *w, __u32 verb, __u64 dentry)
 }
 
 /*
- * One thing that an operation does to an object of the file system: verb, and the object by mount and
- * dentry. Asked under the name its mount shows and under the host's name, where that is another.
+ * One thing that an operation does to an object of the file system: verb, and the object by mount and dentry.
+ *
+ * It is asked under the name by which it is reached, and under the name that the host gives it, if that is
+ * another (a bind mount, another namespace). One of the two is asked in full; by the other only a rule refuses, not
+ * the default: an alias opens nothing that a rule denies, and needs no rule of its own.
+ *
+ *   reached by                  in full      rules only
+ *   a mount of the host         that name    the host's first mount of it
+ *   another namespace           the host's   that name   (the other way round for a policy about inside names)
+ *   a detached mount            the host's
+ *   the kernel itself (overlay)              the host's
  */
 __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmount, __u64 dentry, __u32 how)
 {
-	struct object_key key = {};
-	struct object *object;
-	struct inode *inode;
-	__u64 other;
+	__u64 other = 0;
 	int found;
 
 	if (!t)
@@ -246,65 +298,60 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 	t->work.question.kind = how & SOCKET ? KIND_SOCKET : KIND_PATH;
 	t->work.question.verb = verb;
 	t->work.question.has_text = 1;
-	inode = BPF_CORE_READ((struct dentry *)dentry, d_inode);
-	t->work.question.directory = inode && (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR;
-	if (inode) {
-		struct super_block *sb = BPF_CORE_READ(inode, i_sb);
-
-		key.ino = BPF_CORE_READ(inode, i_ino);
-		key.dev = BPF_CORE_READ(sb, s_dev);
-	}
-	identify(t, dentry);
+	t->mount = vfsmount;
+	t->dentry = dentry;
+	look(t, dentry);
+	if (t->noted)
+		t->answer.cacheable = 0;
 	found = name_of(&t->work, vfsmount, dentry);
-	if (found == NAMED) {
-		ask_table(t, how | softness(&t->work, verb, dentry));
-	} else if (found != NAMELESS) {
-		t->work.question.has_text = 0;
-		refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
-		return 0;
-	}
-	if (!names_are_inside(t)) {
+	if (found == TOO_LONG || found == TOO_DEEP)
+		goto unnamed;
+	if (!names_are_inside(t))
 		other = host_mount(dentry);
-		if (other && other != vfsmount) {
-			int again = name_of(&t->work, other, dentry);
+	else if (found == DETACHED)
+		goto nameless;
+	if (found == NAMED || found == NAMED_INSIDE) {
+		bool is_alias = found == NAMED_INSIDE && other;
 
-			if (again == NAMED)
-				ask_table(t, how | softness(&t->work, verb, dentry));
-			else if (again != NAMELESS)
-				refuse(t, verb, again == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
-			if (found == NAMELESS && again == NAMED)
-				found = NAMED;
-		}
+		ask_table(t, how | softness(&t->work, verb, dentry) | (is_alias ? SOFT_DEFAULT : 0));
 	}
-	if (found == NAMELESS) {
-		/* Nobody's file: memory that the process made. It is not a program. */
-		t->work.question.has_text = 0;
-		t->answer.cacheable = 0;
-		if (how & CODE)
-			refuse(t, verb, WHY_NAMELESS);
+	if (other && other != vfsmount) {
+		__u32 soft = found == NAMED || found == INTERNAL ? SOFT_DEFAULT : 0;
+		int again = name_of(&t->work, other, dentry);
+
+		t->mount = other;
+		if (again == TOO_LONG || again == TOO_DEEP) {
+			found = again;
+			goto unnamed;
+		}
+		if (again == NAMED)
+			ask_table(t, how | softness(&t->work, verb, dentry) | soft);
+	} else if (found == DETACHED || found == INTERNAL) {
+		goto nameless;
+	}
+	if (t->noted & OBJECT_WALL)
+		refuse(t, verb, WHY_WALL);
+	if (t->noted & OBJECT_ALIAS) {
+		if (alias_of(t))
+			ask_table(t, how | SOFT_DEFAULT);
 		else
-			keep(t, EFFECT_ALLOW, verb, WHY_OWN);
-		return 0;
+			refuse(t, verb, WHY_TOO_LONG);
 	}
-	object = inode ? bpf_map_lookup_elem(&objects, &key) : NULL;
-	if (object) {
-		t->answer.cacheable = 0;
-		if (object->flags & OBJECT_WALL)
-			refuse(t, verb, WHY_WALL);
-		if (object->flags & OBJECT_ALIAS) {
-			__u32 len = object->len;
+	return 0;
 
-			if (len == 0 || len > ALIAS_ROOM) {
-				refuse(t, verb, WHY_TOO_LONG);
-			} else {
-				bpf_probe_read_kernel(&t->work.text[TEXT_ROOM - ALIAS_ROOM],
-						      len & (2 * ALIAS_ROOM - 1), object->name);
-				t->work.question.start = TEXT_ROOM - ALIAS_ROOM;
-				t->work.question.len = len;
-				ask_table(t, how);
-			}
-		}
-	}
+nameless:
+	/* Nobody's file: memory that the process made. It is not a program. */
+	t->work.question.has_text = 0;
+	t->answer.cacheable = 0;
+	if (how & CODE)
+		refuse(t, verb, WHY_NAMELESS);
+	else
+		keep(t, EFFECT_ALLOW, verb, WHY_OWN);
+	return 0;
+
+unnamed:
+	t->work.question.has_text = 0;
+	refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
 	return 0;
 }
 
@@ -331,10 +378,18 @@ __attribute__((noinline)) int tell(struct task *t)
 	struct event *e;
 	__u64 id, *number, text;
 	__u32 len, zero = 0;
+	bool refused;
 
 	if (!t)
 		return 0;
 	e = &t->event;
+	refused = t->answer.effect != EFFECT_ALLOW;
+	if (refused && t->answer.dentry) {
+		/* The text is that of what was asked last. */
+		int found = name_of(&t->work, t->answer.mount, t->answer.dentry);
+
+		t->work.question.has_text = found == NAMED || found == NAMED_INSIDE;
+	}
 	id = bpf_get_current_pid_tgid();
 	number = bpf_map_lookup_elem(&numbers, &zero);
 	if (!number)
@@ -355,7 +410,7 @@ __attribute__((noinline)) int tell(struct task *t)
 	e->why = t->answer.why;
 	e->never = t->answer.never;
 	e->marks = t->answer.marks;
-	e->identity = t->identity;
+	e->identity = refused ? t->answer.identity : t->identity;
 	e->address_len = t->work.question.address_len;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	len = t->work.question.has_text ? t->work.question.len : 0;

@@ -18,10 +18,14 @@
 #define MAX_MOUNTS 24 /* of one file system that are looked at */
 
 /* What a walk to the root came to. */
-#define NAMED 0
-#define NAMELESS 1 /* in no namespace: pipes, memfd, detached mounts */
-#define TOO_LONG 2
-#define TOO_DEEP 3
+#define NAMED 0 /* by a mount of the host's namespace */
+#define NAMED_INSIDE 1 /* by a mount of another namespace */
+#define DETACHED 2 /* by a mount in no namespace or in one of its own (open_tree), or moved out of its mount */
+#define INTERNAL 3 /* by a mount of the kernel's own: pipes, memfd, the layers of an overlay */
+#define TOO_LONG 4
+#define TOO_DEEP 5
+
+#define ERROR_POINTERS ((__u64)-4095)
 
 static __always_inline __u64 mount_of(__u64 vfsmount)
 {
@@ -38,7 +42,7 @@ static __always_inline __u32 sequence(const void *lock)
 
 /*
  * Writes the name of dentry as vfsmount shows it into work.text, and its place into the question.
- * Returns NAMED, NAMELESS, TOO_LONG or TOO_DEEP.
+ * Returns one of the above; after the first two there is a name.
  */
 __attribute__((noinline)) int name_of(struct work *w, __u64 vfsmount, __u64 dentry)
 {
@@ -57,18 +61,22 @@ __attribute__((noinline)) int name_of(struct work *w, __u64 vfsmount, __u64 dent
 			struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
 
 			if (above == mnt || !above) {
-				/* The root of a namespace, or a mount that is in none. */
-				__u64 ns = (__u64)BPF_CORE_READ(mnt, mnt_ns);
+				struct mnt_namespace *ns = BPF_CORE_READ(mnt, mnt_ns);
+				__u32 inum;
 
-				if (!ns || ns >= (__u64)-4095)
-					return NAMELESS;
+				if ((__u64)ns >= ERROR_POINTERS)
+					return INTERNAL;
+				/* The namespace of a detached mount has no root of its own in user space: no number. */
+				if (!ns || BPF_CORE_READ(ns, seq) == 0)
+					return DETACHED;
+				inum = BPF_CORE_READ(ns, ns.inum);
 				if (pos == TEXT_ROOM) {
 					pos = TEXT_ROOM - 1;
 					w->text[TEXT_ROOM - 1] = '/';
 				}
 				w->question.start = pos;
 				w->question.len = TEXT_ROOM - pos;
-				return NAMED;
+				return inum == host.mount_namespace ? NAMED : NAMED_INSIDE;
 			}
 			here = BPF_CORE_READ(mnt, mnt_mountpoint);
 			mnt = above;
@@ -77,7 +85,7 @@ __attribute__((noinline)) int name_of(struct work *w, __u64 vfsmount, __u64 dent
 		}
 		parent = BPF_CORE_READ(here, d_parent);
 		if (parent == here)
-			return NAMELESS; /* not below the mount's root: it was moved out of it */
+			return DETACHED; /* not below the mount's root: it was moved out of it */
 		bpf_core_read(&name, sizeof(name), &here->d_name);
 		if (name.len == 0 || name.len >= COMPONENT || name.len + 1 > pos)
 			return TOO_LONG;
@@ -148,7 +156,7 @@ __attribute__((noinline)) __u64 host_mount(__u64 dentry)
 		struct mount *mnt = (struct mount *)mount;
 		struct mnt_namespace *ns = BPF_CORE_READ(mnt, mnt_ns);
 
-		if (ns && (__u64)ns < (__u64)-4095 && BPF_CORE_READ(ns, ns.inum) == host.mount_namespace) {
+		if (ns && (__u64)ns < ERROR_POINTERS && BPF_CORE_READ(ns, ns.inum) == host.mount_namespace) {
 			__u64 root = (__u64)BPF_CORE_READ(mnt, mnt.mnt_root);
 
 			if (root == whole || is_below(dentry, root))

@@ -35,7 +35,7 @@ int BPF_PROG(aw_task_alloc, struct task_struct *task, unsigned long clone_flags)
  * What one process does to another: only inside a session, as where a session has its own pid namespace. A rule
  * says what of that is refused; no rule lets anybody out.
  */
-static __always_inline int on_process(__u32 verb, struct task_struct *other)
+static __always_inline int on_process(__u32 verb, struct task_struct *other, bool quiet)
 {
 	struct task *t = governed();
 	struct task *o;
@@ -47,6 +47,10 @@ static __always_inline int on_process(__u32 verb, struct task_struct *other)
 	begin(t);
 	if (!o || o->session != t->session || t->session == NO_SESSION || o->flags & TASK_WALL) {
 		t->event.audit = is_audit(t);
+		if (quiet) {
+			count(COUNT_REFUSED);
+			return t->event.audit ? 0 : -EACCES;
+		}
 		refuse(t, verb, o && o->flags & TASK_WALL ? WHY_WALL : WHY_FOREIGN);
 		return conclude(t);
 	}
@@ -58,16 +62,19 @@ static __always_inline int on_process(__u32 verb, struct task_struct *other)
 	return conclude(t);
 }
 
+#define PTRACE_MODE_NOAUDIT 4u
+
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(aw_ptrace, struct task_struct *child, unsigned int mode)
 {
-	return on_process(VERB_TRACE, child);
+	/* What /proc leaves out for want of this permission is no attempt of anybody. */
+	return on_process(VERB_TRACE, child, mode & PTRACE_MODE_NOAUDIT);
 }
 
 SEC("lsm/ptrace_traceme")
 int BPF_PROG(aw_traceme, struct task_struct *parent)
 {
-	return on_process(VERB_TRACE, parent);
+	return on_process(VERB_TRACE, parent, false);
 }
 
 #define SEND_SIG_PRIV 1
@@ -78,7 +85,7 @@ int BPF_PROG(aw_task_kill, struct task_struct *p, struct kernel_siginfo *info, i
 	/* A signal of the kernel's own, or one for input and output that was set up before. */
 	if ((__u64)info == SEND_SIG_PRIV || cred)
 		return 0;
-	return on_process(VERB_SIGNAL, p);
+	return on_process(VERB_SIGNAL, p, false);
 }
 
 /* Whoever is not root does not become root. */

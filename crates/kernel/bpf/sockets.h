@@ -157,7 +157,9 @@ int BPF_PROG(aw_socket_connect, struct socket *sock, struct sockaddr *address, i
 	begin(t);
 	if (length < 2 || !set_endpoint(t, address, protocol_of(sock)))
 		return 0; /* Unix sockets have hooks of their own; AF_UNSPEC takes a connection back */
-	consider_endpoint(t, VERB_CONNECT, is_own_port(t, sock->sk) ? SOFT_DEFAULT : 0);
+	if (is_own_port(t, sock->sk))
+		return 0;
+	consider_endpoint(t, VERB_CONNECT, 0);
 	return conclude(t);
 }
 
@@ -180,7 +182,9 @@ int BPF_PROG(aw_socket_sendmsg, struct socket *sock, struct msghdr *msg, int siz
 	begin(t);
 	if (!set_endpoint(t, msg->msg_name, IPPROTO_UDP))
 		return 0;
-	consider_endpoint(t, VERB_SEND, is_own_port(t, sock->sk) ? SOFT_DEFAULT : 0);
+	if (is_own_port(t, sock->sk))
+		return 0;
+	consider_endpoint(t, VERB_SEND, 0);
 	return conclude(t);
 }
 
@@ -298,7 +302,6 @@ static __always_inline int on_peer(struct sock *other)
 	struct unix_sock *peer = (struct unix_sock *)other;
 	struct unix_address *name;
 	__u64 key, dentry, *session;
-	__u32 how = 0;
 	int len;
 
 	if (!t)
@@ -309,11 +312,11 @@ static __always_inline int on_peer(struct sock *other)
 	key = as_number(t, other);
 	session = bpf_map_lookup_elem(&sockets, &key);
 	if (session && *session == t->session && t->session != NO_SESSION)
-		how = SOFT_DEFAULT;
+		return 0;
 	begin(t);
 	dentry = (__u64)BPF_CORE_READ(peer, path.dentry);
 	if (dentry) {
-		consider(t, VERB_IPC, (__u64)BPF_CORE_READ(peer, path.mnt), dentry, how | SOCKET);
+		consider(t, VERB_IPC, (__u64)BPF_CORE_READ(peer, path.mnt), dentry, SOCKET);
 		return conclude(t);
 	}
 	len = BPF_CORE_READ(name, len) - 2; /* the family; then a zero byte, then the name */
@@ -328,7 +331,7 @@ static __always_inline int on_peer(struct sock *other)
 			      (void *)((__u64)name + bpf_core_field_offset(struct unix_address, name) + 2));
 	t->work.text[TEXT_ROOM - 128] = '@';
 	__builtin_memcpy(t->identity.address, &t->work.text[TEXT_ROOM - 128], 16);
-	ask_table(t, how);
+	ask_table(t, 0);
 	return conclude(t);
 }
 

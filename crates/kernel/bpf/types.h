@@ -125,6 +125,7 @@ struct ns_common {
 
 struct mnt_namespace {
 	struct ns_common ns;
+	__u64 seq; /* 0: of a mount that is not attached anywhere */
 } IN_KERNEL;
 
 struct path {

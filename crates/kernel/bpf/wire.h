@@ -59,7 +59,18 @@ enum counter {
 	COUNTERS = 16,
 };
 
-/* What one operation came to: the strictest of its answers. */
+/* What an answer is about, so that a person's yes can be bound to it. */
+struct identity {
+	__u64 ino; /* of an object that is not there yet: its folder's */
+	__u64 name; /* of an object that is not there yet: the kernel's hash and length of its name, else 0 */
+	__u32 dev; /* as the kernel holds it: major << 20 | minor */
+	__u32 protocol;
+	__u32 port;
+	__u32 pad;
+	__u8 address[16];
+};
+
+/* What one operation came to: the strictest of its answers, and what that one was about. */
 struct answer {
 	__u32 effect;
 	__u32 verb;
@@ -71,18 +82,9 @@ struct answer {
 	__u32 cacheable;
 	__u32 marks;
 	__u32 granted; /* a grant was used: grant */
-	__u32 pad;
-};
-
-/* What an answer is about, so that a person's yes can be bound to it. */
-struct identity {
-	__u64 ino; /* of an object that is not there yet: its folder's */
-	__u64 name; /* of an object that is not there yet: the kernel's hash and length of its name, else 0 */
-	__u32 dev; /* as the kernel holds it: major << 20 | minor */
-	__u32 protocol;
-	__u32 port;
-	__u32 pad;
-	__u8 address[16];
+	__u64 mount; /* of the object; its name is made again when it is told */
+	__u64 dentry; /* 0: it was none of the file system */
+	struct identity identity;
 };
 
 /* The beginning of an event; the text follows it at once. */
@@ -132,6 +134,11 @@ struct task {
 	__u32 flags;
 	__u64 session;
 	__u64 pointer; /* see as_number() */
+	__u64 mount; /* of the object that is asked about */
+	__u64 dentry;
+	__u64 alias; /* where the note of the object lies that is looked at; read under RCU */
+	__u32 noted; /* its flags */
+	__u32 pad;
 	struct answer answer;
 	struct identity identity;
 	struct grant_key grant;

@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,8 +37,29 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["run", pins, view, policy, workspace, home, "--", ..] => {
             let (pins, view) = (Path::new(pins), view.parse()?);
-            govern(pins, view, policy, workspace, home)?;
-            return Err(Command::new(args[8]).args(&args[9..]).exec().into());
+            // The command waits until it is under the policy; this process must not be.
+            let (go, mut ready) = std::io::pipe()?;
+            let mut command = Command::new(args[8]);
+            command.args(&args[9..]);
+            let wait = move || {
+                let mut byte = [0];
+                (&go).read_exact(&mut byte)
+            };
+            // SAFETY: between fork and exec it only reads from a pipe.
+            let child = unsafe { command.pre_exec(wait) };
+            let started = std::thread::scope(|s| {
+                let started = s.spawn(|| child.spawn());
+                let pid = loop {
+                    if let Some(pid) = only_child()? {
+                        break pid;
+                    }
+                };
+                govern(pins, view, pid, policy, workspace, home)?;
+                ready.write_all(b"x")?;
+                Ok::<_, Box<dyn Error>>(started.join().map_err(|_| "the thread panicked")??)
+            });
+            let status = started?.wait()?;
+            std::process::exit(status.code().unwrap_or(128));
         }
         ["events", pins, seconds] => events(Path::new(pins), seconds.parse()?)?,
         ["stats"] => stats()?,
@@ -50,9 +72,19 @@ fn open(pins: &Path) -> Result<Wall, Box<dyn Error>> {
     Ok(Wall::open(pins)?.ok_or("nothing is pinned there")?)
 }
 
+/// The process that this one started.
+fn only_child() -> std::io::Result<Option<u32>> {
+    let me = std::process::id();
+    let children = std::fs::read_dir(format!("/proc/{me}/task"))?
+        .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("children")).ok())
+        .collect::<String>();
+    Ok(children.split_whitespace().find_map(|p| p.parse().ok()))
+}
+
 fn govern(
     pins: &Path,
     view: u32,
+    pid: u32,
     policy: &str,
     workspace: &str,
     home: &str,
@@ -70,7 +102,7 @@ fn govern(
     let compiled = Compiled::new(Arc::new(policy), &Subject::agent("a"), &Facts::default());
     let wall = open(pins)?;
     wall.tables()?.install(view, &compiled.table(), 1, 0)?;
-    wall.adopt(std::process::id(), view, u64::from(std::process::id()))?;
+    wall.adopt(pid, view, u64::from(pid))?;
     Ok(())
 }
 

@@ -223,7 +223,7 @@ impl Wall {
             let path = path.to_owned();
             move |source: io::Error| WallError::Pin { path, source }
         };
-        let fresh = folder.with_extension("new");
+        let fresh = beside(folder, "_new");
         remove_pins(&fresh).map_err(failed(&fresh))?;
         let layout = fresh.join(format!("layout-{LAYOUT}"));
         for sub in ["maps", "links"] {
@@ -242,7 +242,7 @@ impl Wall {
                 .map_err(io::Error::other)
                 .map_err(failed(&path))?;
         }
-        let old = folder.with_extension("old");
+        let old = beside(folder, "_old");
         remove_pins(&old).map_err(failed(&old))?;
         if folder.exists() {
             fs::rename(folder, &old).map_err(failed(folder))?;
@@ -688,6 +688,13 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
         .collect::<io::Result<_>>()?;
     names.sort();
     Ok(names)
+}
+
+/// The folder's name with a word behind it. Names in a BPF file system have no dots.
+fn beside(folder: &Path, word: &str) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(word);
+    PathBuf::from(name)
 }
 
 /// Removes a folder of pins; removing a pinned link detaches its program.
