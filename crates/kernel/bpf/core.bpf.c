@@ -43,7 +43,7 @@ static long ask(__u32 i, struct ask_args *args)
 	void *inner;
 	struct table *t;
 	__u32 zero = 0, index = i % args->questions, len;
-	__u64 before;
+	__u64 first, before;
 
 	asked_one = bpf_map_lookup_elem(&asked, &index);
 	w = bpf_map_lookup_elem(&work, &zero);
@@ -54,6 +54,7 @@ static long ask(__u32 i, struct ask_args *args)
 	len = w->question.start || w->question.len > TEXT_ROOM ? TEXT_ROOM : w->question.len;
 	if (bpf_probe_read_kernel(w->text, len, asked_one->text))
 		return 1;
+	first = bpf_ktime_get_ns();
 	before = bpf_ktime_get_ns();
 	inner = bpf_map_lookup_elem(&tables, &args->view);
 	if (!inner)
@@ -63,6 +64,7 @@ static long ask(__u32 i, struct ask_args *args)
 		return 1;
 	decide(t, w);
 	asked_one->took = bpf_ktime_get_ns() - before;
+	asked_one->clock = before - first;
 	asked_one->verdict = w->verdict;
 	asked_one->generation = (__u64)t->words[TABLE_GENERATION + 1] << 32 | t->words[TABLE_GENERATION];
 	asked_one->count++;

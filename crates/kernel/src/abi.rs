@@ -109,6 +109,8 @@ pub struct Asked {
     pub verdict: Verdict,
     /// Nanoseconds of the last decision, with one reading of the clock.
     pub took: u64,
+    /// Nanoseconds of a reading of the clock just before.
+    pub clock: u64,
     /// The generation of the table that answered.
     pub generation: u64,
     /// How often it was asked.

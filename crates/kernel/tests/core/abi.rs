@@ -67,6 +67,7 @@ pub fn abi_is_the_objects() {
         question,
         verdict,
         took,
+        clock,
         generation,
         count,
         text

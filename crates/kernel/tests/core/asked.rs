@@ -1,6 +1,6 @@
 //! Asking the decision core: actions as questions, many in one run.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::AsFd};
 
 use agentwall_action::{Action, ObjectKind, Protocol, Resource};
 use agentwall_kernel::{
@@ -70,6 +70,14 @@ impl Core {
             .test_run(input)
             .expect("it runs");
         output.return_value
+    }
+
+    /// The kernel's number of the program; 0 if it has none.
+    #[allow(dead_code)] // The benchmark asks, tests do not.
+    pub fn id(&self) -> u32 {
+        let program = self.object.progs().find(|p| p.name() == "ask_all");
+        let id = program.map(|p| libbpf_rs::Program::id_from_fd(p.as_fd()));
+        id.and_then(Result::ok).unwrap_or(0)
     }
 
     /// One question with its answer.
