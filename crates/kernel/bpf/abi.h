@@ -136,11 +136,16 @@ struct ask_args {
 struct asked {
 	struct question question;
 	struct verdict verdict;
-	__u64 took; /* nanoseconds, with one reading of the clock */
-	__u64 clock; /* nanoseconds of a reading of the clock just before */
 	__u64 generation; /* of the table that answered */
 	__u64 count; /* how often it was asked */
 	__u8 text[TEXT_ROOM];
+};
+
+/* How many decisions, and readings of the clock just before, took so many nanoseconds; the last: or more. */
+#define MOST_NS 4096
+struct times {
+	__u32 decisions[MOST_NS]; /* with one reading of the clock */
+	__u32 clock[MOST_NS];
 };
 
 #endif

@@ -32,8 +32,10 @@ use serde_json::{Value, json};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 const LENGTH: usize = 64;
-/// Runs of the program per round and rule set; each asks every question once.
-const RUNS: usize = 20;
+/// Runs of the program per round and rule set.
+const RUNS: usize = 4;
+/// How often each run asks every question, in turn.
+const TURNS: usize = 20;
 
 fn main() -> ExitCode {
     let (mut rounds, mut file) = (20, None);
@@ -100,7 +102,11 @@ fn measure(rounds: usize) -> Result<Value, Box<dyn std::error::Error>> {
         "rules", "words", "p50 ns", "p99 ns"
     );
     for set in &sets {
-        let median = |v: &[f64]| percentile(&mut v.to_vec(), 50);
+        let median = |values: &[f64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() / 2]
+        };
         println!(
             "{:>6} {:>9} {:>8.0} {:>8.0}",
             set.rules,
@@ -110,8 +116,9 @@ fn measure(rounds: usize) -> Result<Value, Box<dyn std::error::Error>> {
         );
     }
     let cell = |s: &Set| json!({"rules": s.rules, "words": s.words, "p50": s.p50, "p99": s.p99});
+    let decisions = rounds * sets.len() * (RUNS * TURNS + 1) * ASKED;
     let cells: Vec<Value> = sets.iter().map(cell).collect();
-    Ok(json!({ "sets": cells, "runs": counted, "decisions": counted * ASKED as u64 }))
+    Ok(json!({ "sets": cells, "runs": counted, "decisions": decisions }))
 }
 
 /// Compiles a rule set, installs it, and checks every answer.
@@ -171,22 +178,26 @@ fn round(core: &Core, set: &mut Set) {
     core.fill(&set.questions);
     let many = set.questions.len();
     core.run(set.view, many, many as u32);
-    let (mut took, mut clock) = (Vec::new(), Vec::new());
+    core.times();
     for _ in 0..RUNS {
-        core.run(set.view, many, many as u32);
-        for asked in (0..many).map(|i| core.read(i)) {
-            took.push(asked.took as f64);
-            clock.push(asked.clock as f64);
-        }
+        core.run(set.view, many, (many * TURNS) as u32);
     }
-    let clock = percentile(&mut clock, 50);
-    set.p50.push(percentile(&mut took, 50) - clock);
-    set.p99.push(percentile(&mut took, 99) - clock);
+    let times = core.times();
+    let clock = percentile(&times.clock, 50);
+    set.p50.push(percentile(&times.decisions, 50) - clock);
+    set.p99.push(percentile(&times.decisions, 99) - clock);
 }
 
-fn percentile(numbers: &mut [f64], percent: usize) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[(numbers.len() * percent / 100).min(numbers.len() - 1)]
+/// The nanoseconds that so many percent did not exceed.
+fn percentile(counts: &[u32], percent: u64) -> f64 {
+    let all: u64 = counts.iter().map(|c| u64::from(*c)).sum();
+    let mut left = all * percent / 100;
+    let at = counts.iter().position(|count| {
+        let here = left < u64::from(*count);
+        left = left.saturating_sub(u64::from(*count));
+        here
+    });
+    at.unwrap_or(counts.len()) as f64
 }
 
 /// Has the kernel count the runs of programs until it is dropped.
