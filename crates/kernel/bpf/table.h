@@ -125,9 +125,10 @@ struct both {
 
 static __always_inline void add_set(struct work *w, __u32 set)
 {
-	__u64 n = w->set_count;
+	__u64 n = w->set_count, last = n - 1;
 
-	if (!set || (n && n <= MAX_SETS && w->sets[n - 1] == set))
+	opaque(last); /* else the bound is checked on one register and another is used */
+	if (!set || (last < MAX_SETS && w->sets[last] == set))
 		return;
 	if (n >= MAX_SETS) {
 		w->verdict.full = 1;
