@@ -104,8 +104,8 @@ struct work {
 	struct verdict verdict;
 	/* What follows, up to the text, is table.h's own. */
 	__u32 has_text, start, len; /* the text that is walked */
-	__u32 zero; /* always 0, which the verifier does not know */
-	__u32 value, at, left; /* a walk: where it stands, in the table and in the text */
+	__u64 zero; /* always 0, which the verifier does not know */
+	__u32 walk, value, at, left; /* a walk: its number, where it stands, in the table and in the text */
 	__u32 slashes; /* in the text; NONE: not counted yet */
 	__u32 set_count;
 	__u32 sets[MAX_SETS];
@@ -136,10 +136,16 @@ struct ask_args {
 struct asked {
 	struct question question;
 	struct verdict verdict;
-	__u64 took; /* nanoseconds, with one reading of the clock */
 	__u64 generation; /* of the table that answered */
 	__u64 count; /* how often it was asked */
 	__u8 text[TEXT_ROOM];
+};
+
+/* How many decisions, and readings of the clock just before, took so many nanoseconds; the last: or more. */
+#define MOST_NS 4096
+struct times {
+	__u32 decisions[MOST_NS]; /* with one reading of the clock */
+	__u32 clock[MOST_NS];
 };
 
 #endif

@@ -53,16 +53,16 @@ enum { F_SETS, F_LAYERS, F_CLASSES, F_VERBS, F_AUTOMATA, F_V4, F_V6, F_WRAPPED, 
 
 /* Bounds; each is beyond what the compiler makes, or ends in `full`. */
 #define MAX_LAYERS 3
-#define MAX_AUTOMATA 64
-#define WALK_STEPS 32 /* in one call */
+#define MAX_AUTOMATA 32
+#define WALK_STEPS 24 /* in one call */
 #define WALK_CALLS (2 * TEXT_ROOM / WALK_STEPS + 1)
-#define RUN_WORDS 128 /* of 8 bytes; the compiler's runs have at most 512 bytes */
-#define MAX_PARTS 128 /* of a check */
-#define MEMBERS_AT_ONCE 64
-#define MAX_MEMBERS 64 /* calls, over all sets */
+#define RUN_WORDS 66 /* of 8 bytes; the compiler's runs have at most 512 bytes */
+#define MAX_PARTS 64 /* of a check */
+#define MAX_MEMBERS 128 /* parts of a set that checks ask for */
 #define MAX_CHECKS 65536 /* of a layer */
 #define LINE_FRONT 32 /* leading bytes of a line in one call */
-#define LINE_BUDGET ((TEXT_ROOM + 1) * LINE_WORDS) /* any one line can be walked to its end */
+#define LINE_STATES 16 /* looked at in one call */
+#define LINE_BUDGET (64 / LINE_STATES * (TEXT_ROOM + 1) * LINE_WORDS) /* any one line can be walked to its end */
 
 #define ONES 0x0101010101010101ull
 #define HIGHS 0x8080808080808080ull
@@ -84,7 +84,8 @@ static __always_inline __u32 at(const struct table *t, __u64 i)
 /* The length of the list at an offset; its members begin one word behind. */
 static __always_inline __u32 length(const struct table *t, __u32 list)
 {
-	return list ? at(t, list) : 0;
+	/* No way that forks. */
+	return at(t, list) & (__u64)(-(__s64)list >> 63);
 }
 
 /* Eight bytes of a text from `pos` on, or back from it; the nearest is in the low byte. */
@@ -122,41 +123,34 @@ struct both {
 	__u32 plane;
 };
 
-__noinline int table_add_set(struct work *w, __u32 set)
+static __always_inline void add_set(struct work *w, __u32 set)
 {
-	__u64 n;
+	__u64 n = w->set_count, last = n - 1;
 
-	if (!w || !set)
-		return 0;
-	n = w->set_count;
-	if (n && n <= MAX_SETS && w->sets[n - 1] == set)
-		return 0;
+	opaque(last); /* else the bound is checked on one register and another is used */
+	if (!set || (last < MAX_SETS && w->sets[last] == set))
+		return;
 	if (n >= MAX_SETS) {
 		w->verdict.full = 1;
-		return 0;
+		return;
 	}
 	w->sets[n] = set;
 	w->set_count = n + 1;
-	return 0;
 }
 
-/* Adds a set of a state's outcome: 0 passed, 1 ending, 2 directory. */
-__noinline int table_outcome(const struct table *t, struct work *w, __u32 a, __u32 v, __u32 which)
+/* One of the three sets of a state's outcome: 0 passed, 1 ending, 2 directory. */
+static __always_inline __u32 outcome(const struct table *t, __u32 a, __u32 v, __u32 which)
 {
 	__u64 cell;
 	__u32 said;
 
-	if (!t || !w)
-		return 0;
 	cell = a + AUTOMATON_HEAD + 2ull * ((v & BASE) + 1 + at(t, a + 64ull));
 	if (at(t, cell) != (v & BASE))
 		return 0;
 	said = at(t, cell + 1);
 	if (!(said & (PASSED_ONLY | ENDING_ONLY)))
-		return table_add_set(w, at(t, said + 1ull + which));
-	if (which == (said & PASSED_ONLY ? 0 : 1))
-		return table_add_set(w, said & ~(PASSED_ONLY | ENDING_ONLY));
-	return 0;
+		return at(t, said + 1ull + which);
+	return which == (said & PASSED_ONLY ? 0 : 1) ? said & ~(PASSED_ONLY | ENDING_ONLY) : 0;
 }
 
 /* How many bytes of a run the text has, up to all of them; at most `left`. */
@@ -198,22 +192,71 @@ static __always_inline int same_bytes(const struct table *t, struct work *w, __u
 	return same < left ? same : left;
 }
 
-__noinline int table_run_front(const struct table *t, struct work *w, __u32 run)
-{
-	return t && w ? same_bytes(t, w, run, false) : 0;
-}
-
-__noinline int table_run_back(const struct table *t, struct work *w, __u32 run)
-{
-	return t && w ? same_bytes(t, w, run, true) : 0;
-}
-
 /* How a walk goes on after some steps. */
 enum { WALK_ON, WALK_ENDED /* at the end of the text */, WALK_OVER /* nothing is found any more */ };
 
+/* What reaching a state says: the value to go on with, or -1 if that is over. PASSED is taken off. */
+__noinline int table_arrive(const struct table *t, struct work *w, __u32 a, __u32 v, __u32 left)
+{
+	if (!t || !w)
+		return -1;
+	if (!(v & LEAF)) {
+		add_set(w, outcome(t, a, v, 0));
+		return v & ~PASSED;
+	}
+	if (v & PASSED || !left)
+		add_set(w, v & BASE);
+	return left ? 0 : -1;
+}
+
+/* What the end of the text says. */
+__noinline int table_end(const struct table *t, struct work *w, __u32 a)
+{
+	if (!t || !w)
+		return 0;
+	add_set(w, outcome(t, a, w->value, 1));
+	if (w->question.directory)
+		add_set(w, outcome(t, a, w->value, 2));
+	return 0;
+}
+
+/* One run, from w->value and w->at on. */
+static __always_inline int run(const struct table *t, struct work *w, __u32 a, const bool back)
+{
+	__u32 list = at(t, a + AUTOMATON_HEAD + 2ull * (w->value & BASE) + 1), v;
+	int same = same_bytes(t, w, list, back), next;
+
+	w->at += back ? -same : same;
+	w->left -= same;
+	if ((__u32)same != at(t, list + 3ull)) {
+		w->value = at(t, list + 2ull) & ~(RUN | LEAF | PASSED);
+		/* The text may end inside the run. */
+		return w->left ? WALK_ON : WALK_OVER;
+	}
+	v = at(t, list + 1ull);
+	if (v & (PASSED | LEAF)) {
+		next = table_arrive(t, w, a, v, w->left);
+		if (next < 0)
+			return WALK_OVER;
+		v = next;
+	}
+	w->value = v;
+	return WALK_ON;
+}
+
+__noinline int table_run_front(const struct table *t, struct work *w, __u32 a)
+{
+	return t && w ? run(t, w, a, false) : WALK_OVER;
+}
+
+__noinline int table_run_back(const struct table *t, struct work *w, __u32 a)
+{
+	return t && w ? run(t, w, a, true) : WALK_OVER;
+}
+
 /*
- * Step 3: some steps of an automaton. A step is a byte, or up to eight that are skipped to the next `/`,
- * or a run. `back` and `again` are constants: three functions are made of this.
+ * Step 3: some steps of an automaton. A step is a run, or a byte, before which up to eight others are
+ * skipped that do not matter. `back` and `again` are constants: three loops are made of this.
  */
 static __always_inline int walk(const struct table *t, struct work *w, __u32 a, const bool back,
 				const bool again)
@@ -226,77 +269,57 @@ static __always_inline int walk(const struct table *t, struct work *w, __u32 a, 
 	if (classes > sizeof(*t) - 256)
 		return WALK_OVER;
 	for (i = 0; i < WALK_STEPS; i++) {
-		__u64 base, own, cell;
+		__u64 base, own, cell, other, same;
 
 		forget(v, zero);
 		forget(pos, zero);
 		forget(left, zero);
+		if (!again && !(v & BASE))
+			return WALK_OVER;
 		if (!left) {
 			w->value = v;
 			return WALK_ENDED;
 		}
-		base = v & BASE;
-		if (v & (RUN | WAITS)) {
-			if (v & RUN) {
-				__u32 run = at(t, a + AUTOMATON_HEAD + 2 * base + 1);
-				__u64 same;
-
-				w->at = pos;
-				w->left = left;
-				same = back ? table_run_back(t, w, run) : table_run_front(t, w, run);
-				same = (__u32)same;
-				pos += back ? -same : same;
-				left -= same;
-				if (same == at(t, run + 3ull)) {
-					v = at(t, run + 1ull);
-					goto arrived;
-				}
-				if (!left)
-					return WALK_OVER; /* the text ends inside the run */
-				v = at(t, run + 2ull) & ~(RUN | LEAF | PASSED);
-				if (!again && !(v & BASE))
-					return WALK_OVER;
-				continue;
-			}
-			if (left >= 8) {
-				__u64 x = eight(w, pos, back) ^ ('/' * ONES);
-
-				x = (x - ONES) & ~x & HIGHS;
-				own = x ? byte_of_lowest(x) : 8;
-				pos += back ? -own : own;
-				left -= own;
-				if (!x)
-					continue;
-			}
+		if (v & RUN) {
+			w->value = v;
+			w->at = pos;
+			w->left = left;
+			if (back ? table_run_back(t, w, a) : table_run_front(t, w, a))
+				return WALK_OVER;
+			v = w->value;
+			pos = w->at;
+			left = w->left;
+			continue;
 		}
+		if (v & WAITS && left > 8) {
+			/* To the next `/`, or by eight bytes that have none; the next is read as any other. */
+			same = eight(w, pos, back) ^ ('/' * ONES);
+			same = byte_of_lowest((same - ONES) & ~same & HIGHS);
+			pos += back ? -same : same;
+			left -= same;
+		}
+		base = v & BASE;
 		own = ((const __u8 *)t + classes)[w->text[pos & TEXT_MASK]];
 		own = cells + 8 + (base + own) * 8;
-		if (own > sizeof(*t) - 8)
+		other = cells + 4 + base * 8;
+		opaque(own);
+		opaque(other);
+		if (own > sizeof(*t) - 8 || other > sizeof(*t) - 8)
 			return WALK_OVER;
+		/* Both are loaded, and neither waits for a guess about which it is. */
 		cell = *(const __u64 *)((const __u8 *)t + own);
-		if ((__u32)cell == base)
-			v = cell >> 32;
-		else
-			v = at(t, a + AUTOMATON_HEAD + 2 * base + 1);
+		other = *(const __u32 *)((const __u8 *)t + other);
+		same = ((cell & 0xffffffff) ^ base) - 1;
+		v = other ^ (((cell >> 32) ^ other) & ((__s64)same >> 63));
 		pos += back ? -1 : 1;
 		left--;
-arrived:
-		forget(v, zero);
-		forget(pos, zero);
-		forget(left, zero);
 		if (v & (PASSED | LEAF)) {
-			if (!(v & LEAF)) {
-				table_outcome(t, w, a, v, 0);
-			} else {
-				if (v & PASSED || !left)
-					table_add_set(w, v & BASE);
-				if (!again || !left)
-					return WALK_OVER;
-				v = 0;
-			}
+			int next = table_arrive(t, w, a, v, left);
+
+			if (next < 0)
+				return WALK_OVER;
+			v = (__u32)next;
 		}
-		if (!again && !(v & BASE))
-			return WALK_OVER;
 	}
 	w->value = v;
 	w->at = pos;
@@ -304,19 +327,15 @@ arrived:
 	return WALK_ON;
 }
 
-__noinline int table_walk_front(const struct table *t, struct work *w, __u32 a)
+__noinline int table_walk_some(const struct table *t, struct work *w, __u32 a)
 {
-	return t && w ? walk(t, w, a, false, false) : WALK_OVER;
-}
-
-__noinline int table_walk_back(const struct table *t, struct work *w, __u32 a)
-{
-	return t && w ? walk(t, w, a, true, false) : WALK_OVER;
-}
-
-__noinline int table_walk_again(const struct table *t, struct work *w, __u32 a)
-{
-	return t && w ? walk(t, w, a, false, true) : WALK_OVER;
+	if (!t || !w)
+		return WALK_OVER;
+	if (w->walk == WALK_FRONT)
+		return walk(t, w, a, false, false);
+	if (w->walk == WALK_BACK)
+		return walk(t, w, a, true, false);
+	return walk(t, w, a, false, true);
 }
 
 /* Step 3: one automaton over the whole text. */
@@ -326,27 +345,18 @@ __noinline int table_walk(const struct table *t, struct work *w, __u32 kind, __u
 
 	if (!t || !w)
 		return 0;
+	w->walk = kind;
 	w->value = at(t, a + 65ull);
 	w->left = w->len;
 	w->at = kind == WALK_BACK ? w->start + w->len - 1 : w->start;
 	for (i = 0; i < WALK_CALLS; i++) {
-		if (kind == WALK_BACK)
-			how = table_walk_back(t, w, a);
-		else if (kind == WALK_FRONT)
-			how = table_walk_front(t, w, a);
-		else
-			how = table_walk_again(t, w, a);
+		how = table_walk_some(t, w, a);
 		if (how != WALK_ON)
 			break;
 	}
 	if (how == WALK_ON)
 		w->verdict.full = 1;
-	if (how != WALK_ENDED)
-		return 0;
-	table_outcome(t, w, a, w->value, 1);
-	if (w->question.directory)
-		table_outcome(t, w, a, w->value, 2);
-	return 0;
+	return how == WALK_ENDED ? table_end(t, w, a) : 0;
 }
 
 #include "table_net.h"
@@ -387,12 +397,15 @@ __noinline int table_open_lists(const struct table *t, struct work *w, __u32 lea
  */
 __noinline int table_open(const struct table *t, struct work *w, __u32 column, __u32 row)
 {
-	__u32 i, leaf, lowest = NONE, several = 0;
+	__u64 lowest = NONE, zero;
+	__u32 i, leaf, several = 0;
 
 	if (!t || !w)
 		return 0;
 	w->list_count = 0;
+	zero = w->zero;
 	for (i = 0; i < MAX_SETS; i++) {
+		forget(lowest, zero);
 		if (i >= w->set_count)
 			break;
 		leaf = at(t, column + (__u64)w->sets[i] * row);

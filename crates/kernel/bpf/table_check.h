@@ -3,64 +3,66 @@
 #ifndef AGENTWALL_TABLE_CHECK_H
 #define AGENTWALL_TABLE_CHECK_H
 
-/* Whether a part is among the next members of a list. */
-__noinline int table_among(const struct table *t, __u32 from, __u32 n, __u32 part)
+/* Whether a part is among the members of a list; 2: there is no room for so many. */
+__noinline int table_among(const struct table *t, __u32 list, __u32 part)
 {
-	__u32 i;
+	__u32 i, n;
 
 	if (!t)
 		return 0;
-	for (i = 0; i < MEMBERS_AT_ONCE; i++) {
+	n = length(t, list);
+	for (i = 0; i < MAX_MEMBERS; i++) {
 		if (i >= n)
-			break;
-		if (at(t, from + (__u64)i) == part)
+			return 0;
+		if (at(t, list + 1ull + i) == part)
 			return 1;
 	}
-	return 0;
+	return n > MAX_MEMBERS ? 2 : 0;
 }
 
 /* Whether a part stands in the members of a collected set. */
 __noinline int table_has(const struct table *t, struct work *w, __u32 members, __u32 part)
 {
-	__u32 set = 0, left = 0, from = 0, zero, i;
+	__u32 i;
+	int found;
 
 	if (!t || !w)
 		return 0;
-	zero = w->zero;
-	for (i = 0; i < MAX_MEMBERS; i++) {
-		forget(set, zero);
-		forget(left, zero);
-		forget(from, zero);
-		if (!left) {
-			__u32 list;
-
-			if (set >= w->set_count || set >= MAX_SETS)
-				return 0;
-			list = at(t, members + 1ull + w->sets[set]) & ~PRIVATE;
-			left = length(t, list);
-			from = list + 1;
-			set++;
-		}
-		if (left && table_among(t, from, left, part))
-			return 1;
-		from += MEMBERS_AT_ONCE;
-		left -= left < MEMBERS_AT_ONCE ? left : MEMBERS_AT_ONCE;
+	for (i = 0; i < MAX_SETS; i++) {
+		if (i >= w->set_count)
+			break;
+		found = table_among(t, at(t, members + 1ull + w->sets[i]) & ~PRIVATE, part);
+		if (found == 2)
+			w->verdict.full = 1;
+		if (found)
+			return found == 1;
 	}
-	w->verdict.full = 1;
 	return 0;
 }
 
-/* The `/` among up to 64 bytes of the text. */
-__noinline int table_count_slashes(struct work *w, __u32 pos, __u32 left)
+/* The `/` among the next 64 bytes of the text. */
+__noinline int table_count_slashes(struct work *w, __u32 from)
 {
-	__u32 i, count = 0;
+	__u64 x, left, pos, count = 0, zero;
+	__u32 i;
 
-	if (!w)
+	if (!w || from >= w->len)
 		return 0;
-	for (i = 0; i < 64; i++) {
-		if (i >= left)
-			break;
-		count += w->text[(pos + i) & TEXT_MASK] == '/';
+	zero = w->zero;
+	left = w->len - from;
+	pos = w->start + from;
+	for (i = 0; i < 8; i++) {
+		forget(left, zero);
+		forget(count, zero);
+		x = eight(w, pos + 8 * i, false) ^ ('/' * ONES);
+		/* The highest bit of every byte that is 0; none is carried over. */
+		x = ~(((x & ~HIGHS) + ~HIGHS) | x) & HIGHS;
+		if (left <= 8) {
+			x &= ~0ull >> (64 - 8 * left & 63);
+			return count + ((x >> 7) * ONES >> 56);
+		}
+		count += (x >> 7) * ONES >> 56;
+		left -= 8;
 	}
 	return count;
 }
@@ -74,7 +76,7 @@ static __always_inline __u32 slashes(struct work *w)
 	for (i = 0; i < TEXT_ROOM / 64; i++) {
 		if (!w->has_text || done >= w->len)
 			break;
-		count += table_count_slashes(w, w->start + done, w->len - done);
+		count += table_count_slashes(w, done);
 		done += 64;
 	}
 	w->slashes = count;
@@ -98,6 +100,35 @@ __noinline int table_line_front(const struct table *t, struct work *w, __u32 fro
 	return i;
 }
 
+/* What a step of a line says to a byte. */
+enum { GOES = 1, STAYS = 2, SKIPS = 4 /* to the next but one */, JOINS = 8 /* the next is there too */, MATCHED = 16 };
+
+__noinline int table_step(const struct table *t, struct work *w, __u32 step, __u32 byte)
+{
+	__u32 set, in;
+
+	if (!t || !w)
+		return 0;
+	if (step < SET)
+		return step == byte ? GOES : 0;
+	if (step < DIRS_OPEN) {
+		set = step - (step < LOOP ? SET : LOOP);
+		in = at(t, at(t, BYTE_SETS) + 8ull * set + (byte & 255) / 32) >> (byte & 31) & 1;
+		if (step < LOOP)
+			return in ? GOES : 0;
+		return in ? STAYS | JOINS : JOINS;
+	}
+	if (!w->left)
+		return w->question.directory && step >= BELOW_OPEN ? MATCHED : 0;
+	if (step == DIRS_LOOP)
+		return byte == '/' ? STAYS | GOES : STAYS;
+	if (step == BELOW_FIRST)
+		return GOES;
+	if (byte != '/')
+		return 0;
+	return step == DIRS_OPEN ? GOES | SKIPS : GOES;
+}
+
 /*
  * One word of states of a line, for one byte of the text or, when there is none any more, for its end.
  * A state behind a loop is taken up when the loop is, so that nothing is added in advance.
@@ -107,7 +138,7 @@ static long line_word(__u32 i, struct both *both)
 	const struct table *t = both->t;
 	struct work *w = both->w;
 	__u64 bits, own = 0, above = 0, beside = 0, word = w->word, side = w->side & 1, zero = w->zero;
-	__u32 byte, sets, k, ended = !w->left;
+	__u32 byte, k, ended = !w->left;
 
 	(void)i;
 	if (word >= LINE_WORDS || !w->budget) {
@@ -116,12 +147,9 @@ static long line_word(__u32 i, struct both *both)
 	}
 	w->budget--;
 	bits = w->states[side][word];
-	w->states[side][word] = 0;
 	byte = w->text[w->at & TEXT_MASK];
-	sets = at(t, BYTE_SETS) + byte / 32;
-	for (k = 0; k < 64; k++) {
-		__u64 low, state, stays = 0, goes = 0;
-		__u32 step;
+	for (k = 0; k < LINE_STATES; k++) {
+		__u64 low, state, says;
 
 		forget(bits, zero);
 		forget(own, zero);
@@ -134,47 +162,29 @@ static long line_word(__u32 i, struct both *both)
 		state = word * 64 + place_of(low);
 		if (state >= w->steps) {
 			w->matched |= ended;
+			bits = 0;
 			break;
 		}
-		step = at(t, w->line + state);
-		if (step < SET) {
-			goes = step == byte;
-		} else if (step < DIRS_OPEN) {
-			__u32 set = step - (step < LOOP ? SET : LOOP);
-			__u64 in = at(t, sets + 8ull * set) >> (byte & 31) & 1;
-
-			if (step < LOOP) {
-				goes = in;
-			} else {
-				stays = in;
-				/* The next state is there without a byte. */
-				bits |= low << 1;
-				beside |= low >> 63;
-			}
-		} else if (ended) {
-			w->matched |= w->question.directory && step >= BELOW_OPEN;
-		} else {
-			stays = step == DIRS_LOOP;
-			goes = step == BELOW_FIRST || byte == '/';
-			if (step == DIRS_OPEN && goes) {
-				own |= low << 2;
-				above |= low >> 62;
-			}
-		}
-		own |= (low & -stays) | (low & -goes) << 1;
-		above |= low >> 63 & goes;
+		says = (__u32)table_step(t, w, at(t, w->line + state), byte);
+		bits |= (low & -(says >> 3 & 1)) << 1;
+		beside |= low >> 63 & says >> 3;
+		own |= (low & -(says >> 1 & 1)) | (low & -(says & 1)) << 1 | (low & -(says >> 2 & 1)) << 2;
+		above |= (low >> 63 & says) | (low & -(says >> 2 & 1)) >> 62;
+		w->matched |= says >> 4 & 1;
 	}
+	w->states[side][word] = bits;
 	w->states[side ^ 1][word] |= own;
 	w->alive |= (own | above) != 0;
-	word++;
-	if (word <= w->steps / 64) {
-		if (word < LINE_WORDS) {
-			w->states[side ^ 1][word] |= above;
-			w->states[side][word] |= beside;
-		}
-		w->word = word;
-		return 0;
+	if (word < LINE_WORDS - 1) {
+		w->states[side ^ 1][word + 1] |= above;
+		w->states[side][word + 1] |= beside;
 	}
+	if (bits)
+		return 0;
+	word++;
+	w->word = word;
+	if (word <= w->steps / 64)
+		return 0;
 	if (ended || !w->alive)
 		return 1;
 	w->word = 0;

@@ -38,10 +38,19 @@ static __always_inline int table_name(struct work *w)
 	return 1;
 }
 
+/* Whether a number of 32 bits is less than another, as 0 or 1, and without a way that forks. */
+static __always_inline __u64 is_less(__u64 a, __u64 b)
+{
+	a -= b;
+	opaque(a);
+	return a >> 63;
+}
+
 /* The set of the range a number of one word is in: the greatest beginning that is not above it. */
 __noinline int table_narrow(const struct table *t, struct work *w, __u32 list, __u32 number)
 {
-	__u32 n, low = 0, high, middle, step, zero;
+	__u64 n, low = 0, high, middle, above, zero;
+	__u32 step;
 
 	if (!t || !w)
 		return 0;
@@ -53,36 +62,39 @@ __noinline int table_narrow(const struct table *t, struct work *w, __u32 list, _
 		if (low >= high)
 			break;
 		middle = low + (high - low) / 2;
-		if (at(t, list + 1ull + middle) > number)
-			high = middle;
-		else
-			low = middle + 1;
+		above = -is_less(number, at(t, list + 1ull + middle));
+		opaque(above);
+		high ^= (high ^ middle) & above;
+		low ^= (low ^ (middle + 1)) & ~above;
 	}
-	return low ? at(t, list + (__u64)n + low) : 0;
+	return low ? at(t, list + n + low) : 0;
 }
 
-/* Whether the beginning at an offset is above the question's address. */
-static __always_inline bool is_above(const struct table *t, const struct work *w, __u64 offset)
+/* The same of 64 bits ("Hacker's Delight", section 2-12). */
+static __always_inline __u64 is_less_long(__u64 a, __u64 b)
 {
-	int i;
+	__u64 less = (~a & b) | ((~a | b) & (a - b));
 
-	for (i = 0; i < 4; i++) {
-		__u32 begin = at(t, offset + i), own = address_word(w, i);
+	opaque(less);
+	return less >> 63;
+}
 
-		if (begin != own)
-			return begin > own;
-	}
-	return false;
+static __always_inline __u64 two_words(const struct table *t, __u64 i)
+{
+	return (__u64)at(t, i) << 32 | at(t, i + 1);
 }
 
 /* The set of the range that the question's IPv6 address is in. */
 __noinline int table_wide(const struct table *t, struct work *w, __u32 list)
 {
-	__u32 n, low = 0, high, middle, step, zero;
+	__u64 n, low = 0, high, middle, above, zero, own[2], begin[2], differ;
+	__u32 step;
 
 	if (!t || !w)
 		return 0;
 	zero = w->zero;
+	own[0] = (__u64)address_word(w, 0) << 32 | address_word(w, 1);
+	own[1] = (__u64)address_word(w, 2) << 32 | address_word(w, 3);
 	high = n = length(t, list) / 5;
 	for (step = 0; step < RANGE_STEPS; step++) {
 		forget(low, zero);
@@ -90,12 +102,17 @@ __noinline int table_wide(const struct table *t, struct work *w, __u32 list)
 		if (low >= high)
 			break;
 		middle = low + (high - low) / 2;
-		if (is_above(t, w, list + 1ull + 4ull * middle))
-			high = middle;
-		else
-			low = middle + 1;
+		begin[0] = two_words(t, list + 1ull + 4ull * middle);
+		begin[1] = two_words(t, list + 3ull + 4ull * middle);
+		/* The lower halves matter where the upper ones are the same. */
+		differ = -(is_less_long(own[0], begin[0]) | is_less_long(begin[0], own[0]));
+		above = (is_less_long(own[0], begin[0]) & differ) | (is_less_long(own[1], begin[1]) & ~differ);
+		above = -above;
+		opaque(above);
+		high ^= (high ^ middle) & above;
+		low ^= (low ^ (middle + 1)) & ~above;
 	}
-	return low ? at(t, list + 4ull * n + low) : 0;
+	return low ? at(t, list + 4 * n + low) : 0;
 }
 
 /* Adds a set of an address; whether it is private. */
@@ -103,7 +120,7 @@ __noinline int table_address_set(const struct table *t, struct work *w, __u32 me
 {
 	if (!t || !w)
 		return 0;
-	table_add_set(w, set);
+	add_set(w, set);
 	return (at(t, members + 1ull + set) & PRIVATE) != 0;
 }
 
@@ -126,7 +143,7 @@ __noinline int table_endpoint(const struct table *t, struct work *w, __u32 plane
 	if (!t || !w)
 		return 0;
 	port = at(t, plane + (__u64)(w->question.protocol == 6 ? F_TCP : F_UDP));
-	table_add_set(w, table_narrow(t, w, port, w->question.port));
+	add_set(w, table_narrow(t, w, port, w->question.port));
 	if (!w->question.address_len)
 		return 0;
 	members = at(t, plane + (__u64)F_MEMBERS);
@@ -161,7 +178,7 @@ __noinline int table_endpoint(const struct table *t, struct work *w, __u32 plane
 			private |= wrapped(t, w, plane, members, words[3]);
 	}
 	if (!private)
-		table_add_set(w, at(t, plane + (__u64)F_PUBLIC));
+		add_set(w, at(t, plane + (__u64)F_PUBLIC));
 	return 0;
 }
 

@@ -24,6 +24,8 @@ pub const TEXT_ROOM: usize = 4096;
 pub const NONE: u32 = u32::MAX;
 /// Most ranks of marks that a verdict names.
 pub const MAX_MARKS: usize = 4;
+/// One more than the most nanoseconds that the decision core tells apart.
+pub const MOST_NS: usize = 4096;
 /// Most questions that the decision core is given for one run.
 pub const ASKED: usize = 512;
 
@@ -107,12 +109,20 @@ pub struct Asked {
     pub question: Question,
     /// What was answered.
     pub verdict: Verdict,
-    /// Nanoseconds of the last decision, with one reading of the clock.
-    pub took: u64,
     /// The generation of the table that answered.
     pub generation: u64,
     /// How often it was asked.
     pub count: u64,
     /// The room for its text.
     pub text: [u8; TEXT_ROOM],
+}
+
+/// How many decisions of the core took so many nanoseconds; the last number counts all that took longer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Times {
+    /// By nanoseconds, with one reading of the clock.
+    pub decisions: [u32; MOST_NS],
+    /// The same of a reading of the clock just before.
+    pub clock: [u32; MOST_NS],
 }

@@ -66,10 +66,10 @@ pub fn abi_is_the_objects() {
         abi::Asked,
         question,
         verdict,
-        took,
         generation,
         count,
         text
     );
+    same!(&btf, "times", abi::Times, decisions, clock);
     compare(&btf, "table", abi::TABLE_WORDS * 4, &[("words", 0)]);
 }

@@ -1,10 +1,10 @@
 //! Asking the decision core: actions as questions, many in one run.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::AsFd};
 
 use agentwall_action::{Action, ObjectKind, Protocol, Resource};
 use agentwall_kernel::{
-    abi::{ASKED, AskArgs, Asked, Question, TEXT_ROOM, kind},
+    abi::{ASKED, AskArgs, Asked, Question, TEXT_ROOM, Times, kind},
     object,
     tables::Tables,
 };
@@ -70,6 +70,32 @@ impl Core {
             .test_run(input)
             .expect("it runs");
         output.return_value
+    }
+
+    /// Takes what was measured since the last time.
+    #[allow(dead_code)] // The benchmark asks, tests do not.
+    pub fn times(&self) -> Box<Times> {
+        let key = 0u32.to_ne_bytes();
+        let map = self
+            .object
+            .maps()
+            .find(|m| m.name() == "times")
+            .expect("a map");
+        let value = map
+            .lookup(&key, MapFlags::ANY)
+            .expect("readable")
+            .expect("a place");
+        let nothing = vec![0; value.len()];
+        map.update(&key, &nothing, MapFlags::ANY).expect("writable");
+        Box::new(bytemuck::pod_read_unaligned(&value))
+    }
+
+    /// The kernel's number of the program; 0 if it has none.
+    #[allow(dead_code)] // The benchmark asks, tests do not.
+    pub fn id(&self) -> u32 {
+        let program = self.object.progs().find(|p| p.name() == "ask_all");
+        let id = program.map(|p| libbpf_rs::Program::id_from_fd(p.as_fd()));
+        id.and_then(Result::ok).unwrap_or(0)
     }
 
     /// One question with its answer.
