@@ -92,6 +92,8 @@ pub struct Case {
     pub may_die: bool,
     /// Known not to be closed: why.
     pub open: Option<&'static str>,
+    /// It makes no sense behind the kernel's wall: why.
+    pub not_in_kernel: Option<&'static str>,
     /// Seconds the session may take.
     pub limit: u64,
 }
@@ -121,6 +123,7 @@ impl Case {
             changes_host: false,
             may_die: false,
             open: None,
+            not_in_kernel: None,
             limit: 40,
         }
     }

@@ -11,6 +11,7 @@
 //!   the escape suite runs in a network and mount namespace of its own.
 
 pub mod case;
+pub mod kernel;
 pub mod kit;
 pub mod options;
 pub mod run;

@@ -41,15 +41,18 @@ pub struct Options {
     pub verbose: bool,
     /// The binary under test.
     pub binary: PathBuf,
+    /// The kernel's wall instead of the rootless one: the tool that starts a command under it.
+    pub kernel: Option<PathBuf>,
 }
 
 const HELP: &str =
-    "usage: [FILTER…] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--verbose]
+    "usage: [FILTER…] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--kernel TOOL] [--verbose]
   FILTER      only cases whose name contains it
   --list      names, with the source of each idea
   --user      as whom (default both; only `user` when not started as root)
   --jobs      cases at a time (default: three per processor)
   --no-wall   run the attacks without the wall: each must work, or say why it cannot on this host
+  --kernel    behind the programs in the kernel, started by TOOL (crates/kernel/examples/govern)
   --verbose   print the output of every case and keep its folder
 The binary under test is $AGENTWALL_BIN, else target/release/agentwall.";
 
@@ -78,6 +81,7 @@ impl Options {
             no_wall: false,
             verbose: false,
             binary: binary(),
+            kernel: None,
         };
         let wrong = |m: String| (format!("{m}\n{HELP}"), 2);
         let mut args = args;
@@ -97,6 +101,7 @@ impl Options {
                 "--list" => o.list = true,
                 "--no-wall" => o.no_wall = true,
                 "--verbose" | "-v" | "--nocapture" => o.verbose = true,
+                "--kernel" => o.kernel = Some(PathBuf::from(value("--kernel")?)),
                 "--jobs" | "-j" => {
                     let v = value("--jobs")?;
                     o.jobs = v

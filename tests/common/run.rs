@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     case::{Case, Check, Native, Outcome, Run, brief},
+    kernel::Kernel,
     kit,
     options::{Options, USER, Who, am_root},
     servers::{Log, Servers},
@@ -62,7 +63,7 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
         println!("{} cases", all.len());
         return 0;
     }
-    if !options.no_wall && !options.binary.is_file() {
+    if !options.no_wall && options.kernel.is_none() && !options.binary.is_file() {
         println!(
             "{} does not exist: build it with `cargo build --release`, or set AGENTWALL_BIN",
             options.binary.display()
@@ -70,7 +71,7 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
         return 2;
     }
     if am_root() && std::env::var_os(INSIDE).is_none() {
-        return enter_namespaces();
+        return enter_namespaces(options.kernel.is_none());
     }
     match prepare(suite, attacks, &options) {
         Ok((shared, _servers)) => {
@@ -87,8 +88,9 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
     }
 }
 
-/// Starts the suite again in a mount and network namespace of its own.
-fn enter_namespaces() -> i32 {
+/// Starts the suite again in a network namespace of its own, and a mount namespace where that is no part of
+/// what is tested: names in the kernel's wall are those of the host's mounts.
+fn enter_namespaces(own_mounts: bool) -> i32 {
     let mut set_up = String::from(
         "set -e; ip link set lo up; sysctl -qw net.ipv4.ping_group_range='0 2147483647'\n",
     );
@@ -103,17 +105,14 @@ fn enter_namespaces() -> i32 {
     );
     set_up += "exec \"$@\"\n";
     let exe = std::env::current_exe().unwrap_or_default();
+    let mounts: &[&str] = if own_mounts {
+        &["--mount", "--propagation", "private"]
+    } else {
+        &[]
+    };
     let err = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &set_up,
-            "sh",
-        ])
+        .args(mounts)
+        .args(["--net", "sh", "-c", &set_up, "sh"])
         .arg(exe)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
@@ -177,7 +176,9 @@ pub fn prepare(
         servers.udp(443).map_err(|e| format!("port 443: {e}"))?;
         servers.dns().map_err(|e| format!("port 53: {e}"))?;
     }
+    let kernel = options.kernel.as_deref().map(Kernel::stand).transpose()?;
     let shared = Shared {
+        kernel,
         root,
         kit: kit_dir,
         wall,
@@ -266,6 +267,9 @@ fn one(case: &Case, who: Who, options: &Options, shared: &Shared) -> Run {
     }
     if case.net && !shared.private_net {
         return Run::Skipped("needs root, for a network namespace with canary addresses".into());
+    }
+    if let Some(why) = case.not_in_kernel.filter(|_| options.kernel.is_some()) {
+        return Run::Skipped(format!("not in the kernel's wall: {why}"));
     }
     if options.no_wall {
         return without_wall(case, who, options, shared);

@@ -8,7 +8,7 @@ use std::{
     ffi::OsString,
     io::{Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
@@ -54,7 +54,10 @@ impl World {
             .split_whitespace()
             .map(OsString::from)
             .collect();
-        if wall {
+        if wall && let Some(kernel) = &self.shared.kernel {
+            argv.extend(kernel.argv(self));
+            argv.extend(self.drop_to_user());
+        } else if wall {
             argv.push(
                 case.binary
                     .map_or_else(|| self.shared.wall.clone(), |b| self.path(b))
@@ -74,7 +77,11 @@ impl World {
     /// Runs a session to its end.
     pub fn session(&self, argv: &[OsString], limit: Duration) -> Result<Outcome, String> {
         let (program, args) = argv.split_first().ok_or("empty command")?;
-        let mut cmd = self.as_user(program);
+        let mut cmd = match &self.shared.kernel {
+            // Who starts the tool is root; the command behind it is the case's user.
+            Some(_) => self.with_environment(Command::new(program)),
+            None => self.as_user(program),
+        };
         cmd.args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! The world of one case: home, workspace, canaries, state folder, policy, servers - all its own.
 
 use std::{
+    ffi::OsString,
     fs,
     io::Read,
     os::unix::{fs::chown, process::ExitStatusExt},
@@ -13,6 +14,7 @@ use std::{
 
 use crate::{
     case::Case,
+    kernel::Kernel,
     options::Who,
     servers::{Log, Servers},
     tree::{Depth, Tree},
@@ -33,6 +35,8 @@ pub struct Shared {
     pub user: Option<(u32, u32)>,
     /// Whether the suite is in its own network namespace.
     pub private_net: bool,
+    /// The kernel's wall, if that is what is tested.
+    pub kernel: Option<Kernel>,
 }
 
 /// The world of one case.
@@ -156,7 +160,11 @@ impl World {
             .policy
             .clone()
             .unwrap_or_else(|| BASE.replace("{rules}", case.rules.trim_end()));
-        world.put("policy.yaml", &world.fill(&policy));
+        let mut policy = world.fill(&policy);
+        if world.shared.kernel.is_some() {
+            policy = Kernel::policy(&policy);
+        }
+        world.put("policy.yaml", &policy);
         world
             .servers
             .unix(&world.path("pub"), &world.token)
@@ -337,17 +345,29 @@ impl World {
 
     /// A command as the user of the case, with a clean environment.
     pub fn as_user(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut cmd = match (self.who, self.shared.user, crate::options::am_root()) {
-            (Who::User, Some((uid, gid)), true) => {
-                let mut cmd = Command::new("/usr/bin/setpriv");
-                cmd.arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups")
-                    .arg(program);
-                cmd
-            }
-            _ => Command::new(program),
-        };
+        let mut argv = self.drop_to_user();
+        argv.push(program.as_ref().to_owned());
+        let mut cmd = Command::new(&argv[0]);
+        cmd.args(&argv[1..]);
+        self.with_environment(cmd)
+    }
+
+    /// What a command line begins with to be the case's user.
+    pub(crate) fn drop_to_user(&self) -> Vec<OsString> {
+        match (self.who, self.shared.user, crate::options::am_root()) {
+            (Who::User, Some((uid, gid)), true) => [
+                "/usr/bin/setpriv".to_owned(),
+                format!("--reuid={uid}"),
+                format!("--regid={gid}"),
+                "--clear-groups".to_owned(),
+            ]
+            .map(OsString::from)
+            .to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn with_environment(&self, mut cmd: Command) -> Command {
         let user = if self.who == Who::Root {
             "root"
         } else {
@@ -393,6 +413,9 @@ impl World {
         let mut all = Tree::of(&self.dir, Depth::Exact);
         all.0
             .retain(|p, _| !(p.starts_with("state") || p.starts_with("run")));
+        if self.shared.kernel.is_some() {
+            all.0.retain(|p, _| !Kernel::is_expected(p));
+        }
         all
     }
 
