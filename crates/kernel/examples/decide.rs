@@ -141,7 +141,7 @@ fn set(core: &Core, view: u32, count: usize) -> Result<Set, Box<dyn std::error::
     let actions: Vec<_> = requests.iter().map(|r| rules.action(r)).collect();
     let questions: Vec<Asked> = actions
         .iter()
-        .filter_map(|a| asked::question(a))
+        .filter_map(asked::question)
         .map(|q| {
             let from = q.question.start as usize;
             let text = q.text[from..][..q.question.len as usize].to_vec();
