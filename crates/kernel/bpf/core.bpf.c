@@ -7,11 +7,12 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
+/* Without types: 6.1 takes an inner map only if it has BTF as this one has, and the loader's has none. */
 struct inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct table);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct table));
 };
 
 struct {

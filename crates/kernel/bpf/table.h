@@ -362,31 +362,54 @@ __noinline int table_walk(const struct table *t, struct work *w, __u32 kind, __u
 #include "table_net.h"
 #include "table_check.h"
 
-/* The lists of candidates of a leaf that has several. */
-__noinline int table_open_lists(const struct table *t, struct work *w, __u32 leaf)
+/* Opens a list of candidates, by its first and last word. */
+__noinline int table_open_list(struct work *w, __u32 from, __u32 to)
 {
-	__u32 n, i;
+	__u64 count;
+
+	if (!w)
+		return 0;
+	count = w->list_count;
+	opaque(count);
+	if (count >= MAX_LISTS) {
+		w->verdict.full = 1;
+		return 0;
+	}
+	w->cursor[count] = from;
+	w->last[count] = to;
+	w->list_count = count + 1;
+	return 0;
+}
+
+static __always_inline void open_list(const struct table *t, struct work *w, __u32 list)
+{
+	table_open_list(w, list + 1, list + 1 + length(t, list));
+}
+
+/* Opens what a leaf leads to, given its place. */
+__noinline int table_open_leaf(const struct table *t, struct work *w, __u32 place)
+{
+	__u32 leaf, n, i;
 
 	if (!t || !w)
 		return 0;
+	leaf = at(t, place);
+	if ((leaf & (ONE | ITSELF)) == (ONE | ITSELF)) {
+		/* The leaf is the first word of a candidate; the second is not read. */
+		table_open_list(w, place, place + 1);
+		return 0;
+	}
+	if (leaf & ONE) {
+		open_list(t, w, leaf & ~ONE);
+		return 0;
+	}
 	n = length(t, leaf);
 	if (n > MAX_LISTS)
 		w->verdict.full = 1;
 	for (i = 0; i < MAX_LISTS; i++) {
-		__u64 count = w->list_count;
-		__u32 list;
-
 		if (i >= n)
 			break;
-		opaque(count);
-		if (count >= MAX_LISTS) {
-			w->verdict.full = 1;
-			break;
-		}
-		list = at(t, leaf + 1ull + i);
-		w->cursor[count] = list + 1;
-		w->last[count] = list + 1 + length(t, list);
-		w->list_count = count + 1;
+		open_list(t, w, at(t, leaf + 1ull + i));
 	}
 	return 0;
 }
@@ -423,33 +446,9 @@ __noinline int table_open(const struct table *t, struct work *w, __u32 column, _
 		return 0;
 	}
 	for (i = 0; i < MAX_SETS; i++) {
-		__u64 place, count = w->list_count;
-
 		if (i >= w->set_count)
 			break;
-		place = (column + (__u64)w->sets[i] * row) & TABLE_MASK;
-		leaf = at(t, place);
-		if (!leaf)
-			continue;
-		if (!(leaf & ONE)) {
-			table_open_lists(t, w, leaf);
-			continue;
-		}
-		opaque(count);
-		if (count >= MAX_LISTS) {
-			w->verdict.full = 1;
-			break;
-		}
-		if (leaf & ITSELF) {
-			/* The leaf is the first word of a candidate; the second is not read. */
-			w->cursor[count] = place;
-			w->last[count] = place + 1;
-		} else {
-			leaf &= ~ONE;
-			w->cursor[count] = leaf + 1;
-			w->last[count] = leaf + 1 + length(t, leaf);
-		}
-		w->list_count = count + 1;
+		table_open_leaf(t, w, column + w->sets[i] * row);
 	}
 	return 1;
 }

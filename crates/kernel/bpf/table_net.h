@@ -3,7 +3,8 @@
 #ifndef AGENTWALL_TABLE_NET_H
 #define AGENTWALL_TABLE_NET_H
 
-#define RANGE_STEPS 21 /* a list has fewer than 2^20 members */
+#define NARROW_STEPS 20 /* of n ranges, n + 1 places: a list has fewer than 2^20 words */
+#define WIDE_STEPS 18
 
 /* Segment `i` of an IPv6 address. */
 #define SEGMENT(a, i) ((__u32)(a)[2 * (i)] << 8 | (a)[2 * (i) + 1])
@@ -56,7 +57,7 @@ __noinline int table_narrow(const struct table *t, struct work *w, __u32 list, _
 		return 0;
 	zero = w->zero;
 	high = n = length(t, list) / 2;
-	for (step = 0; step < RANGE_STEPS; step++) {
+	for (step = 0; step < NARROW_STEPS; step++) {
 		forget(low, zero);
 		forget(high, zero);
 		if (low >= high)
@@ -96,7 +97,7 @@ __noinline int table_wide(const struct table *t, struct work *w, __u32 list)
 	own[0] = (__u64)address_word(w, 0) << 32 | address_word(w, 1);
 	own[1] = (__u64)address_word(w, 2) << 32 | address_word(w, 3);
 	high = n = length(t, list) / 5;
-	for (step = 0; step < RANGE_STEPS; step++) {
+	for (step = 0; step < WIDE_STEPS; step++) {
 		forget(low, zero);
 		forget(high, zero);
 		if (low >= high)

@@ -91,7 +91,6 @@ impl Core {
     }
 
     /// The kernel's number of the program; 0 if it has none.
-    #[allow(dead_code)] // The benchmark asks, tests do not.
     pub fn id(&self) -> u32 {
         let program = self.object.progs().find(|p| p.name() == "ask_all");
         let id = program.map(|p| libbpf_rs::Program::id_from_fd(p.as_fd()));

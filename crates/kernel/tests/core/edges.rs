@@ -208,6 +208,17 @@ pub fn too_much_is_not_decided() {
     assert_eq!((answer.effect, answer.full, answer.marks), (NONE, 1, 0));
 }
 
+/// Every program of the wall has the core in it, and a slow machine has to load them all.
+pub fn verification_stays_cheap() {
+    const MOST: u32 = 80_000;
+    let core = Core::load().expect("the core loads");
+    let id = core.id();
+    let program = libbpf_rs::query::ProgInfoIter::default().find(|p| p.id == id);
+    let steps = program.expect("the program").verified_insns;
+    println!("the verifier went through {steps} instructions");
+    assert!((1..MOST).contains(&steps), "{steps} instructions verified");
+}
+
 pub fn no_table_is_no_answer() {
     let core = Core::load().expect("the core loads");
     let table = table(&["/**"], None);

@@ -32,6 +32,7 @@ const CASES: &[(&str, fn())] = &[
     ),
     ("lines_of_all_lengths", edges::lines_of_all_lengths),
     ("too_much_is_not_decided", edges::too_much_is_not_decided),
+    ("verification_stays_cheap", edges::verification_stays_cheap),
     ("no_table_is_no_answer", edges::no_table_is_no_answer),
     (
         "words_that_are_no_table_end",
