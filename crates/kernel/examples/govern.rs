@@ -43,9 +43,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             command.args(&args[9..]);
             let wait = move || {
                 let mut byte = [0];
-                (&go).read_exact(&mut byte)
+                (&go).read_exact(&mut byte)?;
+                // What was opened before was decided by nobody.
+                // SAFETY: a system call on numbers; the descriptors become close-on-exec.
+                match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 4) } {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
             };
-            // SAFETY: between fork and exec it only reads from a pipe.
+            // SAFETY: between fork and exec it only reads from a pipe and marks descriptors.
             let child = unsafe { command.pre_exec(wait) };
             let started = std::thread::scope(|s| {
                 let started = s.spawn(|| child.spawn());
