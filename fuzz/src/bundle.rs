@@ -40,6 +40,7 @@ fn made(parts: &[&[u8]]) {
     let source =
         |(n, text): (usize, &&[u8])| Source::new(format!("{n}.yaml"), *text, layers[n % 3]);
     let bundle = Bundle {
+        kind: agentwall_bundle::Kind::Policy,
         name: String::new(),
         counter: parts.len() as u64,
         issued: 0,

@@ -117,7 +117,7 @@ pub fn suspects(processes: &[Process], known: &Identification) -> Vec<Suspect> {
         let mut findings = scene.findings(process, above, below);
         let points = findings.iter().map(|f| f.points).sum();
         if points >= THRESHOLD {
-            findings.sort_by(|a, b| b.points.cmp(&a.points));
+            findings.sort_by_key(|f| std::cmp::Reverse(f.points));
             reported.insert(process.pid);
             suspects.push(Suspect {
                 pid: process.pid,
