@@ -96,11 +96,7 @@ pub fn suspects(processes: &[Process], known: &Identification) -> Vec<Suspect> {
             children.entry(*parent).or_default().push(process);
         }
     }
-    let scene = Scene {
-        known,
-        files: Glob::new(FILES, GlobKind::Path).ok(),
-        model_ports: model_ports(&by_pid, known),
-    };
+    let scene = Scene::new(&by_pid, known);
     let mut reported: HashSet<u32> = HashSet::new();
     let mut suspects = Vec::new();
     for (process, parent) in order {
@@ -130,6 +126,22 @@ pub fn suspects(processes: &[Process], known: &Identification) -> Vec<Suspect> {
     suspects
 }
 
+/// What speaks for one process being an agent, whatever it comes to, the weightiest first. Empty for a
+/// process that is not there.
+pub fn findings(processes: &[Process], known: &Identification, pid: u32) -> Vec<Finding> {
+    let order = from_the_top(processes);
+    let by_pid: BTreeMap<u32, &Process> = order.iter().map(|(p, _)| (p.pid, *p)).collect();
+    let Some((process, parent)) = order.iter().find(|(p, _)| p.pid == pid) else {
+        return Vec::new();
+    };
+    let below = order.iter().filter(|(_, of)| *of == Some(pid));
+    let below: Vec<&Process> = below.map(|(p, _)| *p).collect();
+    let above = parent.and_then(|p| by_pid.get(&p).copied());
+    let mut all = Scene::new(&by_pid, known).findings(process, above, &below);
+    all.sort_by_key(|f| std::cmp::Reverse(f.points));
+    all
+}
+
 /// The ports on which known model servers of this host listen.
 fn model_ports<'a>(
     by_pid: &BTreeMap<u32, &Process>,
@@ -149,7 +161,16 @@ struct Scene<'a> {
     model_ports: BTreeMap<u16, &'a str>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn new(by_pid: &BTreeMap<u32, &Process>, known: &'a Identification) -> Scene<'a> {
+        Scene {
+            known,
+            // A constant that a test reads: it is a pattern.
+            files: Glob::new(FILES, GlobKind::Path).ok(),
+            model_ports: model_ports(by_pid, known),
+        }
+    }
+
     fn findings(
         &self,
         process: &Process,

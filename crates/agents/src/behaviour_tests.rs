@@ -210,3 +210,24 @@ fn a_pipe_that_is_only_passed_on_is_none_of_its_own() {
     scene.0.iter_mut().filter(|p| p.pid >= 20).for_each(out);
     assert_eq!(scene.suspects(), []);
 }
+
+#[test]
+fn the_findings_of_one_process_are_those_it_is_reported_with() {
+    let mut scene = Scene::new();
+    home_made(&mut scene);
+    scene.0[2].descriptors = Some(vec![Descriptor {
+        number: 3,
+        target: Target::Path(b"/w/AGENTS.md".to_vec()),
+    }]);
+    let known = identify(&built_in().unwrap(), &scene.0);
+    let suspect = scene.suspects().remove(0);
+    assert!(
+        suspect
+            .findings
+            .iter()
+            .any(|f| f.fact == "has /w/AGENTS.md open")
+    );
+    assert_eq!(findings(&scene.0, &known, 20), suspect.findings);
+    assert_eq!(findings(&scene.0, &known, 10), []);
+    assert_eq!(findings(&scene.0, &known, 99), []);
+}

@@ -25,7 +25,7 @@ mod testrun;
 
 use agentwall_policy::{Layer, LoadError, Source};
 
-pub use behaviour::{Finding, MAX_ORDINARY, Suspect, THRESHOLD, suspects};
+pub use behaviour::{Finding, MAX_ORDINARY, Suspect, THRESHOLD, findings, suspects};
 pub use identify::{Found, Identification, identify};
 pub use process::{Descriptor, Ecosystem, Invocation, Package, Process, Target};
 pub use read::{MAX_SIGNATURES, MAX_TESTS, load};
