@@ -194,9 +194,12 @@ fn notes(look: &Look, shown: &[&Found]) {
 fn unseen(look: &Look) -> Vec<String> {
     let mut texts = Vec::new();
     if look.shot.closed > 0 {
+        let processes = match look.shot.closed {
+            1 => "1 process".to_owned(),
+            n => format!("{n} processes"),
+        };
         texts.push(format!(
-            "the programs of {} of other users cannot be seen; as root they can",
-            output::count(look.shot.closed, "process").replace("processs", "processes")
+            "what {processes} of other users run cannot be seen; root sees it"
         ));
     }
     if look.shot.cut {
