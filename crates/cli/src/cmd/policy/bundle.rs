@@ -120,7 +120,7 @@ fn replaces(out: &Path, bundle: &Bundle, signer: &str) -> Result<()> {
         .filter(|old| old.bundle.kind == bundle.kind);
     match old {
         None => bail!(
-            "{} exists and is no bundle of this kind, key and name; name another file with --out",
+            "{} exists and is no bundle of this key, name and kind; name another file with --out",
             shown(out)
         ),
         Some(old) if old.bundle.counter >= bundle.counter => bail!(
