@@ -11,6 +11,8 @@ from model_server import ModelServer
 from wall import Wall, extra_rules, policy_from_template
 
 WAIT = 120
+# Agents may refuse a plain 'sleep'.
+BUSY = "python3 -c 'import time; time.sleep(100)'"
 
 
 def listed(report, world, agent, user):
@@ -21,7 +23,7 @@ def listed(report, world, agent, user):
     wall = Wall(account)
     policy = f"{account.home}/policy-{agent.name}.yaml"
     for where in ("without the wall", "behind the wall"):
-        with ModelServer([{"name": "busy", "run": "sleep 100"}, {"text": "Done."}]) as server:
+        with ModelServer([{"name": "busy", "run": BUSY}, {"text": "Done."}]) as server:
             env = agent.prepare(account, server.port)
             command = [agent.word, *agent.arguments("Wait.")]
             if where == "behind the wall":
