@@ -33,11 +33,11 @@ pub trait Governed {
     fn policy_of(&self, pid: u32) -> Option<&Governance>;
 }
 
+/// Everybody who may govern, in the order in which they are asked.
+pub type Walls = Vec<Box<dyn Governed>>;
+
 /// Everybody who may govern processes on this host, and what could not be asked.
-pub fn sources(
-    state: &State,
-    shot: &Snapshot,
-) -> Result<(Vec<Box<dyn Governed>>, Vec<anyhow::Error>)> {
+pub fn sources(state: &State, shot: &Snapshot) -> Result<(Walls, Vec<anyhow::Error>)> {
     let (sessions, errors) = Session::list(state)?;
     let running = sessions.into_iter().filter(Session::is_running);
     Ok((vec![Box::new(Sessions::new(running, shot))], errors))

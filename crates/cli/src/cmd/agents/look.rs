@@ -31,7 +31,7 @@ pub struct Look {
     pub agents: Identification,
     /// Those that behave like one.
     pub suspects: Vec<Suspect>,
-    governed: Vec<Box<dyn governed::Governed>>,
+    governed: governed::Walls,
     users: HashMap<u32, String>,
 }
 
