@@ -1,6 +1,6 @@
 //! Signed policy bundles: what is read is written back to the byte, what is refused can be shown.
 
-use agentwall_bundle::{Bundle, MAGIC, Opened, Seen, TrustedKeys, inspect, open};
+use agentwall_bundle::{Bundle, Kind, MAGIC, Opened, Seen, TrustedKeys, inspect, open_kind};
 use agentwall_ledger::{Note, Signer};
 use agentwall_policy::{Layer, Source};
 use ed25519_dalek::SigningKey;
@@ -40,6 +40,7 @@ fn made(parts: &[&[u8]]) {
     let source =
         |(n, text): (usize, &&[u8])| Source::new(format!("{n}.yaml"), *text, layers[n % 3]);
     let bundle = Bundle {
+        kind: Kind::Policy,
         name: String::new(),
         counter: parts.len() as u64,
         issued: 0,
@@ -57,8 +58,14 @@ fn made(parts: &[&[u8]]) {
 /// A bundle that our key has signed; else nobody.
 fn read(bytes: &[u8]) -> Option<Opened> {
     let keys = [signer().verifier()];
-    let opened = open(bytes, &keys);
-    let shown = match inspect(bytes) {
+    let shown = inspect(bytes);
+    let kind = shown.as_ref().map(|s| s.bundle.kind).unwrap_or_default();
+    let opened = open_kind(bytes, &keys, kind);
+    // What it was signed for is all that it is used for.
+    for other in [Kind::Policy, Kind::Agents] {
+        assert!(other == kind || open_kind(bytes, &keys, other).is_err());
+    }
+    let shown = match shown {
         Ok(shown) => shown,
         Err(error) => {
             assert_shown(&error.to_string());

@@ -19,6 +19,7 @@ mod session;
 #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
 mod state;
 
+pub mod agents;
 pub mod bundle;
 pub mod cli;
 pub mod conditions;

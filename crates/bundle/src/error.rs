@@ -2,14 +2,14 @@
 
 use agentwall_ledger::NoteError;
 
-use crate::{MAGIC, MAX_BUNDLE, MAX_COUNTER, MAX_NAME, MAX_SOURCE_NAME, MAX_SOURCES};
+use crate::{Kind, MAGIC, MAX_BUNDLE, MAX_COUNTER, MAX_NAME, MAX_SOURCE_NAME, MAX_SOURCES};
 
 /// Why bytes are not a bundle that can be used, or why something cannot be put into one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
     /// The first line is another one.
-    #[error("expected a policy bundle, which begins with the line '{MAGIC}', found something else")]
+    #[error("expected a signed bundle, which begins with the line '{MAGIC}', found something else")]
     NotABundle,
     /// Larger than any bundle.
     #[error("a bundle has at most {MAX_BUNDLE} bytes, found {0}; split the policy")]
@@ -37,6 +37,28 @@ pub enum BundleError {
     BadSignature {
         /// Name and id of the key, escaped.
         signer: String,
+    },
+    /// Signed for something else.
+    #[error(
+        "the bundle is of the kind '{}', and one of the kind '{}' is expected; {}",
+        found.as_str(), expected.as_str(), next(*found)
+    )]
+    Kind {
+        /// What it is.
+        found: Kind,
+        /// What was to be opened.
+        expected: Kind,
+    },
+    /// A policy source without a layer, or another one with it.
+    #[error(
+        "in a bundle of the kind '{}' the source '{source_name}' {} a layer",
+        kind.as_str(), if kind.is_policy() { "needs" } else { "has no use for" }
+    )]
+    Layer {
+        /// Its name, escaped.
+        source_name: String,
+        /// The bundle's kind.
+        kind: Kind,
     },
     /// The text is not the object that was expected.
     #[error("the bundle's text is not a bundle of version 1: {0}")]
@@ -97,4 +119,12 @@ pub enum BundleError {
         /// What it should say.
         expected: String,
     },
+}
+
+/// What a bundle of a kind is for.
+fn next(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Policy => "--policy takes it",
+        Kind::Agents => "'agentwall agents update' takes it",
+    }
 }

@@ -1,7 +1,8 @@
 //! The text of a bundle: one canonical JSON object on one line.
 //!
-//! `{"name":…,"counter":…,"issued":…,"digest":…,"sources":[{"layer":…,"name":…,"sha256":…,"text":…}]}`
-//! without white space, keys in this order, `name` left out when it is empty. Reading writes it again
+//! `{"name":…,"kind":…,"counter":…,"issued":…,"digest":…,"sources":[{"layer":…,"name":…,"sha256":…,"text":…}]}`
+//! without white space, keys in this order, `name` left out when it is empty, `kind` when it is `policy`;
+//! sources of another kind have no `layer`. Reading writes it again
 //! and compares, so that one bundle has one spelling.
 
 use std::collections::HashMap;
@@ -12,7 +13,8 @@ use agentwall_policy::{Layer, MAX_FILE, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bundle, BundleError, MAGIC, MAX_COUNTER, MAX_ISSUED, MAX_NAME, MAX_SOURCE_NAME, MAX_SOURCES,
+    Bundle, BundleError, Kind, MAGIC, MAX_COUNTER, MAX_ISSUED, MAX_NAME, MAX_SOURCE_NAME,
+    MAX_SOURCES,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -20,6 +22,8 @@ use crate::{
 struct Wire {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     name: String,
+    #[serde(default, skip_serializing_if = "Kind::is_policy")]
+    kind: Kind,
     counter: u64,
     issued: u64,
     digest: String,
@@ -29,7 +33,8 @@ struct Wire {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireSource {
-    layer: Layer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layer: Option<Layer>,
     name: String,
     sha256: String,
     text: String,
@@ -44,7 +49,7 @@ pub(crate) fn write(bundle: &Bundle) -> Result<String, BundleError> {
             what: format!("is not UTF-8 from byte {} on", e.utf8_error().valid_up_to()),
         })?;
         Ok(WireSource {
-            layer: source.layer,
+            layer: bundle.kind.is_policy().then_some(source.layer),
             name: source.name.clone(),
             sha256: sha256_hex(&source.text),
             text,
@@ -52,6 +57,7 @@ pub(crate) fn write(bundle: &Bundle) -> Result<String, BundleError> {
     };
     let wire = Wire {
         name: bundle.name.clone(),
+        kind: bundle.kind,
         counter: bundle.counter,
         issued: bundle.issued,
         digest: bundle.digest(),
@@ -76,14 +82,25 @@ pub(crate) fn read(text: &str) -> Result<Bundle, BundleError> {
         serde_json::from_str(line).map_err(|e| BundleError::Json(escape_text(&e.to_string())))?;
     let digests: Vec<String> = wire.sources.iter().map(|s| s.sha256.clone()).collect();
     let digest = wire.digest;
+    let layers = wire.sources.iter().map(|s| s.layer.is_some());
+    if let Some(at) = layers
+        .zip(0..)
+        .find_map(|(has, n)| (has != wire.kind.is_policy()).then_some(n))
+    {
+        return Err(BundleError::Layer {
+            source_name: escape_text(&wire.sources[at].name),
+            kind: wire.kind,
+        });
+    }
     let bundle = Bundle {
         name: wire.name,
+        kind: wire.kind,
         counter: wire.counter,
         issued: wire.issued,
         sources: wire
             .sources
             .into_iter()
-            .map(|s| Source::new(s.name, s.text, s.layer))
+            .map(|s| Source::new(s.name, s.text, s.layer.unwrap_or(Layer::User)))
             .collect(),
     };
     check(&bundle)?;
@@ -128,6 +145,12 @@ fn check(bundle: &Bundle) -> Result<(), BundleError> {
         // What escaping leaves alone can be shown anywhere as it is.
         if name.is_empty() || name.len() > MAX_SOURCE_NAME || escape_text(name) != name {
             return Err(BundleError::SourceName(escape_text(name)));
+        }
+        if !bundle.kind.is_policy() && source.layer != Layer::User {
+            return Err(BundleError::Layer {
+                source_name: name.to_owned(),
+                kind: bundle.kind,
+            });
         }
         if source.text.len() > MAX_FILE {
             return Err(BundleError::SourceText {

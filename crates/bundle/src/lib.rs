@@ -1,4 +1,5 @@
-//! Signed policy bundles: policy sources in one file that says who issued them, and in which order.
+//! Signed bundles: policy sources, or agent signatures, in one file that says who issued them, and in
+//! which order.
 //!
 //! A bundle is a C2SP signed note (c2sp.org/signed-note, Ed25519), the envelope the ledger's
 //! checkpoints have, too. Its text is a first line that no other note of the project has, and one
@@ -41,17 +42,48 @@ pub const MAX_COUNTER: u64 = (1 << 53) - 1;
 /// Latest time of issue, the end of the year 9999, in seconds since the Unix epoch.
 pub const MAX_ISSUED: u64 = 253_402_300_799;
 
+/// What the sources of a bundle are.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Policy files, each in its layer.
+    #[default]
+    Policy,
+    /// Signatures of agents (`docs/agents.md`). They have no layers.
+    Agents,
+}
+
+impl Kind {
+    /// The word in the bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Policy => "policy",
+            Kind::Agents => "agents",
+        }
+    }
+
+    /// Whether it is the kind that is not written.
+    pub(crate) fn is_policy(&self) -> bool {
+        *self == Kind::Policy
+    }
+}
+
 /// What a bundle says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// Which of the key's policies it is; may be empty. Counters are compared under one key and name.
     /// ASCII letters, digits, `.`, `_`, `/` and `-`.
     pub name: String,
+    /// What its sources are.
+    pub kind: Kind,
     /// The version: a host takes no lower one than it has seen. From 1.
     pub counter: u64,
     /// When it was issued: seconds since the Unix epoch. For people; nothing is decided by it.
     pub issued: u64,
-    /// The policy files, in the order in which they were given.
+    /// The files, in the order in which they were given. The layer of a source that is no policy says
+    /// nothing: it is [`Layer::User`](agentwall_policy::Layer).
     pub sources: Vec<Source>,
 }
 
@@ -76,11 +108,16 @@ pub struct Unverified {
 impl Bundle {
     /// SHA-256 over the sources' layers, contents and names, lower-case hex: equal for bundles with
     /// the same policy. One line per source, in their order:
-    /// `<layer> <SHA-256 of the text, lower-case hex> <name>\n`.
+    /// `<layer> <SHA-256 of the text, lower-case hex> <name>\n`. Other kinds have their word in the place
+    /// of the layer, so that no digest is that of a policy.
     pub fn digest(&self) -> String {
         let lines = self.sources.iter().map(|s| {
             let text = sha256_hex(&s.text);
-            format!("{} {text} {}\n", s.layer.as_str(), s.name)
+            let layer = match self.kind {
+                Kind::Policy => s.layer.as_str(),
+                kind => kind.as_str(),
+            };
+            format!("{layer} {text} {}\n", s.name)
         });
         sha256_hex(lines.collect::<String>().as_bytes())
     }
@@ -106,11 +143,20 @@ pub fn is_bundle(bytes: &[u8]) -> bool {
         .is_some_and(|rest| rest.first() == Some(&b'\n'))
 }
 
-/// Reads a bundle that one of the keys has signed.
+/// Reads a bundle of policies that one of the keys has signed.
 ///
 /// # Errors
-/// No signature by one of the keys, or anything that is not exactly a bundle.
+/// No signature by one of the keys, another kind, or anything that is not exactly a bundle.
 pub fn open(bytes: &[u8], keys: &[Verifier]) -> Result<Opened, BundleError> {
+    open_kind(bytes, keys, Kind::Policy)
+}
+
+/// Reads a bundle of a kind that one of the keys has signed. The caller says which kind it is for: a
+/// signature under one thing must not be used for another.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_kind(bytes: &[u8], keys: &[Verifier], kind: Kind) -> Result<Opened, BundleError> {
     let note = note(bytes)?;
     let (name, id) = signer(&note)?;
     let mut by_name = keys.iter().filter(|k| k.name() == name && k.id() == id);
@@ -124,8 +170,15 @@ pub fn open(bytes: &[u8], keys: &[Verifier]) -> Result<Opened, BundleError> {
             false => BundleError::NotTrusted { signer },
         });
     };
+    let bundle = format::read(note.text())?;
+    if bundle.kind != kind {
+        return Err(BundleError::Kind {
+            found: bundle.kind,
+            expected: kind,
+        });
+    }
     Ok(Opened {
-        bundle: format::read(note.text())?,
+        bundle,
         key: key.clone(),
     })
 }

@@ -7,7 +7,7 @@
 use agentwall_ledger::hash::sha256_hex;
 use serde::{Deserialize, Serialize};
 
-use crate::Opened;
+use crate::{Kind, Opened};
 
 /// The newest bundle that a host has used under one key and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Seen {
     v: u32,
     key: String,
     name: String,
+    #[serde(default, skip_serializing_if = "Kind::is_policy")]
+    kind: Kind,
     counter: u64,
     digest: String,
 }
@@ -27,15 +29,21 @@ impl Seen {
             v: 1,
             key: opened.key.to_string(),
             name: opened.bundle.name.clone(),
+            kind: opened.bundle.kind,
             counter: opened.bundle.counter,
             digest: opened.bundle.digest(),
         }
     }
 
     /// The name of the file in which the memory for this bundle's key and name belongs: SHA-256 over
-    /// the vkey, a newline and the name, lower-case hex.
+    /// the vkey, a newline and the name, lower-case hex; for another kind than policies a newline and its
+    /// word follow: each kind has counters of its own.
     pub fn file_name(opened: &Opened) -> String {
-        sha256_hex(format!("{}\n{}", opened.key, opened.bundle.name).as_bytes())
+        let kind = match opened.bundle.kind {
+            Kind::Policy => String::new(),
+            kind => format!("\n{}", kind.as_str()),
+        };
+        sha256_hex(format!("{}\n{}{kind}", opened.key, opened.bundle.name).as_bytes())
     }
 
     /// The highest counter.
@@ -57,7 +65,9 @@ impl Seen {
     /// Another form, or a memory of something else: it does not say what was seen.
     pub fn parse(text: &str, opened: &Opened) -> Result<Seen, SeenError> {
         let seen: Seen = serde_json::from_str(text).map_err(|_| SeenError)?;
-        let ours = seen.key == opened.key.to_string() && seen.name == opened.bundle.name;
+        let bundle = &opened.bundle;
+        let ours = (&seen.key, &seen.name, seen.kind)
+            == (&opened.key.to_string(), &bundle.name, bundle.kind);
         if seen.v != 1 || !ours || seen.to_text() != text {
             return Err(SeenError);
         }

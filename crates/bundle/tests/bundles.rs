@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use agentwall_bundle::{
-    Bundle, BundleError, MAGIC, MAX_COUNTER, MAX_SOURCES, Opened, RollbackError, Seen, TrustedKeys,
-    inspect, is_bundle, open,
+    Bundle, BundleError, Kind, MAGIC, MAX_COUNTER, MAX_SOURCES, Opened, RollbackError, Seen,
+    TrustedKeys, inspect, is_bundle, open, open_kind,
 };
 use agentwall_ledger::{Note, Signer, Verifier};
 use agentwall_policy::{Layer, Source};
@@ -25,6 +25,7 @@ fn keys() -> [Verifier; 1] {
 
 fn bundle(counter: u64) -> Bundle {
     Bundle {
+        kind: Kind::Policy,
         name: "team".into(),
         counter,
         issued: 1_790_000_000,
@@ -328,6 +329,75 @@ fn the_memory_is_read_in_one_form_and_for_its_own_bundle_only() {
     }
 }
 
+/// The same name, counter and text as another kind of bundle.
+fn agents(counter: u64) -> Bundle {
+    Bundle {
+        kind: Kind::Agents,
+        sources: vec![Source::new("a.yaml", "agentwall-agents: 1\n", Layer::User)],
+        ..bundle(counter)
+    }
+}
+
+#[test]
+fn a_bundle_is_used_for_what_it_was_signed_for() {
+    let policy = bundle(3).sign(&team()).unwrap();
+    let data = agents(3).sign(&team()).unwrap();
+    assert!(data.contains(r#""kind":"agents","counter":3"#) && !data.contains("layer"));
+    assert!(!policy.contains("kind"));
+    let opened = open_kind(data.as_bytes(), &keys(), Kind::Agents).unwrap();
+    assert_eq!(opened.bundle, agents(3));
+    assert_eq!(inspect(data.as_bytes()).unwrap().bundle.kind, Kind::Agents);
+    for (text, kind, wanted) in [
+        (&data, Kind::Policy, "'agentwall agents update' takes it"),
+        (&policy, Kind::Agents, "--policy takes it"),
+    ] {
+        let error = open_kind(text.as_bytes(), &keys(), kind).unwrap_err();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    assert!(open(data.as_bytes(), &keys()).is_err());
+    // The same sources are never the same digest.
+    let as_policy = Bundle {
+        kind: Kind::Policy,
+        ..agents(3)
+    };
+    assert_ne!(as_policy.digest(), agents(3).digest());
+    // Each kind counts for itself.
+    let of_policy = open(policy.as_bytes(), &keys()).unwrap();
+    assert_ne!(Seen::file_name(&opened), Seen::file_name(&of_policy));
+    let memory = Seen::of(&opened).to_text();
+    assert!(Seen::parse(&memory, &opened).is_ok());
+    assert!(Seen::parse(&memory, &of_policy).is_err());
+    assert!(Seen::parse(&Seen::of(&of_policy).to_text(), &opened).is_err());
+}
+
+#[test]
+fn a_kind_has_one_spelling_and_its_own_sources() {
+    let text = |bundle: &Bundle| {
+        let signed = bundle.sign(&team()).unwrap();
+        Note::parse(signed.as_bytes()).unwrap().text().to_owned()
+    };
+    for (from, to) in [
+        (r#""name":"team","#, r#""name":"team","kind":"policy","#),
+        (r#""name":"team","#, r#""name":"team","kind":"other","#),
+        (r#""layer":"user","#, ""),
+    ] {
+        let bad = text(&bundle(3)).replace(from, to);
+        assert!(open(&signed(&bad), &keys()).is_err(), "{to}");
+    }
+    let good = text(&agents(3));
+    let layered = good.replace(r#"{"name":"a.yaml""#, r#"{"layer":"user","name":"a.yaml""#);
+    assert_ne!(good, layered);
+    let error = open_kind(&signed(&layered), &keys(), Kind::Agents).unwrap_err();
+    assert!(matches!(error, BundleError::Layer { .. }), "{error}");
+    let mut wrong = agents(3);
+    wrong.sources[0].layer = Layer::Organisation;
+    let error = wrong.sign(&team()).unwrap_err();
+    assert!(
+        error.to_string().contains("has no use for a layer"),
+        "{error}"
+    );
+}
+
 #[test]
 fn trusted_keys_are_read_strictly() {
     let key = team().verifier();
@@ -371,7 +441,7 @@ proptest! {
             let layer = [Layer::Organisation, Layer::User, Layer::Repository][n % 3];
             Source::new(format!("{n}.yaml"), text, layer)
         });
-        let bundle = Bundle { name, counter, issued: 0, sources: sources.collect() };
+        let bundle = Bundle { name, kind: Kind::Policy, counter, issued: 0, sources: sources.collect() };
         let text = bundle.sign(&team()).unwrap().into_bytes();
         prop_assert_eq!(&open(&text, &keys()).unwrap().bundle, &bundle);
         let at = at.index(text.len() + 1);

@@ -33,6 +33,7 @@ fn the_vector_of_the_page_is_what_is_written_and_read() {
     )
     .unwrap();
     let bundle = Bundle {
+        kind: agentwall_bundle::Kind::Policy,
         name: "team".into(),
         counter: 7,
         issued: 1_790_000_000,

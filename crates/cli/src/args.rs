@@ -9,11 +9,13 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
+pub mod agents;
 pub mod layers;
 pub mod policy;
 pub mod portable;
 pub mod review;
 
+use agents::AgentsArgs;
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
@@ -62,6 +64,8 @@ pub enum Command {
     Codex(WordArgs),
     /// Write a starter policy
     Init(InitArgs),
+    /// List the agents that run on this host, and which policy governs each
+    Agents(AgentsArgs),
     /// List sessions
     Sessions(SessionsArgs),
     /// Show what a session changed

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentwall_bundle::{BundleError, Opened, Seen, TrustedKeys};
+use agentwall_bundle::{BundleError, Kind, Opened, Seen, TrustedKeys};
 use agentwall_ledger::{Verifier, entry::PolicyBundle};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -109,10 +109,16 @@ impl Trust {
     }
 }
 
-/// Opens a bundle that a trusted key has signed and that is not older than what was used here.
+/// Opens a bundle of policies that a trusted key has signed and that is not older than what was used
+/// here.
 pub fn open(path: &Path, bytes: &[u8], trust: &Trust) -> Result<Opened> {
+    open_kind(path, bytes, trust, Kind::Policy)
+}
+
+/// The same for a bundle of any kind.
+pub fn open_kind(path: &Path, bytes: &[u8], trust: &Trust, kind: Kind) -> Result<Opened> {
     let refused = || format!("the bundle {} is refused", shown(path));
-    let opened = agentwall_bundle::open(bytes, trust.keys()).map_err(|e| {
+    let opened = agentwall_bundle::open_kind(bytes, trust.keys(), kind).map_err(|e| {
         let none = trust.keys().is_empty() && matches!(e, BundleError::NotTrusted { .. });
         let hint = if none {
             " (no key is trusted here yet)"
@@ -129,7 +135,7 @@ pub fn open(path: &Path, bytes: &[u8], trust: &Trust) -> Result<Opened> {
 
 /// Fails if this host has used a newer bundle, or another one with the same counter. Whether it is
 /// newer than what was used.
-fn compare(state: &State, opened: &Opened) -> Result<bool> {
+pub fn compare(state: &State, opened: &Opened) -> Result<bool> {
     let path = memory(state, opened);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -151,6 +157,12 @@ fn compare(state: &State, opened: &Opened) -> Result<bool> {
 /// Remembers that a bundle is used. Compared once more, under a lock: of two that start at once the
 /// older one must not be remembered last.
 pub fn remember(state: &State, opened: &Opened) -> Result<()> {
+    install(state, opened, || Ok(()))
+}
+
+/// Remembers that a bundle is used, and puts it in its place before that, under the same lock. A bundle
+/// that is in its place and not remembered is newer than what is, and taken; never the reverse.
+pub fn install(state: &State, opened: &Opened, put: impl FnOnce() -> Result<()>) -> Result<()> {
     let dir = folder(state);
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -159,7 +171,9 @@ pub fn remember(state: &State, opened: &Opened) -> Result<()> {
         _ => {}
     }
     let _locked = lock(&dir)?;
-    if compare(state, opened)? {
+    let newer = compare(state, opened)?;
+    put()?;
+    if newer {
         let path = memory(state, opened);
         write_atomically(&path, Seen::of(opened).to_text().as_bytes())
             .with_context(|| format!("cannot write {}", shown(&path)))?;

@@ -8,6 +8,7 @@ use super::*;
 
 fn opened(signer: &Signer, counter: u64, text: &str) -> Opened {
     let bundle = Bundle {
+        kind: agentwall_bundle::Kind::Policy,
         name: "team".into(),
         counter,
         issued: 0,

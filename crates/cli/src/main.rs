@@ -15,7 +15,9 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+mod governed;
 mod judge;
+mod known;
 mod layers;
 mod merge;
 mod outlook;
@@ -71,6 +73,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Claude(args) => cmd::word::main(args::Agent::ClaudeCode, args),
         Command::Codex(args) => cmd::word::main(args::Agent::Codex, args),
         Command::Init(args) => cmd::init::main(args),
+        Command::Agents(args) => cmd::agents::main(args),
         Command::Sessions(args) => cmd::sessions::main(args),
         Command::Diff(args) => cmd::diff::main(args),
         Command::Review(args) => cmd::review::main(args),

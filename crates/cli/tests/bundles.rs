@@ -147,6 +147,7 @@ fn inspect_says_that_nothing_is_verified() {
     let (host, _) = host();
     // The command would not sign such a text; whoever writes a bundle for others may.
     let bundle = agentwall_bundle::Bundle {
+        kind: agentwall_bundle::Kind::Policy,
         name: String::new(),
         counter: 1,
         issued: 1_790_000_000,

@@ -82,9 +82,10 @@ impl Diagnostic {
 
 /// Diagnostics while they are collected: bounded, so that a hostile file costs neither memory nor time.
 #[derive(Debug, Default)]
-pub(crate) struct Found(Vec<Diagnostic>);
+pub struct Found(Vec<Diagnostic>);
 
 impl Found {
+    /// Adds one, unless there are enough.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         if !self.is_full() {
             self.0.push(diagnostic);
@@ -96,16 +97,17 @@ impl Found {
         self.0.len() >= 2 * MAX_DIAGNOSTICS
     }
 
+    /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn into_error(self) -> LoadError {
+    pub(crate) fn into_error(self) -> LoadError {
         LoadError::new(self.0)
     }
 
     /// The error of another kind of file than a policy.
-    pub fn into_error_of(self, what: &'static str) -> LoadError {
+    pub(crate) fn into_error_of(self, what: &'static str) -> LoadError {
         LoadError {
             what,
             ..LoadError::new(self.0)

@@ -13,13 +13,14 @@ use crate::{
 };
 
 /// One source while it is read.
-pub(crate) struct Reading<'a> {
-    pub lines: &'a Lines<'a>,
-    pub found: &'a mut Found,
+#[allow(missing_debug_implementations)] // Borrows its parts for the time of one reading.
+pub struct Reading<'a> {
+    pub(crate) lines: &'a Lines<'a>,
+    pub(crate) found: &'a mut Found,
     /// Steps of all patterns so far; see [`MAX_FILE_STEPS`].
-    pub steps: usize,
+    pub(crate) steps: usize,
     /// The expressions read so far: rules that say the same share one.
-    pub expressions: HashMap<(String, Wanted), Expression>,
+    pub(crate) expressions: HashMap<(String, Wanted), Expression>,
 }
 
 /// Most steps that the patterns of one file may expand to together. One pattern of sixty bytes may
@@ -27,7 +28,7 @@ pub(crate) struct Reading<'a> {
 pub const MAX_FILE_STEPS: usize = 8 << 20;
 
 impl<'a> Reading<'a> {
-    pub fn new(lines: &'a Lines<'a>, found: &'a mut Found) -> Reading<'a> {
+    pub(crate) fn new(lines: &'a Lines<'a>, found: &'a mut Found) -> Reading<'a> {
         Reading {
             lines,
             found,
@@ -36,6 +37,7 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Reports an error, and what to write instead.
     pub fn error(&mut self, place: Place, message: impl Into<String>, suggestion: Option<String>) {
         self.found
             .push(self.lines.diagnostic(place, message, suggestion));
@@ -198,16 +200,19 @@ pub(crate) const MAX_LIST: usize = 4096;
 
 /// The entries of one mapping.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fields<'n> {
+pub struct Fields<'n> {
     entries: &'n [(Key, Node)],
+    /// Where the mapping begins.
     pub place: Place,
 }
 
 impl<'n> Fields<'n> {
+    /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&'n Node> {
         self.entry(key).map(|(_, node)| node)
     }
 
+    /// A key with its value.
     pub fn entry(&self, key: &str) -> Option<(&'n Key, &'n Node)> {
         self.entries
             .iter()

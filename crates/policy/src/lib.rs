@@ -55,6 +55,7 @@ mod detail;
 mod facts_read;
 mod pattern_text;
 pub mod recommend;
+pub mod strict;
 
 pub use address::{ADDRESS_SETS, AddressSet, Addresses, Network};
 pub use advise::{

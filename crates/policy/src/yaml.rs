@@ -22,7 +22,7 @@ pub const MAX_KEYS: usize = 256;
 
 /// A place in a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
+pub struct Place {
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
@@ -31,25 +31,34 @@ pub(crate) struct Place {
     pub length: usize,
 }
 
+/// A value, and where it is written.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+pub struct Node {
+    /// What it is.
     pub kind: Kind,
+    /// Where it begins.
     pub place: Place,
     /// A text in `|` or `>`, whose place is that of its first line.
     pub block: bool,
 }
 
+/// What a value is.
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The text, and whether it was written without quotes.
     Scalar(String, bool),
+    /// The items, in their order.
     Sequence(Vec<Node>),
+    /// Keys and values, in their order; no key twice.
     Mapping(Vec<(Key, Node)>),
 }
 
+/// A key of a mapping.
 #[derive(Debug, Clone)]
-pub(crate) struct Key {
+pub struct Key {
+    /// The key.
     pub text: String,
+    /// Where it is written.
     pub place: Place,
 }
 
@@ -72,7 +81,7 @@ pub(crate) fn is_null(text: &str, plain: bool) -> bool {
 
 /// A source split into lines, for messages.
 #[derive(Debug)]
-pub(crate) struct Lines<'a> {
+pub struct Lines<'a> {
     pub name: &'a str,
     lines: Vec<&'a str>,
 }

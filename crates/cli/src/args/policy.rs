@@ -321,9 +321,13 @@ pub struct KeygenArgs {
 #[command(
     after_help = "Examples:\n  agentwall policy bundle sign --key team.key --counter 7 --out team.bundle team.yaml\n  \
     agentwall policy bundle sign --key team.key --name web --counter 8 --out web.bundle \
-    organisation=org.yaml user=web.yaml"
+    organisation=org.yaml user=web.yaml\n  \
+    agentwall policy bundle sign --kind agents --key team.key --counter 3 --out agents.bundle agents.yaml"
 )]
 pub struct SignArgs {
+    /// What is signed
+    #[arg(long, value_enum, default_value_t = BundleKind::Policy)]
+    pub kind: BundleKind,
     /// The private key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: PathBuf,
@@ -339,9 +343,28 @@ pub struct SignArgs {
     /// Where to write it [default: standard output]; replaces an older bundle only
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: Option<PathBuf>,
-    /// Policy files, each with its layer: organisation, user (the default) or repository
+    /// Policy files, each with its layer: organisation, user (the default) or repository; files of
+    /// signatures have none
     #[arg(required = true, value_name = "[LAYER=]FILE", value_hint = ValueHint::FilePath)]
     pub sources: Vec<OsString>,
+}
+
+/// What a bundle holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum BundleKind {
+    /// Policy files
+    Policy,
+    /// Signatures of agents, for 'agentwall agents update'
+    Agents,
+}
+
+impl From<BundleKind> for agentwall_bundle::Kind {
+    fn from(kind: BundleKind) -> Self {
+        match kind {
+            BundleKind::Policy => agentwall_bundle::Kind::Policy,
+            BundleKind::Agents => agentwall_bundle::Kind::Agents,
+        }
+    }
 }
 
 /// `agentwall policy bundle verify`.

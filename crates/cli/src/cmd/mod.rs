@@ -1,5 +1,6 @@
 //! The commands, one module each (`run`, `why`, `doctor` and `selftest` are modules of their own).
 
+pub mod agents;
 pub mod approvals;
 pub mod checkpoint;
 pub mod commit;

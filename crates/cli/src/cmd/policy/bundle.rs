@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentwall_action::escape_text;
-use agentwall_bundle::{Bundle, inspect};
+use agentwall_bundle::{Bundle, Kind, inspect};
 use agentwall_ledger::{hash::sha256_hex, key};
 use agentwall_policy::{Layer, Source};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -22,6 +22,7 @@ use crate::{
     args::policy::{BundleCommand, BundleVerifyArgs, InspectArgs, KeygenArgs, SignArgs},
     bundles::{self, Trust},
     cmd::policy::variables,
+    known,
     output::{self, Style, UsageError, paint},
     policies,
     session::write_atomically,
@@ -53,12 +54,17 @@ fn sign(args: &SignArgs) -> Result<ExitCode> {
     let signer = key::load(&args.key).context("cannot use the signing key")?;
     let sources = args.sources.iter().map(|s| source(s));
     let bundle = Bundle {
+        kind: args.kind.into(),
         name: args.name.clone(),
         counter: args.counter,
         issued: args.issued.unwrap_or_else(|| now_ms() / 1000),
         sources: sources.collect::<Result<_>>()?,
     };
-    policies::load(&bundle.sources, &variables(None)?).context("nothing was signed")?;
+    match bundle.kind {
+        Kind::Policy => policies::load(&bundle.sources, &variables(None)?).map(drop),
+        Kind::Agents => known::read(&bundle.sources).map(drop),
+    }
+    .context("nothing was signed")?;
     let text = bundle
         .sign(&signer)
         .map_err(|e| anyhow!("nothing was signed: {e}"))?;
@@ -110,10 +116,11 @@ fn replaces(out: &Path, bundle: &Bundle, signer: &str) -> Result<()> {
     };
     let old = inspect(&there)
         .ok()
-        .filter(|old| old.bundle.name == bundle.name && old.signer.0 == signer);
+        .filter(|old| old.bundle.name == bundle.name && old.signer.0 == signer)
+        .filter(|old| old.bundle.kind == bundle.kind);
     match old {
         None => bail!(
-            "{} exists and is no bundle of this key and name; name another file with --out",
+            "{} exists and is no bundle of this key, name and kind; name another file with --out",
             shown(out)
         ),
         Some(old) if old.bundle.counter >= bundle.counter => bail!(
@@ -128,8 +135,11 @@ fn replaces(out: &Path, bundle: &Bundle, signer: &str) -> Result<()> {
 }
 
 fn verify(args: &BundleVerifyArgs) -> Result<ExitCode> {
-    let opened = policies::read_bytes(&args.file)
-        .and_then(|bytes| bundles::open(&args.file, &bytes, &Trust::of_host(&args.trust)?));
+    let opened = policies::read_bytes(&args.file).and_then(|bytes| {
+        // Whatever it is for: only its signature is asked about.
+        let kind = inspect(&bytes).map_or(Kind::Policy, |seen| seen.bundle.kind);
+        bundles::open_kind(&args.file, &bytes, &Trust::of_host(&args.trust)?, kind)
+    });
     let opened = match opened {
         Ok(opened) => opened,
         Err(error) if error.downcast_ref::<UsageError>().is_some() => return Err(error),
@@ -209,15 +219,20 @@ fn facts(bundle: &Bundle) -> String {
         name => name,
     };
     let rows = bundle.sources.iter().map(|s| {
+        let layer = match bundle.kind {
+            Kind::Policy => s.layer.as_str(),
+            Kind::Agents => bundle.kind.as_str(),
+        };
         vec![
-            format!("  {}", s.layer.as_str()),
+            format!("  {layer}"),
             escape_text(&s.name),
             format!("{} bytes", s.text.len()),
             sha256_hex(&s.text)[..12].to_owned(),
         ]
     });
     format!(
-        "  name      {name}\n  counter   {}\n  issued    {}\n  digest    {}\n{}",
+        "  name      {name}\n  kind      {}\n  counter   {}\n  issued    {}\n  digest    {}\n{}",
+        bundle.kind.as_str(),
         bundle.counter,
         issued(bundle),
         bundle.digest(),
@@ -228,7 +243,7 @@ fn facts(bundle: &Bundle) -> String {
 fn described(bundle: &Bundle, texts: bool) -> Value {
     let source = |s: &Source| {
         let mut value = json!({
-            "layer": s.layer,
+            "layer": (bundle.kind == Kind::Policy).then_some(s.layer),
             "name": s.name,
             "sha256": sha256_hex(&s.text),
             "bytes": s.text.len(),
@@ -240,6 +255,7 @@ fn described(bundle: &Bundle, texts: bool) -> Value {
     };
     json!({
         "name": bundle.name,
+        "kind": bundle.kind,
         "counter": bundle.counter,
         "issued": issued(bundle),
         "digest": bundle.digest(),
