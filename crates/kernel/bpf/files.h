@@ -314,28 +314,15 @@ int BPF_PROG(aw_path_chroot, const struct path *path)
 	return t ? never(t, NEVER_NAMESPACE) : 0;
 }
 
-/*
- * Metadata that only the inode hooks see. They have no mount: the object is asked for under the host's name,
- * or, where the host has none, as its own file system names it.
- */
+/* Metadata that only the inode hooks see, which have no mount. */
 static __always_inline int on_inode(__u32 verb, struct dentry *dentry)
 {
 	struct task *t = governed();
-	__u64 shown;
 
 	if (!t)
 		return 0;
 	begin(t);
-	shown = host_mount(as_number(t, dentry));
-	if (!shown) {
-		struct super_block *sb = dentry->d_sb;
-		__u64 mount = first_mount(sb);
-
-		shown = mount ? mount + bpf_core_field_offset(struct mount, mnt) : 0;
-	}
-	if (!shown)
-		return 0; /* in no namespace: a pipe, a socket, memory of its own */
-	consider(t, verb, shown, as_number(t, dentry), 0);
+	consider_inode(t, verb, as_number(t, dentry));
 	return conclude(t);
 }
 

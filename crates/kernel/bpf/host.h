@@ -143,24 +143,52 @@ int BPF_PROG(aw_quotactl)
 #define TIOCLINUX 0x541c
 #define TIOCSETD 0x5423
 
-static __always_inline int on_ioctl(unsigned int command)
+/* Kinds of commands to file systems, by the letter of their number. */
+#define IOCTL_TYPE(command) ((command) >> 8 & 0xff)
+#define IOCTL_WRITES(command) ((command) & 0x40000000u)
+#define FICLONE 0x40049409u
+#define FICLONERANGE 0x4020940du
+
+/*
+ * Commands that change a file or a folder which is open for reading only: flags and projects ('f', 'X'),
+ * subvolumes and snapshots of btrfs (0x94). Cloning needs a file that is open for writing.
+ */
+static __always_inline bool is_change(unsigned int command)
 {
-	if (command != TIOCSTI && command != TIOCLINUX && command != TIOCSETD)
+	__u32 type = IOCTL_TYPE(command);
+
+	if (!IOCTL_WRITES(command) || command == FICLONE || command == FICLONERANGE)
+		return false;
+	return type == 'f' || type == 'X' || type == 0x94;
+}
+
+static __always_inline int on_ioctl(struct file *file, unsigned int command)
+{
+	struct task *t;
+
+	if (command == TIOCSTI || command == TIOCLINUX || command == TIOCSETD)
+		return NEVER_IF_GOVERNED(NEVER_TERMINAL);
+	if (!is_change(command))
 		return 0;
-	return NEVER_IF_GOVERNED(NEVER_TERMINAL);
+	t = governed();
+	if (!t || is_device(file->f_inode->i_mode))
+		return 0;
+	begin(t);
+	consider(t, VERB_CHMOD, as_number(t, file->f_path.mnt), as_number(t, file->f_path.dentry), 0);
+	return conclude(t);
 }
 
 SEC("lsm/file_ioctl")
 int BPF_PROG(aw_ioctl, struct file *file, unsigned int command)
 {
-	return on_ioctl(command);
+	return on_ioctl(file, command);
 }
 
 /* The call of a 32-bit program, which has a hook of its own since Linux 6.8. */
 SEC("lsm/file_ioctl_compat")
 int BPF_PROG(aw_ioctl_compat, struct file *file, unsigned int command)
 {
-	return on_ioctl(command);
+	return on_ioctl(file, command);
 }
 
 #endif

@@ -32,6 +32,7 @@
 /* How an answer is asked for. */
 #define SOFT_DEFAULT 1u /* what the wall itself would give: only a rule refuses it, not the default */
 #define CODE 2u /* a nameless object is refused */
+#define ONE_OF_MANY 8u /* one of several names: a default that refuses is kept back */
 #define SOCKET 4u /* the object is the file of a Unix socket that is connected to */
 
 #define NO_SESSION 0
@@ -182,6 +183,10 @@ __attribute__((noinline)) int ask_table(struct task *t, __u32 how)
 		keep(t, EFFECT_ALLOW, verb, WHY_OWN);
 		return 0;
 	}
+	if (t->work.verdict.effect != EFFECT_ALLOW && t->work.verdict.rank == NONE && how & ONE_OF_MANY) {
+		t->held_back = t->work.verdict.effect;
+		return 0;
+	}
 	if (t->work.verdict.effect == EFFECT_ASK && is_granted(t, verb)) {
 		t->answer.granted = 1;
 		t->answer.cacheable = 0;
@@ -307,7 +312,7 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 	if (found == TOO_LONG || found == TOO_DEEP)
 		goto unnamed;
 	if (!names_are_inside(t))
-		other = host_mount(dentry);
+		other = host_mount(dentry, 0);
 	else if (found == DETACHED)
 		goto nameless;
 	if (found == NAMED || found == NAMED_INSIDE) {
@@ -352,6 +357,57 @@ nameless:
 unnamed:
 	t->work.question.has_text = 0;
 	refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
+	return 0;
+}
+
+#define MAX_NAMES 4
+
+/*
+ * The same for hooks that tell no mount. The object may be reached by any of the host's mounts that show it: no rule
+ * may refuse it under any of its names, and under one of them it must be permitted.
+ */
+__attribute__((noinline)) int consider_inode(struct task *t, __u32 verb, __u64 dentry)
+{
+	int found = INTERNAL;
+
+	if (!t)
+		return 0;
+	t->work.question.kind = KIND_PATH;
+	t->work.question.verb = verb;
+	t->work.question.has_text = 1;
+	t->held_back = NONE;
+	t->dentry = dentry;
+	look(t, dentry);
+	for (__u32 i = 0; i < MAX_NAMES; i++) {
+		__u64 mount = host_mount(dentry, i);
+
+		if (!mount) {
+			if (i > 0)
+				break;
+			/* A file system that the host does not show: named by the first of its mounts. */
+			mount = first_mount(BPF_CORE_READ((struct dentry *)dentry, d_sb));
+			if (!mount)
+				break;
+			mount += bpf_core_field_offset(struct mount, mnt);
+			i = MAX_NAMES;
+		}
+		t->mount = mount;
+		found = name_of(&t->work, mount, dentry);
+		if (found == TOO_LONG || found == TOO_DEEP) {
+			t->work.question.has_text = 0;
+			refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
+			return 0;
+		}
+		if (found == NAMED || found == NAMED_INSIDE)
+			ask_table(t, softness(&t->work, verb, dentry) | ONE_OF_MANY);
+	}
+	if (t->answer.effect == NONE && t->held_back != NONE) {
+		t->work.verdict.layer = 0;
+		t->work.verdict.rank = NONE;
+		keep(t, t->held_back, verb, WHY_RULE);
+	}
+	if (t->noted & OBJECT_WALL)
+		refuse(t, verb, WHY_WALL);
 	return 0;
 }
 

@@ -142,11 +142,11 @@ static __always_inline __u64 next_mount(struct super_block *sb, struct mount *mn
 }
 
 /*
- * The mount by which the host itself shows an object: of the mounts of its file system in the host's
- * namespace the first that has it. Whatever bind mount or namespace a process comes through, it is the same.
- * Returns the address of its struct vfsmount, or 0.
+ * A mount by which the host itself shows an object: of the mounts of its file system in the host's namespace
+ * those that have it, after the first `skip`. Whatever bind mount or namespace a process comes through, they
+ * are the same. Returns the address of its struct vfsmount, or 0.
  */
-__attribute__((noinline)) __u64 host_mount(__u64 dentry)
+__attribute__((noinline)) __u64 host_mount(__u64 dentry, __u32 skip)
 {
 	struct super_block *sb = BPF_CORE_READ((struct dentry *)dentry, d_sb);
 	__u64 whole = (__u64)BPF_CORE_READ(sb, s_root);
@@ -159,7 +159,7 @@ __attribute__((noinline)) __u64 host_mount(__u64 dentry)
 		if (ns && (__u64)ns < ERROR_POINTERS && BPF_CORE_READ(ns, ns.inum) == host.mount_namespace) {
 			__u64 root = (__u64)BPF_CORE_READ(mnt, mnt.mnt_root);
 
-			if (root == whole || is_below(dentry, root))
+			if ((root == whole || is_below(dentry, root)) && !skip--)
 				return mount + bpf_core_field_offset(struct mount, mnt);
 		}
 		mount = next_mount(sb, mnt);

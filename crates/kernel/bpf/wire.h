@@ -138,7 +138,7 @@ struct task {
 	__u64 dentry;
 	__u64 alias; /* where the note of the object lies that is looked at; read under RCU */
 	__u32 noted; /* its flags */
-	__u32 pad;
+	__u32 held_back; /* what a default said of one of several names */
 	struct answer answer;
 	struct identity identity;
 	struct grant_key grant;
