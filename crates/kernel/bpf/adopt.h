@@ -82,7 +82,8 @@ int aw_list(struct bpf_iter__task *ctx)
 	struct listed out = {};
 	struct task *t;
 
-	if (!task || task->pid != task->tgid)
+	/* The type id keeps the type in the object, where a test compares it with the reader's. */
+	if (!task || task->pid != task->tgid || !bpf_core_type_id_local(struct listed))
 		return 0;
 	t = bpf_task_storage_get(&tasks, task, NULL, 0);
 	if (!t || (!t->view && !t->flags))

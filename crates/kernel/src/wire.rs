@@ -413,7 +413,7 @@ impl Governed {
     ///
     /// # Errors
     /// The last record is not whole.
-    pub(crate) fn parse_all(bytes: &[u8]) -> Result<Vec<Governed>, WireError> {
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Governed>, WireError> {
         if !bytes.len().is_multiple_of(Governed::SIZE) {
             return Err(WireError::Length {
                 expected: bytes.len().next_multiple_of(Governed::SIZE),

@@ -20,6 +20,10 @@ use std::{
 /// Names and functions; a case that panics failed.
 const CASES: &[(&str, fn())] = &[
     ("abi_is_the_objects", abi::abi_is_the_objects),
+    (
+        "events_are_read_as_the_object_writes_them",
+        abi::events_are_read_as_the_object_writes_them,
+    ),
     ("vectors_hold", parity::vectors_hold),
     (
         "generated_questions_agree",
