@@ -6,6 +6,7 @@
 mod commit;
 mod exec;
 mod files;
+mod kernel;
 mod network;
 mod process;
 mod self_protection;
@@ -21,6 +22,9 @@ fn main() {
         all.extend(process::cases());
         all.extend(self_protection::cases());
         all.extend(commit::cases());
+        for case in &mut all {
+            case.not_in_kernel = kernel::why_not(&case.name);
+        }
         all
     };
     std::process::exit(agentwall_tests::main_for("escape", Some(attacks), cases));

@@ -161,6 +161,12 @@ int BPF_PROG(aw_file_receive, struct file *file)
 	return conclude(t);
 }
 
+/* A program that gives whoever starts it another user: also processes that nobody governs. */
+static __always_inline bool is_set_id(__u32 mode)
+{
+	return (mode & S_IFMT) == S_IFREG && mode & (S_ISUID | S_ISGID);
+}
+
 /* An operation on one name in a folder. */
 static __always_inline int on_name(__u32 verb, const struct path *dir, struct dentry *dentry)
 {
@@ -180,6 +186,8 @@ int BPF_PROG(aw_path_mknod, const struct path *dir, struct dentry *dentry, unsig
 
 	if (!t)
 		return 0;
+	if (is_set_id(mode))
+		return never(t, NEVER_SET_ID);
 	begin(t);
 	consider(t, VERB_CREATE, as_number(t, dir->mnt), as_number(t, dentry), 0);
 	if (is_device(mode))
@@ -296,6 +304,13 @@ int BPF_PROG(aw_file_truncate, struct file *file)
 SEC("lsm/path_chmod")
 int BPF_PROG(aw_path_chmod, const struct path *path, unsigned short mode)
 {
+	__u32 kind = path->dentry->d_inode->i_mode & S_IFMT;
+
+	if (is_set_id(kind | (mode & ~S_IFMT))) {
+		struct task *t = governed();
+
+		return t ? never(t, NEVER_SET_ID) : 0;
+	}
 	return on_path(VERB_CHMOD, path);
 }
 

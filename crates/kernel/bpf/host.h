@@ -139,6 +139,41 @@ int BPF_PROG(aw_quotactl)
 	return NEVER_IF_GOVERNED(NEVER_SYSTEM);
 }
 
+/*
+ * Capabilities over the whole host, for root that is governed: what they permit no other hook sees. Those
+ * about files, users, ports and the process's own signals stay: each of their uses is decided where it happens.
+ */
+#define OVER_THE_HOST                                                                                        \
+	(1ull << 9 /* LINUX_IMMUTABLE */ | 1ull << 12 /* NET_ADMIN */ | 1ull << 13 /* NET_RAW */ |            \
+	 1ull << 16 /* SYS_MODULE */ | 1ull << 17 /* SYS_RAWIO */ | 1ull << 19 /* SYS_PTRACE */ |             \
+	 1ull << 20 /* SYS_PACCT */ | 1ull << 21 /* SYS_ADMIN */ | 1ull << 22 /* SYS_BOOT */ |                \
+	 1ull << 25 /* SYS_TIME */ | 1ull << 26 /* SYS_TTY_CONFIG */ | 1ull << 30 /* AUDIT_CONTROL */ |       \
+	 1ull << 31 /* SETFCAP */ |                                                                            \
+	 1ull << 32 /* MAC_OVERRIDE */ | 1ull << 33 /* MAC_ADMIN */ | 1ull << 34 /* SYSLOG */ |               \
+	 1ull << 37 /* AUDIT_READ */ | 1ull << 38 /* PERFMON */ | 1ull << 39 /* BPF */ |                      \
+	 1ull << 40 /* CHECKPOINT_RESTORE */)
+#define CAP_OPT_NOAUDIT 2u
+
+SEC("lsm/capable")
+int BPF_PROG(aw_capable, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts)
+{
+	struct task *t;
+
+	if (cap < 0 || cap > 63 || !(1ull << cap & OVER_THE_HOST))
+		return 0;
+	t = governed();
+	if (!t || BPF_CORE_READ(ns, level) > 0)
+		return 0;
+	/* Other credentials than its own are lent by the kernel for work of its own (overlayfs). */
+	if (as_number(t, cred) != (__u64)BPF_CORE_READ((struct task_struct *)bpf_get_current_task_btf(), real_cred))
+		return 0;
+	if (opts & CAP_OPT_NOAUDIT) {
+		count(COUNT_REFUSED);
+		return is_audit(t) ? 0 : -EPERM;
+	}
+	return never(t, NEVER_CAPABILITY);
+}
+
 #define TIOCSTI 0x5412
 #define TIOCLINUX 0x541c
 #define TIOCSETD 0x5423

@@ -88,6 +88,31 @@ int BPF_PROG(aw_task_kill, struct task_struct *p, struct kernel_siginfo *info, i
 	return on_process(VERB_SIGNAL, p, false);
 }
 
+/* Priorities and places of execution are signals in all but name. */
+SEC("lsm/task_setnice")
+int BPF_PROG(aw_setnice, struct task_struct *p, int nice)
+{
+	return on_process(VERB_SIGNAL, p, false);
+}
+
+SEC("lsm/task_setioprio")
+int BPF_PROG(aw_setioprio, struct task_struct *p, int ioprio)
+{
+	return on_process(VERB_SIGNAL, p, false);
+}
+
+SEC("lsm/task_setscheduler")
+int BPF_PROG(aw_setscheduler, struct task_struct *p)
+{
+	return on_process(VERB_SIGNAL, p, false);
+}
+
+SEC("lsm/task_movememory")
+int BPF_PROG(aw_movememory, struct task_struct *p)
+{
+	return on_process(VERB_SIGNAL, p, false);
+}
+
 /* Whoever is not root does not become root. */
 SEC("lsm/task_fix_setuid")
 int BPF_PROG(aw_setuid, struct cred *new, const struct cred *old, int flags)

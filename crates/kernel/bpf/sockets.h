@@ -292,6 +292,19 @@ int BPF_PROG(aw_socket_bind, struct socket *sock, struct sockaddr *address, int 
 	return denied;
 }
 
+/* A datagram socket that was bound to any free port: whoever is to send to it asks for its number first. */
+SEC("lsm/socket_getsockname")
+int BPF_PROG(aw_socket_getsockname, struct socket *sock)
+{
+	struct task *t = governed();
+	struct sock *sk = sock->sk;
+	unsigned short family = sk->__sk_common.skc_family;
+
+	if (t && sock->type == SOCK_DGRAM && (family == AF_INET || family == AF_INET6) && sk->__sk_common.skc_num)
+		note_port(sk, IPPROTO_UDP, sk->__sk_common.skc_num, t->session);
+	return 0;
+}
+
 /*
  * Another end of a Unix socket. With a path it is asked for as the socket's file; an abstract name by its
  * bytes. One without a name was handed over or is a pair: its owner gave it away.

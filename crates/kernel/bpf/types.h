@@ -165,6 +165,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
+	const struct cred *real_cred;
 	const struct cred *cred;
 	struct files_struct *files;
 	char comm[16];
@@ -256,6 +257,10 @@ struct msghdr {
 	void *msg_name;
 	int msg_namelen;
 	unsigned int msg_flags;
+} IN_KERNEL;
+
+struct user_namespace {
+	int level;
 } IN_KERNEL;
 
 struct kernel_siginfo;

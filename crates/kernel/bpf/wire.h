@@ -46,6 +46,7 @@ enum never {
 	NEVER_FAMILY = 11,
 	NEVER_FAST_OPEN = 12,
 	NEVER_SYSTEM = 13,
+	NEVER_CAPABILITY = 14,
 };
 
 enum counter {

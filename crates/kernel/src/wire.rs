@@ -79,6 +79,8 @@ pub enum Never {
     FastOpen,
     /// Clocks, the kernel's log, quotas.
     System,
+    /// A capability over the whole host.
+    Capability,
 }
 
 impl Never {
@@ -98,6 +100,7 @@ impl Never {
             Never::Family => "sockets are Unix, netlink, TCP or UDP",
             Never::FastOpen => "no connection by the first packet of data",
             Never::System => "clocks, the kernel's log and quotas are out of reach",
+            Never::Capability => "no capability over the whole host, also for root",
         }
     }
 
@@ -116,6 +119,7 @@ impl Never {
             11 => Never::Family,
             12 => Never::FastOpen,
             13 => Never::System,
+            14 => Never::Capability,
             _ => return None,
         })
     }
