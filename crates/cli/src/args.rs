@@ -10,12 +10,14 @@ use clap::{
 };
 
 pub mod agents;
+pub mod daemon;
 pub mod layers;
 pub mod policy;
 pub mod portable;
 pub mod review;
 
 use agents::AgentsArgs;
+use daemon::DaemonCommand;
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
@@ -102,6 +104,9 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Tell why an action was refused (works inside the wall, too)
     Why(WhyArgs),
+    /// Guard any process of the host, in the kernel
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
     /// Tell what this host offers and what to do about what it lacks
     Doctor(DoctorArgs),
     /// Try the wall: what must fail inside has to fail
@@ -571,7 +576,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A name that is safe in a subject and on a terminal.
-fn agent_name(text: &str) -> Result<String, String> {
+pub fn agent_name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
         return Err("expected 1 to 64 letters, digits, '-', '_' or '.'".into());

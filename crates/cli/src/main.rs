@@ -15,7 +15,11 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+<<<<<<< HEAD
 mod governed;
+=======
+mod host;
+>>>>>>> d3384d2 (wip)
 mod judge;
 mod known;
 mod layers;
@@ -92,6 +96,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => cmd::policy::main(command),
         Command::Why(args) => why::main(args),
         Command::Doctor(args) => doctor::main(args),
+        Command::Daemon(command) => cmd::daemon::main(command),
         Command::Selftest(args) => selftest::main(args),
         Command::Completions(args) => cmd::manual::completions(args),
         Command::Man(args) => cmd::manual::man(args),

@@ -696,7 +696,7 @@ fn inside(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The minute of a point in time as ids have it: `20261121-0259`.
-fn minute_of(ms: u64) -> String {
+pub fn minute_of(ms: u64) -> String {
     let time = rfc3339_of(ms);
     let stamp: String = time.chars().take(16).filter(char::is_ascii_digit).collect();
     let (day, minute) = stamp.split_at(8);
