@@ -45,12 +45,10 @@ pub enum DaemonCommand {
 
 /// `agentwall daemon run`.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Examples:\n  sudo agentwall daemon run\n  \
+#[command(after_help = "Examples:\n  sudo agentwall daemon run\n  \
     sudo agentwall daemon run --audit       refuse nothing, record what would be\n\n\
     SIGHUP reads configuration and policies again, SIGTERM ends the daemon and leaves the wall \
-    standing. Nothing is governed until the configuration or a person says so."
-)]
+    standing. Nothing is governed until the configuration or a person says so.")]
 pub struct RunArgs {
     /// The configuration; without the file nothing is governed until asked
     #[arg(long, value_name = "FILE", default_value = host::CONFIG, value_hint = ValueHint::FilePath)]
@@ -88,9 +86,11 @@ pub struct PolicyArg {
 
 /// `agentwall daemon govern`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  sudo agentwall daemon govern 4711 --policy builder\n\n\
+#[command(
+    after_help = "Example:\n  sudo agentwall daemon govern 4711 --policy builder\n\n\
     What the process has open stays open: its next actions are decided. A command that is governed from \
-    its first instruction is started with 'agentwall daemon exec'.")]
+    its first instruction is started with 'agentwall daemon exec'."
+)]
 pub struct GovernArgs {
     /// The process
     #[arg(value_name = "PID")]
@@ -105,10 +105,12 @@ pub struct GovernArgs {
 
 /// `agentwall daemon exec`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  agentwall daemon exec --policy builder -- make\n  \
+#[command(
+    after_help = "Examples:\n  agentwall daemon exec --policy builder -- make\n  \
     sudo agentwall daemon exec --policy /etc/agentwall/strict.yaml -- sh\n\n\
     Everybody may start commands under an entry of the configuration; a policy by its file is for root. \
-    The policy must let the command start.")]
+    The policy must let the command start."
+)]
 pub struct ExecArgs {
     /// Under which policy.
     #[command(flatten)]

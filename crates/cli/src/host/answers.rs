@@ -128,7 +128,11 @@ impl Daemon {
             by: format!("uid:{by}"),
             binding: question.digest.clone(),
         };
-        self.seal(inner, Some(question.grant.session), Record::Approval(approval))
+        self.seal(
+            inner,
+            Some(question.grant.session),
+            Record::Approval(approval),
+        )
     }
 }
 

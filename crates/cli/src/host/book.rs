@@ -208,8 +208,8 @@ impl Book {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", shown(path))),
         };
-        let book: Book = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged", shown(path)))?;
+        let book: Book =
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", shown(path)))?;
         if book.v != VERSION {
             bail!(
                 "{} is of version {}, this program writes {VERSION}",
@@ -256,7 +256,11 @@ mod tests {
             views: vec![ViewNote {
                 view: 3,
                 policy: std::ffi::OsStr::new("/etc/x").into(),
-                sources: vec![SourceNote::of(&Source::new("p", "agentwall: 1\n", Layer::User))],
+                sources: vec![SourceNote::of(&Source::new(
+                    "p",
+                    "agentwall: 1\n",
+                    Layer::User,
+                ))],
                 workspace: Some("/w".into()),
                 told: vec![("file.read".into(), 9)],
                 ..ViewNote::default()
@@ -270,8 +274,18 @@ mod tests {
         assert_eq!(read.grants[0].grant(), Some(grant));
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() / 2]).unwrap();
-        assert!(Book::read(&path).unwrap_err().to_string().contains("damaged"));
+        assert!(
+            Book::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("damaged")
+        );
         fs::write(&path, text.replace("\"v\":1", "\"v\":2")).unwrap();
-        assert!(Book::read(&path).unwrap_err().to_string().contains("version 2"));
+        assert!(
+            Book::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("version 2")
+        );
     }
 }

@@ -24,7 +24,15 @@ use crate::{args::daemon::CanaryArgs, state::now_ms};
 /// The session of the canaries.
 const SESSION: u64 = u64::MAX;
 /// What is tried, in this order; the last one is allowed.
-const TRIED: [&str; 7] = ["read", "write", "create", "delete", "connect", "exec", "neighbour"];
+const TRIED: [&str; 7] = [
+    "read",
+    "write",
+    "create",
+    "delete",
+    "connect",
+    "exec",
+    "neighbour",
+];
 
 /// What became of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +94,9 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
     let before = canary.answers()?;
     for (what, said) in TRIED.iter().zip(&before) {
         if said != "done" {
-            bail!("without a policy the canary's {what} does not go through ({said}): it proves nothing");
+            bail!(
+                "without a policy the canary's {what} does not go through ({said}): it proves nothing"
+            );
         }
     }
     // As before the first round, but with nobody waiting in the line.
@@ -109,17 +119,21 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
         false,
         false,
     ];
-    let results = TRIED.iter().zip(after).zip(effects).map(|((what, said), effect)| Tried {
-        what,
-        held: match *what {
-            "neighbour" => said == "done",
-            _ => said == "refused" && !effect,
-        },
-        said: match effect && said == "refused" {
-            true => "refused, and yet it happened".to_owned(),
-            false => said,
-        },
-    });
+    let results = TRIED
+        .iter()
+        .zip(after)
+        .zip(effects)
+        .map(|((what, said), effect)| Tried {
+            what,
+            held: match *what {
+                "neighbour" => said == "done",
+                _ => said == "refused" && !effect,
+            },
+            said: match effect && said == "refused" {
+                true => "refused, and yet it happened".to_owned(),
+                false => said,
+            },
+        });
     Ok(Proof {
         results: results.collect(),
     })
@@ -141,7 +155,11 @@ fn table(folder: &Path) -> Result<agentwall_policy::CompiledTable> {
     });
     let source = Source::new("(canary)", text.to_string(), Layer::User);
     let policy = load(&[source], &Variables::default()).map_err(|e| anyhow!("{e}"))?;
-    let compiled = Compiled::new(Arc::new(policy), &Subject::agent("canary"), &Facts::default());
+    let compiled = Compiled::new(
+        Arc::new(policy),
+        &Subject::agent("canary"),
+        &Facts::default(),
+    );
     Ok(compiled.table())
 }
 
@@ -172,7 +190,11 @@ impl Canary {
         BufReader::new(stdout).read_line(&mut line)?;
         let answers: Vec<String> = serde_json::from_str(&line).context("the canary has died")?;
         if answers.len() != TRIED.len() {
-            bail!("the canary tried {} things, not {}", answers.len(), TRIED.len());
+            bail!(
+                "the canary tried {} things, not {}",
+                answers.len(),
+                TRIED.len()
+            );
         }
         Ok(answers)
     }

@@ -69,7 +69,10 @@ impl Entry {
         let exe = |glob: &Glob| glob.matches(process.exe.as_os_str().as_bytes(), false);
         (self.exe.is_some() || self.user.is_some())
             && self.exe.as_ref().is_none_or(exe)
-            && self.user.as_ref().is_none_or(|(uid, _)| *uid == process.uid)
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|(uid, _)| *uid == process.uid)
     }
 }
 

@@ -60,8 +60,14 @@ fn what_is_wrong_is_named_with_its_line() {
         ("agentwall-daemon: 1\nring_bytes: 5000\n", "8192"),
         ("agentwall-daemon: 1\nring_bytes: -1\n", "from 4096"),
         ("agentwall-daemon: 1\ngovern: {}\n", "govern is a list"),
-        ("agentwall-daemon: 1\ngovern: [{name: a}]\n", "needs 'policy'"),
-        ("agentwall-daemon: 1\ngovern: [{policy: /p}]\n", "needs 'name'"),
+        (
+            "agentwall-daemon: 1\ngovern: [{name: a}]\n",
+            "needs 'policy'",
+        ),
+        (
+            "agentwall-daemon: 1\ngovern: [{policy: /p}]\n",
+            "needs 'name'",
+        ),
         (
             "agentwall-daemon: 1\ngovern: [{name: 'a b', policy: /p}]\n",
             "name",
@@ -86,11 +92,17 @@ fn what_is_wrong_is_named_with_its_line() {
             "agentwall-daemon: 1\ngovern: [{name: a, policy: /p}, {name: a, policy: /p}]\n",
             "already used",
         ),
-        ("agentwall-daemon: 1\nagentwall-daemon: 1\n", "twice"),
+        (
+            "agentwall-daemon: 1\nagentwall-daemon: 1\n",
+            "already on line 1",
+        ),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text:?}: {error}");
-        assert!(error.contains("the configuration was not loaded"), "{error}");
+        assert!(
+            error.contains("the configuration was not loaded"),
+            "{error}"
+        );
     }
 }
 

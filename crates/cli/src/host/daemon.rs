@@ -208,7 +208,9 @@ impl Daemon {
             view.audit = note.audit;
             view.generation = note.generation;
             let told = note.told.iter();
-            view.told = told.filter_map(|(v, n)| Some((v.parse().ok()?, *n))).collect();
+            view.told = told
+                .filter_map(|(v, n)| Some((v.parse().ok()?, *n)))
+                .collect();
             // The same text can lead elsewhere by now, and another version has other rules of its own.
             if view.ready.digest() != note.digest || book.audit != self.audit {
                 view.generation = inner.next_generation();
@@ -223,7 +225,9 @@ impl Daemon {
             let note = note.clone();
             inner.sessions.insert(note.number, Session { note, seq });
         }
-        let strangers = tasks.iter().filter(|t| t.view != 0 && t.view != CANARY_VIEW);
+        let strangers = tasks
+            .iter()
+            .filter(|t| t.view != 0 && t.view != CANARY_VIEW);
         for task in strangers {
             if !inner.views.contains_key(&task.view) && inner.unknown.insert(task.view) && !known {
                 inner.trouble.insert(format!(
@@ -298,7 +302,11 @@ impl Daemon {
 
     /// Puts a view's policy into the kernel.
     pub(super) fn install(&self, view: &View) -> Result<()> {
-        let flags = if view.audit || self.audit { TABLE_AUDIT } else { 0 };
+        let flags = if view.audit || self.audit {
+            TABLE_AUDIT
+        } else {
+            0
+        };
         self.kernel
             .install(view.number, &view.ready.table(), view.generation, flags)
             .with_context(|| format!("cannot put the policy of {} into the kernel", view.name))

@@ -91,18 +91,13 @@ impl Gaps {
             ..hole.clone()
         };
         let parts = [part(hole.first, number), part(number + 1, hole.end)];
-        self.holes.extend(parts.into_iter().filter(|h| h.first < h.end));
+        self.holes
+            .extend(parts.into_iter().filter(|h| h.first < h.end));
     }
 
     /// What is certainly lost by now, once: holes that were not filled in time, and what the programs
     /// counted (`dropped`, since they were loaded) beyond that. `quiet` says that nothing is left to read.
-    pub fn settle(
-        &mut self,
-        dropped: u64,
-        quiet: bool,
-        now: Instant,
-        boot: u64,
-    ) -> Option<Lost> {
+    pub fn settle(&mut self, dropped: u64, quiet: bool, now: Instant, boot: u64) -> Option<Lost> {
         let late = |h: &Hole| now.duration_since(h.since) >= LATE;
         let mut lost: Option<Lost> = None;
         let mut add = |count, from, to| {

@@ -29,9 +29,9 @@ pub mod proc;
 pub mod questions;
 pub mod requests;
 mod session;
-mod watch;
 pub mod told;
 pub mod trail;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,10 @@ pub fn canonical(path: &Path) -> PathBuf {
     let mut at = path;
     loop {
         if let Ok(real) = at.canonicalize() {
-            return missing.iter().rev().fold(real, |path, name| path.join(name));
+            return missing
+                .iter()
+                .rev()
+                .fold(real, |path, name| path.join(name));
         }
         match (at.parent(), at.file_name()) {
             (Some(parent), Some(name)) => {

@@ -36,7 +36,7 @@ const FIRST: i64 = -1_000_000;
 const OWN: &str = "agentwall:own/";
 
 /// The wall's own files: what no governed process may touch, and what it needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFiles {
     /// Files and folders with all that is in them.
     pub hidden: Vec<PathBuf>,
@@ -69,7 +69,8 @@ impl OwnFiles {
 
     /// The wall's own rules for a layer, as text that is read like any other.
     pub fn source(&self, layer: Layer) -> Source {
-        let exact = |path: &Path| glob_escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        let exact =
+            |path: &Path| glob_escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
         let tree: Vec<String> = (self.hidden.iter())
             .map(|path| format!("{}/**", exact(path)))
             .chain(self.hidden.iter().map(|path| exact(path)))
@@ -292,14 +293,26 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     }
     if rule.resource.positive.iter().any(is_unknown) {
         found.push(match allows {
-            true => ("the kernel knows no host names and no labels: it does not allow by them", false),
-            false => ("the kernel knows no host names and no labels: it does not refuse by them", true),
+            true => (
+                "the kernel knows no host names and no labels: it does not allow by them",
+                false,
+            ),
+            false => (
+                "the kernel knows no host names and no labels: it does not refuse by them",
+                true,
+            ),
         });
     }
     if rule.resource.negative.iter().any(is_unknown) {
         found.push(match allows {
-            true => ("the kernel knows no host names and no labels: what '!' excepts is allowed", true),
-            false => ("the kernel knows no host names and no labels: what '!' excepts is refused", false),
+            true => (
+                "the kernel knows no host names and no labels: what '!' excepts is allowed",
+                true,
+            ),
+            false => (
+                "the kernel knows no host names and no labels: what '!' excepts is refused",
+                false,
+            ),
         });
     }
     match effect {
@@ -310,8 +323,14 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     }
     if rule.is_conditional() {
         found.push(match allows {
-            true => ("conditions on more than the session are not evaluated: not allowed", false),
-            false => ("conditions on more than the session are not evaluated: always applies", false),
+            true => (
+                "conditions on more than the session are not evaluated: not allowed",
+                false,
+            ),
+            false => (
+                "conditions on more than the session are not evaluated: always applies",
+                false,
+            ),
         });
     }
     found

@@ -58,7 +58,10 @@ fn the_walls_own_files_are_out_of_reach_whatever_the_policy_allows() {
             }
         }
         assert_eq!(asked(Verb::FileWrite, "/usr/bin/agentwall"), Effect::Deny);
-        assert_eq!(asked(Verb::ProcessExec, "/usr/bin/agentwall"), Effect::Allow);
+        assert_eq!(
+            asked(Verb::ProcessExec, "/usr/bin/agentwall"),
+            Effect::Allow
+        );
         // Their neighbours are the policy's.
         for path in ["/var/lib/agentw", "/run/agentwall2/x", "/etc/agentwalls"] {
             assert_eq!(asked(Verb::FileRead, path), else_, "{path}");
@@ -80,8 +83,14 @@ fn why_can_be_asked_and_files_stay_hidden_under_several_layers() {
     ));
     let ready = ready(chosen, "a", &variables(), &own(), false).unwrap();
     let asked = |verb, path: &str| answer(&ready, verb, Resource::path(path));
-    assert_eq!(asked(Verb::ProcessExec, "/usr/bin/agentwall"), Effect::Allow);
-    assert_eq!(asked(Verb::FileRead, "/run/agentwall/book.json"), Effect::Deny);
+    assert_eq!(
+        asked(Verb::ProcessExec, "/usr/bin/agentwall"),
+        Effect::Allow
+    );
+    assert_eq!(
+        asked(Verb::FileRead, "/run/agentwall/book.json"),
+        Effect::Deny
+    );
     assert_eq!(asked(Verb::FileRead, "/w/x"), Effect::Deny);
 }
 
@@ -95,9 +104,16 @@ fn rule(action: &str, resource: &str, effect: &str) -> String {
 #[test]
 fn what_would_go_through_against_the_policy_is_refused() {
     for (text, part) in [
-        (rule("net.connect", "'tcp://evil.example:443'", "deny"), "no host names"),
         (
-            rule("net.connect", "['tcp://*:443', '!tcp://evil.example:443']", "allow"),
+            rule("net.connect", "'tcp://evil.example:443'", "deny"),
+            "no host names",
+        ),
+        (
+            rule(
+                "net.connect",
+                "['tcp://*:443', '!tcp://evil.example:443']",
+                "allow",
+            ),
             "what '!' excepts is allowed",
         ),
         (rule("dns.resolve", "'dns:*.example'", "deny"), "no hook"),
@@ -115,7 +131,10 @@ fn what_would_go_through_against_the_policy_is_refused() {
 #[test]
 fn what_is_only_stricter_is_told() {
     for (text, part) in [
-        (rule("net.connect", "'tcp://good.example:443'", "allow"), "does not allow"),
+        (
+            rule("net.connect", "'tcp://good.example:443'", "allow"),
+            "does not allow",
+        ),
         (rule("file.write", "/w/**", "isolate"), "no copies"),
         (rule("file.read", "/w/**", "ask"), "until a person approves"),
     ] {
@@ -129,7 +148,11 @@ fn what_is_only_stricter_is_told() {
         rule("dns.resolve", "'dns:*'", "allow"),
         rule("'*'", "'*'", "deny"),
     ] {
-        assert_eq!(make(&plain).unwrap().lacks(), Vec::<String>::new(), "{plain}");
+        assert_eq!(
+            make(&plain).unwrap().lacks(),
+            Vec::<String>::new(),
+            "{plain}"
+        );
     }
 }
 
@@ -138,5 +161,8 @@ fn a_policy_that_requires_enforcement_is_not_only_watched() {
     let text = "agentwall: 1\ndefault: deny\nrequire: {enforcement: enforced}\n";
     assert!(make(text).is_ok());
     let error = ready(chosen(text), "a", &variables(), &own(), true).unwrap_err();
-    assert!(error.to_string().contains("requires enforcement"), "{error}");
+    assert!(
+        error.to_string().contains("requires enforcement"),
+        "{error}"
+    );
 }

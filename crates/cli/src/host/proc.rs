@@ -35,7 +35,9 @@ pub fn process(pid: u32) -> io::Result<Process> {
         pid,
         uid: uid(&status).ok_or_else(unreadable)?,
         exe: fs::read_link(folder.join("exe"))?,
-        parent: field(&stat, 4).and_then(|n| n.try_into().ok()).ok_or_else(unreadable)?,
+        parent: field(&stat, 4)
+            .and_then(|n| n.try_into().ok())
+            .ok_or_else(unreadable)?,
         started: field(&stat, 22).ok_or_else(unreadable)?,
     })
 }
@@ -112,7 +114,9 @@ pub fn home_of(uid: u32) -> Option<PathBuf> {
 }
 
 fn uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(b"Uid:"))?;
+    let line = status
+        .split(|b| *b == b'\n')
+        .find_map(|l| l.strip_prefix(b"Uid:"))?;
     let text = std::str::from_utf8(line).ok()?;
     text.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -13,11 +13,7 @@ use agentwall_kernel::wire::Event;
 use agentwall_wall::wire::Event as Told;
 
 use super::kernel::Grant;
-use crate::{
-    control::PendingAsk,
-    state::now_ms,
-    supervisor::binding,
-};
+use crate::{control::PendingAsk, state::now_ms, supervisor::binding};
 
 /// What ids of questions begin with. A session's suffix has no `o`.
 pub const PREFIX: &str = "host";
@@ -171,6 +167,6 @@ fn id_of(number: u64) -> String {
 
 /// Whether an id is that of a question of the kernel wall.
 pub fn is_ours(id: &str) -> bool {
-    id.rsplit_once('-').is_some_and(|(prefix, _)| prefix == PREFIX)
+    id.rsplit_once('-')
+        .is_some_and(|(prefix, _)| prefix == PREFIX)
 }
-

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use agentwall_kernel::wire::Governed as Task;
 use agentwall_ledger::{
     Record,
-    entry::{
-        PolicyRecord, PolicySource, PolicyVariables, SessionEnd, SessionStart, User,
-    },
+    entry::{PolicyRecord, PolicySource, PolicyVariables, SessionEnd, SessionStart, User},
     hash::sha256_hex,
 };
 use agentwall_policy::Variables;
@@ -42,14 +40,17 @@ impl Daemon {
         let said = match request {
             Request::Host(HostRequest::Govern { pid, policy }) => {
                 self.may_govern(root, peer, pid, &policy).and_then(|pid| {
-                    self.govern(pid, &policy, Some(peer.uid)).map(Response::Governed)
+                    self.govern(pid, &policy, Some(peer.uid))
+                        .map(Response::Governed)
                 })
             }
             _ if !root => Err(anyhow!(
                 "only root may ask this of the daemon; everybody may ask 'agentwall daemon exec --policy \
                  NAME' with a NAME of its configuration"
             )),
-            Request::Host(HostRequest::Status) => self.status().map(|s| Response::Host(Box::new(s))),
+            Request::Host(HostRequest::Status) => {
+                self.status().map(|s| Response::Host(Box::new(s)))
+            }
             Request::Host(HostRequest::Release { pid }) => self.release(pid, peer.uid).map(done),
             Request::Host(HostRequest::Reload) => self.reload(peer.uid).map(done),
             Request::Host(HostRequest::Stop { unload }) => {
@@ -106,10 +107,10 @@ impl Daemon {
         by: Option<u32>,
     ) -> Result<Governed> {
         let mut inner = lock(&self.inner);
-        let process = proc::process(pid).with_context(|| format!("process {pid}"))?;
         if proc::line_of(std::process::id()).contains(&pid) {
             bail!("the daemon itself descends from process {pid}; name one further down");
         }
+        let process = proc::process(pid).with_context(|| format!("process {pid}"))?;
         let tasks = self.kernel.governed()?;
         if let Some(task) = tasks.iter().find(|t| t.pid == pid) {
             match task.of_the_wall {
@@ -154,7 +155,10 @@ impl Daemon {
             exe: proc::program(pid, b"?"),
             decisions: Default::default(),
         };
-        let records = [of_policy(&ready, None, by), self.of_start(&note, entry, &ready)];
+        let records = [
+            of_policy(&ready, None, by),
+            self.of_start(&note, entry, &ready),
+        ];
         let (lacks, digest) = (ready.lacks(), ready.digest().to_owned());
         let view = self.view_for(inner, &entry.name, &entry.policy, ready, entry.audit)?;
         inner.next_session += 1;
@@ -306,7 +310,12 @@ impl Daemon {
                 ..unnamed(&view.policy)
             });
             let ready = self
-                .read(&entry.policy, &view.name, &view.ready.variables, entry.audit)
+                .read(
+                    &entry.policy,
+                    &view.name,
+                    &view.ready.variables,
+                    entry.audit,
+                )
                 .context("nothing was changed")?;
             let same = ready.digest() == view.ready.digest()
                 && entry.audit == view.audit
@@ -408,7 +417,9 @@ impl Daemon {
             command: proc::command_of(note.pid),
             workspace: text(&values.workspace).unwrap_or_default(),
             policy: ready.digest().to_owned(),
-            enforcement: enforcement.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            enforcement: enforcement
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
             user: User {
                 uid: note.uid,
                 name: String::new(),
@@ -442,7 +453,11 @@ impl Daemon {
             views: (inner.views.values())
                 .map(|view| of_view(view, under(view.number), self.audit))
                 .collect(),
-            sessions: inner.sessions.values().map(|s| of_session(&s.note, &tasks)).collect(),
+            sessions: inner
+                .sessions
+                .values()
+                .map(|s| of_session(&s.note, &tasks))
+                .collect(),
             counters: of_counters(&counters),
             lost: inner.lost,
             pending: inner.questions.len(),
@@ -502,7 +517,9 @@ fn of_view(view: &View, processes: usize, audit: bool) -> ViewStatus {
 
 /// A session with the processes it has now.
 pub fn of_session(note: &SessionNote, tasks: &[Task]) -> HostSession {
-    let own = tasks.iter().filter(|t| t.session == note.number && t.view != 0);
+    let own = tasks
+        .iter()
+        .filter(|t| t.session == note.number && t.view != 0);
     HostSession {
         id: note.id.clone(),
         view: note.view,
@@ -514,7 +531,9 @@ pub fn of_session(note: &SessionNote, tasks: &[Task]) -> HostSession {
 }
 
 /// Counters by name.
-pub fn of_counters(counters: &agentwall_kernel::Counters) -> std::collections::BTreeMap<String, u64> {
+pub fn of_counters(
+    counters: &agentwall_kernel::Counters,
+) -> std::collections::BTreeMap<String, u64> {
     [
         ("decisions", counters.decisions),
         ("cached", counters.cached),

@@ -195,4 +195,4 @@ fn sentence(why: Why) -> String {
 
 #[cfg(test)]
 #[path = "told_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,10 @@
 use super::*;
 use std::net::IpAddr;
 
-use crate::host::policy::{OwnFiles, ready};
+use crate::host::{
+    Places,
+    policy::{OwnFiles, ready},
+};
 use crate::policies::Chosen;
 use agentwall_kernel::wire::{Identity, Never};
 use agentwall_policy::{Layer, Source, Variables};
@@ -9,13 +12,20 @@ use agentwall_policy::{Layer, Source, Variables};
 const TEXT: &str = "agentwall: 1\ndefault: deny\nrules:\n  \
     - {id: keys, action: file.read, resource: /k/**, effect: deny, reason: keys stay here, hint: {next: ask-user}}\n  \
     - {id: copy, action: file.write, resource: /w/**, effect: isolate}\n  \
-    - {id: late, action: file.read, resource: /t/**, effect: deny, when: 'time > 5'}\n  \
+    - {id: late, action: file.read, resource: /t/**, effect: deny, when: 'risk > 5'}\n  \
     - {id: rest, priority: 9000, action: file.read, resource: '/**', effect: allow}\n  \
     - {id: see, action: file.read, resource: /w/m, effect: monitor}\n";
 
 pub(crate) fn policy(text: &str) -> Ready {
     let chosen = Chosen::built_in(Source::new("p.yaml", text, Layer::User));
-    ready(chosen, "a", &Variables::default(), &OwnFiles::default(), true).unwrap()
+    ready(
+        chosen,
+        "a",
+        &Variables::default(),
+        &OwnFiles::of(&Places::default(), "/usr/bin/agentwall".into()),
+        true,
+    )
+    .unwrap()
 }
 
 pub(crate) fn event(verb: Verb, path: &str) -> Event {
@@ -69,7 +79,11 @@ fn where_the_policy_says_the_same_its_words_are_used() {
         (Verb::FileDelete, "/w/x"),
     ] {
         let told = told(&answered(&policy, event(verb, path)), Some(&policy));
-        assert_eq!(told.decision, policy.policy().decide(&told.action), "{path}");
+        assert_eq!(
+            told.decision,
+            policy.policy().decide(&told.action),
+            "{path}"
+        );
         assert_eq!(told.enforced_by, "kernel");
         assert_eq!(told.actor.exe, "(sh\\u{1b})");
         assert_eq!((told.binding.device, told.binding.inode), (8 << 20 | 1, 5));
@@ -81,10 +95,16 @@ fn where_the_kernel_is_stricter_it_says_why() {
     let policy = policy(TEXT);
     let told_of = |verb, path| told(&answered(&policy, event(verb, path)), Some(&policy)).decision;
     let copy = told_of(Verb::FileWrite, "/w/x");
-    assert_eq!((copy.effect, copy.rule.as_deref()), (Effect::Deny, Some("copy")));
+    assert_eq!(
+        (copy.effect, copy.rule.as_deref()),
+        (Effect::Deny, Some("copy"))
+    );
     assert!(copy.reason.contains("makes no copy"), "{}", copy.reason);
     let late = told_of(Verb::FileRead, "/t/x");
-    assert_eq!((late.effect, late.rule.as_deref()), (Effect::Deny, Some("late")));
+    assert_eq!(
+        (late.effect, late.rule.as_deref()),
+        (Effect::Deny, Some("late"))
+    );
     assert!(late.reason.contains("no conditions"), "{}", late.reason);
 }
 
@@ -98,14 +118,27 @@ fn what_no_rule_decided_is_told_as_what_it_is() {
         ..event(Verb::FileRead, "")
     };
     let told_never = told(&never, Some(&policy));
-    assert_eq!(told_never.action.resource, Resource::Named("kernel:mount".into()));
+    assert_eq!(
+        told_never.action.resource,
+        Resource::Named("kernel:mount".into())
+    );
     assert_eq!(told_never.decision.rule, None);
-    assert!(told_never.decision.reason.contains("mounts cannot be changed"));
+    assert!(
+        told_never
+            .decision
+            .reason
+            .contains("mounts cannot be changed")
+    );
     let foreign = Event {
         why: Why::Foreign,
         ..event(Verb::ProcessSignal, "/bin/sh")
     };
-    assert!(told(&foreign, Some(&policy)).decision.reason.contains("not of this session"));
+    assert!(
+        told(&foreign, Some(&policy))
+            .decision
+            .reason
+            .contains("not of this session")
+    );
     let unknown = told(&event(Verb::FileRead, "/k"), None).decision;
     assert_eq!(unknown.effect, Effect::Deny);
     assert!(unknown.reason.contains("does not know"));
@@ -131,9 +164,15 @@ fn objects_of_every_kind_are_read() {
         event.text = text.map(<[u8]>::to_vec);
         resource(&event).to_string()
     };
-    assert_eq!(at(Kind::Endpoint, Some("::ffff:10.0.0.1"), None), "udp://10.0.0.1:53");
+    assert_eq!(
+        at(Kind::Endpoint, Some("::ffff:10.0.0.1"), None),
+        "udp://10.0.0.1:53"
+    );
     assert_eq!(at(Kind::Endpoint, None, None), "udp://?:53");
-    assert_eq!(at(Kind::Socket, None, Some(b"/run/\xff")), "unix:/run/\\xff");
+    assert_eq!(
+        at(Kind::Socket, None, Some(b"/run/\xff")),
+        "unix:/run/\\xff"
+    );
     assert_eq!(at(Kind::Abstract, None, Some(b"@x\0")), "unix:@x\\u{0}");
     assert_eq!(at(Kind::Path, None, Some(b"/a\n")), "/a\\n");
 }

@@ -57,7 +57,10 @@ fn newer_half(file: &mut fs::File) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(LIMIT / 2))?;
     let mut half = Vec::new();
     file.read_to_end(&mut half)?;
-    let begin = half.iter().position(|b| *b == b'\n').map_or(half.len(), |at| at + 1);
+    let begin = half
+        .iter()
+        .position(|b| *b == b'\n')
+        .map_or(half.len(), |at| at + 1);
     half.drain(..begin);
     Ok(half)
 }
@@ -174,7 +177,10 @@ mod tests {
         }
         let text = fs::read_to_string(places.trail(1)).unwrap();
         assert!(text.len() as u64 <= LIMIT + 100_000, "{}", text.len());
-        let lines: Vec<TrailEntry> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lines: Vec<TrailEntry> = text
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
         assert!(lines.last().unwrap().resource.ends_with("x29"));
     }
 }

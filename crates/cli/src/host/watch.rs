@@ -85,7 +85,11 @@ impl Daemon {
     /// What stands, for the service manager.
     pub fn in_a_line(&self) -> String {
         let inner = lock(&self.inner);
-        let mode = if self.audit { "audit only" } else { "enforcing" };
+        let mode = if self.audit {
+            "audit only"
+        } else {
+            "enforcing"
+        };
         let (sessions, waiting) = (inner.sessions.len(), inner.questions.len());
         let mut text = format!("{mode}, {}", output::count(sessions, "session"));
         if waiting > 0 {
@@ -114,7 +118,9 @@ impl Daemon {
                 inner.dropped = counters.dropped;
             }
             Err(e) => {
-                inner.trouble.insert(format!("the counters cannot be read: {e}"));
+                inner
+                    .trouble
+                    .insert(format!("the counters cannot be read: {e}"));
             }
         }
         self.end_what_is_gone(&mut inner);
@@ -130,7 +136,12 @@ impl Daemon {
             return;
         };
         let there = |session: u64| tasks.iter().any(|t| t.session == session && t.view != 0);
-        let gone: Vec<u64> = inner.sessions.keys().copied().filter(|s| !there(*s)).collect();
+        let gone: Vec<u64> = inner
+            .sessions
+            .keys()
+            .copied()
+            .filter(|s| !there(*s))
+            .collect();
         for session in gone {
             if let Err(e) = self.end(inner, session) {
                 inner.trouble.insert(format!("{e:#}"));
@@ -171,7 +182,11 @@ impl Daemon {
     /// Governs the processes that the configuration means and that are not governed yet.
     pub fn look_around(&self) {
         let config = lock(&self.inner).config.clone();
-        if config.govern.iter().all(|e| e.exe.is_none() && e.user.is_none()) {
+        if config
+            .govern
+            .iter()
+            .all(|e| e.exe.is_none() && e.user.is_none())
+        {
             return;
         }
         let (Ok(tasks), Ok(processes)) = (self.kernel.governed(), proc::processes()) else {

@@ -265,7 +265,10 @@ fn the_exact_bytes_of_a_gap_and_a_tally() {
         ..gap.clone()
     };
     let body = r#""lost":4,"reason":"queue""#;
-    assert_eq!(text(Record::Gap(gap)), format!("{}{body}}}", head(1, "gap")));
+    assert_eq!(
+        text(Record::Gap(gap)),
+        format!("{}{body}}}", head(1, "gap"))
+    );
     assert_eq!(
         text(Record::Gap(timed)),
         format!(

@@ -3,7 +3,11 @@
 //! From the daemon's confirmation on, the policy decides on everything, the start of the command itself
 //! included. Without a confirmation nothing is started.
 
-use std::{io, os::unix::process::CommandExt as _, process::{Command, ExitCode}};
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Result;
 

@@ -1,6 +1,10 @@
 //! `agentwall daemon install`: the systemd unit, with no more rights than the daemon needs.
 
-use std::{fs, path::Path, process::{Command, ExitCode}};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -54,7 +58,9 @@ pub fn uninstall() -> Result<ExitCode> {
 
 fn needs_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("units are root's; run it as root, or 'agentwall daemon install --print' shows the unit");
+        bail!(
+            "units are root's; run it as root, or 'agentwall daemon install --print' shows the unit"
+        );
     }
     Ok(())
 }
@@ -151,7 +157,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }
-        let bounded = text.lines().find_map(|l| l.strip_prefix("CapabilityBoundingSet="));
+        let bounded = text
+            .lines()
+            .find_map(|l| l.strip_prefix("CapabilityBoundingSet="));
         assert!(!bounded.unwrap().contains("SYS_ADMIN"));
         assert!(unit(Path::new("/a b/agentwall")).is_err());
         assert!(unit(Path::new("/a%b/agentwall")).is_err());

@@ -6,7 +6,9 @@ mod run;
 mod status;
 mod stop;
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf, process::ExitCode, time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -86,9 +88,12 @@ fn in_lines(text: &str) -> String {
 fn policy_of(text: &OsStr) -> Result<HostPolicy> {
     let path = PathBuf::from(text);
     if text.as_bytes().contains(&b'/') || path.exists() {
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("cannot find the policy {}; name another with --policy", shown(&path)))?;
+        let path = path.canonicalize().with_context(|| {
+            format!(
+                "cannot find the policy {}; name another with --policy",
+                shown(&path)
+            )
+        })?;
         return Ok(HostPolicy::File(path));
     }
     match text.to_str() {
@@ -116,7 +121,11 @@ fn govern(args: GovernArgs) -> Result<ExitCode> {
 
 fn in_words(pid: u32, governed: &Governed) -> String {
     let count = governed.processes.len();
-    let mode = if governed.audit { " (audit: nothing is refused)" } else { "" };
+    let mode = if governed.audit {
+        " (audit: nothing is refused)"
+    } else {
+        ""
+    };
     let mut text = format!(
         "process {pid} is governed as {}{mode}, session {}, {}\n  policy {}\n",
         output::tame(&governed.subject),

@@ -77,7 +77,12 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     let daemon = Arc::new(Daemon::start(Arc::clone(&kernel), opening)?);
     daemon.try_entries(&config)?;
     open_sockets(&places, &daemon, &kernel)?;
-    for path in [&places.state, &places.run, &places.book(), &places.control()] {
+    for path in [
+        &places.state,
+        &places.run,
+        &places.book(),
+        &places.control(),
+    ] {
         kernel.note(path)?;
     }
     let ending = serve(&daemon, &wall)?;
@@ -140,13 +145,19 @@ fn prove(wall: &Arc<Wall>, places: &Places, fresh: bool) -> Result<Proof> {
 
 fn make_folders(places: &Places) -> Result<()> {
     let run = &places.run;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(run);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run);
     made.with_context(|| format!("cannot make {}", shown(run)))?;
     // Everybody may ask why; what else is in it has rights of its own.
     fs::set_permissions(run, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("cannot open {} for others", shown(run)))?;
     let trails = run.join("trails");
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&trails);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&trails);
     made.with_context(|| format!("cannot make {}", shown(&trails)))
 }
 
@@ -177,7 +188,9 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
     })?;
     let watchdog = sd_notify::watchdog_enabled().is_some();
     tell(&[NotifyState::Ready]);
-    output::note("the kernel wall stands and is served; interrupt to end the daemon and leave it standing");
+    output::note(
+        "the kernel wall stands and is served; interrupt to end the daemon and leave it standing",
+    );
     let now = Instant::now();
     let mut second = Every::new(Duration::from_secs(1), now);
     let mut minute = Every::new(Duration::from_secs(60), now);

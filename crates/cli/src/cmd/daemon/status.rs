@@ -60,7 +60,9 @@ fn without_daemon(places: &Places) -> HostStatus {
             return status;
         }
         Err(e) => {
-            status.trouble.push(format!("what is pinned cannot be read: {e}"));
+            status
+                .trouble
+                .push(format!("what is pinned cannot be read: {e}"));
             return status;
         }
     };
@@ -73,16 +75,22 @@ fn without_daemon(places: &Places) -> HostStatus {
     );
     match wall.counters() {
         Ok(counters) => status.counters = of_counters(&counters),
-        Err(e) => status.trouble.push(format!("the counters cannot be read: {e}")),
+        Err(e) => status
+            .trouble
+            .push(format!("the counters cannot be read: {e}")),
     }
     let tasks = wall.governed().unwrap_or_else(|e| {
-        status.trouble.push(format!("the governed processes cannot be listed: {e}"));
+        status
+            .trouble
+            .push(format!("the governed processes cannot be listed: {e}"));
         Vec::new()
     });
     let book = match Book::read(&places.book()) {
         Ok(Some(book)) => book,
         Ok(None) => {
-            status.trouble.push("nothing tells what it enforces: the book is gone".to_owned());
+            status
+                .trouble
+                .push("nothing tells what it enforces: the book is gone".to_owned());
             return status;
         }
         Err(e) => {
@@ -115,7 +123,11 @@ fn without_daemon(places: &Places) -> HostStatus {
             lacks: Vec::new(),
         })
         .collect();
-    status.sessions = book.sessions.iter().map(|s| of_session(s, &tasks)).collect();
+    status.sessions = book
+        .sessions
+        .iter()
+        .map(|s| of_session(s, &tasks))
+        .collect();
     status
 }
 
@@ -145,7 +157,10 @@ fn in_words(status: &HostStatus) -> String {
         ]);
     }
     if let Some(ms) = status.proved_ms {
-        rows.push(vec!["canaries".to_owned(), format!("refused {}", rfc3339_of(ms))]);
+        rows.push(vec![
+            "canaries".to_owned(),
+            format!("refused {}", rfc3339_of(ms)),
+        ]);
     }
     let counters: Vec<String> = (status.counters.iter())
         .filter(|(_, n)| **n > 0)
@@ -218,7 +233,10 @@ mod tests {
         let status = without_daemon(&places);
         assert!(!status.standing && !status.enforcing && !status.daemon);
         let text = in_words(&status);
-        assert!(text.contains("NOT STANDING") && text.contains("daemon run"), "{text}");
+        assert!(
+            text.contains("NOT STANDING") && text.contains("daemon run"),
+            "{text}"
+        );
         assert!(!text.contains("enforcing"), "{text}");
         for (enforcing, audit, word) in [
             (true, false, "enforcing"),

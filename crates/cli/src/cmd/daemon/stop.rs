@@ -95,7 +95,10 @@ fn unload(places: &Places) -> Result<ExitCode> {
     std::fs::create_dir_all(&places.run)
         .with_context(|| format!("cannot make {}", shown(&places.run)))?;
     let _held = hold_lock(places)?;
-    let book = Book::read(&places.book()).ok().flatten().unwrap_or_default();
+    let book = Book::read(&places.book())
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     let record = Record::KernelWall(KernelWall {
         outcome: "removed".to_owned(),
         programs: book.programs,
@@ -104,7 +107,10 @@ fn unload(places: &Places) -> Result<ExitCode> {
         by: Some(format!("uid:{}", rustix::process::getuid().as_raw())),
     });
     let state = State::open_at(&places.state)?;
-    state.record(&format!("{}-{}", minute_of(now_ms()), random_text(4)?), vec![record])?;
+    state.record(
+        &format!("{}-{}", minute_of(now_ms()), random_text(4)?),
+        vec![record],
+    )?;
     Wall::unpin(&places.pins)?;
     // It tells of what does not stand any more.
     let _ = std::fs::remove_file(places.book());
