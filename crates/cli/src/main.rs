@@ -15,11 +15,8 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
-<<<<<<< HEAD
 mod governed;
-=======
 mod host;
->>>>>>> d3384d2 (wip)
 mod judge;
 mod known;
 mod layers;
