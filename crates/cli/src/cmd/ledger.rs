@@ -250,6 +250,9 @@ fn summary(record: &Record) -> String {
                     by.as_deref().unwrap_or("somebody")
                 ),
             };
+            if policy.digest.is_empty() {
+                return format!("no policy any more{change}");
+            }
             format!(
                 "{} from {}{change}{}",
                 policy.digest,

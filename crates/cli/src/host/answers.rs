@@ -96,11 +96,9 @@ impl Daemon {
         }
     }
 
-    /// Ends questions that nobody answered in time, and those of sessions that have ended.
-    pub(super) fn expire(&self, inner: &mut Inner, now: Instant) {
-        let there: Vec<u64> = inner.sessions.keys().copied().collect();
-        let gone = |q: &Question| !there.contains(&q.grant.session);
-        for (id, question) in inner.questions.expired(now, gone) {
+    /// Ends questions without an answer.
+    pub(super) fn expire(&self, inner: &mut Inner, which: impl Fn(&Question) -> bool) {
+        for (id, question) in inner.questions.take_those(which) {
             let said = self.record(inner, &id, &question, "timeout", &Scope::Once, 0);
             if let Err(e) = said {
                 inner.trouble.insert(format!("{e:#}"));

@@ -15,20 +15,16 @@
 //! An entry with neither `exe` nor `user` governs nobody by itself: it is a policy with a name. The first
 //! entry that fits a process counts.
 
-use std::{
-    fs,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use agentwall_policy::{
     Glob, GlobKind, Layer, Source,
     strict::{self, Fields, Node, Reading},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::proc::{self, Process};
-use crate::{policies, state::shown};
+use crate::state::shown;
 
 /// How such a file begins.
 pub const BEGIN: &str = "agentwall-daemon: 1";
@@ -77,49 +73,10 @@ impl Entry {
 }
 
 impl Config {
-    /// The configuration in a file. None at all is an empty one: nothing is governed until asked.
-    pub fn of(path: &Path) -> Result<Config> {
-        let text = match policies::read_file(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", shown(path))),
-        };
-        belongs_to_root(path)?;
-        let passwd = fs::read("/etc/passwd").unwrap_or_default();
-        read(&policies::name_of(path)?, text, &passwd)
-    }
-
     /// The entry of this name.
     pub fn named(&self, name: &str) -> Option<&Entry> {
         self.govern.iter().find(|e| e.name == name)
     }
-}
-
-/// Who can change what the daemon reads decides what is governed: only root may.
-pub fn belongs_to_root(path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    let own = rustix::process::geteuid().as_raw();
-    let real = path
-        .canonicalize()
-        .with_context(|| format!("cannot examine {}", shown(path)))?;
-    for part in real.ancestors() {
-        let meta = fs::metadata(part).with_context(|| format!("cannot examine {}", shown(part)))?;
-        // In a folder such as /tmp nobody replaces what belongs to another.
-        let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
-        let foreign = meta.uid() != 0 && meta.uid() != own;
-        if foreign || (meta.mode() & 0o022 != 0 && !sticky) {
-            return Err(anyhow!(
-                "{} can be changed by others than root, since {} belongs to user {} with mode {:03o}; \
-                 the daemon reads only what root alone can change: 'chown root' and 'chmod go-w' it, or \
-                 put the file into /etc/agentwall",
-                shown(path),
-                shown(part),
-                meta.uid(),
-                meta.mode() & 0o7777
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Reads a configuration; users are looked up in `passwd`.
@@ -185,7 +142,7 @@ fn entry(reading: &mut Reading<'_>, node: &Node, passwd: &[u8]) -> Option<Entry>
     let fields = reading.mapping(node, WHAT, &keys)?;
     let name = needed(reading, &fields, WHAT, "name", "name: builder").and_then(|node| {
         let name = reading.text(node, "name")?;
-        if let Err(message) = crate::args::agent_name(name) {
+        if let Err(message) = crate::session::agent_name(name) {
             reading.error(node.place, format!("name: {message}"), None);
             return None;
         }

@@ -1,4 +1,5 @@
 use super::*;
+use std::path::Path;
 
 const PASSWD: &[u8] = b"root:x:0:0::/root:/bin/sh\nci:x:990:990::/srv/ci:/bin/sh\n";
 
@@ -104,21 +105,4 @@ fn what_is_wrong_is_named_with_its_line() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn what_others_can_change_is_not_read() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let tmp = tempfile::tempdir().unwrap();
-    let file = tmp.path().join("daemon.yaml");
-    assert_eq!(Config::of(&file).unwrap(), Config::default());
-    fs::write(&file, "agentwall-daemon: 1\n").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-    let error = Config::of(&file).unwrap_err().to_string();
-    assert!(error.contains("chmod go-w"), "{error}");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    Config::of(&file).unwrap();
-    fs::set_permissions(tmp.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = Config::of(&file).unwrap_err().to_string();
-    assert!(error.contains("chmod go-w"), "{error}");
 }

@@ -118,6 +118,8 @@ pub(super) struct Inner {
     pub trouble: BTreeSet<String>,
     /// Processes that fit an entry and could not be governed: number and time of start.
     pub given_up: BTreeSet<(u32, u64)>,
+    /// Processes that a person released: the configuration does not take them back.
+    pub released: BTreeSet<(u32, u64)>,
     /// Views in the kernel that no book knows.
     pub unknown: BTreeSet<u32>,
     run_seq: u64,
@@ -157,6 +159,7 @@ impl Daemon {
             generation: book.generation,
             trouble: BTreeSet::new(),
             given_up: BTreeSet::new(),
+            released: BTreeSet::new(),
             unknown: BTreeSet::new(),
             run_seq: 0,
         };
@@ -212,9 +215,10 @@ impl Daemon {
                 .filter_map(|(v, n)| Some((v.parse().ok()?, *n)))
                 .collect();
             // The same text can lead elsewhere by now, and another version has other rules of its own.
-            if view.ready.digest() != note.digest || book.audit != self.audit {
+            view.installed = book.sessions.iter().any(|s| s.view == note.view);
+            if view.installed && (view.ready.digest() != note.digest || book.audit != self.audit) {
                 view.generation = inner.next_generation();
-                self.install(&view)?;
+                self.install(&mut view)?;
             }
             inner.views.insert(note.view, view);
         }
@@ -268,15 +272,18 @@ impl Daemon {
                 && v.ready.digest() == ready.digest()
                 && v.ready.variables == ready.variables
         };
-        if let Some(view) = inner.views.values().find(same) {
-            return Ok(view.number);
+        if let Some(number) = inner.views.values().find(same).map(|v| v.number) {
+            if let Some(view) = inner.views.get_mut(&number).filter(|v| !v.installed) {
+                self.install(view)?;
+            }
+            return Ok(number);
         }
         let number = self.free_view(inner)?;
         let mut view = View::new(number, name, from.to_owned(), ready);
         view.audit = audit;
         view.generation = inner.next_generation();
         view.told = self.kernel.allows(number)?.into_iter().collect();
-        self.install(&view)?;
+        self.install(&mut view)?;
         inner.views.insert(number, view);
         Ok(number)
     }
@@ -288,10 +295,8 @@ impl Daemon {
         if let Some(view) = free(inner) {
             return Ok(view);
         }
-        // Those that nobody is under are only kept for who comes next.
-        let tasks = self.kernel.governed()?;
-        let used: BTreeSet<u32> = tasks.iter().map(|t| t.view).collect();
-        inner.views.retain(|number, _| used.contains(number));
+        self.retire(inner)?;
+        inner.views.retain(|_, view| view.installed);
         free(inner).ok_or_else(|| {
             anyhow!(
                 "all {} policies that the kernel holds at a time are in use",
@@ -301,7 +306,7 @@ impl Daemon {
     }
 
     /// Puts a view's policy into the kernel.
-    pub(super) fn install(&self, view: &View) -> Result<()> {
+    pub(super) fn install(&self, view: &mut View) -> Result<()> {
         let flags = if view.audit || self.audit {
             TABLE_AUDIT
         } else {
@@ -309,7 +314,22 @@ impl Daemon {
         };
         self.kernel
             .install(view.number, &view.ready.table(), view.generation, flags)
-            .with_context(|| format!("cannot put the policy of {} into the kernel", view.name))
+            .with_context(|| format!("cannot put the policy of {} into the kernel", view.name))?;
+        view.installed = true;
+        Ok(())
+    }
+
+    /// Takes the tables of views that nobody is under out of the kernel: each has 4 MiB.
+    pub(super) fn retire(&self, inner: &mut Inner) -> Result<()> {
+        let tasks = self.kernel.governed()?;
+        let awaited: BTreeSet<u32> = inner.sessions.values().map(|s| s.note.view).collect();
+        for view in inner.views.values_mut().filter(|v| v.installed) {
+            if !awaited.contains(&view.number) && !tasks.iter().any(|t| t.view == view.number) {
+                self.kernel.remove(view.number)?;
+                view.installed = false;
+            }
+        }
+        Ok(())
     }
 
     /// Appends a record that must be durable before anything goes on: of a session, or of the wall.

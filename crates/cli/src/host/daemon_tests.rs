@@ -145,7 +145,7 @@ impl Host {
         let opening = Opening {
             own: OwnFiles::of(&places, "/usr/bin/agentwall".into()),
             found,
-            config: Config::of(&places.config).unwrap(),
+            config: policy::configuration(&places.config).unwrap(),
             places,
             audit: false,
             programs: "ab".into(),
@@ -706,10 +706,34 @@ fn who_the_configuration_means_is_found_and_an_ended_session_ends() {
     host.daemon().look_around();
     assert_eq!(lock(&host.daemon().inner).sessions.len(), 1);
     let id = host.daemon().status().unwrap().sessions[0].id.clone();
+    // What a person releases is not taken back.
+    assert!(matches!(
+        host.ask(HostRequest::Release { pid }),
+        Response::Done { .. }
+    ));
+    host.daemon().look_around();
+    assert_eq!(host.task(pid), None);
+    assert_eq!(
+        host.records_of(&id),
+        ["policy", "session_start", "policy", "session_end"]
+    );
+    assert!(lock(&host.kernel.tables).is_empty(), "nobody is under it");
+    let id = host.govern(bystander).session;
+    host.policy(ASKS);
+    host.ask(HostRequest::Reload);
+    host.daemon()
+        .event(Ok(host.event(0, bystander, Verb::FileRead, "/q/1")));
     lock(&host.kernel.governed).clear();
     host.daemon().tick(true);
-    assert_eq!(host.records_of(&id).last().unwrap(), "session_end");
-    assert!(host.daemon().status().unwrap().sessions.is_empty());
+    // Its question ends with it.
+    let types = host.records_of(&id);
+    assert_eq!(
+        types[types.len() - 2..],
+        ["approval", "session_end"],
+        "{types:?}"
+    );
+    let status = host.daemon().status().unwrap();
+    assert!(status.sessions.is_empty() && status.pending == 0 && status.views.is_empty());
 }
 
 fn proc_exe(pid: u32) -> PathBuf {

@@ -21,9 +21,12 @@ use agentwall_policy::{
     Compiled, CompiledTable, Enforcement, HostPattern, Layer, Policy, ResourcePattern, Rule,
     RuleEffect, Source, Variables, glob_escape,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{Places, canonical};
+use super::{
+    Places, canonical,
+    config::{self, Config},
+};
 use crate::{
     policies::{self, Chosen},
     prepare,
@@ -345,9 +348,49 @@ fn is_unknown(pattern: &ResourcePattern) -> bool {
     }
 }
 
+/// The configuration in a file. None at all is an empty one: nothing is governed until asked.
+pub fn configuration(path: &Path) -> Result<Config> {
+    let text = match policies::read_file(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", shown(path))),
+    };
+    belongs_to_root(path)?;
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    config::read(&policies::name_of(path)?, text, &passwd)
+}
+
+/// Who can change what the daemon reads decides what is governed: only root may.
+pub fn belongs_to_root(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = rustix::process::geteuid().as_raw();
+    let real = path
+        .canonicalize()
+        .with_context(|| format!("cannot examine {}", shown(path)))?;
+    for part in real.ancestors() {
+        let meta =
+            std::fs::metadata(part).with_context(|| format!("cannot examine {}", shown(part)))?;
+        // In a folder such as /tmp nobody replaces what belongs to another.
+        let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        let foreign = meta.uid() != 0 && meta.uid() != own;
+        if foreign || (meta.mode() & 0o022 != 0 && !sticky) {
+            return Err(anyhow!(
+                "{} can be changed by others than root, since {} belongs to user {} with mode {:03o}; \
+                 the daemon reads only what root alone can change: 'chown root' and 'chmod go-w' it, or \
+                 put the file into /etc/agentwall",
+                shown(path),
+                shown(part),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The policy in a file or bundle that root alone can change.
 pub fn choose(file: &Path) -> Result<Chosen> {
-    super::config::belongs_to_root(file)?;
+    belongs_to_root(file)?;
     if !file.is_absolute() {
         bail!("{} is not an absolute path", shown(file));
     }

@@ -166,3 +166,20 @@ fn a_policy_that_requires_enforcement_is_not_only_watched() {
         "{error}"
     );
 }
+
+#[test]
+fn what_others_can_change_is_not_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("daemon.yaml");
+    assert_eq!(configuration(&file).unwrap(), Config::default());
+    std::fs::write(&file, "agentwall-daemon: 1\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let error = configuration(&file).unwrap_err().to_string();
+    assert!(error.contains("chmod go-w"), "{error}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    configuration(&file).unwrap();
+    std::fs::set_permissions(tmp.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = configuration(&file).unwrap_err().to_string();
+    assert!(error.contains("chmod go-w"), "{error}");
+}

@@ -39,6 +39,13 @@ pub struct Question {
     deadline: Instant,
 }
 
+impl Question {
+    /// Whether it waited too long.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
+}
+
 /// Those that wait.
 #[derive(Debug)]
 pub struct Questions {
@@ -118,15 +125,10 @@ impl Questions {
         }
     }
 
-    /// Takes out those that waited too long, and those for which `gone` says that nobody waits any more.
-    pub fn expired(
-        &mut self,
-        now: Instant,
-        gone: impl Fn(&Question) -> bool,
-    ) -> Vec<(String, Question)> {
-        let over = |q: &Question| q.deadline <= now || gone(q);
+    /// Takes out some.
+    pub fn take_those(&mut self, which: impl Fn(&Question) -> bool) -> Vec<(String, Question)> {
         let numbers: Vec<u64> = (self.open.iter())
-            .filter(|(_, q)| over(q))
+            .filter(|(_, q)| which(q))
             .map(|(n, _)| *n)
             .collect();
         let taken = numbers.into_iter();

@@ -246,6 +246,12 @@ impl Daemon {
             ..PolicyRecord::default()
         });
         self.seal(&mut inner, Some(number), record)?;
+        let processes = tasks.iter().filter(|t| t.session == number);
+        let released: Vec<(u32, u64)> = processes
+            .filter_map(|t| proc::process(t.pid).ok())
+            .map(|p| (p.pid, p.started))
+            .collect();
+        inner.released.extend(released);
         let count = self.let_go(&mut inner, number)?;
         let used = self.kernel.governed()?;
         if !used.iter().any(|t| t.view == view) && inner.unknown.remove(&view) {
@@ -260,6 +266,7 @@ impl Daemon {
 
     /// The last entry of a session, and what is remembered only for it.
     pub(super) fn end(&self, inner: &mut Inner, number: u64) -> Result<()> {
+        self.expire(inner, |question| question.grant.session == number);
         let Some(session) = inner.sessions.get(&number) else {
             return Ok(());
         };
@@ -271,7 +278,7 @@ impl Daemon {
         inner.sessions.remove(&number);
         self.take_back(inner, |grant| grant.session == number)?;
         trail::forget(&self.places, number);
-        Ok(())
+        self.retire(inner)
     }
 
     /// What was permitted is not any more.
@@ -299,10 +306,11 @@ impl Daemon {
     }
 
     fn reread(&self, inner: &mut Inner, by: u32) -> Result<String> {
-        let config = Config::of(&self.places.config).context("nothing was changed")?;
+        let config = policy::configuration(&self.places.config).context("nothing was changed")?;
         self.try_entries(&config).context("nothing was changed")?;
+        self.retire(inner)?;
         let mut changed = Vec::new();
-        for view in inner.views.values() {
+        for view in inner.views.values().filter(|v| v.installed) {
             let entry = config.named(&view.name).filter(|_| view.name != UNNAMED);
             let entry = entry.cloned().unwrap_or_else(|| Entry {
                 audit: view.audit,
@@ -326,6 +334,7 @@ impl Daemon {
         }
         inner.config = config;
         inner.given_up.clear();
+        inner.views.retain(|_, view| view.installed);
         let count = changed.len();
         for (number, entry, ready) in changed {
             self.exchange(inner, number, entry, ready, by)?;
@@ -363,7 +372,7 @@ impl Daemon {
         for session in &under {
             self.seal(inner, Some(*session), record.clone())?;
         }
-        self.install(&next)?;
+        self.install(&mut next)?;
         inner.views.insert(number, next);
         // A yes was given under the former policy.
         self.take_back(inner, |grant| under.contains(&grant.session))
@@ -450,7 +459,7 @@ impl Daemon {
             programs: self.programs.clone(),
             hooks: self.kernel.hooks(),
             proved_ms: Some(self.proved_ms),
-            views: (inner.views.values())
+            views: (inner.views.values().filter(|v| v.installed))
                 .map(|view| of_view(view, under(view.number), self.audit))
                 .collect(),
             sessions: inner
@@ -493,7 +502,9 @@ fn of_policy(ready: &Ready, replaces: Option<&str>, by: Option<u32>) -> Record {
         digest: ready.digest().to_owned(),
         sources: sources.collect(),
         replaces: replaces.map(str::to_owned),
-        by: by.map(|uid| format!("uid:{uid}")),
+        by: by
+            .filter(|_| replaces.is_some())
+            .map(|uid| format!("uid:{uid}")),
         bundles: match replaces {
             Some(_) => ready.bundles.iter().map(bundles::recorded).collect(),
             None => Vec::new(),

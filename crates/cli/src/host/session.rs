@@ -30,6 +30,9 @@ pub struct View {
     pub generation: u64,
     /// The policy in force.
     pub ready: Ready,
+    /// Its table is in the kernel. Where nobody is under it any more it is not, and only its words are
+    /// kept for events that are still on their way.
+    pub installed: bool,
     former: VecDeque<(u64, Ready)>,
     /// Plain allows that are in the ledger already.
     pub told: BTreeMap<Verb, u64>,
@@ -45,6 +48,7 @@ impl View {
             audit: false,
             generation: 0,
             ready,
+            installed: false,
             former: VecDeque::new(),
             told: BTreeMap::new(),
         }

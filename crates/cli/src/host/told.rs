@@ -68,7 +68,12 @@ fn resource(event: &Event) -> Resource {
     let text = event.text.as_deref();
     match event.kind {
         Kind::Path => Resource::Path(PathResource {
-            path: PathBuf::from(OsStr::from_bytes(text.unwrap_or_default())),
+            path: match (text, event.verb) {
+                (Some(text), _) => PathBuf::from(OsStr::from_bytes(text)),
+                // A process that is no object of the session: the folder of all of them.
+                (None, Some(Verb::ProcessSignal | Verb::ProcessTrace)) => "/proc".into(),
+                (None, _) => "/(without a name)".into(),
+            },
             kind: match event.directory {
                 true => ObjectKind::Directory,
                 false => ObjectKind::Unknown,
@@ -118,9 +123,16 @@ fn decision(event: &Event, policy: Option<&Ready>, action: &Action) -> Decision 
     match event.why {
         Why::Rule => {}
         Why::Grant => {
+            // The programs tell the name that they saw last, which need not be the one that was asked about.
+            let asked = said.effect == Effect::Ask;
             return Decision {
                 effect: Effect::Allow,
-                reason: format!("approved: {}", said.reason),
+                rule: said.rule.filter(|_| asked),
+                reason: match asked {
+                    true => format!("approved: {}", said.reason),
+                    false => "a person approved it".to_owned(),
+                },
+                hint: Hint::default(),
                 ..said
             };
         }

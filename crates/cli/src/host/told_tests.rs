@@ -131,6 +131,7 @@ fn what_no_rule_decided_is_told_as_what_it_is() {
     );
     let foreign = Event {
         why: Why::Foreign,
+        text: None,
         ..event(Verb::ProcessSignal, "/bin/sh")
     };
     assert!(
@@ -150,6 +151,10 @@ fn what_no_rule_decided_is_told_as_what_it_is() {
     };
     let granted = told(&granted, Some(&policy));
     assert_eq!(granted.decision.effect, Effect::Allow);
+    assert_eq!(
+        granted.decision.rule, None,
+        "no rule of the policy says yes"
+    );
     assert_eq!(granted.enforced_by, "kernel-audit");
 }
 
@@ -175,4 +180,5 @@ fn objects_of_every_kind_are_read() {
     );
     assert_eq!(at(Kind::Abstract, None, Some(b"@x\0")), "unix:@x\\u{0}");
     assert_eq!(at(Kind::Path, None, Some(b"/a\n")), "/a\\n");
+    assert_eq!(at(Kind::Path, None, None), "/(without a name)");
 }

@@ -124,7 +124,7 @@ impl Daemon {
             }
         }
         self.end_what_is_gone(&mut inner);
-        self.expire(&mut inner, now);
+        self.expire(&mut inner, |question| question.is_over(now));
         if let Err(e) = self.save(&inner) {
             inner.trouble.insert(format!("{e:#}"));
         }
@@ -199,9 +199,11 @@ impl Daemon {
                 continue;
             };
             let key = (process.pid, process.started);
-            if lock(&self.inner).given_up.contains(&key) {
+            let inner = lock(&self.inner);
+            if inner.given_up.contains(&key) || inner.released.contains(&key) {
                 continue;
             }
+            drop(inner);
             let wanted = HostPolicy::Named(entry.name.clone());
             if let Err(e) = self.govern(process.pid, &wanted, None) {
                 // Governed meanwhile, as a child of one that was found before it, or gone.

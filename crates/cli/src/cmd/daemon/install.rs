@@ -25,7 +25,7 @@ pub fn install(args: InstallArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     needs_root()?;
-    host::config::belongs_to_root(&binary).context(
+    host::policy::belongs_to_root(&binary).context(
         "systemd would start this program as root; install it where root alone can change it, for example \
          /usr/local/bin",
     )?;

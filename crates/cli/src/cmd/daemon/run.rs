@@ -29,7 +29,7 @@ use crate::{
         config::Config,
         daemon::{Daemon, Ending, Every, Found, Opening, hold_lock},
         kernel::Kernel,
-        policy::OwnFiles,
+        policy::{self, OwnFiles},
         trail,
     },
     output,
@@ -54,7 +54,7 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     };
     make_folders(&places)?;
     let _held = hold_lock(&places)?;
-    let config = Config::of(&places.config)?;
+    let config = policy::configuration(&places.config)?;
     let book = Book::read(&places.book()).unwrap_or_else(|e| {
         output::note(&format!("{e:#}; the policies that stand go on unknown"));
         None
