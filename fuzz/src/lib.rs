@@ -13,12 +13,10 @@
 #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
 mod control;
 /// Of the daemon's files those that read what others wrote.
+#[path = "../../crates/cli/src/host"]
+#[allow(dead_code, clippy::all)] // Linted where they belong; no target calls all of them.
 mod host {
-    #[path = "../../../crates/cli/src/host/config.rs"]
-    #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
     pub mod config;
-    #[path = "../../../crates/cli/src/host/proc.rs"]
-    #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
     pub mod proc;
 }
 #[path = "../../crates/cli/src/session.rs"]

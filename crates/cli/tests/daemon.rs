@@ -2,6 +2,8 @@
 //!
 //! What needs a kernel that loads LSM programs is in tests/vm/daemon.rs.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     path::Path,
     process::{Command, Output},

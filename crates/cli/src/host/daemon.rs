@@ -215,7 +215,8 @@ impl Daemon {
                 .filter_map(|(v, n)| Some((v.parse().ok()?, *n)))
                 .collect();
             // The same text can lead elsewhere by now, and another version has other rules of its own.
-            view.installed = book.sessions.iter().any(|s| s.view == note.view);
+            view.installed = book.sessions.iter().any(|s| s.view == note.view)
+                || tasks.iter().any(|t| t.view == note.view);
             if view.installed && (view.ready.digest() != note.digest || book.audit != self.audit) {
                 view.generation = inner.next_generation();
                 self.install(&mut view)?;

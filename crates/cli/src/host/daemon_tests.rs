@@ -346,7 +346,14 @@ fn others_than_root_may_only_put_themselves_under_a_named_policy() {
     let named = HostPolicy::Named("builder".into());
     assert!(error(govern(Some(1), named.clone())).contains("only root"));
     assert!(error(govern(None, HostPolicy::File(host.policy_path()))).contains("only root"));
-    let Response::Governed(governed) = govern(None, named) else {
+    // A process of another user than the one who asked: its number was given anew.
+    assert!(error(govern(None, named.clone())).contains("another user's"));
+    assert_eq!(host.task(pid), None);
+    let request = HostRequest::Govern {
+        pid: Some(pid),
+        policy: named,
+    };
+    let Response::Governed(governed) = host.ask(request) else {
         panic!("not governed");
     };
     assert_eq!(

@@ -125,8 +125,8 @@ fn uid(status: &[u8]) -> Option<u32> {
 fn field(stat: &[u8], number: usize) -> Option<u64> {
     let behind = stat.iter().rposition(|b| *b == b')')? + 1;
     let text = std::str::from_utf8(stat.get(behind..)?).ok()?;
-    let after_name = text.split_ascii_whitespace();
-    after_name.skip(number.checked_sub(3)?).next()?.parse().ok()
+    let mut after_name = text.split_ascii_whitespace();
+    after_name.nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -2,36 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use agentwall_kernel::wire::Governed as Task;
 use agentwall_ledger::{
     Record,
     entry::{PolicyRecord, PolicySource, PolicyVariables, SessionEnd, SessionStart, User},
     hash::sha256_hex,
 };
-use agentwall_policy::Variables;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
-    book::{SessionNote, variables},
-    config::{Config, Entry},
+    book::SessionNote,
+    config::Entry,
     daemon::{Daemon, Ending, Inner},
-    policy::{self, Ready},
+    policy::Ready,
     proc::{self, Process},
-    session::{Session, View},
+    session::Session,
     trail,
 };
 use crate::{
     bundles,
-    control::{
-        Governed, HostPolicy, HostRequest, HostSession, HostStatus, Request, Response, ViewStatus,
-    },
+    control::{Governed, HostPolicy, HostRequest, Request, Response},
     session::minute_of,
     state::{now_ms, random_text, shown},
     supervisor::{Peer, lock},
 };
 
 /// The subject of a policy that is in no entry: `agent:host`.
-const UNNAMED: &str = "host";
+pub(super) const UNNAMED: &str = "host";
 
 impl Daemon {
     /// Answers a request. Root may ask anything; everybody else may put themselves under a named policy.
@@ -95,7 +91,15 @@ impl Daemon {
                 "only root may name a policy by its file; others name an entry of {}",
                 shown(&self.places.config)
             ),
-            _ => Ok(peer.pid),
+            _ => {
+                // Who asked may have ended, and its number be another's by now.
+                let process =
+                    proc::process(peer.pid).with_context(|| format!("process {}", peer.pid))?;
+                if process.uid != peer.uid {
+                    bail!("process {} is another user's", peer.pid);
+                }
+                Ok(peer.pid)
+            }
         }
     }
 
@@ -294,125 +298,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads configuration and policies again. All of it comes into force, or nothing.
-    pub fn reload(&self, by: u32) -> Result<String> {
-        let mut inner = lock(&self.inner);
-        let result = self.reread(&mut inner, by);
-        inner.trouble.retain(|t| !t.starts_with(RELOAD));
-        if let Err(e) = &result {
-            inner.trouble.insert(format!("{RELOAD}: {e:#}"));
-        }
-        result
-    }
-
-    fn reread(&self, inner: &mut Inner, by: u32) -> Result<String> {
-        let config = policy::configuration(&self.places.config).context("nothing was changed")?;
-        self.try_entries(&config).context("nothing was changed")?;
-        self.retire(inner)?;
-        let mut changed = Vec::new();
-        for view in inner.views.values().filter(|v| v.installed) {
-            let entry = config.named(&view.name).filter(|_| view.name != UNNAMED);
-            let entry = entry.cloned().unwrap_or_else(|| Entry {
-                audit: view.audit,
-                name: view.name.clone(),
-                ..unnamed(&view.policy)
-            });
-            let ready = self
-                .read(
-                    &entry.policy,
-                    &view.name,
-                    &view.ready.variables,
-                    entry.audit,
-                )
-                .context("nothing was changed")?;
-            let same = ready.digest() == view.ready.digest()
-                && entry.audit == view.audit
-                && entry.policy == view.policy;
-            if !same {
-                changed.push((view.number, entry, ready));
-            }
-        }
-        inner.config = config;
-        inner.given_up.clear();
-        inner.views.retain(|_, view| view.installed);
-        let count = changed.len();
-        for (number, entry, ready) in changed {
-            self.exchange(inner, number, entry, ready, by)?;
-        }
-        self.save(inner)?;
-        let entries = inner.config.govern.len();
-        Ok(format!(
-            "read again: {entries} entries of the configuration, {count} of {} policies in use changed",
-            inner.views.len()
-        ))
-    }
-
-    /// Puts another policy into a view: into the ledger of all who are under it, then into the kernel.
-    fn exchange(
-        &self,
-        inner: &mut Inner,
-        number: u32,
-        entry: Entry,
-        ready: Ready,
-        by: u32,
-    ) -> Result<()> {
-        let generation = inner.next_generation();
-        let Some(view) = inner.views.get(&number) else {
-            return Ok(());
-        };
-        let mut next = view.clone();
-        let record = of_policy(&ready, Some(view.ready.digest()), Some(by));
-        next.replace(ready, generation);
-        next.audit = entry.audit;
-        next.policy = entry.policy;
-        let under: Vec<u64> = (inner.sessions.values())
-            .filter(|s| s.note.view == number)
-            .map(|s| s.note.number)
-            .collect();
-        for session in &under {
-            self.seal(inner, Some(*session), record.clone())?;
-        }
-        self.install(&mut next)?;
-        inner.views.insert(number, next);
-        // A yes was given under the former policy.
-        self.take_back(inner, |grant| under.contains(&grant.session))
-    }
-
-    /// Whether the policies of all entries can be put into the kernel, with values that stand for others.
-    pub fn try_entries(&self, config: &Config) -> Result<()> {
-        for entry in &config.govern {
-            let home = match &entry.user {
-                Some((_, home)) => Some(home.clone()),
-                None => proc::home_of(0),
-            };
-            let workspace = entry.workspace.clone().or_else(|| home.clone());
-            let variables = variables(workspace.as_deref(), home.as_deref(), self.state.root());
-            let chosen = policy::choose(&entry.policy);
-            chosen
-                .and_then(|c| policy::ready(c, &entry.name, &variables, &self.own, entry.audit))
-                .with_context(|| format!("the entry '{}'", entry.name))?;
-        }
-        Ok(())
-    }
-
-    /// A policy from its file.
-    fn read(&self, file: &Path, name: &str, variables: &Variables, audit: bool) -> Result<Ready> {
-        let chosen = policy::choose(file)?;
-        let audit = audit || self.audit;
-        let ready = policy::ready(chosen, name, variables, &self.own, audit)
-            .with_context(|| format!("the policy {}", shown(file)))?;
-        for bundle in &ready.bundles {
-            bundles::remember(&self.state, bundle)?;
-        }
-        Ok(ready)
-    }
-
-    fn variables_of(&self, entry: &Entry, process: &Process) -> Variables {
-        let workspace = (entry.workspace.clone()).or_else(|| proc::folder_of(process.pid));
-        let home = proc::home_of(process.uid);
-        variables(workspace.as_deref(), home.as_deref(), self.state.root())
-    }
-
     fn of_start(&self, note: &SessionNote, entry: &Entry, ready: &Ready) -> Record {
         let text = |path: &Option<PathBuf>| path.as_deref().map(PolicyVariables::text);
         let mode = match entry.audit || self.audit {
@@ -443,46 +328,13 @@ impl Daemon {
             ..SessionStart::default()
         })
     }
-
-    /// What stands.
-    pub fn status(&self) -> Result<HostStatus> {
-        let tasks = self.kernel.governed()?;
-        let counters = self.kernel.counters()?;
-        let inner = lock(&self.inner);
-        let under = |view: u32| tasks.iter().filter(|t| t.view == view).count();
-        Ok(HostStatus {
-            standing: true,
-            enforcing: !self.audit,
-            audit: self.audit,
-            daemon: true,
-            kernel: release_of_kernel(),
-            programs: self.programs.clone(),
-            hooks: self.kernel.hooks(),
-            proved_ms: Some(self.proved_ms),
-            views: (inner.views.values().filter(|v| v.installed))
-                .map(|view| of_view(view, under(view.number), self.audit))
-                .collect(),
-            sessions: inner
-                .sessions
-                .values()
-                .map(|s| of_session(&s.note, &tasks))
-                .collect(),
-            counters: of_counters(&counters),
-            lost: inner.lost,
-            pending: inner.questions.len(),
-            trouble: inner.trouble.iter().cloned().collect(),
-        })
-    }
 }
-
-/// How trouble with a configuration begins.
-const RELOAD: &str = "the configuration was not taken";
 
 fn done(text: String) -> Response {
     Response::Done { text }
 }
 
-fn unnamed(file: &Path) -> Entry {
+pub(super) fn unnamed(file: &Path) -> Entry {
     Entry {
         name: UNNAMED.to_owned(),
         exe: None,
@@ -493,7 +345,7 @@ fn unnamed(file: &Path) -> Entry {
     }
 }
 
-fn of_policy(ready: &Ready, replaces: Option<&str>, by: Option<u32>) -> Record {
+pub(super) fn of_policy(ready: &Ready, replaces: Option<&str>, by: Option<u32>) -> Record {
     let sources = ready.sources.iter().map(|s| PolicySource {
         name: agentwall_action::escape_bytes(s.name.as_bytes()),
         sha256: sha256_hex(&s.text),
@@ -511,55 +363,4 @@ fn of_policy(ready: &Ready, replaces: Option<&str>, by: Option<u32>) -> Record {
         },
         ..PolicyRecord::default()
     })
-}
-
-fn of_view(view: &View, processes: usize, audit: bool) -> ViewStatus {
-    ViewStatus {
-        view: view.number,
-        subject: format!("agent:{}", view.name),
-        policy: shown(&view.policy),
-        digest: view.ready.digest().to_owned(),
-        generation: view.generation,
-        audit: view.audit || audit,
-        processes,
-        lacks: view.ready.lacks(),
-    }
-}
-
-/// A session with the processes it has now.
-pub fn of_session(note: &SessionNote, tasks: &[Task]) -> HostSession {
-    let own = tasks
-        .iter()
-        .filter(|t| t.session == note.number && t.view != 0);
-    HostSession {
-        id: note.id.clone(),
-        view: note.view,
-        pid: note.pid,
-        uid: note.uid,
-        exe: note.exe.clone(),
-        processes: own.map(|t| t.pid).collect(),
-    }
-}
-
-/// Counters by name.
-pub fn of_counters(
-    counters: &agentwall_kernel::Counters,
-) -> std::collections::BTreeMap<String, u64> {
-    [
-        ("decisions", counters.decisions),
-        ("cached", counters.cached),
-        ("refused", counters.refused),
-        ("dropped", counters.dropped),
-        ("undecided", counters.undecided),
-        ("no_memory", counters.no_memory),
-        ("granted", counters.granted),
-    ]
-    .map(|(name, n)| (name.to_owned(), n))
-    .into()
-}
-
-/// The kernel's release.
-pub fn release_of_kernel() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.unwrap_or_default().trim().to_owned()
 }

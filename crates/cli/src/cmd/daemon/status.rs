@@ -13,7 +13,7 @@ use crate::{
         Places,
         book::Book,
         kernel::Kernel as _,
-        requests::{of_counters, of_session, release_of_kernel},
+        tell::{of_counters, of_session, release_of_kernel},
     },
     output::{self, FAILED, Style, paint, tame},
     state::{rfc3339_of, shown},
