@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     control::{self, Request, Response},
+    host::{config, proc::Process},
     input::{action, assert_shown, lines},
     policy::user,
     session::{NewSession, Session},
@@ -28,6 +29,31 @@ pub fn channel(data: &[u8]) {
     }
     read_all::<Request>(data);
     read_all::<Response>(data);
+}
+
+/// A configuration of the daemon: what is taken keeps its promises.
+pub fn daemon_config(data: &[u8]) {
+    const PASSWD: &[u8] = b"root:x:0:0::/root:/bin/sh\nci:x:990:990::/srv/ci:/bin/sh\n";
+    let Ok(read) = config::read("daemon.yaml", data.to_vec(), PASSWD) else {
+        return;
+    };
+    assert!(read.ring_bytes.is_none_or(u32::is_power_of_two));
+    assert!(read.govern.len() <= config::MAX_ENTRIES);
+    for (at, entry) in read.govern.iter().enumerate() {
+        assert!(entry.policy.is_absolute());
+        assert!(entry.workspace.as_ref().is_none_or(|w| w.is_absolute()));
+        let first = read.govern.iter().position(|e| e.name == entry.name);
+        assert_eq!(first, Some(at), "a name names one entry");
+        let process = Process {
+            pid: 7,
+            uid: 990,
+            exe: "/opt/agent".into(),
+            parent: 1,
+            started: 1,
+        };
+        let named_alone = entry.exe.is_none() && entry.user.is_none();
+        assert!(!(named_alone && entry.fits(&process)));
+    }
 }
 
 fn read_all<T>(data: &[u8])

@@ -12,6 +12,13 @@
 #[path = "../../crates/cli/src/control.rs"]
 #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
 mod control;
+/// Of the daemon's files those that read what others wrote.
+#[path = "../../crates/cli/src/host"]
+#[allow(dead_code, clippy::all)] // Linted where they belong; no target calls all of them.
+mod host {
+    pub mod config;
+    pub mod proc;
+}
 #[path = "../../crates/cli/src/session.rs"]
 #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
 mod session;

@@ -5,6 +5,7 @@
 //! anywhere. Kernel, folders and user of the guest: tests/vm/README.md.
 
 mod case;
+mod daemon;
 mod machine;
 
 use std::{
@@ -25,7 +26,9 @@ const MARK: &str = "agentwall.vm";
 const FOLDERS: &str = "/var/tmp/agentwall-vm";
 
 fn cases() -> Vec<Guest> {
-    machine::cases()
+    let mut all = machine::cases();
+    all.extend(daemon::cases());
+    all
 }
 
 fn main() {

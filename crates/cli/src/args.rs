@@ -10,12 +10,14 @@ use clap::{
 };
 
 pub mod agents;
+pub mod daemon;
 pub mod layers;
 pub mod policy;
 pub mod portable;
 pub mod review;
 
 use agents::AgentsArgs;
+use daemon::DaemonCommand;
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
@@ -102,6 +104,9 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Tell why an action was refused (works inside the wall, too)
     Why(WhyArgs),
+    /// Guard any process of the host, in the kernel
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
     /// Tell what this host offers and what to do about what it lacks
     Doctor(DoctorArgs),
     /// Try the wall: what must fail inside has to fail
@@ -136,7 +141,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,
     /// The agent's name, the subject agent:NAME of rules [default: the command's name]
-    #[arg(long, value_name = "NAME", value_parser = agent_name)]
+    #[arg(long, value_name = "NAME", value_parser = crate::session::agent_name)]
     pub name: Option<String>,
     /// Where it begins.
     #[command(flatten)]
@@ -570,15 +575,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A name that is safe in a subject and on a terminal.
-fn agent_name(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
-        return Err("expected 1 to 64 letters, digits, '-', '_' or '.'".into());
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -640,6 +636,7 @@ mod tests {
         for text in ["", "s", "-1", "1d", "999999999999999h", "1.5s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        use crate::session::agent_name;
         assert!(agent_name("a\nb").is_err() && agent_name("").is_err());
         assert!(agent_name("claude-code").is_ok());
     }

@@ -7,13 +7,14 @@
 //! given up.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
         unix::net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -63,6 +64,45 @@ pub enum Request {
         /// Under this name; under the next free one when it is left out.
         name: Option<String>,
     },
+    /// Of the daemon of the kernel wall alone.
+    Host(HostRequest),
+}
+
+/// What is asked of the daemon of the kernel wall, beside the questions that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRequest {
+    /// What stands?
+    Status,
+    /// Put a process and all that descends from it under a policy.
+    Govern {
+        /// The process; the asker itself when it is left out.
+        pid: Option<u32>,
+        /// Under which policy.
+        policy: HostPolicy,
+    },
+    /// Take the policy away from the session that a process is in.
+    Release {
+        /// The process.
+        pid: u32,
+    },
+    /// Read configuration and policies again.
+    Reload,
+    /// End the daemon.
+    Stop {
+        /// And the enforcement.
+        unload: bool,
+    },
+}
+
+/// Which policy a process is put under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPolicy {
+    /// That of an entry of the daemon's configuration.
+    Named(String),
+    /// A file or bundle.
+    File(#[serde(with = "agentwall_action::path_bytes")] PathBuf),
 }
 
 /// A policy file.
@@ -91,6 +131,10 @@ pub enum Response {
     Checkpointed(agentwall_cow::Checkpoint),
     /// The policy was not put in force: what the session's wall cannot enforce of it.
     Differs(Vec<String>),
+    /// The process is under the policy.
+    Governed(Governed),
+    /// What stands.
+    Host(Box<HostStatus>),
     /// It was not done.
     Error {
         /// Why, and the next step.
@@ -148,6 +192,100 @@ pub struct Applied {
     pub acknowledged_us: u64,
 }
 
+/// A process that was put under a policy of the kernel wall.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Governed {
+    /// The session's id.
+    pub session: String,
+    /// The number of the view.
+    pub view: u32,
+    /// The subject of the policy.
+    pub subject: String,
+    /// The digest of the policy.
+    pub digest: String,
+    /// Nothing is refused, only recorded.
+    pub audit: bool,
+    /// The processes that are under it now.
+    pub processes: Vec<u32>,
+    /// What the kernel does more strictly than the policy says, or not at all.
+    pub lacks: Vec<String>,
+}
+
+/// What stands of the kernel wall.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostStatus {
+    /// The programs are in the kernel and pinned.
+    pub standing: bool,
+    /// They refuse: canaries proved it when they were loaded, and it is no audit.
+    pub enforcing: bool,
+    /// Nothing is refused, only recorded.
+    pub audit: bool,
+    /// The daemon answers.
+    pub daemon: bool,
+    /// The kernel's release.
+    pub kernel: String,
+    /// SHA-256 of the programs, lower-case hex.
+    pub programs: String,
+    /// How many hooks they are attached to.
+    pub hooks: usize,
+    /// When the canaries were refused, milliseconds since the Unix epoch.
+    pub proved_ms: Option<u64>,
+    /// The policies that are in use.
+    pub views: Vec<ViewStatus>,
+    /// What is governed.
+    pub sessions: Vec<HostSession>,
+    /// What the programs counted since they were loaded.
+    pub counters: BTreeMap<String, u64>,
+    /// Events that did not reach the ledger.
+    pub lost: u64,
+    /// Questions that wait.
+    pub pending: usize,
+    /// What is wrong, and what to do about it.
+    pub trouble: Vec<String>,
+}
+
+/// A policy that is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ViewStatus {
+    /// Its number in the kernel.
+    pub view: u32,
+    /// For whom.
+    pub subject: String,
+    /// The file it is from.
+    pub policy: String,
+    /// Its digest.
+    pub digest: String,
+    /// How often it was exchanged.
+    pub generation: u64,
+    /// Nothing is refused, only recorded.
+    pub audit: bool,
+    /// How many processes are under it.
+    pub processes: usize,
+    /// What the kernel does more strictly than the policy says, or not at all.
+    pub lacks: Vec<String>,
+}
+
+/// A process that was put under a policy, with all that descends from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostSession {
+    /// The session's id in the ledger.
+    pub id: String,
+    /// Its view.
+    pub view: u32,
+    /// The process it began with.
+    pub pid: u32,
+    /// Whose it was.
+    pub uid: u32,
+    /// The program it ran then, escaped.
+    pub exe: String,
+    /// The processes there are now.
+    pub processes: Vec<u32>,
+}
+
 /// The session's socket, to be listened on by its supervisor. A left-over socket is replaced: the
 /// caller holds the session's lock.
 pub fn listen(session: &Session) -> Result<UnixListener> {
@@ -176,16 +314,26 @@ pub fn call_within(session: &Session, request: &Request, patience: Duration) -> 
         )
     };
     let (_dir, short) = short_path(session)?;
-    let mut stream = UnixStream::connect(&short).with_context(gone)?;
+    call_at(&short, request, patience, gone)
+}
+
+/// Asks who listens at `path`; `gone` says that nobody answers.
+pub fn call_at(
+    path: &Path,
+    request: &Request,
+    patience: Duration,
+    gone: impl Fn() -> String,
+) -> Result<Response> {
+    let mut stream = UnixStream::connect(path).with_context(&gone)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let written = write_line(&mut stream, request);
     // A supervisor that turns peers away says so without reading what they ask.
     let answer = read_line(&mut BufReader::new(stream));
     if !matches!(answer, Ok(Some(_))) {
-        written.with_context(gone)?;
+        written.with_context(&gone)?;
     }
-    answer.with_context(gone)?.ok_or_else(|| anyhow!(gone()))
+    answer.with_context(&gone)?.ok_or_else(|| anyhow!(gone()))
 }
 
 /// Writes one message.
@@ -263,7 +411,6 @@ fn short_path(session: &Session) -> Result<(File, PathBuf)> {
 mod tests {
     use super::*;
     use crate::session::NewSession;
-    use std::path::Path;
 
     #[test]
     fn asks_and_answers_in_a_folder_with_a_long_name() {

@@ -6,7 +6,7 @@ use agentwall_policy::{Layer, Source};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{args::DoctorArgs, output, policies, selftest, state::State};
+use crate::{args::DoctorArgs, host, output, policies, selftest, state::State};
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -34,6 +34,7 @@ pub fn findings() -> Vec<Finding> {
         overlay(),
         nf_tables(),
         state_folder(),
+        kernel_wall(),
         wall(),
     ]
 }
@@ -170,6 +171,46 @@ fn nf_tables() -> Finding {
     };
     finding("nf_tables", false, loaded, found)
         .or("as root: modprobe -a nf_tables nft_chain_nat nft_redir nft_reject_inet nft_ct")
+}
+
+/// The kernel wall is proved by loading it and letting canaries out, and taken away again at once. One that
+/// stands is proved as it stands.
+fn kernel_wall() -> Finding {
+    use agentwall_kernel::{Options, Wall};
+    const WHAT: &str = "kernel wall";
+    if !rustix::process::geteuid().is_root() {
+        return finding(WHAT, false, false, "not tried")
+            .or("run 'agentwall doctor' as root: only root can load it");
+    }
+    let opened = Wall::open(Path::new(host::PINS));
+    let (wall, stands) = match opened {
+        Ok(Some(wall)) => (Ok(wall), true),
+        Ok(None) => (Wall::load(&Options::default()), false),
+        Err(e) => (Err(e), true),
+    };
+    let wall = match wall {
+        Ok(wall) => wall,
+        Err(e) => {
+            let found = e.to_string();
+            let first = found.lines().next().unwrap_or_default();
+            return finding(WHAT, false, false, first.to_owned()).or(
+                "'agentwall run' stands without it; the kernel wall needs Linux 6.1 or newer, built with \
+                 CONFIG_BPF_LSM and started with bpf among lsm=… in its command line",
+            );
+        }
+    };
+    let folder = std::env::temp_dir().join(format!("agentwall-canary-{}", std::process::id()));
+    let mode = if stands { "stands" } else { "loads" };
+    match host::canary::prove(&wall, &folder) {
+        Ok(proof) if proof.holds() => {
+            let found = format!("{mode}, {} canaries held", proof.results.len());
+            finding(WHAT, false, true, found)
+        }
+        Ok(proof) => finding(WHAT, false, false, proof.failures())
+            .or("report this: the kernel wall must not be used"),
+        Err(e) => finding(WHAT, false, false, format!("{e:#}"))
+            .or("report this: the kernel wall must not be used"),
+    }
 }
 
 fn state_folder() -> Finding {

@@ -7,15 +7,20 @@
 use std::collections::HashMap;
 
 use agentwall_agents::{Process, proc::Snapshot};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use crate::{session::Session, state::State};
+use crate::{
+    cmd::daemon,
+    control::{HostRequest, HostStatus, Response},
+    session::Session,
+    state::State,
+};
 
 /// The policy that governs a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Governance {
-    /// By what: `session`.
+    /// By what: `session`, or `kernel` for the kernel wall.
     pub by: &'static str,
     /// The id, of the session.
     pub id: String,
@@ -38,9 +43,56 @@ pub type Walls = Vec<Box<dyn Governed>>;
 
 /// Everybody who may govern processes on this host, and what could not be asked.
 pub fn sources(state: &State, shot: &Snapshot) -> Result<(Walls, Vec<anyhow::Error>)> {
-    let (sessions, errors) = Session::list(state)?;
+    let (sessions, mut errors) = Session::list(state)?;
     let running = sessions.into_iter().filter(Session::is_running);
-    Ok((vec![Box::new(Sessions::new(running, shot))], errors))
+    let mut walls: Walls = vec![Box::new(Sessions::new(running, shot))];
+    if daemon::is_there() {
+        match daemon::ask(HostRequest::Status) {
+            Ok(Response::Host(status)) => walls.push(Box::new(Kernel::new(&status))),
+            Ok(_) => errors.push(anyhow!(
+                "the daemon of the kernel wall answered something else"
+            )),
+            Err(e) => errors.push(e),
+        }
+    }
+    Ok((walls, errors))
+}
+
+/// What the kernel wall governs, as its daemon tells root.
+#[derive(Debug)]
+struct Kernel {
+    governed: HashMap<u32, Governance>,
+}
+
+impl Kernel {
+    fn new(status: &HostStatus) -> Kernel {
+        let mut governed = HashMap::new();
+        for session in &status.sessions {
+            let Some(view) = status.views.iter().find(|v| v.view == session.view) else {
+                continue;
+            };
+            let governance = Governance {
+                by: "kernel",
+                id: session.id.clone(),
+                name: view.subject.clone(),
+                source: view.policy.clone(),
+                digest: view.digest.clone(),
+            };
+            governed.extend(
+                session
+                    .processes
+                    .iter()
+                    .map(|pid| (*pid, governance.clone())),
+            );
+        }
+        Kernel { governed }
+    }
+}
+
+impl Governed for Kernel {
+    fn policy_of(&self, pid: u32) -> Option<&Governance> {
+        self.governed.get(&pid)
+    }
 }
 
 /// The sessions of `agentwall run` that run at this moment.

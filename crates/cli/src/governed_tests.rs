@@ -65,3 +65,34 @@ fn what_runs_inside_a_running_session_is_governed_and_its_neighbours_are_not() {
     );
     drop(lock);
 }
+
+#[test]
+fn what_the_kernel_wall_governs_has_the_policy_of_its_view() {
+    use crate::control::{HostSession, ViewStatus};
+    let session = |view, processes: &[u32]| HostSession {
+        id: format!("s{view}"),
+        view,
+        processes: processes.to_vec(),
+        ..HostSession::default()
+    };
+    let status = HostStatus {
+        views: vec![ViewStatus {
+            view: 1,
+            subject: "agent:builder".into(),
+            digest: "ab".into(),
+            ..ViewStatus::default()
+        }],
+        // The policy of the other one is not known.
+        sessions: vec![session(1, &[7, 8]), session(2, &[9])],
+        ..HostStatus::default()
+    };
+    let kernel = Kernel::new(&status);
+    for pid in [7, 8] {
+        let found = kernel.policy_of(pid).unwrap();
+        assert_eq!(
+            (found.by, found.id.as_str(), found.digest.as_str()),
+            ("kernel", "s1", "ab")
+        );
+    }
+    assert!(kernel.policy_of(9).is_none() && kernel.policy_of(10).is_none());
+}

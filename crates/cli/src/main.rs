@@ -16,6 +16,7 @@ mod control;
 mod doctor;
 mod fixed;
 mod governed;
+mod host;
 mod judge;
 mod known;
 mod layers;
@@ -92,6 +93,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => cmd::policy::main(command),
         Command::Why(args) => why::main(args),
         Command::Doctor(args) => doctor::main(args),
+        Command::Daemon(command) => cmd::daemon::main(command),
         Command::Selftest(args) => selftest::main(args),
         Command::Completions(args) => cmd::manual::completions(args),
         Command::Man(args) => cmd::manual::man(args),

@@ -695,8 +695,17 @@ fn inside(dir: &Path) -> io::Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// The name of an agent, as a person may choose it.
+pub fn agent_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        return Err("expected 1 to 64 letters, digits, '-', '_' or '.'".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// The minute of a point in time as ids have it: `20261121-0259`.
-fn minute_of(ms: u64) -> String {
+pub fn minute_of(ms: u64) -> String {
     let time = rfc3339_of(ms);
     let stamp: String = time.chars().take(16).filter(char::is_ascii_digit).collect();
     let (day, minute) = stamp.split_at(8);

@@ -390,6 +390,7 @@ mod tests {
             Record::Gap(agentwall_ledger::entry::Gap {
                 lost: 1,
                 reason: "test".into(),
+                ..Default::default()
             })
         };
         state.record("s1", vec![gap(), gap()]).unwrap();

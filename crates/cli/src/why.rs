@@ -1,5 +1,6 @@
 //! `agentwall why`: what was refused, by which rule, and what to do instead. Works inside the wall,
-//! where it reads the trail the broker writes; it has no channel to anybody.
+//! where it reads the trail the broker writes; it has no channel to anybody. A process that the kernel wall
+//! governs is handed the trail of its session by the daemon, which reads nothing from it.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -7,17 +8,24 @@ use agentwall_action::{Effect, Resource, Verb};
 use agentwall_wall::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry};
 use anyhow::{Context as _, Result, bail};
 
-use crate::{args::WhyArgs, output, state};
+use crate::{
+    args::WhyArgs,
+    host::{Places, trail},
+    output, state,
+};
 
 /// Runs the command.
 pub fn main(args: WhyArgs) -> Result<ExitCode> {
-    if !state::inside_wall() {
-        bail!(
-            "'agentwall why' answers inside the wall; outside, 'agentwall ledger show --effect \
-             deny' lists refusals and 'agentwall policy explain' explains a policy"
-        );
-    }
-    let text = std::fs::read_to_string(TRAIL_PATH).context("cannot read the wall's trail")?;
+    let text = match state::inside_wall() {
+        true => std::fs::read_to_string(TRAIL_PATH).context("cannot read the wall's trail")?,
+        false => match trail::ask(&Places::default().why()) {
+            Some(text) => text,
+            None => bail!(
+                "'agentwall why' answers inside the wall; outside, 'agentwall ledger show --effect \
+                 deny' lists refusals and 'agentwall policy explain' explains a policy"
+            ),
+        },
+    };
     // A line that is being written when the file is read has no end yet.
     let mut entries = text
         .lines()

@@ -569,15 +569,19 @@ pub enum Note {
 pub struct Events<'a>(RingBuffer<'a>);
 
 impl Events<'_> {
-    /// Hands over what is there, waiting for the first at most so long.
+    /// Hands over what is there, waiting for the first at most so long, or until a signal comes.
     ///
     /// # Errors
     /// The buffer cannot be read.
     pub fn poll(&self, timeout: Duration) -> Result<(), WallError> {
-        self.0.poll(timeout).map_err(|source| WallError::Map {
-            map: "events",
-            source,
-        })
+        match self.0.poll(timeout) {
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::Interrupted => Ok(()),
+            Err(source) => Err(WallError::Map {
+                map: "events",
+                source,
+            }),
+            Ok(()) => Ok(()),
+        }
     }
 }
 

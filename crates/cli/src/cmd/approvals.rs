@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::{
     args::{ApproveArgs, PendingArgs, RejectArgs},
+    cmd::daemon,
     control::{PendingAsk, Request, Response, call, running, session_of},
+    host::questions,
     output::{self, Style, paint},
     state::{State, now_ms},
 };
@@ -57,16 +59,24 @@ pub fn reject(args: RejectArgs) -> Result<ExitCode> {
 }
 
 fn answer(id: &str, request: impl FnOnce(String) -> Request) -> Result<ExitCode> {
+    if questions::is_ours(id) {
+        return said(daemon::call(&request(id.to_owned()))?, "the daemon");
+    }
     let state = State::open()?;
     let session = session_of(&state, id)?;
     let number = id.rsplit('-').next().unwrap_or(id);
-    match call(&session, &request(format!("{}-{number}", session.suffix())))? {
+    let response = call(&session, &request(format!("{}-{number}", session.suffix())))?;
+    said(response, &format!("session {}", session.id()))
+}
+
+fn said(response: Response, who: &str) -> Result<ExitCode> {
+    match response {
         Response::Done { text } => {
             output::print(&format!("{}\n", output::tame(&text)))?;
             Ok(ExitCode::SUCCESS)
         }
         Response::Error { text } => bail!("{}", output::tame(&text)),
-        _ => bail!("session {} answered something else", session.id()),
+        _ => bail!("{who} answered something else"),
     }
 }
 
@@ -82,6 +92,14 @@ fn waiting(state: &State) -> Result<(Vec<PendingAsk>, Vec<String>)> {
             }
             // It is just starting, or just ended.
             Err(_) if !session.socket_path().exists() || !session.is_running() => {}
+            Err(e) => trouble.push(format!("{e:#}")),
+        }
+    }
+    if daemon::is_there() {
+        match daemon::call(&Request::Pending) {
+            Ok(Response::Pending(mut found)) => asks.append(&mut found),
+            Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
+            Ok(_) => trouble.push("the daemon answered something else".to_owned()),
             Err(e) => trouble.push(format!("{e:#}")),
         }
     }

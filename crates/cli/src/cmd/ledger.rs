@@ -250,6 +250,9 @@ fn summary(record: &Record) -> String {
                     by.as_deref().unwrap_or("somebody")
                 ),
             };
+            if policy.digest.is_empty() {
+                return format!("no policy any more{change}");
+            }
             format!(
                 "{} from {}{change}{}",
                 policy.digest,
@@ -317,7 +320,24 @@ fn summary(record: &Record) -> String {
                 false => format!("FAILED: {}", failed.join(", ")),
             }
         }
-        Record::Gap(gap) => format!("{} records lost: {}", gap.lost, gap.reason),
+        Record::Gap(gap) => {
+            let between = match (&gap.from, &gap.to) {
+                (Some(from), Some(to)) => format!(" between {from} and {to}"),
+                _ => String::new(),
+            };
+            format!("{} records lost{between}: {}", gap.lost, gap.reason)
+        }
+        Record::Tally(tally) => {
+            let counts = tally.allowed.iter().map(|(verb, n)| format!("{verb} {n}"));
+            let counts: Vec<String> = counts.collect();
+            format!("{} was allowed {}", tally.subject, counts.join(", "))
+        }
+        Record::KernelWall(wall) => format!(
+            "the kernel wall is {}, {}{}",
+            wall.outcome,
+            output::count(wall.hooks as usize, "hook"),
+            if wall.audit { ", audit only" } else { "" }
+        ),
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),
     }

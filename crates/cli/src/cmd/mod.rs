@@ -4,6 +4,7 @@ pub mod agents;
 pub mod approvals;
 pub mod checkpoint;
 pub mod commit;
+pub mod daemon;
 pub mod diff;
 pub mod discard;
 pub mod export;

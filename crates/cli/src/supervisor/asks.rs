@@ -277,14 +277,14 @@ impl Open {
 }
 
 /// What an answer is bound to: action, object and policy.
-fn binding(event: &Event) -> String {
+pub(crate) fn binding(event: &Event) -> String {
     // Serialising values that came from JSON cannot fail.
     let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
         .unwrap_or_default();
     sha256_hex(&bound)
 }
 
-fn unknown(id: &str) -> Response {
+pub(crate) fn unknown(id: &str) -> Response {
     Response::Error {
         text: format!(
             "no question {} is open (answered, expired or mistyped); `agentwall pending` lists \
@@ -294,7 +294,7 @@ fn unknown(id: &str) -> Response {
     }
 }
 
-fn refusal(decision: &Decision, why: &str) -> Decision {
+pub(crate) fn refusal(decision: &Decision, why: &str) -> Decision {
     Decision {
         effect: Effect::Deny,
         reason: if decision.reason.is_empty() {

@@ -41,19 +41,42 @@ const LIMITS: Limits = Limits {
     peers: 16,
 };
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The user's id.
+    pub uid: u32,
+    /// The process.
+    pub pid: u32,
+}
+
 /// Serves the approval socket of a session until the process ends.
 pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
+    let own = rustix::process::getuid().as_raw();
     std::thread::spawn(move || {
-        serve(&listener, LIMITS, move |by, request| {
-            supervisor.respond(by, request)
-        });
+        serve(
+            &listener,
+            LIMITS,
+            move |peer| peer.uid == own || peer.uid == 0,
+            move |peer, request| supervisor.respond(peer.uid, request),
+        );
     });
+}
+
+/// Serves the daemon's socket until the process ends. Everybody is heard; what may be asked by whom, the
+/// answer decides.
+pub fn serve_host(
+    listener: UnixListener,
+    answer: impl Fn(Peer, Request) -> Response + Send + Sync + 'static,
+) {
+    std::thread::spawn(move || serve(&listener, LIMITS, |_| true, answer));
 }
 
 fn serve(
     listener: &UnixListener,
     limits: Limits,
-    answer: impl Fn(u32, Request) -> Response + Send + Sync + 'static,
+    trusted: impl Fn(Peer) -> bool,
+    answer: impl Fn(Peer, Request) -> Response + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
     let peers = Arc::new(AtomicUsize::new(0));
@@ -63,7 +86,7 @@ fn serve(
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };
-        let Some(peer) = trusted(&stream) else {
+        let Some(peer) = peer_of(&stream).filter(|peer| trusted(*peer)) else {
             continue;
         };
         let Some(place) = Place::take(&peers, limits.peers) else {
@@ -82,11 +105,12 @@ fn serve(
     }
 }
 
-/// The user id of a peer that is served.
-fn trusted(stream: &UnixStream) -> Option<u32> {
-    let own = rustix::process::getuid();
+fn peer_of(stream: &UnixStream) -> Option<Peer> {
     let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
-    (peer.uid == own || peer.uid.is_root()).then(|| peer.uid.as_raw())
+    Some(Peer {
+        uid: peer.uid.as_raw(),
+        pid: peer.pid.as_raw_nonzero().get().cast_unsigned(),
+    })
 }
 
 /// Answers one peer until it closes or goes over a limit.
@@ -211,9 +235,10 @@ mod tests {
             let path = tmp.path().join("s");
             let listener = UnixListener::bind(&path).unwrap();
             thread::spawn(move || {
-                serve(&listener, limits, |_, request| Response::Done {
+                let answer = |_, request: Request| Response::Done {
                     text: serde_json::to_string(&request).unwrap(),
-                });
+                };
+                serve(&listener, limits, |_| true, answer);
             });
             Served { _tmp: tmp, path }
         }

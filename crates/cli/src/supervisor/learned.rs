@@ -64,6 +64,7 @@ impl Learned {
         (lost > 0).then(|| Gap {
             lost,
             reason: format!("the trail of a learning session holds {MAX_LEARNED} distinct actions"),
+            ..Gap::default()
         })
     }
 }

@@ -38,7 +38,8 @@ use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 use crate::{answer, control};
 
 pub use asks::Asks;
-pub use channel::serve_control;
+pub(crate) use asks::{binding, refusal, unknown};
+pub use channel::{Peer, serve_control, serve_host};
 pub use gate::SupervisorGate;
 pub use keeper::{Keeper, free_name, recorded};
 pub use learned::Learned;
@@ -159,37 +160,7 @@ impl Supervisor {
         if !self.learned.is_news(&event) {
             return;
         }
-        let exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
-        let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
-        decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
-        decision.exe = exe;
-        let decision = decision.said_by_policy(self.policy_answer(&event));
-        self.note(match event.action.verb {
-            Verb::ProcessExec => {
-                let argv: Vec<String> = event
-                    .action
-                    .facts
-                    .args
-                    .as_array()
-                    .map(|a| {
-                        a.iter()
-                            .filter_map(|v| v.as_str())
-                            .map(str::to_owned)
-                            .collect()
-                    })
-                    .unwrap_or_default();
-                let mut exec = Exec::new(decision, &argv);
-                exec.device = Some(event.binding.device);
-                exec.inode = Some(event.binding.inode);
-                Record::Exec(exec)
-            }
-            Verb::NetConnect => {
-                let mut connect = Connect::new(&event.action, &event.decision, &event.enforced_by);
-                connect.decision = decision;
-                Record::Connect(connect)
-            }
-            _ => Record::Decision(decision),
-        });
+        self.note(recorded_as(&event, self.policy_answer(&event)));
     }
 
     /// What the policy alone says about the event's action: without a person's answer, and without
@@ -250,6 +221,9 @@ impl Supervisor {
             Request::Reject { id, reason } => self.asks.reject(self, &id, reason),
             Request::Apply { policy } => self.revisions.apply(self, by, policy),
             Request::Checkpoint { name } => self.keeper.checkpoint(self, name),
+            Request::Host(_) => Response::Error {
+                text: "this is a session; 'agentwall daemon' is asked at its own socket".into(),
+            },
         }
     }
 
@@ -268,6 +242,31 @@ impl Supervisor {
                 });
             }
         }
+    }
+}
+
+/// The entry of an event, in the form its verb has; `said` is what the policy alone says.
+pub(crate) fn recorded_as(event: &Event, said: PolicyAnswer) -> Record {
+    let mut decision = DecisionRecord::new(&event.action, &event.decision, &event.enforced_by);
+    decision.pid = (event.actor.pid != 0).then_some(event.actor.pid);
+    decision.exe = (!event.actor.exe.is_empty()).then(|| event.actor.exe.clone());
+    let decision = decision.said_by_policy(said);
+    match event.action.verb {
+        Verb::ProcessExec => {
+            let args = event.action.facts.args.as_array().map(Vec::as_slice);
+            let words = args.unwrap_or_default().iter().filter_map(|v| v.as_str());
+            let argv: Vec<String> = words.map(str::to_owned).collect();
+            let mut exec = Exec::new(decision, &argv);
+            exec.device = Some(event.binding.device);
+            exec.inode = Some(event.binding.inode);
+            Record::Exec(exec)
+        }
+        Verb::NetConnect => {
+            let mut connect = Connect::new(&event.action, &event.decision, &event.enforced_by);
+            connect.decision = decision;
+            Record::Connect(connect)
+        }
+        _ => Record::Decision(decision),
     }
 }
 

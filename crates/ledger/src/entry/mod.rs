@@ -128,6 +128,10 @@ records! {
     Mask(Mask) = "mask",
     /// The wall tried itself.
     Selftest(Selftest) = "selftest",
+    /// What went through without an entry of its own.
+    Tally(Tally) = "tally",
+    /// What became of the wall in the kernel.
+    KernelWall(KernelWall) = "kernel_wall",
     /// Records were lost.
     Gap(Gap) = "gap",
 }

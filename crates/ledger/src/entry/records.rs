@@ -553,6 +553,44 @@ pub struct Gap {
     /// Why.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Not before this moment, RFC 3339 (format 2, as is the next).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Not after this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// What went through under a policy without an entry of its own, counted by verb since the last such entry
+/// of the session.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tally {
+    /// The subject that it was permitted to, for example `agent:builder`.
+    pub subject: String,
+    /// SHA-256 of the effective policy, lower-case hex.
+    pub policy: String,
+    /// Plain allows by verb.
+    pub allowed: BTreeMap<String, u64>,
+}
+
+/// What became of the wall in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KernelWall {
+    /// `loaded`, `opened` (it stood already), `replaced` (by other programs), `left` (the daemon ends, the
+    /// wall stands) or `removed`.
+    pub outcome: String,
+    /// SHA-256 of the programs, lower-case hex.
+    pub programs: String,
+    /// How many hooks they are attached to.
+    pub hooks: u64,
+    /// Whether nothing is refused, only recorded.
+    #[serde(skip_serializing_if = "is_false")]
+    pub audit: bool,
+    /// Who did it, for example `uid:0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde asks for.
@@ -622,7 +660,14 @@ impl FormatOf for Checkpoint {}
 impl FormatOf for Rollback {}
 impl FormatOf for Mask {}
 impl FormatOf for Selftest {}
-impl FormatOf for Gap {}
+impl FormatOf for Tally {}
+impl FormatOf for KernelWall {}
+impl FormatOf for Gap {
+    fn format(&self) -> u64 {
+        let older = self.from.is_none() && self.to.is_none();
+        if older { 1 } else { 2 }
+    }
+}
 
 impl Clip for SessionStart {
     fn clip(&mut self, limit: usize) {
@@ -801,9 +846,27 @@ impl Clip for Selftest {
     }
 }
 
+impl Clip for Tally {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.subject, limit);
+        clip::text(&mut self.policy, limit);
+        clip::counts(&mut self.allowed, limit);
+    }
+}
+
+impl Clip for KernelWall {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.outcome, limit);
+        clip::text(&mut self.programs, limit);
+        clip::option(&mut self.by, limit);
+    }
+}
+
 impl Clip for Gap {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.reason, limit);
+        clip::option(&mut self.from, limit);
+        clip::option(&mut self.to, limit);
     }
 }
 

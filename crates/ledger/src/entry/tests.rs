@@ -153,9 +153,22 @@ fn samples() -> Vec<Record> {
             canaries: vec![Canary::default()],
             canaries_cut: 0,
         }),
+        Record::Tally(Tally {
+            subject: "agent:builder".into(),
+            policy: "ab".repeat(32),
+            allowed: BTreeMap::from([("file.read".to_owned(), 7)]),
+        }),
+        Record::KernelWall(KernelWall {
+            outcome: "loaded".into(),
+            programs: "cd".repeat(32),
+            hooks: 61,
+            audit: false,
+            by: Some("uid:0".into()),
+        }),
         Record::Gap(Gap {
             lost: 4,
             reason: "queue".into(),
+            ..Gap::default()
         }),
     ]
 }
@@ -230,6 +243,65 @@ fn a_policy_is_written_in_the_oldest_format_that_has_its_fields() {
             );
         }
     }
+}
+
+/// A gap of the rootless wall has the bytes it always had; one with its time says so in the newer format.
+#[test]
+fn the_exact_bytes_of_a_gap_and_a_tally() {
+    let text = |record| String::from_utf8(entry(record).to_bytes()).expect("JSON is UTF-8");
+    let head = |v, kind| {
+        format!(
+            r#"{{"v":{v},"type":"{kind}","time":"2026-01-02T03:04:05.678Z","session":"s1","seq":3,"#
+        )
+    };
+    let gap = Gap {
+        lost: 4,
+        reason: "queue".into(),
+        ..Gap::default()
+    };
+    let timed = Gap {
+        from: Some("2026-01-02T03:04:05.000Z".into()),
+        to: Some("2026-01-02T03:04:05.678Z".into()),
+        ..gap.clone()
+    };
+    let body = r#""lost":4,"reason":"queue""#;
+    assert_eq!(
+        text(Record::Gap(gap)),
+        format!("{}{body}}}", head(1, "gap"))
+    );
+    assert_eq!(
+        text(Record::Gap(timed)),
+        format!(
+            r#"{}{body},"from":"2026-01-02T03:04:05.000Z","to":"2026-01-02T03:04:05.678Z"}}"#,
+            head(2, "gap")
+        )
+    );
+    let tally = Tally {
+        subject: "agent:builder".into(),
+        policy: "ab".into(),
+        allowed: BTreeMap::from([("file.read".to_owned(), 7)]),
+    };
+    assert_eq!(
+        text(Record::Tally(tally)),
+        format!(
+            r#"{}"subject":"agent:builder","policy":"ab","allowed":{{"file.read":7}}}}"#,
+            head(1, "tally")
+        )
+    );
+    let wall = KernelWall {
+        outcome: "removed".into(),
+        programs: "cd".into(),
+        hooks: 61,
+        audit: true,
+        by: Some("uid:0".into()),
+    };
+    assert_eq!(
+        text(Record::KernelWall(wall)),
+        format!(
+            r#"{}"outcome":"removed","programs":"cd","hooks":61,"audit":true,"by":"uid:0"}}"#,
+            head(1, "kernel_wall")
+        )
+    );
 }
 
 #[test]
@@ -355,6 +427,8 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Import(r) => (r.from, r.workspace) = (long.clone(), long.clone()),
             Record::Mask(r) => r.path = long.clone(),
             Record::Selftest(r) => r.canaries = vec![Canary::default(); 100_000],
+            Record::Tally(r) => r.subject = long.clone(),
+            Record::KernelWall(r) => r.by = Some(long.clone()),
             Record::Gap(r) => r.reason = long.clone(),
             Record::Other(_) => {}
         }

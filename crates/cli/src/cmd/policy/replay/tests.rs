@@ -391,7 +391,7 @@ fn what_the_ledger_does_not_have_one_by_one_is_told() {
     };
     let gap = Gap {
         lost: 4,
-        reason: String::new(),
+        ..Gap::default()
     };
     let entries = [
         started(id, "one", "/w/one"),

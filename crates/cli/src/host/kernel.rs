@@ -1,0 +1,113 @@
+//! What the daemon needs of the programs in the kernel, so that what it does can be tried without them.
+
+use agentwall_action::Verb;
+use agentwall_kernel::{
+    Counters, Note, Wall, WallError,
+    wire::{Governed, Identity},
+};
+use agentwall_policy::CompiledTable;
+use std::path::Path;
+
+/// The programs in the kernel.
+pub trait Kernel: Send + Sync {
+    /// Puts a process and all that descends from it under a view; 0 takes it away.
+    fn adopt(&self, pid: u32, view: u32, session: u64) -> Result<Vec<u32>, WallError>;
+    /// Every governed process.
+    fn governed(&self) -> Result<Vec<Governed>, WallError>;
+    /// Puts a table into a view.
+    fn install(
+        &self,
+        view: u32,
+        table: &CompiledTable,
+        generation: u64,
+        flags: u32,
+    ) -> Result<(), WallError>;
+    /// Empties a view.
+    fn remove(&self, view: u32) -> Result<(), WallError>;
+    /// A person's yes.
+    fn grant(&self, grant: &Grant, until: u64, uses: u64) -> Result<(), WallError>;
+    /// The yes is taken back.
+    fn take_back(&self, grant: &Grant) -> Result<(), WallError>;
+    /// Marks what belongs to the wall.
+    fn note(&self, path: &Path) -> Result<(), WallError>;
+    /// Takes the mark away.
+    fn forget(&self, path: &Path) -> Result<(), WallError>;
+    /// What was counted.
+    fn counters(&self) -> Result<Counters, WallError>;
+    /// Plain allows of a view since the programs were loaded.
+    fn allows(&self, view: u32) -> Result<Vec<(Verb, u64)>, WallError>;
+    /// How many hooks there are programs at.
+    fn hooks(&self) -> usize;
+}
+
+/// What a person said yes to: this verb, by this session, on this object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// The session.
+    pub session: u64,
+    /// The object.
+    pub identity: Identity,
+    /// The verb.
+    pub verb: Verb,
+}
+
+impl Kernel for Wall {
+    fn adopt(&self, pid: u32, view: u32, session: u64) -> Result<Vec<u32>, WallError> {
+        Wall::adopt(self, pid, view, session)
+    }
+
+    fn governed(&self) -> Result<Vec<Governed>, WallError> {
+        Wall::governed(self)
+    }
+
+    fn install(
+        &self,
+        view: u32,
+        table: &CompiledTable,
+        generation: u64,
+        flags: u32,
+    ) -> Result<(), WallError> {
+        Ok(self.tables()?.install(view, table, generation, flags)?)
+    }
+
+    fn remove(&self, view: u32) -> Result<(), WallError> {
+        Ok(self.tables()?.remove(view)?)
+    }
+
+    fn grant(&self, grant: &Grant, until: u64, uses: u64) -> Result<(), WallError> {
+        Wall::grant(
+            self,
+            grant.session,
+            &grant.identity,
+            grant.verb,
+            until,
+            uses,
+        )
+    }
+
+    fn take_back(&self, grant: &Grant) -> Result<(), WallError> {
+        Wall::take_back(self, grant.session, &grant.identity, grant.verb)
+    }
+
+    fn note(&self, path: &Path) -> Result<(), WallError> {
+        Wall::note(self, path, &Note::Wall)
+    }
+
+    fn forget(&self, path: &Path) -> Result<(), WallError> {
+        Wall::forget(self, path)
+    }
+
+    fn counters(&self) -> Result<Counters, WallError> {
+        Wall::counters(self)
+    }
+
+    fn allows(&self, view: u32) -> Result<Vec<(Verb, u64)>, WallError> {
+        Wall::allows(self, view)
+    }
+
+    fn hooks(&self) -> usize {
+        // Iterators are links, too, but are run by user space.
+        let iterators = ["aw_adopt", "aw_list"];
+        self.programs().filter(|p| !iterators.contains(p)).count()
+    }
+}

@@ -1,0 +1,402 @@
+//! From a policy file to a table for the kernel, and what the kernel makes of it.
+//!
+//! Beside the rules of the author there are the wall's own, one source in each layer that the policy has:
+//! nobody who is governed reads or changes the wall's files, and everybody may ask why something was
+//! refused. They are part of the policy and of its digest.
+//!
+//! The kernel decides alone: it knows no host names, makes no copies, waits for nobody and evaluates no
+//! conditions. Where that makes it stricter than the policy says, it is told ([`Lack`]); where something would
+//! go through that the policy refuses, the policy is not taken, unless it accepts that itself
+//! (`require: {enforcement: audit}`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agentwall_action::{Effect, Facts, Subject, Verb};
+use agentwall_bundle::Opened;
+use agentwall_kernel::abi::TABLE_ROOM;
+use agentwall_policy::{
+    Compiled, CompiledTable, Enforcement, HostPattern, Layer, Policy, ResourcePattern, Rule,
+    RuleEffect, Source, Variables, glob_escape,
+};
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use super::{
+    Places, canonical,
+    config::{self, Config},
+};
+use crate::{
+    policies::{self, Chosen},
+    prepare,
+    state::shown,
+};
+
+/// Before every other rule.
+const FIRST: i64 = -1_000_000;
+/// How the ids of the wall's own rules begin.
+const OWN: &str = "agentwall:own/";
+
+/// The wall's own files: what no governed process may touch, and what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFiles {
+    /// Files and folders with all that is in them.
+    pub hidden: Vec<PathBuf>,
+    /// This program.
+    pub binary: PathBuf,
+    /// The socket that tells why.
+    pub why: PathBuf,
+}
+
+impl OwnFiles {
+    /// Of a daemon with these places.
+    pub fn of(places: &Places, binary: PathBuf) -> OwnFiles {
+        let hidden = [
+            &places.state,
+            &places.run,
+            &places.pins,
+            &places.config,
+            Path::new("/etc/agentwall"),
+            Path::new(super::UNIT),
+        ];
+        let mut hidden: Vec<PathBuf> = hidden.into_iter().map(canonical).collect();
+        hidden.sort();
+        hidden.dedup();
+        OwnFiles {
+            hidden,
+            binary,
+            why: canonical(&places.why()),
+        }
+    }
+
+    /// The wall's own rules for a layer, as text that is read like any other.
+    pub fn source(&self, layer: Layer) -> Source {
+        let exact =
+            |path: &Path| glob_escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        let tree: Vec<String> = (self.hidden.iter())
+            .map(|path| format!("{}/**", exact(path)))
+            .chain(self.hidden.iter().map(|path| exact(path)))
+            .collect();
+        let sockets: Vec<String> = (self.hidden.iter())
+            .map(|path| format!("unix:{}/**", exact(path)))
+            .chain([format!("!unix:{}", exact(&self.why))])
+            .collect();
+        let binary = exact(&self.binary);
+        let rule = |id: &str, action: &[&str], resource: &[String], effect: &str, reason: &str| {
+            serde_json::json!({
+                "id": format!("{OWN}{}/{id}", layer.as_str()),
+                "priority": FIRST,
+                "action": action,
+                "resource": resource,
+                "effect": effect,
+                "reason": reason,
+            })
+        };
+        let change = [
+            "file.write",
+            "file.create",
+            "file.delete",
+            "file.rename",
+            "file.chmod",
+        ];
+        let theirs = "the wall's own files are out of reach";
+        let text = serde_json::json!({
+            "agentwall": 1,
+            "rules": [
+                rule("files", &["file.*", "process.exec"], &tree, "deny", theirs),
+                rule("sockets", &["ipc.connect"], &sockets, "deny", theirs),
+                rule("program", &change, std::slice::from_ref(&binary), "deny", theirs),
+                rule("start", &["file.read", "file.exec", "process.exec"],
+                    std::slice::from_ref(&binary), "allow",
+                    "'agentwall why' tells why something was refused"),
+                rule("why", &["ipc.connect"], &[format!("unix:{}", exact(&self.why))], "allow",
+                    "'agentwall why' tells why something was refused"),
+            ],
+        });
+        Source::new(
+            format!("(the wall's own, {})", layer.as_str()),
+            text.to_string(),
+            layer,
+        )
+    }
+}
+
+/// What the kernel does otherwise than a rule says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The rule; empty for what is beside the rules.
+    pub rule: String,
+    /// What, and what comes of it.
+    pub what: String,
+    /// Something goes through that should not; else less goes through.
+    pub open: bool,
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.rule.is_empty() {
+            true => f.write_str(&self.what),
+            false => write!(f, "rule {}: {}", self.rule, self.what),
+        }
+    }
+}
+
+/// A policy that can be put into the kernel.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// For whom.
+    pub subject: Subject,
+    /// The facts that hold for all its sessions.
+    pub facts: Facts,
+    /// What was compiled; it says which rule an event names.
+    pub compiled: Arc<Compiled>,
+    /// What it was loaded from, without the wall's own rules.
+    pub sources: Vec<Source>,
+    /// The bundles among it.
+    pub bundles: Vec<Opened>,
+    /// The values it was loaded with.
+    pub variables: Variables,
+    /// What the kernel does otherwise.
+    pub lacks: Vec<Lack>,
+}
+
+impl Ready {
+    /// The policy.
+    pub fn policy(&self) -> &Arc<Policy> {
+        self.compiled.policy()
+    }
+
+    /// Its digest.
+    pub fn digest(&self) -> &str {
+        self.policy().digest()
+    }
+
+    /// The table.
+    pub fn table(&self) -> CompiledTable {
+        self.compiled.table()
+    }
+
+    /// What the kernel does otherwise, for a person.
+    pub fn lacks(&self) -> Vec<String> {
+        self.lacks.iter().map(Lack::to_string).collect()
+    }
+}
+
+/// A policy, compiled for a subject, if the kernel can keep it. `audit` says that nothing is to be refused.
+pub fn ready(
+    chosen: Chosen,
+    name: &str,
+    variables: &Variables,
+    own: &OwnFiles,
+    audit: bool,
+) -> Result<Ready> {
+    let mut layers: Vec<Layer> = chosen.sources.iter().map(|s| s.layer).collect();
+    layers.sort();
+    layers.dedup();
+    let mut all = chosen.sources.clone();
+    all.extend(layers.into_iter().map(|layer| own.source(layer)));
+    let policy = prepare::on_this_host(policies::load(&all, variables)?);
+    let subject = Subject::agent(name);
+    let lacks = lacks(&policy, &subject);
+    check(&policy, &lacks, audit)?;
+    let mut facts = Facts::default();
+    name.clone_into(&mut facts.session.name);
+    if let Some(workspace) = &variables.workspace {
+        facts.session.workspace = workspace.to_string_lossy().into_owned();
+    }
+    let compiled = Compiled::new(Arc::new(policy), &subject, &facts);
+    let words = compiled.table().words().len();
+    if words > TABLE_ROOM {
+        bail!(
+            "the compiled policy has {words} words, and the kernel takes {TABLE_ROOM}: shorten the \
+             policy, or split it by subject"
+        );
+    }
+    Ok(Ready {
+        subject,
+        facts,
+        compiled: Arc::new(compiled),
+        sources: chosen.sources,
+        bundles: chosen.bundles,
+        variables: variables.clone(),
+        lacks,
+    })
+}
+
+/// Refuses a policy under which more would go through than it says.
+fn check(policy: &Policy, lacks: &[Lack], audit: bool) -> Result<()> {
+    if audit && policy.require() > Enforcement::Audit {
+        bail!("the policy requires enforcement ('require'), and mode audit refuses nothing");
+    }
+    let open: Vec<String> = (lacks.iter().filter(|l| l.open))
+        .map(Lack::to_string)
+        .collect();
+    if open.is_empty() || audit || policy.require() == Enforcement::Audit {
+        return Ok(());
+    }
+    bail!(
+        "the kernel wall cannot enforce all that the policy asks for: {}; change it, use 'agentwall run', \
+         or accept that with 'require: {{ enforcement: audit }}'",
+        open.join("; ")
+    )
+}
+
+/// Whether a hook asks about the verb. A commit needs none: nothing is written to a copy.
+const fn has_hook(verb: Verb) -> bool {
+    !matches!(
+        verb,
+        Verb::DnsResolve
+            | Verb::HttpRequest
+            | Verb::ToolCall
+            | Verb::ApiCall
+            | Verb::AgentMessage
+            | Verb::CredentialUse
+    )
+}
+
+/// What the kernel does otherwise than the policy says.
+pub fn lacks(policy: &Policy, subject: &Subject) -> Vec<Lack> {
+    let mut found: Vec<Lack> = prepare::without_effect(policy)
+        .into_iter()
+        .map(|what| Lack {
+            rule: String::new(),
+            what: format!("{what}: not counted by the kernel"),
+            open: true,
+        })
+        .collect();
+    let rules = policy.rules().filter(|r| r.matches_subject(subject));
+    for rule in rules.filter(|r| !r.id.starts_with(OWN)) {
+        let said = of_rule(rule).into_iter().map(|(what, open)| Lack {
+            rule: rule.id.clone(),
+            what: what.to_owned(),
+            open,
+        });
+        found.extend(said);
+    }
+    found
+}
+
+fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
+    let RuleEffect::Decide(effect) = rule.effect else {
+        return Vec::new();
+    };
+    let allows = effect == Effect::Allow;
+    let mut verbs = rule.verbs.iter().filter(|v| **v != Verb::FileCommit);
+    let Some(first) = verbs.next() else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    if !has_hook(*first) && verbs.all(|v| !has_hook(*v)) {
+        // An allow that nobody asks for changes nothing.
+        if !allows {
+            found.push(("no hook of the kernel asks about this action", true));
+        }
+        return found;
+    }
+    if rule.resource.positive.iter().any(is_unknown) {
+        found.push(match allows {
+            true => (
+                "the kernel knows no host names and no labels: it does not allow by them",
+                false,
+            ),
+            false => (
+                "the kernel knows no host names and no labels: it does not refuse by them",
+                true,
+            ),
+        });
+    }
+    if rule.resource.negative.iter().any(is_unknown) {
+        found.push(match allows {
+            true => (
+                "the kernel knows no host names and no labels: what '!' excepts is allowed",
+                true,
+            ),
+            false => (
+                "the kernel knows no host names and no labels: what '!' excepts is refused",
+                false,
+            ),
+        });
+    }
+    match effect {
+        Effect::Isolate => found.push(("the kernel makes no copies: refused", false)),
+        Effect::Ask => found.push(("refused until a person approves, then granted", false)),
+        Effect::RateLimit => found.push(("the kernel counts no rates: refused", false)),
+        _ => {}
+    }
+    if rule.is_conditional() {
+        found.push(match allows {
+            true => (
+                "conditions on more than the session are not evaluated: not allowed",
+                false,
+            ),
+            false => (
+                "conditions on more than the session are not evaluated: always applies",
+                false,
+            ),
+        });
+    }
+    found
+}
+
+/// A pattern that needs to know what no hook tells.
+fn is_unknown(pattern: &ResourcePattern) -> bool {
+    match pattern {
+        ResourcePattern::Endpoint(e) => matches!(e.host, HostPattern::Name(_)),
+        ResourcePattern::Label(_) => true,
+        _ => false,
+    }
+}
+
+/// The configuration in a file. None at all is an empty one: nothing is governed until asked.
+pub fn configuration(path: &Path) -> Result<Config> {
+    let text = match policies::read_file(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", shown(path))),
+    };
+    belongs_to_root(path)?;
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    config::read(&policies::name_of(path)?, text, &passwd)
+}
+
+/// Who can change what the daemon reads decides what is governed: only root may.
+pub fn belongs_to_root(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = rustix::process::geteuid().as_raw();
+    let real = path
+        .canonicalize()
+        .with_context(|| format!("cannot examine {}", shown(path)))?;
+    for part in real.ancestors() {
+        let meta =
+            std::fs::metadata(part).with_context(|| format!("cannot examine {}", shown(part)))?;
+        // In a folder such as /tmp nobody replaces what belongs to another.
+        let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        let foreign = meta.uid() != 0 && meta.uid() != own;
+        if foreign || (meta.mode() & 0o022 != 0 && !sticky) {
+            return Err(anyhow!(
+                "{} can be changed by others than root, since {} belongs to user {} with mode {:03o}; \
+                 the daemon reads only what root alone can change: 'chown root' and 'chmod go-w' it, or \
+                 put the file into /etc/agentwall",
+                shown(path),
+                shown(part),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The policy in a file or bundle that root alone can change.
+pub fn choose(file: &Path) -> Result<Chosen> {
+    belongs_to_root(file)?;
+    if !file.is_absolute() {
+        bail!("{} is not an absolute path", shown(file));
+    }
+    policies::choose(Some(file), &[], Path::new("/"))
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

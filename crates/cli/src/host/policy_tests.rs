@@ -1,0 +1,185 @@
+use super::*;
+use agentwall_action::{Action, Resource};
+
+fn own() -> OwnFiles {
+    let places = Places {
+        config: "/etc/agentwall/daemon.yaml".into(),
+        pins: "/sys/fs/bpf/agentwall".into(),
+        state: "/var/lib/agent[wall".into(),
+        run: "/run/agentwall".into(),
+    };
+    OwnFiles::of(&places, "/usr/bin/agentwall".into())
+}
+
+fn chosen(text: &str) -> Chosen {
+    Chosen::built_in(Source::new("p.yaml", text, Layer::User))
+}
+
+fn variables() -> Variables {
+    Variables {
+        workspace: Some("/w".into()),
+        home: Some("/home/u".into()),
+        tmp: Some("/tmp".into()),
+        state: None,
+    }
+}
+
+fn make(text: &str) -> Result<Ready> {
+    ready(chosen(text), "a", &variables(), &own(), false)
+}
+
+/// What the kernel would do: the table's own answer.
+fn answer(ready: &Ready, verb: Verb, resource: Resource) -> Effect {
+    let action = Action {
+        facts: ready.facts.clone(),
+        ..Action::new(ready.subject.clone(), verb, resource)
+    };
+    ready.table().answer(&action).unwrap().effect
+}
+
+#[test]
+fn the_walls_own_files_are_out_of_reach_whatever_the_policy_allows() {
+    let open = "agentwall: 1\ndefault: allow\nrules:\n  - {id: all, priority: -1000000, action: '*', \
+                resource: '*', effect: allow}\n";
+    let closed = "agentwall: 1\ndefault: deny\n";
+    for (text, else_) in [(open, Effect::Allow), (closed, Effect::Deny)] {
+        let ready = make(text).unwrap();
+        let asked = |verb, path: &str| answer(&ready, verb, Resource::path(path));
+        for path in [
+            "/var/lib/agent[wall/keys/ledger.key",
+            "/var/lib/agent[wall",
+            "/run/agentwall/book.json",
+            "/sys/fs/bpf/agentwall/maps/tables",
+            "/etc/agentwall/daemon.yaml",
+            "/etc/systemd/system/agentwall.service",
+        ] {
+            for verb in [Verb::FileRead, Verb::FileWrite, Verb::FileDelete] {
+                assert_eq!(asked(verb, path), Effect::Deny, "{verb} {path}");
+            }
+        }
+        assert_eq!(asked(Verb::FileWrite, "/usr/bin/agentwall"), Effect::Deny);
+        assert_eq!(
+            asked(Verb::ProcessExec, "/usr/bin/agentwall"),
+            Effect::Allow
+        );
+        // Their neighbours are the policy's.
+        for path in ["/var/lib/agentw", "/run/agentwall2/x", "/etc/agentwalls"] {
+            assert_eq!(asked(Verb::FileRead, path), else_, "{path}");
+        }
+        let socket = |path: &str| answer(&ready, Verb::IpcConnect, Resource::Unix(path.into()));
+        assert_eq!(socket("/run/agentwall/control"), Effect::Deny);
+        assert_eq!(socket("/run/agentwall/why"), Effect::Allow);
+        assert_eq!(socket("/run/other"), else_);
+    }
+}
+
+#[test]
+fn why_can_be_asked_and_files_stay_hidden_under_several_layers() {
+    let mut chosen = chosen("agentwall: 1\ndefault: deny\n");
+    chosen.sources.push(Source::new(
+        "org.yaml",
+        "agentwall: 1\ndefault: allow\n",
+        Layer::Organisation,
+    ));
+    let ready = ready(chosen, "a", &variables(), &own(), false).unwrap();
+    let asked = |verb, path: &str| answer(&ready, verb, Resource::path(path));
+    assert_eq!(
+        asked(Verb::ProcessExec, "/usr/bin/agentwall"),
+        Effect::Allow
+    );
+    assert_eq!(
+        asked(Verb::FileRead, "/run/agentwall/book.json"),
+        Effect::Deny
+    );
+    assert_eq!(asked(Verb::FileRead, "/w/x"), Effect::Deny);
+}
+
+fn rule(action: &str, resource: &str, effect: &str) -> String {
+    format!(
+        "agentwall: 1\ndefault: deny\nrules:\n  - {{id: r, action: {action}, resource: {resource}, \
+         effect: {effect}}}\n"
+    )
+}
+
+#[test]
+fn what_would_go_through_against_the_policy_is_refused() {
+    for (text, part) in [
+        (
+            rule("net.connect", "'tcp://evil.example:443'", "deny"),
+            "no host names",
+        ),
+        (
+            rule(
+                "net.connect",
+                "['tcp://*:443', '!tcp://evil.example:443']",
+                "allow",
+            ),
+            "what '!' excepts is allowed",
+        ),
+        (rule("dns.resolve", "'dns:*.example'", "deny"), "no hook"),
+        (rule("tool.call", "'*'", "ask"), "no hook"),
+    ] {
+        let error = make(&text).unwrap_err().to_string();
+        assert!(error.contains("rule r") && error.contains(part), "{error}");
+        assert!(error.contains("agentwall run"), "{error}");
+        let accepted = format!("{text}require: {{enforcement: audit}}\n");
+        assert!(make(&accepted).unwrap().lacks.iter().any(|l| l.open));
+        assert!(ready(chosen(&text), "a", &variables(), &own(), true).is_ok());
+    }
+}
+
+#[test]
+fn what_is_only_stricter_is_told() {
+    for (text, part) in [
+        (
+            rule("net.connect", "'tcp://good.example:443'", "allow"),
+            "does not allow",
+        ),
+        (rule("file.write", "/w/**", "isolate"), "no copies"),
+        (rule("file.read", "/w/**", "ask"), "until a person approves"),
+    ] {
+        let lacks = make(&text).unwrap().lacks();
+        assert_eq!(lacks.len(), 1, "{lacks:?}");
+        assert!(lacks[0].contains(part), "{lacks:?}");
+    }
+    for plain in [
+        rule("net.connect", "'tcp://192.0.2.1:443'", "deny"),
+        rule("file.commit", "/w/**", "deny"),
+        rule("dns.resolve", "'dns:*'", "allow"),
+        rule("'*'", "'*'", "deny"),
+    ] {
+        assert_eq!(
+            make(&plain).unwrap().lacks(),
+            Vec::<String>::new(),
+            "{plain}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_that_requires_enforcement_is_not_only_watched() {
+    let text = "agentwall: 1\ndefault: deny\nrequire: {enforcement: enforced}\n";
+    assert!(make(text).is_ok());
+    let error = ready(chosen(text), "a", &variables(), &own(), true).unwrap_err();
+    assert!(
+        error.to_string().contains("requires enforcement"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_others_can_change_is_not_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("daemon.yaml");
+    assert_eq!(configuration(&file).unwrap(), Config::default());
+    std::fs::write(&file, "agentwall-daemon: 1\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let error = configuration(&file).unwrap_err().to_string();
+    assert!(error.contains("chmod go-w"), "{error}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    configuration(&file).unwrap();
+    std::fs::set_permissions(tmp.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = configuration(&file).unwrap_err().to_string();
+    assert!(error.contains("chmod go-w"), "{error}");
+}

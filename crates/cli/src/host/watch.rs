@@ -1,0 +1,235 @@
+//! What happens by itself: events are read, losses counted, tallies written, sessions end, and processes that the
+//! configuration means are found.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use agentwall_action::Effect;
+use agentwall_kernel::wire::{Event, WireError};
+use agentwall_ledger::{
+    Record,
+    entry::{Gap, PolicyAnswer, Tally},
+};
+
+use super::{
+    boot_ns,
+    daemon::{CANARY_VIEW, Daemon, Inner},
+    gaps::Lost,
+    proc,
+    questions::{Asked, PREFIX},
+    told::{self, told},
+    trail, unix_ms,
+};
+use crate::{
+    answer,
+    control::HostPolicy,
+    output,
+    state::rfc3339_of,
+    supervisor::{lock, recorded_as, refusal},
+};
+
+impl Daemon {
+    /// Something that the programs told.
+    pub fn event(&self, event: Result<Event, WireError>) {
+        let mut inner = lock(&self.inner);
+        let event = match event {
+            Ok(event) => event,
+            Err(e) => {
+                let text = format!("an event of the kernel cannot be read: {e}");
+                // Its number is missing and will be counted as lost.
+                if inner.trouble.insert(text.clone()) {
+                    output::note(&text);
+                }
+                return;
+            }
+        };
+        inner.gaps.came(event.number, event.time, Instant::now());
+        if event.view == CANARY_VIEW {
+            return;
+        }
+        let view = inner.views.get(&event.view);
+        let ready = view.and_then(|v| v.of(event.generation)).cloned();
+        let mut told = told(&event, ready.as_ref());
+        if told.decision.effect == Effect::Ask && !event.audit {
+            match inner.questions.ask(&event, &told, Instant::now()) {
+                Asked::New(number) => output::note(&format!(
+                    "waiting for you: {} {} (agentwall approve {PREFIX}-{number} | agentwall reject \
+                     {PREFIX}-{number})",
+                    told.action.verb, told.action.resource
+                )),
+                Asked::Again => {}
+                Asked::TooMany => {
+                    told.decision = refusal(&told.decision, "too many questions wait already");
+                }
+            }
+        }
+        if let Some(session) = inner.sessions.get_mut(&event.session) {
+            let effect = told.decision.effect.as_str().to_owned();
+            *session.note.decisions.entry(effect).or_default() += 1;
+        }
+        if told.decision.effect != Effect::Allow && told.enforced_by == told::KERNEL {
+            // It stands in the ledger all the same.
+            let _ = trail::note(&self.places, event.session, &told);
+        }
+        let said = match &ready {
+            Some(ready) => PolicyAnswer::of(&answer::of_policy(ready.policy(), &told.action)),
+            None => PolicyAnswer::default(),
+        };
+        // The kernel does not tell arguments, without which a start is no start.
+        let record = match recorded_as(&told, said) {
+            Record::Exec(exec) => Record::Decision(exec.decision),
+            other => other,
+        };
+        self.note(&mut inner, Some(event.session), record);
+    }
+
+    /// What stands, for the service manager.
+    pub fn in_a_line(&self) -> String {
+        let inner = lock(&self.inner);
+        let mode = if self.audit {
+            "audit only"
+        } else {
+            "enforcing"
+        };
+        let (sessions, waiting) = (inner.sessions.len(), inner.questions.len());
+        let mut text = format!("{mode}, {}", output::count(sessions, "session"));
+        if waiting > 0 {
+            text.push_str(&format!(", {} waiting", output::count(waiting, "question")));
+        }
+        if inner.lost > 0 {
+            text.push_str(&format!(", {} events lost", inner.lost));
+        }
+        if !inner.trouble.is_empty() {
+            text.push_str("; see 'agentwall daemon status'");
+        }
+        text
+    }
+
+    /// Every second or so; `quiet` says that all events there are were read.
+    pub fn tick(&self, quiet: bool) {
+        let now = Instant::now();
+        let mut inner = lock(&self.inner);
+        match self.kernel.counters() {
+            Ok(counters) => {
+                if let Some(lost) = inner.gaps.settle(counters.dropped, quiet, now, boot_ns()) {
+                    inner.lost += lost.count;
+                    let record = of_loss(&lost);
+                    self.note(&mut inner, None, record);
+                }
+                inner.dropped = counters.dropped;
+            }
+            Err(e) => {
+                inner
+                    .trouble
+                    .insert(format!("the counters cannot be read: {e}"));
+            }
+        }
+        self.end_what_is_gone(&mut inner);
+        self.expire(&mut inner, |question| question.is_over(now));
+        if let Err(e) = self.save(&inner) {
+            inner.trouble.insert(format!("{e:#}"));
+        }
+    }
+
+    /// Sessions without a process have ended.
+    fn end_what_is_gone(&self, inner: &mut Inner) {
+        let Ok(tasks) = self.kernel.governed() else {
+            return;
+        };
+        let there = |session: u64| tasks.iter().any(|t| t.session == session && t.view != 0);
+        let gone: Vec<u64> = inner
+            .sessions
+            .keys()
+            .copied()
+            .filter(|s| !there(*s))
+            .collect();
+        for session in gone {
+            if let Err(e) = self.end(inner, session) {
+                inner.trouble.insert(format!("{e:#}"));
+            }
+        }
+    }
+
+    /// What went through without an entry of its own, into the ledger.
+    pub fn tally(&self) {
+        let mut inner = lock(&self.inner);
+        let mut records = Vec::new();
+        for view in inner.views.values_mut() {
+            let Ok(counts) = self.kernel.allows(view.number) else {
+                continue;
+            };
+            let mut allowed = BTreeMap::new();
+            for (verb, count) in counts {
+                let told = view.told.insert(verb, count).unwrap_or(0);
+                // A counter below what was told began anew.
+                let fresh = if count < told { count } else { count - told };
+                if fresh > 0 {
+                    allowed.insert(verb.as_str().to_owned(), fresh);
+                }
+            }
+            if !allowed.is_empty() {
+                records.push(Record::Tally(Tally {
+                    subject: format!("agent:{}", view.name),
+                    policy: view.ready.digest().to_owned(),
+                    allowed,
+                }));
+            }
+        }
+        for record in records {
+            self.note(&mut inner, None, record);
+        }
+    }
+
+    /// Governs the processes that the configuration means and that are not governed yet.
+    pub fn look_around(&self) {
+        let config = lock(&self.inner).config.clone();
+        if config
+            .govern
+            .iter()
+            .all(|e| e.exe.is_none() && e.user.is_none())
+        {
+            return;
+        }
+        let (Ok(tasks), Ok(processes)) = (self.kernel.governed(), proc::processes()) else {
+            return;
+        };
+        let own = proc::line_of(std::process::id());
+        for process in processes {
+            let known = tasks.iter().any(|t| t.pid == process.pid) || own.contains(&process.pid);
+            let Some(entry) = config.govern.iter().find(|e| !known && e.fits(&process)) else {
+                continue;
+            };
+            let key = (process.pid, process.started);
+            let inner = lock(&self.inner);
+            if inner.given_up.contains(&key) || inner.released.contains(&key) {
+                continue;
+            }
+            drop(inner);
+            let wanted = HostPolicy::Named(entry.name.clone());
+            if let Err(e) = self.govern(process.pid, &wanted, None) {
+                // Governed meanwhile, as a child of one that was found before it, or gone.
+                let now = self.kernel.governed().unwrap_or_default();
+                let gone = proc::process(process.pid).is_err();
+                if gone || now.iter().any(|t| t.pid == process.pid) {
+                    continue;
+                }
+                let text = format!(
+                    "process {} is meant by '{}' and is not governed: {e:#}",
+                    process.pid, entry.name
+                );
+                output::note(&text);
+                let mut inner = lock(&self.inner);
+                inner.given_up.insert(key);
+                inner.trouble.insert(text);
+            }
+        }
+    }
+}
+
+fn of_loss(lost: &Lost) -> Record {
+    Record::Gap(Gap {
+        lost: lost.count,
+        reason: "events of the kernel wall found no room, or no daemon read them".to_owned(),
+        from: Some(rfc3339_of(unix_ms(lost.from))),
+        to: Some(rfc3339_of(unix_ms(lost.to))),
+    })
+}
