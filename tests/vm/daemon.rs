@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Guest> {
     vec![
         Guest::new("daemon/enforces", enforces),
         Guest::new("daemon/own-files", own_files),
+        Guest::new("daemon/second-name", second_name),
         Guest::new("daemon/killed", killed),
         Guest::new("daemon/reload", reload),
         Guest::new("daemon/approve", approve),
@@ -211,6 +212,35 @@ fn enforces(folder: &Path) -> Verdict {
         entries.contains("\"kernel_wall\"") && entries.contains("it is secret"),
         "the ledger does not tell",
     )
+}
+
+/// What a rule refuses under its name is refused under a second one that was there before, and does not get
+/// another name by moving a folder above it.
+fn second_name(folder: &Path) -> Verdict {
+    sh(
+        folder,
+        "mkdir -p vault/deep work/plain; echo hidden > vault/deep/key; ln vault/deep/key work/hard
+        echo shown > work/plain/a; ln work/plain/a work/b",
+    )?
+    .ended(0)?;
+    let daemon = Daemon::begin(folder, "", &[])?;
+    let rules = format!(
+        "  - {{id: vault, priority: 1, action: file.read, resource: '{0}/vault/**', effect: deny}}
+  - {{id: rest, priority: 2, action: 'file.*', resource: '{0}/**', effect: allow}}\n",
+        folder.display()
+    );
+    write_policy(folder, &rules)?;
+    done(&["daemon", "reload"])?.ended(0)?;
+    let said = daemon.governed(
+        "cat work/b work/hard vault/deep/key; mv -T work/plain work/moved && cat work/moved/a
+        python3 -c 'import os; os.rename(\"vault\", \"work/vault\")'; cat work/vault/deep/key",
+    )?;
+    need(said.out() == "shown\nshown\n", said.brief())?;
+    need(
+        daemon.path("vault/deep/key").exists() && !daemon.path("work/vault").exists(),
+        "the folder was moved",
+    )?;
+    sh(folder, "cat work/hard")?.ended(0)?.says(&["hidden"])
 }
 
 /// The wall's own files, processes and sockets are out of reach for root, if it is governed.

@@ -8,10 +8,12 @@
 //! What cannot be decided is refused; what the kernel cannot do (ask, isolate) is refused and told.
 
 pub mod abi;
+mod notes;
 pub mod tables;
 mod wall;
 pub mod wire;
 
+pub use notes::{MAX_ENTRIES, Notes};
 pub use wall::{Counters, Events, Note, Options, Wall, WallError};
 
 /// The objects that `build.rs` made of `bpf/`.

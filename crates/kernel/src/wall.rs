@@ -466,6 +466,28 @@ impl Wall {
             return Err(failed(io::Error::from(io::ErrorKind::InvalidFilename)));
         }
         let key = object_key(&meta);
+        let known = self
+            .map("objects")?
+            .lookup(&key, MapFlags::ANY)
+            .map_err(|source| WallError::Map {
+                map: "objects",
+                source,
+            })?;
+        // One note does not take another away; of two other names the first stays.
+        let had = known
+            .as_ref()
+            .and_then(|v| Some(u32::from_ne_bytes(v.get(..4)?.try_into().ok()?)))
+            .unwrap_or(0);
+        if had & flags == flags {
+            return Ok(());
+        }
+        let flags = flags | had;
+        if name.is_empty()
+            && let Some(mut value) = known
+        {
+            value[0..4].copy_from_slice(&flags.to_ne_bytes());
+            return self.update("objects", &key, &value);
+        }
         let mut value = vec![0; 8 + wire::ALIAS_ROOM];
         value[0..4].copy_from_slice(&flags.to_ne_bytes());
         value[4..8].copy_from_slice(&(name.len() as u32).to_ne_bytes());

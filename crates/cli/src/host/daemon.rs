@@ -15,6 +15,7 @@ use std::{
 };
 
 use agentwall_kernel::{
+    Notes,
     abi::TABLE_AUDIT,
     wire::{Governed as Task, VIEWS},
 };
@@ -313,6 +314,16 @@ impl Daemon {
         } else {
             0
         };
+        let ready = &view.ready;
+        let noted = Notes::of(ready.policy(), &ready.subject, &ready.facts);
+        for (path, note) in &noted.notes {
+            // What is gone since has no other name.
+            if path.symlink_metadata().is_ok() {
+                self.kernel
+                    .note(path, note)
+                    .with_context(|| format!("cannot note {}", crate::state::shown(path)))?;
+            }
+        }
         self.kernel
             .install(view.number, &view.ready.table(), view.generation, flags)
             .with_context(|| format!("cannot put the policy of {} into the kernel", view.name))?;

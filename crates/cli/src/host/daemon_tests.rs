@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use agentwall_action::{Effect, Verb};
 use agentwall_engine::Scope;
 use agentwall_kernel::{
-    Counters, WallError,
+    Counters, Note, WallError,
     wire::{Event, Why},
 };
 use agentwall_ledger::entry::Gap;
@@ -75,7 +75,7 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn note(&self, _: &Path) -> Result<(), WallError> {
+    fn note(&self, _: &Path, _: &Note) -> Result<(), WallError> {
         Ok(())
     }
 

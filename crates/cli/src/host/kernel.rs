@@ -28,8 +28,8 @@ pub trait Kernel: Send + Sync {
     fn grant(&self, grant: &Grant, until: u64, uses: u64) -> Result<(), WallError>;
     /// The yes is taken back.
     fn take_back(&self, grant: &Grant) -> Result<(), WallError>;
-    /// Marks what belongs to the wall.
-    fn note(&self, path: &Path) -> Result<(), WallError>;
+    /// Notes something about an object.
+    fn note(&self, path: &Path, note: &Note) -> Result<(), WallError>;
     /// Takes the mark away.
     fn forget(&self, path: &Path) -> Result<(), WallError>;
     /// What was counted.
@@ -89,8 +89,8 @@ impl Kernel for Wall {
         Wall::take_back(self, grant.session, &grant.identity, grant.verb)
     }
 
-    fn note(&self, path: &Path) -> Result<(), WallError> {
-        Wall::note(self, path, &Note::Wall)
+    fn note(&self, path: &Path, note: &Note) -> Result<(), WallError> {
+        Wall::note(self, path, note)
     }
 
     fn forget(&self, path: &Path) -> Result<(), WallError> {

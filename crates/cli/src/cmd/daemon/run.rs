@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentwall_kernel::{Options, Wall, WallError, object};
+use agentwall_kernel::{Note, Options, Wall, WallError, object};
 use agentwall_ledger::hash::sha256_hex;
 use anyhow::{Context as _, Result, anyhow, bail};
 use sd_notify::NotifyState;
@@ -79,7 +79,7 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     open_sockets(&places, &daemon, &kernel)?;
     // Not what is replaced now and then: its number would be another file's soon.
     for path in [&places.state, &places.run, &places.control()] {
-        kernel.note(path)?;
+        kernel.note(path, &Note::Wall)?;
     }
     let ending = serve(&daemon, &wall)?;
     tell(&[NotifyState::Stopping]);
