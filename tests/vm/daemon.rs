@@ -22,6 +22,7 @@ pub fn cases() -> Vec<Guest> {
         Guest::new("daemon/enforces", enforces),
         Guest::new("daemon/own-files", own_files),
         Guest::new("daemon/second-name", second_name),
+        Guest::new("daemon/no-stale-answer", no_stale_answer),
         Guest::new("daemon/killed", killed),
         Guest::new("daemon/reload", reload),
         Guest::new("daemon/approve", approve),
@@ -241,6 +242,73 @@ fn second_name(folder: &Path) -> Verdict {
         "the folder was moved",
     )?;
     sh(folder, "cat work/hard")?.ended(0)?.says(&["hidden"])
+}
+
+/// An answer that was remembered is not given any more when the object has another name, when its folder has, when
+/// another object has its name, or when the policy is another.
+fn no_stale_answer(folder: &Path) -> Verdict {
+    sh(folder, "mkdir -p work/d vault; for n in a b d/c; do echo in-$n > work/$n; done; echo hidden > vault/b")?
+        .ended(0)?;
+    let daemon = Daemon::begin(folder, "", &[])?;
+    let rules = |more: &str| {
+        format!(
+            "  - {{id: vault, priority: 1, action: 'file.*', resource: '{0}/vault/**', effect: deny}}
+  - {{id: rest, priority: 3, action: 'file.*', resource: '{0}/**', effect: allow}}\n{more}",
+            folder.display()
+        )
+    };
+    write_policy(folder, &rules(""))?;
+    done(&["daemon", "reload"])?.ended(0)?;
+    let before = counted("cached")?;
+    // Somebody who is not governed changes what the names mean, between two reads of the same objects.
+    sh(
+        folder,
+        "(while [ ! -e work/ready ]; do sleep 0.1; done
+        mv work/a vault/a; mv vault/b vault/b2; mv work/b vault/b; mv vault/b2 work/b; chmod 644 work/b; mv work/d vault/d
+        touch work/go) > /dev/null 2>&1 &",
+    )?
+    .ended(0)?;
+    let said = daemon.governed(
+        "for i in 1 2 3; do cat work/a work/b work/d/c; done > /dev/null; exec 9<work/d; touch work/ready
+        while [ ! -e work/go ]; do sleep 0.1; done
+        echo begin; cat vault/a; cat vault/b; cat vault/d/c; cat /proc/self/fd/9/c; cat work/b; cat free",
+    )?;
+    let told = said.out().split("begin\n").nth(1).unwrap_or_default();
+    // What came to the permitted name is read: that is what the name means now.
+    need(told == "hidden\nfree\n", said.brief())?;
+    need(
+        counted("cached")? > before,
+        "no answer was remembered, so nothing was proved",
+    )?;
+    // Another policy: what was remembered under the former one is void.
+    sh(folder, "rm -f work/ready work/go; echo x > work/e")?.ended(0)?;
+    let deny = format!(
+        "  - {{id: e, priority: 2, action: file.read, resource: '{}/work/e', effect: deny}}\n",
+        folder.display()
+    );
+    write_policy(folder, &rules(&deny))?;
+    let binary = std::env::var("AGENTWALL_BIN").unwrap_or_default();
+    sh(
+        folder,
+        &format!(
+            "(while [ ! -e work/ready ]; do sleep 0.1; done; {binary} daemon reload; touch work/go) > /dev/null 2>&1 &"
+        ),
+    )?
+    .ended(0)?;
+    let said = daemon.governed(
+        "cat work/e work/e > /dev/null; touch work/ready; while [ ! -e work/go ]; do sleep 0.1; done
+        echo begin; cat work/e; cat free",
+    )?;
+    let told = said.out().split("begin\n").nth(1).unwrap_or_default();
+    need(told == "free\n", said.brief())
+}
+
+/// One of the programs' counters.
+fn counted(name: &str) -> Result<u64, String> {
+    let (_, told) = status()?;
+    told["counters"][name]
+        .as_u64()
+        .ok_or_else(|| format!("no counter {name}: {told}"))
 }
 
 /// The wall's own files, processes and sockets are out of reach for root, if it is governed.
