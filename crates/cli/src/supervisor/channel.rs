@@ -57,25 +57,34 @@ pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
         serve(
             &listener,
             LIMITS,
-            move |peer| peer.uid == own || peer.uid == 0,
+            move |peer| match peer.uid == own || peer.uid == 0 {
+                true => LIMITS.peers,
+                false => 0,
+            },
             move |peer, request| supervisor.respond(peer.uid, request),
         );
     });
 }
 
 /// Serves the daemon's socket until the process ends. Everybody is heard; what may be asked by whom, the
-/// answer decides.
+/// answer decides. Others than root cannot take all places.
 pub fn serve_host(
     listener: UnixListener,
     answer: impl Fn(Peer, Request) -> Response + Send + Sync + 'static,
 ) {
-    std::thread::spawn(move || serve(&listener, LIMITS, |_| true, answer));
+    std::thread::spawn(move || {
+        let places = |peer: Peer| match peer.uid {
+            0 => LIMITS.peers,
+            _ => LIMITS.peers / 2,
+        };
+        serve(&listener, LIMITS, places, answer);
+    });
 }
 
 fn serve(
     listener: &UnixListener,
     limits: Limits,
-    trusted: impl Fn(Peer) -> bool,
+    places: impl Fn(Peer) -> usize,
     answer: impl Fn(Peer, Request) -> Response + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
@@ -86,10 +95,12 @@ fn serve(
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };
-        let Some(peer) = peer_of(&stream).filter(|peer| trusted(*peer)) else {
+        // Of how many peers this one may be the last; 0: it is not heard.
+        let heard = peer_of(&stream).map(|peer| (peer, places(peer)));
+        let Some((peer, most)) = heard.filter(|(_, most)| *most > 0) else {
             continue;
         };
-        let Some(place) = Place::take(&peers, limits.peers) else {
+        let Some(place) = Place::take(&peers, most) else {
             let _ = stream.set_nonblocking(true);
             let _ = say(&stream, "too many requests at once; try again in a moment");
             continue;
@@ -238,7 +249,7 @@ mod tests {
                 let answer = |_, request: Request| Response::Done {
                     text: serde_json::to_string(&request).unwrap(),
                 };
-                serve(&listener, limits, |_| true, answer);
+                serve(&listener, limits, |_| limits.peers, answer);
             });
             Served { _tmp: tmp, path }
         }
