@@ -241,7 +241,10 @@ fn second_name(folder: &Path) -> Verdict {
         daemon.path("vault/deep/key").exists() && !daemon.path("work/vault").exists(),
         "the folder was moved",
     )?;
-    sh(folder, "cat work/hard")?.ended(0)?.says(&["hidden"])
+    sh(folder, "cat work/hard")?
+        .ended(0)?
+        .says(&["hidden"])
+        .map(drop)
 }
 
 /// An answer that was remembered is not given any more when the object has another name, when its folder has, when
@@ -273,7 +276,8 @@ fn no_stale_answer(folder: &Path) -> Verdict {
         while [ ! -e work/go ]; do sleep 0.1; done
         echo begin; cat vault/a; cat vault/b; cat vault/d/c; cat /proc/self/fd/9/c; cat work/b; cat free",
     )?;
-    let told = said.out().split("begin\n").nth(1).unwrap_or_default();
+    let out = said.out();
+    let told = out.split("begin\n").nth(1).unwrap_or_default();
     // What came to the permitted name is read: that is what the name means now.
     need(told == "hidden\nfree\n", said.brief())?;
     need(
@@ -299,7 +303,8 @@ fn no_stale_answer(folder: &Path) -> Verdict {
         "cat work/e work/e > /dev/null; touch work/ready; while [ ! -e work/go ]; do sleep 0.1; done
         echo begin; cat work/e; cat free",
     )?;
-    let told = said.out().split("begin\n").nth(1).unwrap_or_default();
+    let out = said.out();
+    let told = out.split("begin\n").nth(1).unwrap_or_default();
     need(told == "free\n", said.brief())
 }
 
