@@ -68,6 +68,7 @@ static __always_inline void begin(struct task *t)
 	t->answer.directory = 0;
 	t->answer.dentry = 0;
 	t->dentry = 0;
+	t->event.generation = 0;
 	__builtin_memset(&t->identity, 0, sizeof(t->identity));
 	t->work.question.has_text = 0;
 	t->work.question.len = 0;
@@ -165,12 +166,10 @@ __attribute__((noinline)) int ask_table(struct task *t, __u32 how)
 	table = table_of(t);
 	if (!table) {
 		t->event.generation = 0;
-		t->event.audit = 0;
 		refuse(t, verb, WHY_NO_TABLE);
 		return 0;
 	}
 	t->event.generation = (__u64)table->words[TABLE_GENERATION + 1] << 32 | table->words[TABLE_GENERATION];
-	t->event.audit = table->words[TABLE_FLAGS] & TABLE_AUDIT;
 	decide(table, &t->work);
 	count(COUNT_DECISIONS);
 	if (t->work.verdict.effect == NONE) {
@@ -313,8 +312,6 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 		goto unnamed;
 	if (!names_are_inside(t))
 		other = host_mount(dentry, 0);
-	else if (found == DETACHED)
-		goto nameless;
 	if (found == NAMED || found == NAMED_INSIDE) {
 		bool is_alias = found == NAMED_INSIDE && other;
 
@@ -331,7 +328,12 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 		}
 		if (again == NAMED)
 			ask_table(t, how | softness(&t->work, verb, dentry) | soft);
-	} else if (found == DETACHED || found == INTERNAL) {
+	} else if (found == DETACHED) {
+		/* Files of somebody, by no name that a rule could be about. */
+		t->work.question.has_text = 0;
+		refuse(t, verb, WHY_NAMELESS);
+		return 0;
+	} else if (found == INTERNAL) {
 		goto nameless;
 	}
 	if (t->noted & OBJECT_WALL)
@@ -505,6 +507,8 @@ __attribute__((noinline)) int conclude(struct task *t)
 		return 0;
 	}
 	t->answer.cacheable = 0;
+	/* Not what an earlier operation had: not everything that is refused asked a table. */
+	t->event.audit = is_audit(t);
 	if (t->answer.why != WHY_RULE)
 		count(COUNT_UNDECIDED);
 	count(COUNT_REFUSED);
@@ -518,11 +522,9 @@ __attribute__((noinline)) int conclude(struct task *t)
 static __always_inline int never(struct task *t, __u32 what)
 {
 	begin(t);
-	t->event.audit = is_audit(t);
 	refuse(t, NONE, WHY_NEVER);
 	t->answer.never = what;
-	conclude(t);
-	return t->event.audit ? 0 : -EPERM;
+	return conclude(t) ? -EPERM : 0;
 }
 
 #endif

@@ -46,10 +46,9 @@ static __always_inline int on_process(__u32 verb, struct task_struct *other, boo
 	o = bpf_task_storage_get(&tasks, other, NULL, 0);
 	begin(t);
 	if (!o || o->session != t->session || t->session == NO_SESSION || o->flags & TASK_WALL) {
-		t->event.audit = is_audit(t);
 		if (quiet) {
 			count(COUNT_REFUSED);
-			return t->event.audit ? 0 : -EACCES;
+			return is_audit(t) ? 0 : -EACCES;
 		}
 		refuse(t, verb, o && o->flags & TASK_WALL ? WHY_WALL : WHY_FOREIGN);
 		return conclude(t);

@@ -23,7 +23,7 @@ int BPF_PROG(aw_bprm_check, struct linux_binprm *bprm)
 	return conclude(t);
 }
 
-/* A set-id program would leave what its user may do: sudo and the like are not for governed tasks. */
+/* A set-id program would leave what its user and group may do: sudo and the like are not for governed tasks. */
 SEC("lsm/bprm_creds_from_file")
 int BPF_PROG(aw_bprm_creds, struct linux_binprm *bprm, struct file *file)
 {
@@ -33,7 +33,7 @@ int BPF_PROG(aw_bprm_creds, struct linux_binprm *bprm, struct file *file)
 	if (!t)
 		return 0;
 	now = ((struct task_struct *)bpf_get_current_task_btf())->cred;
-	if (bprm->cred->euid.val != now->euid.val && now->euid.val != 0)
+	if ((bprm->cred->euid.val != now->euid.val || bprm->cred->egid.val != now->egid.val) && now->euid.val != 0)
 		return never(t, NEVER_SET_ID);
 	return 0;
 }

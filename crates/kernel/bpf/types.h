@@ -85,6 +85,10 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
+typedef struct {
+	__u32 val;
+} kgid_t;
+
 struct inode {
 	unsigned short i_mode;
 	kuid_t i_uid;
@@ -147,6 +151,7 @@ struct mm_struct {
 struct cred {
 	kuid_t uid;
 	kuid_t euid;
+	kgid_t egid;
 	kuid_t fsuid;
 } IN_KERNEL;
 
