@@ -297,11 +297,11 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     if rule.resource.positive.iter().any(is_unknown) {
         found.push(match allows {
             true => (
-                "the kernel knows no host names and no labels: it does not allow by them",
+                "the kernel knows no host names and no labels but those with places: it does not allow by them",
                 false,
             ),
             false => (
-                "the kernel knows no host names and no labels: it does not refuse by them",
+                "the kernel knows no host names and no labels but those with places: it does not refuse by them",
                 true,
             ),
         });
@@ -309,11 +309,11 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     if rule.resource.negative.iter().any(is_unknown) {
         found.push(match allows {
             true => (
-                "the kernel knows no host names and no labels: what '!' excepts is allowed",
+                "the kernel knows no host names and no labels but those with places: what '!' excepts is allowed",
                 true,
             ),
             false => (
-                "the kernel knows no host names and no labels: what '!' excepts is refused",
+                "the kernel knows no host names and no labels but those with places: what '!' excepts is refused",
                 false,
             ),
         });
@@ -343,7 +343,8 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
 fn is_unknown(pattern: &ResourcePattern) -> bool {
     match pattern {
         ResourcePattern::Endpoint(e) => matches!(e.host, HostPattern::Name(_)),
-        ResourcePattern::Label(_) => true,
+        // The places of `secret` and `host-executed` are paths like any other.
+        ResourcePattern::Label(label) => label.paths.is_empty(),
         _ => false,
     }
 }

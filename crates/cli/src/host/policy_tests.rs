@@ -183,3 +183,33 @@ fn what_others_can_change_is_not_read() {
     let error = configuration(&file).unwrap_err().to_string();
     assert!(error.contains("chmod go-w"), "{error}");
 }
+
+#[test]
+fn labels_that_are_places_are_refused_by_their_places() {
+    let secret = rule("'file.*'", "label:secret", "deny");
+    let ready = make(&secret).unwrap();
+    assert_eq!(ready.lacks(), Vec::<String>::new());
+    let read = |path| answer(&ready, Verb::FileRead, Resource::path(path));
+    assert_eq!(read("/home/u/.ssh/id_ed25519"), Effect::Deny);
+    // The default of the rule's policy, whatever it is, holds beside it.
+    assert_eq!(read("/home/u/notes"), read("/home/u/other"));
+    let other = rule("'file.*'", "label:mine", "deny");
+    assert!(make(&other).unwrap_err().to_string().contains("labels"));
+}
+
+#[test]
+fn the_coding_templates_are_taken() {
+    for name in ["generic", "claude-code", "codex", "gemini-cli", "ci-agent"] {
+        let template = agentwall_policy::templates()
+            .iter()
+            .find(|t| t.name == name)
+            .unwrap();
+        let variables = Variables {
+            state: Some("/var/lib/agentwall".into()),
+            ..variables()
+        };
+        if let Err(error) = ready(chosen(template.text), "a", &variables, &own(), false) {
+            panic!("{name}: {error:#}");
+        }
+    }
+}
