@@ -230,6 +230,7 @@ fn play(case: &str, options: &Options) -> Result<(), String> {
         .find(|c| c.name == name)
         .ok_or("there is no such case")?;
     let shared = Shared {
+        kernel: None,
         kit: root.join("kit"),
         wall: root.join("bin/agentwall"),
         root,
