@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use agentwall_policy::{
     LoadError, Source,
-    strict::{self, Fields, Kind as Value, Node, Place, Reading},
+    strict::{self, Kind as Value, Node, Place, Reading},
 };
 
 use crate::{
@@ -82,30 +82,20 @@ fn file(
     ids: &mut HashMap<String, String>,
 ) -> Option<(u64, Vec<Signature>)> {
     let fields = reading.mapping(root, "a signature file", FILE_KEYS)?;
-    let form = needed(
-        reading,
-        &fields,
-        "a signature file",
-        "agentwall-agents",
-        BEGIN,
-    )
-    .and_then(|n| reading.integer(n, "agentwall-agents, the version of the form,", 1, 1));
-    let version = needed(
-        reading,
-        &fields,
-        "a signature file",
-        "version",
-        "version: 1",
-    )
-    .and_then(|n| reading.integer(n, "version, that of the data,", 1, 1 << 53));
-    let items = needed(
-        reading,
-        &fields,
-        "a signature file",
-        "signatures",
-        "signatures: [...]",
-    )
-    .and_then(|n| reading.list(n, "signatures"))?;
+    let form = reading
+        .needed(&fields, "a signature file", "agentwall-agents", BEGIN)
+        .and_then(|n| reading.integer(n, "agentwall-agents, the version of the form,", 1, 1));
+    let version = reading
+        .needed(&fields, "a signature file", "version", "version: 1")
+        .and_then(|n| reading.integer(n, "version, that of the data,", 1, 1 << 53));
+    let items = reading
+        .needed(
+            &fields,
+            "a signature file",
+            "signatures",
+            "signatures: [...]",
+        )
+        .and_then(|n| reading.list(n, "signatures"))?;
     if items.is_empty() {
         reading.error(
             fields.place,
@@ -137,7 +127,8 @@ fn signature(reading: &mut Reading<'_>, node: &Node, source: &str) -> Option<Sig
     const WHAT: &str = "a signature";
     let fields = reading.mapping(node, WHAT, KEYS)?;
     let mut text = |key: &str, example: &str| {
-        needed(reading, &fields, WHAT, key, example)
+        reading
+            .needed(&fields, WHAT, key, example)
             .and_then(|n| reading.text(n, key).map(|t| (t.trim().to_owned(), n.place)))
     };
     let id = text("id", "id: claude-code");
@@ -157,16 +148,12 @@ fn signature(reading: &mut Reading<'_>, node: &Node, source: &str) -> Option<Sig
         let message = format!("homepage is an address with https, found '{url}'");
         reading.error(*place, message, None);
     }
-    let kind = needed(reading, &fields, WHAT, "kind", "kind: agent")
+    let kind = reading
+        .needed(&fields, WHAT, "kind", "kind: agent")
         .and_then(|n| reading.word(n, "kind", &Kind::ALL));
-    let any = needed(
-        reading,
-        &fields,
-        WHAT,
-        "any",
-        "any: [ { package: \"npm:NAME\" } ]",
-    )
-    .and_then(|n| matchers(reading, n, "any"));
+    let any = reading
+        .needed(&fields, WHAT, "any", "any: [ { package: \"npm:NAME\" } ]")
+        .and_then(|n| matchers(reading, n, "any"));
     let unless = match fields.get("unless") {
         Some(n) => matchers(reading, n, "unless"),
         None => Some(Vec::new()),
@@ -175,22 +162,17 @@ fn signature(reading: &mut Reading<'_>, node: &Node, source: &str) -> Option<Sig
         Some(n) => condition(reading, n, "marks", Field::Env).map(|c| c.patterns),
         None => Some(Vec::new()),
     };
-    let matches = needed(
-        reading,
-        &fields,
-        WHAT,
-        "match",
-        "match: [ { exe: /usr/bin/NAME } ]",
-    )
-    .and_then(|n| cases(reading, n, "match"));
-    let not_matches = needed(
-        reading,
-        &fields,
-        WHAT,
-        "not_match",
-        "not_match: [ { exe: /bin/ls } ]",
-    )
-    .and_then(|n| cases(reading, n, "not_match"));
+    let matches = reading
+        .needed(&fields, WHAT, "match", "match: [ { exe: /usr/bin/NAME } ]")
+        .and_then(|n| cases(reading, n, "match"));
+    let not_matches = reading
+        .needed(
+            &fields,
+            WHAT,
+            "not_match",
+            "not_match: [ { exe: /bin/ls } ]",
+        )
+        .and_then(|n| cases(reading, n, "not_match"));
     Some(Signature {
         id: id?.0,
         name: name?.0,
@@ -414,21 +396,6 @@ fn items<'n>(
         return None;
     }
     Some(items)
-}
-
-fn needed<'n>(
-    reading: &mut Reading<'_>,
-    fields: &Fields<'n>,
-    what: &str,
-    key: &str,
-    example: &str,
-) -> Option<&'n Node> {
-    let node = fields.get(key);
-    if node.is_none() {
-        let message = format!("{what} needs '{key}'");
-        reading.error(fields.place, message, Some(example.to_owned()));
-    }
-    node
 }
 
 #[cfg(test)]

@@ -133,6 +133,22 @@ impl<'a> Reading<'a> {
         (texts.len() == items.len()).then_some(texts)
     }
 
+    /// The value of a key that `what` cannot be without; `example` says what to write.
+    pub fn needed<'n>(
+        &mut self,
+        fields: &Fields<'n>,
+        what: &str,
+        key: &str,
+        example: &str,
+    ) -> Option<&'n Node> {
+        let node = fields.get(key);
+        if node.is_none() {
+            let message = format!("{what} needs '{key}'");
+            self.error(fields.place, message, Some(example.to_owned()));
+        }
+        node
+    }
+
     /// A scalar that is not empty.
     pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
         match &node.kind {

@@ -19,7 +19,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use agentwall_policy::{
     Glob, GlobKind, Layer, Source,
-    strict::{self, Fields, Node, Reading},
+    strict::{self, Node, Reading},
 };
 use anyhow::{Result, anyhow};
 
@@ -92,7 +92,8 @@ fn config(reading: &mut Reading<'_>, root: &Node, passwd: &[u8]) -> Option<Confi
     const WHAT: &str = "the configuration";
     let keys = ["agentwall-daemon", "ring_bytes", "govern"];
     let fields = reading.mapping(root, WHAT, &keys)?;
-    needed(reading, &fields, WHAT, "agentwall-daemon", BEGIN)
+    reading
+        .needed(&fields, WHAT, "agentwall-daemon", BEGIN)
         .and_then(|n| reading.integer(n, "agentwall-daemon, the version of the form,", 1, 1))?;
     let ring_bytes = match fields.get("ring_bytes") {
         Some(node) => Some(ring(reading, node)?),
@@ -140,22 +141,24 @@ fn entry(reading: &mut Reading<'_>, node: &Node, passwd: &[u8]) -> Option<Entry>
     const WHAT: &str = "an entry of govern";
     let keys = ["name", "exe", "user", "policy", "mode", "workspace"];
     let fields = reading.mapping(node, WHAT, &keys)?;
-    let name = needed(reading, &fields, WHAT, "name", "name: builder").and_then(|node| {
-        let name = reading.text(node, "name")?;
-        if let Err(message) = crate::session::agent_name(name) {
-            reading.error(node.place, format!("name: {message}"), None);
-            return None;
-        }
-        Some(name.to_owned())
-    });
-    let policy = needed(
-        reading,
-        &fields,
-        WHAT,
-        "policy",
-        "policy: /etc/agentwall/builder.yaml",
-    )
-    .and_then(|node| absolute(reading, node, "policy"));
+    let name = reading
+        .needed(&fields, WHAT, "name", "name: builder")
+        .and_then(|node| {
+            let name = reading.text(node, "name")?;
+            if let Err(message) = crate::session::agent_name(name) {
+                reading.error(node.place, format!("name: {message}"), None);
+                return None;
+            }
+            Some(name.to_owned())
+        });
+    let policy = reading
+        .needed(
+            &fields,
+            WHAT,
+            "policy",
+            "policy: /etc/agentwall/builder.yaml",
+        )
+        .and_then(|node| absolute(reading, node, "policy"));
     let exe = match fields.get("exe") {
         Some(node) => {
             let text = reading.text(node, "exe")?;
@@ -201,21 +204,6 @@ fn absolute(reading: &mut Reading<'_>, node: &Node, what: &str) -> Option<PathBu
         return None;
     }
     Some(path)
-}
-
-fn needed<'n>(
-    reading: &mut Reading<'_>,
-    fields: &Fields<'n>,
-    what: &str,
-    key: &str,
-    example: &str,
-) -> Option<&'n Node> {
-    let found = fields.get(key);
-    if found.is_none() {
-        let message = format!("{what} needs '{key}'");
-        reading.error(fields.place, message, Some(example.to_owned()));
-    }
-    found
 }
 
 #[cfg(test)]
