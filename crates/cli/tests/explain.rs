@@ -178,6 +178,35 @@ fn the_keys_of_the_json_are_the_documented_ones() {
 }
 
 #[test]
+fn a_wall_in_the_kernel_that_does_not_stand_enforces_nothing() {
+    let host = host();
+    let asked = [
+        "policy",
+        "enforcement",
+        "--backend",
+        "kernel",
+        "--policy",
+        "policy.yaml",
+        "--json",
+    ];
+    let report = host.call(&asked).code(1).json();
+    assert_eq!(report["backend"], "kernel");
+    assert_eq!(report["stands"], false);
+    assert!(report["reason"].is_string(), "{report}");
+    let rules = report["rules"].as_array().unwrap();
+    assert!(
+        rules
+            .iter()
+            .all(|r| r["level"] == "none" || r["level"].is_null()),
+        "{report}"
+    );
+    // Root may look, and then each rule says what the hooks would make of it.
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(report["probed"], root, "{report}");
+    assert_eq!(rules.is_empty(), !root, "{report}");
+}
+
+#[test]
 fn enforcement_is_that_of_the_plan() {
     let host = host();
     let call = host.call(&["policy", "enforcement", "--policy", "policy.yaml", "--json"]);

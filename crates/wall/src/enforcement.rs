@@ -49,6 +49,8 @@ pub enum Mechanism {
     DeviceFolder,
     /// The check of every change when it is committed.
     CommitCheck,
+    /// The programs at the hooks of the BPF LSM.
+    KernelHook,
     /// Nothing asks for a decision.
     NotEnforceable,
 }
@@ -71,6 +73,7 @@ impl Mechanism {
             Mechanism::Namespace => "namespace",
             Mechanism::DeviceFolder => "device-folder",
             Mechanism::CommitCheck => "commit-check",
+            Mechanism::KernelHook => "kernel-hook",
             Mechanism::NotEnforceable => "not-enforceable",
         }
     }
@@ -113,7 +116,6 @@ impl Fidelity {
 
 /// One place where a rule is enforced, or is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Landing {
     /// The rule.
     pub rule: String,

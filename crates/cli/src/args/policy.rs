@@ -3,7 +3,8 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use agentwall_action::Effect;
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use serde::Serialize;
 
 /// `agentwall policy …`.
 #[derive(Debug, Subcommand)]
@@ -168,16 +169,31 @@ pub struct ExplainArgs {
     /// Tell where the rules are enforced on this host, and whether exactly; with --all every rule
     #[arg(long)]
     pub enforcement: bool,
+    /// With --enforcement: by which wall
+    #[arg(long, value_enum, default_value_t, requires = "enforcement")]
+    pub backend: Backend,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
+/// Which wall enforces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The rootless one, around what 'agentwall run' starts
+    #[default]
+    Run,
+    /// The one in the kernel, of 'agentwall daemon'; for root
+    Kernel,
+}
+
 /// `agentwall policy enforcement`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  agentwall policy enforcement\n  \
-    agentwall policy enforcement --policy strict.yaml --json\n\n\
-    Exit status: 1 if a rule is enforced more weakly than the policy's 'require' says, if 'run' would \
+    agentwall policy enforcement --policy strict.yaml --json\n  \
+    sudo agentwall policy enforcement --backend kernel --policy /etc/agentwall/policy.yaml\n\n\
+    Exit status: 1 if a rule is enforced more weakly than the policy's 'require' says, if the wall would \
     refuse the policy, or if this host cannot be probed.")]
 pub struct EnforcementArgs {
     /// The policy [default: what 'agentwall run' would use here]
@@ -186,6 +202,9 @@ pub struct EnforcementArgs {
     /// The name of the run, which rules about subjects see
     #[arg(long, value_name = "NAME", default_value = "agent")]
     pub name: String,
+    /// By which wall
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
     /// The workspace that ${workspace} stands for [default: the current folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub workspace: Option<PathBuf>,

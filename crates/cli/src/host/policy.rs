@@ -21,6 +21,7 @@ use agentwall_policy::{
     Compiled, CompiledTable, Enforcement, HostPattern, Layer, Policy, ResourcePattern, Rule,
     RuleEffect, Source, Variables, glob_escape,
 };
+use agentwall_wall::enforcement::{Fidelity, Landing, Mechanism};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
@@ -35,6 +36,8 @@ use crate::{
 
 /// Before every other rule.
 const FIRST: i64 = -1_000_000;
+/// Why a rule about some actions does nothing here.
+const NO_HOOK: &str = "no hook of the kernel asks about this action";
 /// How the ids of the wall's own rules begin.
 const OWN: &str = "agentwall:own/";
 
@@ -191,12 +194,7 @@ pub fn ready(
     own: &OwnFiles,
     audit: bool,
 ) -> Result<Ready> {
-    let mut layers: Vec<Layer> = chosen.sources.iter().map(|s| s.layer).collect();
-    layers.sort();
-    layers.dedup();
-    let mut all = chosen.sources.clone();
-    all.extend(layers.into_iter().map(|layer| own.source(layer)));
-    let policy = prepare::on_this_host(policies::load(&all, variables)?);
+    let policy = completed(&chosen.sources, variables, own)?;
     let subject = Subject::agent(name);
     let lacks = lacks(&policy, &subject);
     check(&policy, &lacks, audit)?;
@@ -224,8 +222,18 @@ pub fn ready(
     })
 }
 
+/// A policy with the wall's own rules, as it holds on this host.
+pub fn completed(sources: &[Source], variables: &Variables, own: &OwnFiles) -> Result<Policy> {
+    let mut layers: Vec<Layer> = sources.iter().map(|s| s.layer).collect();
+    layers.sort();
+    layers.dedup();
+    let mut all = sources.to_vec();
+    all.extend(layers.into_iter().map(|layer| own.source(layer)));
+    Ok(prepare::on_this_host(policies::load(&all, variables)?))
+}
+
 /// Refuses a policy under which more would go through than it says.
-fn check(policy: &Policy, lacks: &[Lack], audit: bool) -> Result<()> {
+pub fn check(policy: &Policy, lacks: &[Lack], audit: bool) -> Result<()> {
     if audit && policy.require() > Enforcement::Audit {
         bail!("the policy requires enforcement ('require'), and mode audit refuses nothing");
     }
@@ -277,6 +285,42 @@ pub fn lacks(policy: &Policy, subject: &Subject) -> Vec<Lack> {
     found
 }
 
+/// Where the rules that speak to a subject about one of the verbs are enforced, and how well.
+pub fn landings(policy: &Policy, subject: &Subject, verbs: &[Verb]) -> Vec<Landing> {
+    let mut found = Vec::new();
+    let rules = policy.rules().filter(|r| r.matches_subject(subject));
+    for rule in rules.filter(|r| !r.id.starts_with(OWN)) {
+        // A commit is none of the kernel's: nothing is written to a copy.
+        let spoken = rule.verbs.iter().filter(|v| **v != Verb::FileCommit);
+        for verb in spoken.filter(|v| verbs.contains(v)) {
+            let landing = |by, fidelity, note| Landing {
+                rule: rule.id.clone(),
+                layer: rule.layer,
+                verb: *verb,
+                tree: None,
+                by,
+                fidelity,
+                landlock: false,
+                note,
+            };
+            if !has_hook(*verb) {
+                let by = Mechanism::NotEnforceable;
+                found.push(landing(by, Fidelity::Unenforced, Some(NO_HOOK)));
+                continue;
+            }
+            let lacks = of_rule(rule);
+            if lacks.is_empty() {
+                found.push(landing(Mechanism::KernelHook, Fidelity::Exact, None));
+            }
+            found.extend(lacks.into_iter().map(|(what, open)| match open {
+                true => landing(Mechanism::NotEnforceable, Fidelity::Unenforced, Some(what)),
+                false => landing(Mechanism::KernelHook, Fidelity::Stricter, Some(what)),
+            }));
+        }
+    }
+    found
+}
+
 fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     let RuleEffect::Decide(effect) = rule.effect else {
         return Vec::new();
@@ -290,7 +334,7 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     if !has_hook(*first) && verbs.all(|v| !has_hook(*v)) {
         // An allow that nobody asks for changes nothing.
         if !allows {
-            found.push(("no hook of the kernel asks about this action", true));
+            found.push((NO_HOOK, true));
         }
         return found;
     }

@@ -213,3 +213,46 @@ fn the_coding_templates_are_taken() {
         }
     }
 }
+
+#[test]
+fn every_rule_lands_at_the_hooks_or_says_why_not() {
+    let text = "agentwall: 1\nrules:\n\
+                \x20 - {id: tree, action: [file.read, tool.call], resource: '/w/**', effect: allow}\n\
+                \x20 - {id: copy, action: file.write, resource: '/w/**', effect: isolate}\n\
+                \x20 - {id: commit, action: file.commit, resource: '/w/**', effect: allow}\n\
+                \x20 - {id: other, subject: agent:other, action: file.read, resource: '/o', effect: deny}\n";
+    let policy = completed(&chosen(text).sources, &variables(), &own()).unwrap();
+    let of = |verbs: &[Verb]| {
+        let found = landings(&policy, &Subject::agent("a"), verbs);
+        let one = |l: Landing| (l.rule, l.verb, l.by, l.fidelity, l.note.is_some());
+        found.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let (hook, nothing) = (Mechanism::KernelHook, Mechanism::NotEnforceable);
+    assert_eq!(
+        of(Verb::ALL),
+        [
+            (
+                "copy".to_owned(),
+                Verb::FileWrite,
+                hook,
+                Fidelity::Stricter,
+                true
+            ),
+            (
+                "tree".to_owned(),
+                Verb::FileRead,
+                hook,
+                Fidelity::Exact,
+                false
+            ),
+            (
+                "tree".to_owned(),
+                Verb::ToolCall,
+                nothing,
+                Fidelity::Unenforced,
+                true
+            ),
+        ]
+    );
+    assert_eq!(of(&[Verb::FileDelete]), []);
+}

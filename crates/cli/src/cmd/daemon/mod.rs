@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+pub use status::standing;
 
 use crate::{
     args::daemon::{DaemonCommand, GovernArgs},

@@ -24,14 +24,10 @@ pub fn main(args: StatusArgs) -> Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("what the kernel holds is shown to root alone; run it as root");
     }
-    let status = match ask(HostRequest::Status) {
-        Ok(Response::Host(status)) => *status,
-        Ok(other) => return refused(other),
-        Err(_) => without_daemon(&Places {
-            pins: args.pins.clone(),
-            ..Places::default()
-        }),
-    };
+    let status = standing(&Places {
+        pins: args.pins.clone(),
+        ..Places::default()
+    })?;
     let well = status.standing && status.daemon;
     if args.json {
         output::print_json(&status)?;
@@ -42,6 +38,15 @@ pub fn main(args: StatusArgs) -> Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(FAILED),
     })
+}
+
+/// What stands: the daemon tells, or without one what is pinned.
+pub fn standing(places: &Places) -> Result<HostStatus> {
+    match ask(HostRequest::Status) {
+        Ok(Response::Host(status)) => Ok(*status),
+        Ok(other) => refused(other),
+        Err(_) => Ok(without_daemon(places)),
+    }
 }
 
 /// What the kernel and the book tell.

@@ -1,9 +1,9 @@
 //! Where each rule is enforced on this host, and whether exactly: `agentwall policy enforcement`, and
-//! `agentwall policy explain --enforcement`.
-//!
-//! The plan is made by the code that makes it for `run`, the host is probed by the code behind
-//! `doctor`, and whether a run would be refused is asked of the function that refuses it. Inside the
-//! wall nothing of that can be known, and the report says so.
+//! `agentwall policy explain --enforcement`. Each wall has a module that knows what it does with a rule;
+//! what is made of that, and how it is shown, is the same.
+
+mod kernel;
+mod rootless;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,17 +13,15 @@ use std::{
 
 use agentwall_action::{Verb, escape_text};
 use agentwall_policy::{Enforcement, Policy};
-use agentwall_wall::enforcement::{Fidelity, Landing, Mechanism, Question, landings};
+use agentwall_wall::enforcement::{Fidelity, Landing, Mechanism};
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    args::policy::EnforcementArgs,
-    doctor, fixed,
+    args::policy::{Backend, EnforcementArgs},
     output::{self, Style, UsageError, paint},
     policies::{self, Chosen},
-    prepare,
-    state::{self, State},
+    prepare, state,
 };
 
 /// At most this many trees of a placement are listed.
@@ -32,18 +30,22 @@ const MAX_PLACES: usize = 8;
 /// The report.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// Which wall it is about.
+    pub backend: Backend,
     /// Whether the host could be probed; if not, nothing else is known.
     pub probed: bool,
     /// Why it could not be, or why no wall stands here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether a wall stands on this host.
+    /// Whether this wall stands on this host, and refuses.
     pub stands: bool,
+    /// It stands and refuses nothing: what it would refuse is recorded.
+    pub audit: bool,
     /// What the policy requires.
     pub require: Option<Enforcement>,
     /// The weakest level of the rules in the report that are enforced somewhere or nowhere.
     pub weakest: Option<Enforcement>,
-    /// Why `run` would refuse the policy.
+    /// Why the wall would refuse the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// Parts beside the rules that have no effect.
@@ -88,7 +90,13 @@ pub struct Placed {
 pub fn main(args: &EnforcementArgs) -> Result<ExitCode> {
     let workspace = policies::workspace(args.workspace.as_deref())?;
     let chosen = policies::choose(args.policy.as_deref(), &[], &workspace)?;
-    let report = report(chosen, &args.name, &workspace, Verb::ALL, |_| true)?;
+    let about = About {
+        backend: args.backend,
+        name: &args.name,
+        workspace: &workspace,
+        verbs: Verb::ALL,
+    };
+    let report = report(chosen, about, |_| true)?;
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -117,18 +125,27 @@ pub fn run_name(subject: &str) -> Result<&str> {
     })
 }
 
-/// The report about the verbs and the rules that `wanted` picks.
-pub fn report(
-    chosen: Chosen,
-    name: &str,
-    workspace: &Path,
-    verbs: &[Verb],
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Report> {
+/// What a report is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// Which wall.
+    pub backend: Backend,
+    /// The name of the run.
+    pub name: &'a str,
+    /// What `${workspace}` stands for.
+    pub workspace: &'a Path,
+    /// The actions.
+    pub verbs: &'a [Verb],
+}
+
+/// The report about the rules that `wanted` picks.
+pub fn report(chosen: Chosen, about: About<'_>, wanted: impl Fn(&str) -> bool) -> Result<Report> {
     let mut report = Report {
+        backend: about.backend,
         probed: false,
         reason: None,
         stands: false,
+        audit: false,
         require: None,
         weakest: None,
         refused: None,
@@ -142,45 +159,16 @@ pub fn report(
         );
         return Ok(report);
     }
-    let state = State::open()?;
-    let prepared = prepare::planned(
-        &state,
-        chosen,
-        name,
-        workspace,
-        "explain",
-        false,
-        |_| Ok(()),
-    )?;
-    let findings = doctor::findings();
+    let looked = match about.backend {
+        Backend::Run => Some(rootless::look(chosen, about, &mut report)?),
+        Backend::Kernel => kernel::look(chosen, about, &mut report)?,
+    };
+    let Some((policy, found)) = looked else {
+        return Ok(report);
+    };
     report.probed = true;
-    report.stands = doctor::stands(&findings);
-    if !report.stands {
-        let missing = findings.iter().filter(|f| f.needed && !f.ok);
-        let missing: Vec<String> = missing
-            .map(|f| format!("{}: {}", f.what, f.found))
-            .collect();
-        report.reason = Some(format!(
-            "no wall stands on this host ({}); 'agentwall doctor' tells what to do",
-            missing.join("; ")
-        ));
-    }
-    let engine = &prepared.engine;
-    let policy = engine.policy();
-    report.landlock = agentwall_wall::landlock_abi();
     report.require = Some(policy.require());
     report.without_effect = prepare::without_effect(&policy);
-    report.refused = prepare::check_requirement(&policy)
-        .err()
-        .map(|e| format!("{e:#}"));
-    let found = landings(&Question {
-        policy: &policy,
-        subject: engine.subject(),
-        facts: engine.facts(),
-        view: &prepared.view,
-        no_trace: fixed::denies_tracing(engine),
-        verbs,
-    });
     report.rules = rules(&policy, &found, &report, wanted);
     report.weakest = report.rules.iter().filter_map(|r| r.level).min();
     Ok(report)
@@ -202,9 +190,10 @@ fn rules(
         .map(|rule| {
             let landings = of(&rule.id);
             // Where no wall stands, nothing of it holds.
-            let level = |l: &&Landing| match report.stands {
-                true => l.fidelity.level(),
-                false => Enforcement::None,
+            let level = |l: &&Landing| match (report.stands, report.audit) {
+                (true, _) => l.fidelity.level(),
+                (false, true) => l.fidelity.level().min(Enforcement::Audit),
+                (false, false) => Enforcement::None,
             };
             RuleReport {
                 id: rule.id.clone(),
@@ -273,6 +262,7 @@ pub fn text(report: &Report) -> String {
             None => (Style::Dim, "decides nothing here"),
             Some(Enforcement::Enforced) => (Style::Green, "enforced"),
             Some(Enforcement::Race) => (Style::Yellow, "enforced, with a race"),
+            Some(Enforcement::Audit) => (Style::Yellow, "recorded, not enforced"),
             Some(_) => (Style::Red, "not enforced everywhere"),
         };
         text.push_str(&format!(
@@ -312,10 +302,11 @@ pub fn text(report: &Report) -> String {
         ));
     }
     if let Some(refused) = &report.refused {
-        text.push_str(&format!(
-            "'agentwall run' refuses it: {}\n",
-            escape_text(refused)
-        ));
+        let who = match report.backend {
+            Backend::Run => "'agentwall run'",
+            Backend::Kernel => "the kernel wall",
+        };
+        text.push_str(&format!("{who} refuses it: {}\n", escape_text(refused)));
     }
     text
 }

@@ -69,8 +69,14 @@ fn enforced(
     explanation: &Explanation,
 ) -> Result<enforcement::Report> {
     let name = enforcement::run_name(&args.subject)?;
+    let about = |verbs| enforcement::About {
+        backend: args.backend,
+        name,
+        workspace,
+        verbs,
+    };
     if args.all {
-        return enforcement::report(chosen, name, workspace, Verb::ALL, |_| true);
+        return enforcement::report(chosen, about(Verb::ALL), |_| true);
     }
     let speaking: Vec<&str> = explanation
         .rules
@@ -78,9 +84,7 @@ fn enforced(
         .filter(|rule| explain_text::speaks(rule))
         .map(|rule| rule.id.as_str())
         .collect();
-    enforcement::report(chosen, name, workspace, &[action.verb], |id| {
-        speaking.contains(&id)
-    })
+    enforcement::report(chosen, about(&[action.verb]), |id| speaking.contains(&id))
 }
 
 fn action(args: &ExplainArgs, workspace: &Path) -> Result<Action> {
