@@ -10,6 +10,8 @@
  *   walkread DIR N   the same, and open, read up to 4 KiB, close of every file
  *   rewrite DIR N  write every file below DIR anew: two bytes more than before, the last of them new
  *   spawn N        N times posix_spawn of /bin/true and wait
+ *   rename PATH N  N times rename to another name in the same folder, and back
+ *   connect ADDR PORT N   N times connect and close
  *   wake N         N round trips of a byte over two pipes with a child: what two wake-ups cost here
  *   recv ADDR PORT BYTES   connect and read BYTES
  *   until PATH E   open PATH again and again until that ends with errno E (0: it is open); answers the
@@ -120,6 +122,14 @@ static int all_below(const char *dir, long n, enum visit what) {
     return e ? e : files == n ? 0 : ENOMSG;
 }
 
+static int renames(const char *path, long n) {
+    char other[4200];
+    snprintf(other, sizeof other, "%s.other", path);
+    while (n-- > 0)
+        if (rename(path, other) != 0 || rename(other, path) != 0) return errno;
+    return 0;
+}
+
 static int spawns(long n) {
     char *argv[] = {"/bin/true", NULL};
     while (n-- > 0) {
@@ -151,6 +161,20 @@ static int wakes(long n) {
     close(back[1]);
     waitpid(pid, NULL, 0);
     return e;
+}
+
+/* Where the answer is a reset, so that no connection waits for its end. */
+static int connects(const char *address, int port, long n) {
+    const struct linger reset = {.l_onoff = 1};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, address, &to.sin_addr);
+    while (n-- > 0) {
+        int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (s < 0 || connect(s, (struct sockaddr *)&to, sizeof to) != 0) return errno;
+        setsockopt(s, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        close(s);
+    }
+    return 0;
 }
 
 static int receive(const char *address, int port, long long bytes) {
@@ -214,6 +238,9 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "walkread %4095s %ld", word, &n) == 2) e = all_below(word, n, READ);
         else if (sscanf(line, "rewrite %4095s %ld", word, &n) == 2) e = all_below(word, n, REWRITE);
         else if (sscanf(line, "spawn %ld", &n) == 1) e = spawns(n);
+        else if (sscanf(line, "rename %4095s %ld", word, &n) == 2) e = renames(word, n);
+        else if (sscanf(line, "connect %63s %d %ld", host, &port, &n) == 3)
+            e = connects(host, port, n);
         else if (sscanf(line, "wake %ld", &n) == 1) e = wakes(n);
         else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)
             e = receive(host, port, bytes);

@@ -37,6 +37,7 @@ fn victims() -> Vec<Case> {
         case("write-memory", "vm-write {victim} {addr}", "self-read"),
         case("proc-mem", "proc-mem {victim} {addr}", "self-read"),
         case("renice", "nice {victim}", "self-kill"),
+        case("limit", "limit {victim}", "self-limit"),
         case("environment", "environ", "self-kill")
             .with(|c| { c.setup = Some(secret_environment); c.victim = false }),
         Case::new("process/outside/kill-all", "kill -9 -1")

@@ -112,6 +112,15 @@ int BPF_PROG(aw_movememory, struct task_struct *p)
 	return on_process(VERB_SIGNAL, p, false);
 }
 
+/* Limits of another process, by prlimit(2): what it could be ended with. Its own are a process's own affair. */
+SEC("lsm/task_setrlimit")
+int BPF_PROG(aw_setrlimit, struct task_struct *p, unsigned int resource, void *new)
+{
+	if (p->tgid == bpf_get_current_task_btf()->tgid)
+		return 0;
+	return on_process(VERB_SIGNAL, p, false);
+}
+
 /* Whoever is not root does not become root. */
 SEC("lsm/task_fix_setuid")
 int BPF_PROG(aw_setuid, struct cred *new, const struct cred *old, int flags)

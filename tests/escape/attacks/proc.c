@@ -2,6 +2,7 @@
 #include "kit.h"
 #include <dirent.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 
 static long key_search(const char *name, char *out, size_t room) {
     int rings[] = {-3 /* session */, -4 /* user */, -5 /* user session */, -2 /* process */, -1 /* thread */};
@@ -132,6 +133,20 @@ int main(int c, char **v) {
         return WIFSIGNALED(st) ? done(r) : refused(r);
     }
     if (is(r, "nice")) return syscall(SYS_setpriority, 0, pid, 19) ? refused(r) : effect("reniced");
+    if (is(r, "limit")) { // PID: what a process may use decides how long it lives
+        struct rlimit none = {0, 0};
+        return prlimit(pid, RLIMIT_CORE, &none, NULL) ? refused(r) : effect("limited");
+    }
+    if (is(r, "self-limit")) { // a child of our own, and ourselves
+        struct rlimit none = {0, 0};
+        pid_t k = fork();
+        if (k == 0) for (;;) pause();
+        int bad = prlimit(k, RLIMIT_CORE, &none, NULL) || setrlimit(RLIMIT_CORE, &none);
+        int why = errno;
+        kill(k, SIGKILL);
+        errno = why;
+        return bad ? refused(r) : done(r);
+    }
     if (is(r, "named")) { // named NAME PROG ARGS...: takes another program's name, then runs PROG
         prctl(PR_SET_NAME, v[2], 0, 0, 0);
         execv(v[3], v + 3);
