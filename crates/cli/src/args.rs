@@ -12,6 +12,7 @@ use clap::{
 pub mod agents;
 pub mod daemon;
 pub mod layers;
+pub mod ledger;
 pub mod policy;
 pub mod portable;
 pub mod review;
@@ -19,6 +20,7 @@ pub mod review;
 use agents::AgentsArgs;
 use daemon::DaemonCommand;
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
+use ledger::{FilterArgs, TimelineArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
 use review::ReviewArgs;
@@ -432,6 +434,8 @@ pub struct RejectArgs {
 pub enum LedgerCommand {
     /// Show entries
     Show(LedgerShowArgs),
+    /// Tell what happened in a session, as a story or a picture
+    Timeline(TimelineArgs),
     /// Check every byte of the log against its signed checkpoint
     Verify(LedgerVerifyArgs),
     /// Print the log's public key (a C2SP vkey)
@@ -441,23 +445,14 @@ pub enum LedgerCommand {
 /// `agentwall ledger show`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  agentwall ledger show --last 20\n  \
-    agentwall ledger show --session k3f9 --effect deny")]
+    agentwall ledger show --session k3f9 --effect deny\n  \
+    agentwall ledger show --agent claude --path /etc --since 2h")]
 pub struct LedgerShowArgs {
     /// Print JSON, one entry a line
     #[arg(long)]
     pub json: bool,
-    /// Only entries of this session (id, prefix, or name)
-    #[arg(long, value_name = "SESSION")]
-    pub session: Option<String>,
-    /// Only entries of this type, for example decision, exec, connect, commit
-    #[arg(long = "type", value_name = "TYPE")]
-    pub kind: Option<String>,
-    /// Only decisions with this effect
-    #[arg(long, value_name = "EFFECT")]
-    pub effect: Option<String>,
-    /// Only decisions by this rule
-    #[arg(long, value_name = "RULE")]
-    pub rule: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Only the last N that match
     #[arg(long, value_name = "N")]
     pub last: Option<usize>,

@@ -189,3 +189,82 @@ fn without_a_log_nothing_verifies_and_a_lost_key_is_not_replaced() {
     assert!(host.read("g.txt").is_none());
     host.call(&["ledger", "verify"]).code(1);
 }
+
+#[test]
+fn entries_are_found_by_path_and_time() {
+    let host = with_entries();
+    let count = |more: &[&str]| {
+        let mut args = vec!["ledger", "show", "--json"];
+        args.extend(more);
+        host.call(&args).code(0).out.lines().count()
+    };
+    let all = count(&[]);
+    let work = host.work.to_str().unwrap();
+    let one = format!("{work}/alpha.txt");
+    assert_eq!(count(&["--path", work]), all);
+    assert!((1..all).contains(&count(&["--path", &one])), "{one}");
+    assert_eq!(count(&["--path", "**/alpha.*"]), count(&["--path", &one]));
+    // A name is not the beginning of another one.
+    assert_eq!(count(&["--path", &one[..one.len() - 1]]), 0);
+    assert_eq!(count(&["--since", "1h"]), all);
+    assert_eq!(count(&["--until", "1h"]), 0);
+    assert_eq!(
+        count(&["--since", "2020-01-01", "--until", "2020-01-02T00:00:00Z"]),
+        0
+    );
+    assert_eq!(count(&["--agent", "nobody"]), 0);
+    for wrong in [
+        ["--path", "relative"],
+        ["--path", "/a["],
+        ["--since", "yesterday"],
+    ] {
+        host.call(&["ledger", "show", wrong[0], wrong[1]]).code(2);
+    }
+}
+
+#[test]
+fn a_timeline_is_of_one_session() {
+    let host = with_entries();
+    let story = host
+        .call(&["ledger", "timeline", "k3f9", "--json"])
+        .code(0)
+        .json();
+    assert_eq!(story["session"], "20261121-0259-k3f9");
+    let events = story["events"].as_array().unwrap();
+    let in_lane = |lane: &str| events.iter().filter(|e| e["lane"] == lane).count() as u64;
+    assert!(
+        in_lane("changes") > 0 && in_lane("decisions") > 0,
+        "{story}"
+    );
+    for lane in ["changes", "decisions"] {
+        // Nothing is repeated here.
+        assert_eq!(story["counts"][lane], in_lane(lane), "{story}");
+    }
+    assert!(!story.to_string().contains("beta"), "{story}");
+    let text = host.call(&["ledger", "timeline", "k3f9"]).code(0).out;
+    assert!(
+        text.contains("alpha.txt") && !text.contains("beta.txt"),
+        "{text}"
+    );
+    let page = host
+        .call(&["ledger", "timeline", "m4g2", "--html", "-"])
+        .code(0)
+        .out;
+    assert!(
+        page.contains("<svg") && page.contains("beta.txt") && !page.contains("alpha.txt"),
+        "{page}"
+    );
+    let file = host.work.join("picture.svg");
+    host.call(&[
+        "ledger",
+        "timeline",
+        "m4g2",
+        "--svg",
+        file.to_str().unwrap(),
+    ])
+    .code(0);
+    let picture = fs::read_to_string(&file).unwrap();
+    assert!(page.contains(&picture) && picture.starts_with("<svg xmlns"));
+    let error = host.call(&["ledger", "timeline", "zzzz"]).code(2).err;
+    assert!(error.contains("agentwall sessions"), "{error}");
+}

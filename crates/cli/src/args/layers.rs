@@ -130,7 +130,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// Days, or a number with `s`, `min`, `h`, `d` or `w`.
-fn age(text: &str) -> Result<Duration, String> {
+pub(super) fn age(text: &str) -> Result<Duration, String> {
     let units = [
         ("", 86_400),
         ("s", 1),

@@ -1,5 +1,9 @@
 //! `agentwall ledger`: show what was recorded, verify that it is what was signed.
 
+mod filter;
+mod picture;
+mod timeline;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -8,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use agentwall_action::Effect;
 use agentwall_ledger::{
     Entry, Reader, Record, Report, Verifier, VerifyOptions,
     entry::{ChangedFile, Changes, DecisionRecord, PolicyBundle},
@@ -20,9 +23,9 @@ use serde_json::{Value, json};
 use crate::{
     args::{LedgerCommand, LedgerShowArgs, LedgerVerifyArgs},
     output::{self, Style, UsageError, paint, tame},
-    session::Session,
     state::{State, shown},
 };
+use filter::Filter;
 
 /// How often `--follow` looks.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -31,6 +34,7 @@ const INTERVAL: Duration = Duration::from_millis(300);
 pub fn main(command: LedgerCommand) -> Result<ExitCode> {
     match command {
         LedgerCommand::Show(args) => show(&args),
+        LedgerCommand::Timeline(args) => timeline::main(&args),
         LedgerCommand::Verify(args) => check(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
@@ -41,7 +45,7 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
 
 fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
     let state = State::for_reading()?;
-    let filter = Filter::new(&state, args)?;
+    let mut filter = Filter::new(&state, &args.filter)?;
     let mut next = 0;
     let mut first = true;
     loop {
@@ -54,7 +58,7 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
             }
         } else {
             let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
-            let found = read(&reader, next, &filter)?;
+            let found = read(&reader, next, &mut filter)?;
             let skip = match args.last {
                 Some(last) if first => found.len().saturating_sub(last),
                 _ => 0,
@@ -80,7 +84,7 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
 
 type Found = (u64, Entry, Vec<u8>);
 
-fn read(reader: &Reader, from: u64, filter: &Filter) -> Result<Vec<Found>> {
+fn read(reader: &Reader, from: u64, filter: &mut Filter) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for index in from..reader.size() {
         let bytes = reader.entry(index).with_context(|| {
@@ -93,73 +97,6 @@ fn read(reader: &Reader, from: u64, filter: &Filter) -> Result<Vec<Found>> {
         }
     }
     Ok(found)
-}
-
-/// Which entries a person wants to see.
-struct Filter {
-    /// The text, and the ids of sessions that have it as their name.
-    session: Option<(String, Vec<String>)>,
-    kind: Option<String>,
-    effect: Option<String>,
-    rule: Option<String>,
-}
-
-impl Filter {
-    fn new(state: &State, args: &LedgerShowArgs) -> Result<Filter> {
-        if let Some(kind) = &args.kind
-            && !Record::TYPES.contains(&kind.as_str())
-        {
-            let known = Record::TYPES.join(", ");
-            return Err(UsageError(format!(
-                "unknown type '{}'; the types are {known}",
-                tame(kind)
-            ))
-            .into());
-        }
-        if let Some(effect) = &args.effect {
-            effect.parse::<Effect>().map_err(|e| {
-                UsageError(format!(
-                    "{e}; the effects are allow, isolate, ask, rate_limit, deny"
-                ))
-            })?;
-        }
-        let session = match &args.session {
-            None => None,
-            Some(text) => {
-                let (sessions, _) = Session::list(state)?;
-                let named = sessions.iter().filter(|s| s.record.name == *text);
-                Some((text.clone(), named.map(|s| s.id().to_owned()).collect()))
-            }
-        };
-        let (kind, effect, rule) = (args.kind.clone(), args.effect.clone(), args.rule.clone());
-        Ok(Filter {
-            session,
-            kind,
-            effect,
-            rule,
-        })
-    }
-
-    fn passes(&self, entry: &Entry) -> bool {
-        let session = self.session.as_ref().is_none_or(|(text, ids)| {
-            let id = &entry.session;
-            id.starts_with(text) || id.rsplit('-').next() == Some(text) || ids.contains(id)
-        });
-        let kind = self
-            .kind
-            .as_ref()
-            .is_none_or(|k| entry.record.type_name() == k);
-        let decision = entry.record.decision();
-        let effect = self
-            .effect
-            .as_ref()
-            .is_none_or(|e| decision.is_some_and(|d| d.effect == *e));
-        let rule = self
-            .rule
-            .as_ref()
-            .is_none_or(|r| decision.is_some_and(|d| d.rule.as_ref() == Some(r)));
-        session && kind && effect && rule
-    }
 }
 
 /// One entry for a person. Text in entries is escaped already; it is not trusted to be.

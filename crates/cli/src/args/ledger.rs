@@ -1,0 +1,102 @@
+//! The command line of reading the ledger: which entries, and a session's timeline.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use time::{Date, OffsetDateTime, Time, format_description::well_known::Rfc3339};
+
+use super::layers::age;
+
+/// Which entries. All that is given must hold.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which entries")]
+pub struct FilterArgs {
+    /// Only entries of this session (id, prefix, or name)
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Only entries of sessions of this agent
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Only entries of this type, for example decision, exec, connect, commit
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Only decisions with this effect
+    #[arg(long, value_name = "EFFECT")]
+    pub effect: Option<String>,
+    /// Only decisions by this rule
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only what is about this path or something below it; a pattern as in policies
+    #[arg(long, value_name = "PATH|GLOB", value_hint = ValueHint::AnyPath)]
+    pub path: Option<String>,
+    /// Only from this moment on: RFC 3339, a date, or an age such as 90s, 15min, 2h, 3d
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    pub since: Option<OffsetDateTime>,
+    /// Only before this moment
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    pub until: Option<OffsetDateTime>,
+}
+
+/// `agentwall ledger timeline`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  agentwall ledger timeline\n  \
+    agentwall ledger timeline k3f9 --html session.html\n  \
+    agentwall ledger timeline k3f9 --json | jq -r '.events[] | select(.lane == \"network\") | .text'")]
+pub struct TimelineArgs {
+    /// The session (id, prefix, or name; of several the newest) [default: the newest]
+    #[arg(value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Write a page with a picture to this file; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+    pub html: Option<PathBuf>,
+    /// Write the picture alone to this file; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["json", "html"])]
+    pub svg: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A moment in the spellings of the help.
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(moment);
+    }
+    let day = time::macros::format_description!("[year]-[month]-[day]");
+    if let Ok(date) = Date::parse(text, day) {
+        return Ok(date.with_time(Time::MIDNIGHT).assume_utc());
+    }
+    // A bare number would be days, which is no moment that anybody means.
+    let unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    let ago = age(text).ok().filter(|_| unit);
+    ago.and_then(|ago| OffsetDateTime::now_utc().checked_sub(ago.try_into().ok()?))
+        .ok_or_else(|| {
+            "expected RFC 3339 (2026-01-31T09:00:00Z), a date (2026-01-31) or an age (15min, 2h, 3d)"
+                .to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_have_three_spellings() {
+        let at = |text: &str| moment(text).map(OffsetDateTime::unix_timestamp);
+        assert_eq!(at("1970-01-02"), Ok(86_400));
+        assert_eq!(at("1970-01-01T01:00:00Z"), Ok(3600));
+        assert_eq!(at("1970-01-01T01:00:00+01:00"), Ok(0));
+        let ago = OffsetDateTime::now_utc().unix_timestamp() - at("2h").unwrap();
+        assert!((7200..7260).contains(&ago), "{ago}");
+        for wrong in [
+            "",
+            "2",
+            "yesterday",
+            "1970-13-01",
+            "99999999999999999999d",
+            "-2h",
+        ] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+}
