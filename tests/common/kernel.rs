@@ -1,6 +1,6 @@
 //! The same cases behind the wall in the kernel: what is different about a session there.
 //!
-//! The programs are loaded once, by the suite; a session is a shell text that a tool puts under the case's
+//! The programs are loaded once, by the suite or a daemon before it; a session is a shell text that a tool puts under the case's
 //! policy. The kernel has no copies: what the rootless wall isolates is allowed there, so that attack and neighbour
 //! meet the same bounds, and the workspace changes in place.
 
@@ -13,7 +13,10 @@ use std::{
 
 use crate::world::World;
 
-const PINS: &str = "/sys/fs/bpf/agentwall_suite";
+/// Those of the daemon, too: the wall that it left is used.
+const PINS: &str = "/sys/fs/bpf/agentwall";
+/// How many views the sessions use in turn, more than there are sessions at a time. Each holds 4 MiB.
+const VIEWS_IN_TURN: u32 = 16;
 
 /// The wall that the suite loaded.
 #[derive(Debug, Clone)]
@@ -24,8 +27,14 @@ pub struct Kernel {
 static VIEW: AtomicU32 = AtomicU32::new(0);
 
 impl Kernel {
-    /// Loads and pins the programs.
+    /// Loads and pins the programs, unless they stand.
     pub fn stand(tool: &Path) -> Result<Kernel, String> {
+        let kernel = Kernel {
+            tool: tool.to_owned(),
+        };
+        if Path::new(PINS).is_dir() {
+            return Ok(kernel);
+        }
         let loaded = Command::new(tool)
             .args(["load", PINS])
             .output()
@@ -36,9 +45,7 @@ impl Kernel {
                 String::from_utf8_lossy(&loaded.stderr)
             ));
         }
-        Ok(Kernel {
-            tool: tool.to_owned(),
-        })
+        Ok(kernel)
     }
 
     /// The policy of a case, as this backend can enforce it.
@@ -48,7 +55,7 @@ impl Kernel {
 
     /// What a session's command line begins with. Each has a view of its own for as long as it runs.
     pub fn argv(&self, world: &World) -> Vec<OsString> {
-        let view = VIEW.fetch_add(1, Ordering::Relaxed) % 255 + 1;
+        let view = VIEW.fetch_add(1, Ordering::Relaxed) % VIEWS_IN_TURN + 1;
         let mut argv: Vec<OsString> = vec![self.tool.clone().into()];
         argv.extend(["run", PINS].map(OsString::from));
         argv.push(view.to_string().into());

@@ -1,4 +1,4 @@
-//! Compiles the attack programs, once per run of the suite.
+//! The attack programs: compiled once per run of the suite, or before it (the compiler is slow in the virtual machine).
 
 use std::{
     path::{Path, PathBuf},
@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Compiles every C file of `attacks` into `to`: dynamic under its own name, static with `-static`
-/// appended; `evil.c` becomes the shared library `evil.so`.
+/// appended; `evil.c` becomes the shared library `evil.so`. What is there and newer than its source stays.
 pub fn compile(attacks: &Path, to: &Path) -> Result<(), String> {
     std::fs::create_dir_all(to).map_err(|e| format!("{}: {e}", to.display()))?;
     let mut sources: Vec<PathBuf> = std::fs::read_dir(attacks)
@@ -27,11 +27,15 @@ pub fn compile(attacks: &Path, to: &Path) -> Result<(), String> {
             _ => &[("", &[]), ("-static", &["-static"])],
         };
         for (suffix, flags) in builds {
+            let made = to.join(format!("{stem}{suffix}"));
+            if is_newer(&made, source) {
+                continue;
+            }
             let mut gcc = Command::new("gcc");
             gcc.args(["-O1", "-w", "-pthread"])
                 .args(*flags)
                 .arg("-o")
-                .arg(to.join(format!("{stem}{suffix}")));
+                .arg(made);
             let child = gcc
                 .arg(source)
                 .arg("-ldl")
@@ -54,4 +58,20 @@ pub fn compile(attacks: &Path, to: &Path) -> Result<(), String> {
     std::fs::write(to.join("magic"), "AWMAGIC\n").map_err(|e| e.to_string())?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(to.join("magic"), mode).map_err(|e| e.to_string())
+}
+
+fn is_newer(made: &Path, source: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    matches!((changed(made), changed(source)), (Some(made), Some(source)) if made > source)
+}
+
+/// Takes over what was compiled elsewhere.
+pub fn copy(made: &Path, to: &Path) -> Result<(), String> {
+    let say = |e: std::io::Error| format!("{}: {e}", made.display());
+    std::fs::create_dir_all(to).map_err(say)?;
+    for entry in made.read_dir().map_err(say)? {
+        let entry = entry.map_err(say)?;
+        std::fs::copy(entry.path(), to.join(entry.file_name())).map_err(say)?;
+    }
+    Ok(())
 }

@@ -29,6 +29,8 @@ impl Who {
 pub struct Options {
     /// Only cases whose name contains one of these; all when empty.
     pub filters: Vec<String>,
+    /// No cases whose name contains one of these.
+    pub except: Vec<String>,
     /// Print names and stop.
     pub list: bool,
     /// As whom.
@@ -43,16 +45,27 @@ pub struct Options {
     pub binary: PathBuf,
     /// The kernel's wall instead of the rootless one: the tool that starts a command under it.
     pub kernel: Option<PathBuf>,
+    /// The kernel's wall, as its daemon puts it around a command.
+    pub daemon: bool,
+    /// Attack programs that are compiled already.
+    pub kit: Option<PathBuf>,
+    /// Compile the attack programs there and stop.
+    pub compile: Option<PathBuf>,
 }
 
 const HELP: &str =
-    "usage: [FILTER…] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--kernel TOOL] [--verbose]
+    "usage: [FILTER…] [--except TEXT] [--list] [--user root|user|both] [--jobs N] [--no-wall] [--kernel TOOL]
+       [--daemon] [--kit FOLDER] [--compile FOLDER] [--verbose]
   FILTER      only cases whose name contains it
+  --except    no cases whose name contains it; may be repeated
   --list      names, with the source of each idea
   --user      as whom (default both; only `user` when not started as root)
   --jobs      cases at a time (default: three per processor)
   --no-wall   run the attacks without the wall: each must work, or say why it cannot on this host
   --kernel    behind the programs in the kernel, started by TOOL (crates/kernel/examples/govern)
+  --daemon    behind the kernel's wall, by its daemon (the suite parity)
+  --kit       the attack programs are there, compiled
+  --compile   compile those that are older than their source, and stop
   --verbose   print the output of every case and keep its folder
 The binary under test is $AGENTWALL_BIN, else target/release/agentwall.";
 
@@ -75,6 +88,7 @@ impl Options {
         };
         let mut o = Options {
             filters: Vec::new(),
+            except: Vec::new(),
             list: false,
             who: both.clone(),
             jobs: 3 * std::thread::available_parallelism().map_or(2, usize::from), // they mostly wait
@@ -82,6 +96,9 @@ impl Options {
             verbose: false,
             binary: binary(),
             kernel: None,
+            daemon: false,
+            kit: None,
+            compile: None,
         };
         let wrong = |m: String| (format!("{m}\n{HELP}"), 2);
         let mut args = args;
@@ -101,6 +118,10 @@ impl Options {
                 "--list" => o.list = true,
                 "--no-wall" => o.no_wall = true,
                 "--verbose" | "-v" | "--nocapture" => o.verbose = true,
+                "--daemon" => o.daemon = true,
+                "--except" => o.except.push(value("--except")?),
+                "--kit" => o.kit = Some(PathBuf::from(value("--kit")?)),
+                "--compile" => o.compile = Some(PathBuf::from(value("--compile")?)),
                 "--kernel" => o.kernel = Some(PathBuf::from(value("--kernel")?)),
                 "--jobs" | "-j" => {
                     let v = value("--jobs")?;
@@ -135,7 +156,8 @@ impl Options {
 
     /// Whether a case is wanted.
     pub fn wants(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|f| name.contains(f.as_str()))
+        let has = |texts: &[String]| texts.iter().any(|t| name.contains(t.as_str()));
+        (self.filters.is_empty() || has(&self.filters)) && !has(&self.except)
     }
 }
 

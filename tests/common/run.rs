@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Marks that the suite is already in its own namespaces.
-const INSIDE: &str = "AGENTWALL_TEST_NAMESPACE";
+pub const INSIDE: &str = "AGENTWALL_TEST_NAMESPACE";
 /// Addresses of every internal range, and two public ones, on `lo` of the suite's namespace.
 pub const ADDRESSES: &[&str] = &[
     "1.2.3.4/32",
@@ -56,6 +56,15 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
         .into_iter()
         .filter(|c| options.wants(&c.name))
         .collect();
+    if let (Some(to), Some(attacks)) = (&options.compile, attacks) {
+        return match kit::compile(attacks, to) {
+            Ok(()) => 0,
+            Err(why) => {
+                println!("{why}");
+                2
+            }
+        };
+    }
     if options.list {
         for c in &all {
             println!("{}  ({})", c.name, c.source);
@@ -90,7 +99,7 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
 
 /// Starts the suite again in a network namespace of its own, and a mount namespace where that is no part of
 /// what is tested: names in the kernel's wall are those of the host's mounts.
-fn enter_namespaces(own_mounts: bool) -> i32 {
+pub fn enter_namespaces(own_mounts: bool) -> i32 {
     let mut set_up = String::from(
         "set -e; ip link set lo up; sysctl -qw net.ipv4.ping_group_range='0 2147483647'\n",
     );
@@ -158,8 +167,10 @@ pub fn prepare(
     fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).map_err(say)?;
     let (bin, kit_dir) = (root.join("bin"), root.join("kit"));
     fs::create_dir_all(&bin).map_err(say)?;
-    if let Some(attacks) = attacks {
-        kit::compile(attacks, &kit_dir)?;
+    match (attacks, &options.kit) {
+        (None, _) => {}
+        (Some(_), Some(made)) => kit::copy(made, &kit_dir)?,
+        (Some(attacks), None) => kit::compile(attacks, &kit_dir)?,
     }
     let wall = bin.join("agentwall");
     if options.binary.is_file() {

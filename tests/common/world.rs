@@ -287,7 +287,8 @@ impl World {
     /// Replaces the placeholders: `{home} {work} {out} {pub} {state} {run} {policy} {kit} {bin} {wall} {token}
     /// {port} {open} {scratch} {abstract} {key} {victim} {addr}`.
     pub fn fill(&self, text: &str) -> String {
-        let mut out = text.to_owned();
+        // `${home}` is the policy's.
+        let mut out = text.replace("${", "$\0");
         for dir in ["home", "work", "out", "pub", "state", "run"] {
             out = out.replace(&format!("{{{dir}}}"), &self.path(dir).to_string_lossy());
         }
@@ -318,7 +319,7 @@ impl World {
         ] {
             out = out.replace(&format!("{{{name}}}"), value);
         }
-        out
+        out.replace("$\0", "${")
     }
 
     pub(crate) fn scratch(&self) -> PathBuf {

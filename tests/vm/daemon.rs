@@ -1,24 +1,25 @@
 //! The daemon of the kernel wall, from its start to its end: what it says it enforces is enforced, also when it is
 //! killed, and what is not enforced any more is not.
 //!
-//! Each case has a daemon of its own and takes the wall away when it is over. Every refusal is tried together with
-//! a neighbour that is allowed, and its effect is looked for, not only its error.
+//! All cases share one load of the programs (`wall.rs`). Every refusal is tried together with a neighbour that is
+//! allowed, and its effect is looked for, not only its error.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+use std::{fs, path::Path, process::Stdio};
+
+use agentwall_tests::said::{Verdict, need};
+
+use crate::{
+    case::{AGENT_ID, Guest, command, sh, sh_as_agent},
+    wall::{
+        Daemon, binary, capabilities, counted, done, ledger, say, status, wait_for, write_policy,
+    },
 };
-
-use agentwall_tests::said::{Said, Verdict, need, run};
-
-use crate::case::{Guest, command, sh, sh_as_agent};
 
 /// All of them.
 pub fn cases() -> Vec<Guest> {
     vec![
+        // First, so that what is tried on the way is that loading needs no more than the unit leaves.
+        Guest::new("daemon/bounded", bounded),
         Guest::new("daemon/enforces", enforces),
         Guest::new("daemon/own-files", own_files),
         Guest::new("daemon/second-name", second_name),
@@ -28,161 +29,19 @@ pub fn cases() -> Vec<Guest> {
         Guest::new("daemon/approve", approve),
         Guest::new("daemon/finds", finds),
         Guest::new("daemon/ordinary-user", ordinary_user),
-        Guest::new("daemon/unload", unload),
         Guest::new("daemon/audit", audit),
         Guest::new("daemon/lost-events", lost_events),
-        Guest::new("daemon/bounded", bounded),
     ]
 }
 
-/// How long something may take that happens by itself; nothing here waits for it unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A daemon with its configuration, and a folder in which governed processes may write.
-struct Daemon<'f> {
-    folder: &'f Path,
-    child: Child,
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        // The next case begins without a wall, whatever came of this one.
-        let _ = done(&["daemon", "stop", "--unload", "-y"]);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all("/sys/fs/bpf/agentwall");
-    }
-}
-
-fn agentwall(args: &[&str]) -> Command {
-    let mut cmd = command(std::env::var_os("AGENTWALL_BIN").unwrap_or_else(|| "agentwall".into()));
-    cmd.args(args);
-    cmd
-}
-
-/// Runs it to its end.
-fn done(args: &[&str]) -> Result<Said, String> {
-    run(&mut agentwall(args))
-}
-
-fn say(what: &str) -> impl Fn(std::io::Error) -> String {
-    move |e| format!("{what}: {e}")
-}
-
-/// Waits until `is_so`, which is looked at now and then.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Verdict {
-    let begin = Instant::now();
-    while !is_so() {
-        need(begin.elapsed() < PATIENCE, format!("{what} did not happen"))?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-impl<'f> Daemon<'f> {
-    /// Writes policy and configuration, and starts it; `extra` are more lines of the configuration.
-    fn begin(folder: &'f Path, extra: &str, options: &[&str]) -> Result<Daemon<'f>, String> {
-        fs::create_dir_all("/etc/agentwall").map_err(say("/etc/agentwall"))?;
-        // Where others can write, nothing is believed that lies there.
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(say("folder"))?;
-        fs::create_dir_all(folder.join("work")).map_err(say("work"))?;
-        fs::set_permissions(folder.join("work"), fs::Permissions::from_mode(0o777))
-            .map_err(say("work"))?;
-        for name in ["secret", "asked", "free"] {
-            fs::write(folder.join(name), format!("{name}\n")).map_err(say(name))?;
-        }
-        write_policy(folder, "")?;
-        let config = format!(
-            "agentwall-daemon: 1\n{extra}govern:\n  - {{name: builder, exe: '{}/agent-*', policy: \
-             /etc/agentwall/vm.yaml}}\n",
-            folder.display()
-        );
-        fs::write("/etc/agentwall/daemon.yaml", config).map_err(say("daemon.yaml"))?;
-        Ok(Daemon {
-            folder,
-            child: start(folder, options)?,
-        })
-    }
-
-    /// Nobody is told: the process is gone.
-    fn kill(&mut self) -> Verdict {
-        self.child.kill().map_err(say("kill"))?;
-        self.child.wait().map(drop).map_err(say("wait"))
-    }
-
-    fn again(&mut self) -> Verdict {
-        self.child = start(self.folder, &[])?;
-        Ok(())
-    }
-
-    /// A shell text, governed.
-    fn governed(&self, text: &str) -> Result<Said, String> {
-        run(&mut self.command(text))
-    }
-
-    fn command(&self, text: &str) -> Command {
-        let mut cmd = agentwall(&[
-            "daemon", "exec", "--policy", "builder", "--", "sh", "-c", text,
-        ]);
-        cmd.current_dir(self.folder);
-        cmd
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-}
-
-fn write_policy(folder: &Path, more: &str) -> Verdict {
-    let at = folder.display();
-    let text = format!(
-        "agentwall: 1\ndefault: deny\nrules:\n  \
-         - {{id: see, priority: 5000, action: [file.read, file.exec, process.exec], resource: '/**', effect: allow}}\n  \
-         - {{id: work, action: file.*, resource: '{at}/work/**', effect: allow}}\n  \
-         - {{id: secret, action: file.read, resource: '{at}/secret', effect: deny, reason: it is secret}}\n  \
-         - {{id: asked, action: file.read, resource: '{at}/asked', effect: ask}}\n{more}"
-    );
-    fs::write("/etc/agentwall/vm.yaml", text).map_err(say("vm.yaml"))
-}
-
-/// Starts the daemon, and waits until it answers.
-fn start(folder: &Path, options: &[&str]) -> Result<Child, String> {
-    let log = fs::File::create(folder.join("daemon.log")).map_err(say("daemon.log"))?;
-    let mut child = agentwall(&["daemon", "run"])
-        .args(options)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .map_err(say("daemon"))?;
-    let read = || fs::read_to_string(folder.join("daemon.log")).unwrap_or_default();
-    let waited = wait_for("the start of the daemon", || {
-        read().contains("is served") || child.try_wait().is_ok_and(|s| s.is_some())
-    });
-    if waited.is_err() || !read().contains("is served") {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(format!("the daemon does not start: {}", read()));
-    }
-    Ok(child)
-}
-
-fn status() -> Result<(i32, serde_json::Value), String> {
-    let said = done(&["daemon", "status", "--json"])?;
-    let value = serde_json::from_slice(&said.out).map_err(|e| format!("{e}: {}", said.brief()))?;
-    Ok((said.status, value))
-}
-
-/// The lines of the daemon's ledger.
-fn ledger() -> Result<String, String> {
-    let said =
-        run(agentwall(&["ledger", "show", "--json"]).env("AGENTWALL_STATE", "/var/lib/agentwall"))?;
-    said.ended(0)?;
-    Ok(said.out())
+/// What comes after all others, since it takes the wall away.
+pub fn last() -> Guest {
+    Guest::new("end/unload", unload)
 }
 
 /// What is denied has no effect, what is allowed beside it goes through, and the status says so.
 fn enforces(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
+    let daemon = Daemon::begin(folder)?;
     let (code, told) = status()?;
     need(
         code == 0 && told["enforcing"] == true && told["daemon"] == true && told["audit"] == false,
@@ -208,9 +67,8 @@ fn enforces(folder: &Path) -> Verdict {
     )?;
     // Who is not governed is not refused.
     sh(folder, "cat secret && echo x > out && rm out")?.ended(0)?;
-    let entries = ledger()?;
     need(
-        entries.contains("\"kernel_wall\"") && entries.contains("it is secret"),
+        ledger()?.contains("\"kernel_wall\"") && daemon.recorded("it is secret")? > 0,
         "the ledger does not tell",
     )
 }
@@ -224,14 +82,13 @@ fn second_name(folder: &Path) -> Verdict {
         echo shown > work/plain/a; ln work/plain/a work/b",
     )?
     .ended(0)?;
-    let daemon = Daemon::begin(folder, "", &[])?;
+    let daemon = Daemon::begin(folder)?;
     let rules = format!(
         "  - {{id: vault, priority: 1, action: file.read, resource: '{0}/vault/**', effect: deny}}
   - {{id: rest, priority: 2, action: 'file.*', resource: '{0}/**', effect: allow}}\n",
         folder.display()
     );
-    write_policy(folder, &rules)?;
-    done(&["daemon", "reload"])?.ended(0)?;
+    daemon.swap(&rules)?;
     let said = daemon.governed(
         "cat work/b work/hard vault/deep/key; mv -T work/plain work/moved && cat work/moved/a
         python3 -c 'import os; os.rename(\"vault\", \"work/vault\")'; cat work/vault/deep/key",
@@ -252,7 +109,7 @@ fn second_name(folder: &Path) -> Verdict {
 fn no_stale_answer(folder: &Path) -> Verdict {
     sh(folder, "mkdir -p work/d vault; for n in a b d/c; do echo in-$n > work/$n; done; echo hidden > vault/b")?
         .ended(0)?;
-    let daemon = Daemon::begin(folder, "", &[])?;
+    let daemon = Daemon::begin(folder)?;
     let rules = |more: &str| {
         format!(
             "  - {{id: vault, priority: 1, action: 'file.*', resource: '{0}/vault/**', effect: deny}}
@@ -260,8 +117,7 @@ fn no_stale_answer(folder: &Path) -> Verdict {
             folder.display()
         )
     };
-    write_policy(folder, &rules(""))?;
-    done(&["daemon", "reload"])?.ended(0)?;
+    daemon.swap(&rules(""))?;
     let before = counted("cached")?;
     // Somebody who is not governed changes what the names mean, between two reads of the same objects.
     sh(
@@ -308,23 +164,11 @@ fn no_stale_answer(folder: &Path) -> Verdict {
     need(told == "free\n", said.brief())
 }
 
-/// One of the programs' counters.
-fn counted(name: &str) -> Result<u64, String> {
-    let (_, told) = status()?;
-    told["counters"][name]
-        .as_u64()
-        .ok_or_else(|| format!("no counter {name}: {told}"))
-}
-
 /// The wall's own files, processes and sockets are out of reach for root, if it is governed.
 fn own_files(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
-    write_policy(
-        folder,
-        "  - {id: all, priority: 1, action: '*', resource: '*', effect: allow}\n",
-    )?;
-    done(&["daemon", "reload"])?.ended(0)?;
-    let pid = daemon.child.id();
+    let daemon = Daemon::begin(folder)?;
+    daemon.swap("  - {id: all, priority: 1, action: '*', resource: '*', effect: allow}\n")?;
+    let pid = daemon.pid();
     let said = daemon.governed(&format!(
         "cat /var/lib/agentwall/keys/ledger.key; cat /run/agentwall/book.json; cat /etc/agentwall/vm.yaml
         rm -rf /sys/fs/bpf/agentwall; echo x >> /etc/agentwall/daemon.yaml; kill -9 {pid}
@@ -348,16 +192,11 @@ fn own_files(folder: &Path) -> Verdict {
 
 /// A daemon that is killed takes nothing with it; the next one goes on with what stands.
 fn killed(folder: &Path) -> Verdict {
-    let mut daemon = Daemon::begin(folder, "", &[])?;
-    let waiting = daemon
-        .command("while ! test -e go; do sleep 0.2; done; cat secret; cat free; echo out > out; echo in > work/in")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(say("governed"))?;
-    wait_for("the session", || {
-        status().is_ok_and(|(_, s)| s["sessions"].as_array().is_some_and(|l| l.len() == 1))
-    })?;
+    let daemon = Daemon::begin(folder)?;
+    let waiting = daemon.spawn(
+        "while ! test -e go; do sleep 0.2; done; cat secret; cat free; echo out > out; echo in > work/in",
+    )?;
+    daemon.wait_for_session(waiting.pid())?;
     let (_, before) = status()?;
     daemon.kill()?;
     let (code, told) = status()?;
@@ -373,8 +212,8 @@ fn killed(folder: &Path) -> Verdict {
     need(!daemon.path("work/x").exists(), "it was started")?;
     fs::write(daemon.path("go"), "").map_err(say("go"))?;
     wait_for("the governed writing", || daemon.path("work/in").exists())?;
-    let said = waiting.wait_with_output().map_err(say("governed"))?;
-    need(said.stdout == b"free\n", format!("read {:?}", said.stdout))?;
+    let read = waiting.out()?;
+    need(read == "free\n", format!("read '{read}'"))?;
     need(!daemon.path("out").exists(), "written without a daemon")?;
 
     daemon.again()?;
@@ -389,7 +228,7 @@ fn killed(folder: &Path) -> Verdict {
     )?;
     // What was refused meanwhile was told by the kernel and is in the ledger by now.
     wait_for("the entry of the refusal", || {
-        ledger().is_ok_and(|l| l.lines().any(|e| e.contains("it is secret")))
+        daemon.recorded("it is secret").is_ok_and(|n| n > 0)
     })?;
     daemon
         .governed("cat secret || cat free")?
@@ -399,13 +238,10 @@ fn killed(folder: &Path) -> Verdict {
 
 /// A bad policy changes nothing; a good one holds for who is governed already.
 fn reload(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
-    let mut waiting = daemon
-        .command("cat free; touch work/ready; while ! test -e go; do sleep 0.2; done; cat free; cat /etc/hostname > work/h")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(say("governed"))?;
+    let daemon = Daemon::begin(folder)?;
+    let waiting = daemon.spawn(
+        "cat free; touch work/ready; while ! test -e go; do sleep 0.2; done; cat free; cat /etc/hostname > work/h",
+    )?;
     wait_for("the first reading", || daemon.path("work/ready").exists())?;
     fs::write(
         "/etc/agentwall/vm.yaml",
@@ -422,56 +258,53 @@ fn reload(folder: &Path) -> Verdict {
         &format!("  - {{id: free, action: file.read, resource: '{at}/free', effect: deny}}\n"),
     )?;
     // As the service manager does it.
-    let pid = daemon.child.id();
+    let readings = || daemon.log().matches("read again").count();
+    let (pid, before) = (daemon.pid(), readings());
     sh(folder, &format!("kill -HUP {pid}"))?.ended(0)?;
-    wait_for("the reload", || {
-        fs::read_to_string(folder.join("daemon.log")).is_ok_and(|l| l.contains("read again"))
-    })?;
+    wait_for("the reload", || readings() > before)?;
     fs::write(daemon.path("go"), "").map_err(say("go"))?;
-    let ended = waiting.wait().map_err(say("governed"))?;
-    need(ended.success(), "the neighbour does not work")?;
-    let said = waiting.wait_with_output().map_err(say("governed"))?;
-    need(said.stdout == b"free\n", format!("read {:?}", said.stdout))
+    let read = waiting.out()?;
+    need(read == "free\n", format!("read '{read}'"))?;
+    need(
+        daemon.path("work/h").metadata().is_ok_and(|m| m.len() > 0),
+        "the neighbour does not work",
+    )
 }
 
 /// A question is asked, and the yes holds for one use of just this.
 fn approve(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
-    let mut asking = daemon
-        .command("cat asked; touch work/asked; while ! test -e go; do sleep 0.2; done; cat asked; cat asked; cat secret")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(say("governed"))?;
-    wait_for("the question", || pending().is_ok_and(|p| p.is_some()))?;
+    let daemon = Daemon::begin(folder)?;
+    let asking = daemon.spawn(
+        "cat asked; touch work/asked; while ! test -e go; do sleep 0.2; done; cat asked; cat asked; cat secret",
+    )?;
+    wait_for("the question", || {
+        pending(folder).is_ok_and(|p| p.is_some())
+    })?;
     wait_for("the first refusal", || daemon.path("work/asked").exists())?;
-    let id = pending()?.unwrap_or_default();
+    let id = pending(folder)?.unwrap_or_default();
     done(&["approve", &id, "--for", "/**"])?.ended(1)?;
     done(&["approve", &id])?.ended(0)?.says(&["approved"])?;
     fs::write(daemon.path("go"), "").map_err(say("go"))?;
-    asking.wait().map_err(say("governed"))?;
-    let said = asking.wait_with_output().map_err(say("governed"))?;
-    need(
-        said.stdout == b"asked\n",
-        format!("read {:?}", String::from_utf8_lossy(&said.stdout)),
-    )?;
+    let read = asking.out()?;
+    need(read == "asked\n", format!("read '{read}'"))?;
     need(
         ledger()?.contains("\"approval\""),
         "no approval in the ledger",
     )
 }
 
-/// The first question that waits.
-fn pending() -> Result<Option<String>, String> {
-    let said = done(&["pending", "--json"])?;
-    let asks: serde_json::Value =
-        serde_json::from_slice(&said.out).map_err(|e| format!("{e}: {}", said.brief()))?;
-    Ok(asks[0]["id"].as_str().map(str::to_owned))
+/// The question that waits about something in the case's folder.
+fn pending(folder: &Path) -> Result<Option<String>, String> {
+    let asks = done(&["pending", "--json"])?.json()?;
+    let asks = asks.as_array().map(Vec::as_slice).unwrap_or_default();
+    let folder = folder.display().to_string();
+    let ours = asks.iter().find(|a| a.to_string().contains(&folder));
+    Ok(ours.and_then(|a| a["id"].as_str()).map(str::to_owned))
 }
 
 /// A process that the configuration means is found and governed; what a person releases stays so.
 fn finds(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
+    let daemon = Daemon::begin(folder)?;
     let agent = daemon.path("agent-one");
     fs::copy("/bin/dash", &agent).map_err(say("agent-one"))?;
     let text =
@@ -484,14 +317,7 @@ fn finds(folder: &Path) -> Verdict {
         .spawn()
         .map_err(say("agent-one"))?;
     let pid = found.id();
-    let there = || {
-        status().is_ok_and(|(_, s)| {
-            s["sessions"]
-                .as_array()
-                .is_some_and(|l| l.iter().any(|s| s["pid"] == pid))
-        })
-    };
-    wait_for("the finding", there)?;
+    daemon.wait_for_session(pid)?;
     fs::write(daemon.path("go"), "").map_err(say("go"))?;
     wait_for("the writing", || daemon.path("work/done").exists())?;
     let read = fs::read_to_string(daemon.path("work/read")).unwrap_or_default();
@@ -505,7 +331,7 @@ fn finds(folder: &Path) -> Verdict {
 
 /// An ordinary user may put commands under a named policy, and nothing else.
 fn ordinary_user(folder: &Path) -> Verdict {
-    let _daemon = Daemon::begin(folder, "", &[])?;
+    let _daemon = Daemon::begin(folder)?;
     let said = sh_as_agent(
         folder,
         "\"$AGENTWALL_BIN\" daemon exec --policy builder -- sh -c 'id -u; cat secret; cat free'",
@@ -533,34 +359,27 @@ fn ordinary_user(folder: &Path) -> Verdict {
 
 /// Taken away, nothing is refused any more, and the ledger has it.
 fn unload(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &[])?;
-    let mut waiting = daemon
-        .command("cat secret; touch work/ready; while ! test -e go; do sleep 0.2; done; cat secret")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(say("governed"))?;
+    let daemon = Daemon::begin(folder)?;
+    let waiting = daemon.spawn(
+        "cat secret; touch work/ready; while ! test -e go; do sleep 0.2; done; cat secret",
+    )?;
     wait_for("the first refusal", || daemon.path("work/ready").exists())?;
     done(&["daemon", "stop", "--unload"])?.ended(2)?;
-    done(&["daemon", "stop", "--unload", "-y"])?.ended(0)?;
+    daemon.unload()?;
     let (code, told) = status()?;
     need(
         code == 1 && told["standing"] == false && told["enforcing"] == false,
         format!("status {code}: {told}"),
     )?;
     fs::write(daemon.path("go"), "").map_err(say("go"))?;
-    waiting.wait().map_err(say("governed"))?;
-    let said = waiting.wait_with_output().map_err(say("governed"))?;
-    need(
-        said.stdout == b"secret\n",
-        format!("read {:?}", said.stdout),
-    )?;
+    let read = waiting.out()?;
+    need(read == "secret\n", format!("read '{read}'"))?;
     need(ledger()?.contains("\"removed\""), "no entry of the removal")
 }
 
-/// An audit refuses nothing, says so, and records what it would refuse.
+/// An audit refuses nothing, says so, and records what it would refuse: also one that takes over a wall that refused.
 fn audit(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "", &["--audit"])?;
+    let daemon = Daemon::begin_with(folder, &["--audit"], binary())?;
     let (code, told) = status()?;
     need(
         code == 0 && told["audit"] == true && told["enforcing"] == false,
@@ -572,67 +391,49 @@ fn audit(folder: &Path) -> Verdict {
         said.brief(),
     )?;
     wait_for("the entry", || {
-        ledger().is_ok_and(|l| l.contains("kernel-audit"))
+        daemon.recorded("kernel-audit").is_ok_and(|n| n > 0)
     })
 }
 
 /// Events that find no room are a gap in the ledger, and no refusal is lost with them.
 fn lost_events(folder: &Path) -> Verdict {
-    let daemon = Daemon::begin(folder, "ring_bytes: 4096\n", &[])?;
-    let pid = daemon.child.id();
+    const TRIED: u64 = 500;
+    let daemon = Daemon::begin(folder)?;
+    let lost = || Ok::<u64, String>(status()?.1["lost"].as_u64().unwrap_or(0));
+    let gaps = || {
+        ledger().map(|l| {
+            l.lines()
+                .filter(|e| e.contains("\"gap\"") && e.contains("\"from\""))
+                .count()
+        })
+    };
+    let (pid, lost_before, gaps_before) = (daemon.pid(), lost()?, gaps()?);
     // Nobody reads while they are made.
-    let text = format!(
+    let governed = daemon.spawn(&format!(
         "touch work/ready; while ! test -e go; do sleep 0.1; done
-        for i in $(seq 200); do read x < secret; done 2> /dev/null; echo ${{x:-nothing}}; echo {pid} > work/pid"
-    );
-    let governed = daemon
-        .command(&text)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(say("governed"))?;
+        for i in $(seq {TRIED}); do read x < secret; done 2> /dev/null; echo ${{x:-nothing}}"
+    ))?;
     wait_for("the session", || daemon.path("work/ready").exists())?;
     sh(folder, &format!("kill -STOP {pid}; touch go"))?.ended(0)?;
-    let said = governed.wait_with_output().map_err(say("governed"));
+    let read = governed.out();
     sh(folder, &format!("kill -CONT {pid}"))?.ended(0)?;
     need(
-        said?.stdout == b"nothing\n",
+        read.as_deref() == Ok("nothing\n"),
         "a refusal was lost with its event",
     )?;
-    wait_for("the gap", || {
-        ledger().is_ok_and(|l| {
-            l.lines()
-                .any(|e| e.contains("\"gap\"") && e.contains("\"from\""))
-        })
-    })?;
-    let (_, told) = status()?;
-    let lost = told["lost"].as_u64().unwrap_or(0);
-    let refused = ledger()?
-        .lines()
-        .filter(|e| e.contains("it is secret"))
-        .count() as u64;
+    wait_for("the gap", || gaps().is_ok_and(|n| n > gaps_before))?;
+    let lost = lost()? - lost_before;
+    let refused = daemon.recorded("it is secret")? as u64;
     need(
-        lost > 0 && lost + refused >= 200,
-        format!("{lost} lost and {refused} recorded of 200"),
+        lost > 0 && lost + refused >= TRIED,
+        format!("{lost} lost and {refused} recorded of {TRIED}"),
     )
 }
 
 /// The capabilities that the unit leaves to the daemon are enough: for loading, for finding another user's process,
 /// and for taking over what stands.
 fn bounded(folder: &Path) -> Verdict {
-    let unit = done(&["daemon", "install", "--print"])?.out();
-    let named = unit
-        .lines()
-        .find_map(|l| l.strip_prefix("CapabilityBoundingSet="));
-    let names = named
-        .unwrap_or_default()
-        .to_lowercase()
-        .replace("cap_", "+")
-        .replace(' ', ",");
-    need(names.contains("+bpf") && !names.contains("admin"), &names)?;
-    let mut daemon = Daemon::begin(folder, "", &[])?;
-    daemon.kill()?;
-    done(&["daemon", "stop", "--unload", "-y"])?.ended(0)?;
+    let daemon = Daemon::begin(folder)?;
     let agent = daemon.path("agent-two");
     fs::copy("/bin/dash", &agent).map_err(say("agent-two"))?;
     let text = format!(
@@ -640,48 +441,33 @@ fn bounded(folder: &Path) -> Verdict {
         agent.display()
     );
     for round in ["loaded", "taken over"] {
-        let binary = std::env::var("AGENTWALL_BIN").map_err(|e| e.to_string())?;
-        let log = fs::File::create(folder.join("daemon.log")).map_err(say("daemon.log"))?;
-        daemon.child = command("setpriv")
-            .args([
-                "--bounding-set",
-                &format!("-all,{names}"),
-                "--no-new-privs",
-                &binary,
-                "daemon",
-                "run",
-            ])
-            .stderr(log)
-            .spawn()
-            .map_err(say("setpriv"))?;
-        let read = || fs::read_to_string(folder.join("daemon.log")).unwrap_or_default();
-        wait_for("the start", || {
-            read().contains("is served") || daemon.child.try_wait().is_ok_and(|s| s.is_some())
-        })?;
+        let bounds = fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
+        let bounds = bounds.map_err(say("the daemon"))?;
+        let line = bounds.lines().find_map(|l| l.strip_prefix("CapBnd:"));
+        let set = u64::from_str_radix(line.unwrap_or_default().trim(), 16);
+        let named = capabilities()?.split(',').count() as u32;
         need(
-            read().contains("is served"),
-            format!("not {round}: {}", read()),
+            set.is_ok_and(|s| s.count_ones() == named) && bounds.contains("NoNewPrivs:\t1"),
+            format!("{round} with more than the unit leaves: {line:?}"),
         )?;
-        let _ = fs::remove_file(daemon.path("go"));
-        let _ = fs::remove_file(daemon.path("work/free"));
+        for name in ["go", "work/free"] {
+            let _ = fs::remove_file(daemon.path(name));
+        }
+        let id = AGENT_ID.to_string();
         let mut found = command("setpriv")
-            .args([
-                "--reuid",
-                "1000",
-                "--regid",
-                "1000",
-                "--clear-groups",
-                "sh",
-                "-c",
-                &text,
-            ])
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .args(["sh", "-c", &text])
             .current_dir(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(say("agent-two"))?;
         wait_for("the finding", || {
-            status().is_ok_and(|(_, s)| s["sessions"].as_array().is_some_and(|l| l.len() == 1))
+            status().is_ok_and(|(_, s)| {
+                s["sessions"]
+                    .as_array()
+                    .is_some_and(|l| l.iter().any(|s| s["uid"] == AGENT_ID))
+            })
         })?;
         fs::write(daemon.path("go"), "").map_err(say("go"))?;
         found.wait().map_err(say("agent-two"))?;
@@ -689,11 +475,13 @@ fn bounded(folder: &Path) -> Verdict {
             daemon.path("work/free").exists(),
             "the neighbour does not work",
         )?;
-        need(
-            ledger()?.contains("it is secret"),
-            "no refusal in the ledger",
-        )?;
-        daemon.kill()?;
+        wait_for("the refusal in the ledger", || {
+            daemon.recorded("it is secret").is_ok_and(|n| n > 0)
+        })?;
+        if round == "loaded" {
+            daemon.kill()?;
+            daemon.again()?;
+        }
     }
     Ok(())
 }

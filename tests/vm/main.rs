@@ -6,7 +6,9 @@
 
 mod case;
 mod daemon;
+mod exchange;
 mod machine;
+mod wall;
 
 use std::{
     fs,
@@ -28,6 +30,10 @@ const FOLDERS: &str = "/var/tmp/agentwall-vm";
 fn cases() -> Vec<Guest> {
     let mut all = machine::cases();
     all.extend(daemon::cases());
+    all.extend(exchange::cases());
+    // From here on another wall stands, or none.
+    all.extend(exchange::last());
+    all.push(daemon::last());
     all
 }
 
@@ -63,6 +69,7 @@ fn suite(options: &Options) -> i32 {
         }
         results.push((case.name.to_owned(), run));
     }
+    wall::leave();
     report(&results, begin.elapsed())
 }
 

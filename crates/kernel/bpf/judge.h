@@ -40,8 +40,15 @@
 static __always_inline struct task *governed(void)
 {
 	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), NULL, 0);
+	__u32 view, *which;
 
-	return t && t->view ? t : NULL;
+	if (!t || !t->view)
+		return NULL;
+	view = t->view;
+	which = bpf_map_lookup_elem(&chosen, &view);
+	/* No such view: a place where there is no table. */
+	t->place = which ? 2 * view + (*which & 1) : 0;
+	return t;
 }
 
 /*
@@ -137,11 +144,11 @@ static __always_inline void use_grant(struct task *t)
 		bpf_map_delete_elem(&grants, &key);
 }
 
-/* The table of the task's view, or NULL. */
+/* The table of the task's view, as it was when the operation began, or NULL. */
 static __always_inline struct table *table_of(struct task *t)
 {
-	__u32 view = t->view, zero = 0;
-	void *inner = bpf_map_lookup_elem(&tables, &view);
+	__u32 place = t->place, zero = 0;
+	void *inner = bpf_map_lookup_elem(&tables, &place);
 
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
@@ -307,7 +314,7 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 	look(t, dentry);
 	if (t->noted)
 		t->answer.cacheable = 0;
-	found = name_of(&t->work, vfsmount, dentry);
+	found = name_of(t, vfsmount, dentry);
 	if (found == TOO_LONG || found == TOO_DEEP)
 		goto unnamed;
 	if (!names_are_inside(t))
@@ -319,7 +326,7 @@ __attribute__((noinline)) int consider(struct task *t, __u32 verb, __u64 vfsmoun
 	}
 	if (other && other != vfsmount) {
 		__u32 soft = found == NAMED || found == INTERNAL ? SOFT_DEFAULT : 0;
-		int again = name_of(&t->work, other, dentry);
+		int again = name_of(t, other, dentry);
 
 		t->mount = other;
 		if (again == TOO_LONG || again == TOO_DEEP) {
@@ -394,7 +401,7 @@ __attribute__((noinline)) int consider_inode(struct task *t, __u32 verb, __u64 d
 			i = MAX_NAMES;
 		}
 		t->mount = mount;
-		found = name_of(&t->work, mount, dentry);
+		found = name_of(t, mount, dentry);
 		if (found == TOO_LONG || found == TOO_DEEP) {
 			t->work.question.has_text = 0;
 			refuse(t, verb, found == TOO_LONG ? WHY_TOO_LONG : WHY_TOO_DEEP);
@@ -444,7 +451,7 @@ __attribute__((noinline)) int tell(struct task *t)
 	refused = t->answer.effect != EFFECT_ALLOW;
 	if (refused && t->answer.dentry) {
 		/* The text is that of what was asked last. */
-		int found = name_of(&t->work, t->answer.mount, t->answer.dentry);
+		int found = name_of(t, t->answer.mount, t->answer.dentry);
 
 		t->work.question.has_text = found == NAMED || found == NAMED_INSIDE;
 	}

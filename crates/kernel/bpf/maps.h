@@ -13,13 +13,23 @@ struct inner_table {
 	__uint(value_size, sizeof(struct table));
 };
 
-/* One policy table for each view; exchanged whole. */
+/*
+ * Policy tables, exchanged whole: each view has two places, 2 * view and the next one, of which `chosen` says the one that
+ * counts. An operation that asks several questions asks all of them of the place that counted when it began.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, VIEWS);
+	__uint(max_entries, 2 * VIEWS);
 	__type(key, __u32);
 	__array(values, struct inner_table);
 } tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VIEWS);
+	__type(key, __u32);
+	__type(value, __u32);
+} chosen SEC(".maps");
 
 /* Governed tasks. */
 struct {

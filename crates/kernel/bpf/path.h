@@ -24,6 +24,7 @@
 #define INTERNAL 3 /* by a mount of the kernel's own: pipes, memfd, the layers of an overlay */
 #define TOO_LONG 4
 #define TOO_DEEP 5
+#define UNDER_WAY 6 /* there are more steps */
 
 #define ERROR_POINTERS ((__u64)-4095)
 
@@ -41,61 +42,80 @@ static __always_inline __u32 sequence(const void *lock)
 }
 
 /*
+ * One step of name_of(): a component, or from the root of a mount to where it is mounted. A function of its own, with what
+ * goes on over the calls in the task's memory, so that the verifier goes through it once and not for each of them.
+ */
+__attribute__((noinline)) int name_step(struct task *t)
+{
+	struct mount *mnt;
+	struct dentry *here, *parent;
+	struct qstr name;
+	__u32 pos;
+
+	if (!t)
+		return TOO_DEEP;
+	mnt = (struct mount *)t->walk.mount;
+	here = (struct dentry *)t->walk.here;
+	pos = t->work.question.start;
+	if (t->walk.here == t->walk.root) {
+		struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
+
+		if (above == mnt || !above) {
+			struct mnt_namespace *ns = BPF_CORE_READ(mnt, mnt_ns);
+			__u32 inum;
+
+			if ((__u64)ns >= ERROR_POINTERS)
+				return INTERNAL;
+			/* The namespace of a detached mount has no root of its own in user space: no number. */
+			if (!ns || BPF_CORE_READ(ns, seq) == 0)
+				return DETACHED;
+			inum = BPF_CORE_READ(ns, ns.inum);
+			if (pos == TEXT_ROOM) {
+				pos = TEXT_ROOM - 1;
+				t->work.text[TEXT_ROOM - 1] = '/';
+			}
+			t->work.question.start = pos;
+			t->work.question.len = TEXT_ROOM - pos;
+			return inum == host.mount_namespace ? NAMED : NAMED_INSIDE;
+		}
+		t->walk.here = (__u64)BPF_CORE_READ(mnt, mnt_mountpoint);
+		t->walk.mount = (__u64)above;
+		t->walk.root = (__u64)BPF_CORE_READ(above, mnt.mnt_root);
+		return UNDER_WAY;
+	}
+	parent = BPF_CORE_READ(here, d_parent);
+	if (parent == here)
+		return DETACHED; /* not below the mount's root: it was moved out of it */
+	bpf_core_read(&name, sizeof(name), &here->d_name);
+	if (name.len == 0 || name.len >= COMPONENT || name.len + 1 > pos)
+		return TOO_LONG;
+	pos -= name.len;
+	bpf_probe_read_kernel(&t->work.text[pos & TEXT_MASK], name.len & (COMPONENT - 1), name.name);
+	pos -= 1;
+	t->work.text[pos & TEXT_MASK] = '/';
+	t->work.question.start = pos;
+	t->walk.here = (__u64)parent;
+	return UNDER_WAY;
+}
+
+/*
  * Writes the name of dentry as vfsmount shows it into work.text, and its place into the question.
  * Returns one of the above; after the first two there is a name.
  */
-__attribute__((noinline)) int name_of(struct work *w, __u64 vfsmount, __u64 dentry)
+__attribute__((noinline)) int name_of(struct task *t, __u64 vfsmount, __u64 dentry)
 {
 	struct mount *mnt = (struct mount *)mount_of(vfsmount);
-	struct dentry *here = (struct dentry *)dentry;
-	struct dentry *root = (struct dentry *)BPF_CORE_READ(mnt, mnt.mnt_root);
-	__u32 pos = TEXT_ROOM;
+	int found = UNDER_WAY;
 
-	if (!w)
+	if (!t)
 		return TOO_DEEP;
-	for (int i = 0; i < MAX_DEPTH; i++) {
-		struct dentry *parent;
-		struct qstr name;
-
-		if (here == root) {
-			struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
-
-			if (above == mnt || !above) {
-				struct mnt_namespace *ns = BPF_CORE_READ(mnt, mnt_ns);
-				__u32 inum;
-
-				if ((__u64)ns >= ERROR_POINTERS)
-					return INTERNAL;
-				/* The namespace of a detached mount has no root of its own in user space: no number. */
-				if (!ns || BPF_CORE_READ(ns, seq) == 0)
-					return DETACHED;
-				inum = BPF_CORE_READ(ns, ns.inum);
-				if (pos == TEXT_ROOM) {
-					pos = TEXT_ROOM - 1;
-					w->text[TEXT_ROOM - 1] = '/';
-				}
-				w->question.start = pos;
-				w->question.len = TEXT_ROOM - pos;
-				return inum == host.mount_namespace ? NAMED : NAMED_INSIDE;
-			}
-			here = BPF_CORE_READ(mnt, mnt_mountpoint);
-			mnt = above;
-			root = BPF_CORE_READ(mnt, mnt.mnt_root);
-			continue;
-		}
-		parent = BPF_CORE_READ(here, d_parent);
-		if (parent == here)
-			return DETACHED; /* not below the mount's root: it was moved out of it */
-		bpf_core_read(&name, sizeof(name), &here->d_name);
-		if (name.len == 0 || name.len >= COMPONENT || name.len + 1 > pos)
-			return TOO_LONG;
-		pos -= name.len;
-		bpf_probe_read_kernel(&w->text[pos & TEXT_MASK], name.len & (COMPONENT - 1), name.name);
-		pos -= 1;
-		w->text[pos & TEXT_MASK] = '/';
-		here = parent;
-	}
-	return TOO_DEEP;
+	t->walk.mount = (__u64)mnt;
+	t->walk.here = dentry;
+	t->walk.root = (__u64)BPF_CORE_READ(mnt, mnt.mnt_root);
+	t->work.question.start = TEXT_ROOM;
+	for (int i = 0; i < MAX_DEPTH && found == UNDER_WAY; i++)
+		found = name_step(t);
+	return found == UNDER_WAY ? TOO_DEEP : found;
 }
 
 /* 1 if dentry is root or below it, 0 if not or too deep. */

@@ -129,6 +129,13 @@ struct grant {
 	__u64 uses; /* how often yet; 0: any number */
 };
 
+/* How far a name is made: path.h. */
+struct name_walk {
+	__u64 mount;
+	__u64 here;
+	__u64 root; /* of the mount */
+};
+
 /* A governed task. The scratch memory is why it is large. */
 struct task {
 	__u32 view;
@@ -140,10 +147,13 @@ struct task {
 	__u64 alias; /* where the note of the object lies that is looked at; read under RCU */
 	__u32 noted; /* its flags */
 	__u32 held_back; /* what a default said of one of several names */
+	__u32 place; /* of the table that this operation is asked of */
+	__u32 pad;
 	struct answer answer;
 	struct identity identity;
 	struct grant_key grant;
 	struct event event;
+	struct name_walk walk;
 	struct work work;
 };
 

@@ -1,9 +1,10 @@
 //! Policy tables in the kernel: one for each view, exchanged whole.
 //!
-//! The outer map has a slot for each view; in it is a map of one value, a table with its generation and
-//! flags behind it. A new table is a new inner map, filled and frozen before it takes the slot with one
-//! update. So a program that has looked a table up sees that one whole until it is done, and the kernel
-//! frees the old map when no program can see it any more ([map of maps]).
+//! The outer map has two places for each view; in one is a map of one value, a table with its generation and
+//! flags behind it. A new table is a new inner map, filled and frozen before it is put into the other place; then one
+//! update of a number makes that place the one that counts. A program notes the place when an operation begins, and asks
+//! all its questions there. The old table goes when no program that began with it can be running any more: an update of a
+//! map of maps returns only then ([map of maps]).
 //!
 //! [map of maps]: https://docs.kernel.org/bpf/map_of_maps.html
 
@@ -41,7 +42,7 @@ pub enum TablesError {
         /// Type and size of its keys.
         found: String,
     },
-    /// What is in a slot is not a table.
+    /// What is in a view is not a table.
     #[error("expected a table of {TABLE_WORDS} words in view {view}, found {found} bytes")]
     NotTable {
         /// The view.
@@ -72,20 +73,22 @@ pub struct Installed {
 #[derive(Debug)]
 pub struct Tables {
     outer: MapHandle,
+    chosen: Option<MapHandle>,
 }
 
 impl Tables {
-    /// Takes the map of tables of a loaded object, or a pinned one.
-    pub fn new(outer: MapHandle) -> Result<Tables, TablesError> {
+    /// Takes the map of tables of a loaded object, or a pinned one, and the one that says which of a view's two places
+    /// counts. Without it a view has one place: enough for programs that ask one question at a time.
+    pub fn new(outer: MapHandle, chosen: Option<MapHandle>) -> Result<Tables, TablesError> {
         if outer.map_type() != MapType::ArrayOfMaps || outer.key_size() != 4 {
             let found = format!("{:?} with {}-byte keys", outer.map_type(), outer.key_size());
             return Err(TablesError::NotTables { found });
         }
-        Ok(Tables { outer })
+        Ok(Tables { outer, chosen })
     }
 
-    /// Puts a table into a view's slot. The programs ask the old one until this returns or a moment
-    /// longer, then the new one; never a mixture.
+    /// Puts a table into a view. An operation is asked of the old one or of the new one, never of both; when this
+    /// returns, only of the new one.
     pub fn install(
         &self,
         view: u32,
@@ -101,7 +104,7 @@ impl Tables {
         self.install_words(view, words, generation, flags)
     }
 
-    /// Puts words into a slot that nobody checked. For tests of the programs alone: they must end
+    /// Puts words into a view that nobody checked. For tests of the programs alone: they must end
     /// whatever a table says.
     #[doc(hidden)]
     pub fn install_words(
@@ -140,15 +143,47 @@ impl Tables {
             .freeze()
             .map_err(kernel("cannot freeze the table's map"))?;
         let fd = inner.as_fd().as_raw_fd();
-        self.outer
-            .update(&view.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-            .map_err(kernel("cannot put the table into its view"))
+        let put = |place: u32| {
+            self.outer
+                .update(&place.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+                .map_err(kernel("cannot put the table into its view"))
+        };
+        let Some(chosen) = &self.chosen else {
+            return put(view);
+        };
+        let (old, new) = self.places(view)?;
+        put(new)?;
+        chosen
+            .update(&view.to_ne_bytes(), &(new & 1).to_ne_bytes(), MapFlags::ANY)
+            .map_err(kernel("cannot make the table the one that counts"))?;
+        // It is there already: what this is for is that it returns when nobody asks the old one any more.
+        put(new)?;
+        self.clear(old)
     }
 
     /// Takes a view's table away: what is asked there is then not decided.
     pub fn remove(&self, view: u32) -> Result<(), TablesError> {
         self.check(view)?;
-        match self.outer.delete(&view.to_ne_bytes()) {
+        let (one, other) = self.places(view)?;
+        self.clear(one)?;
+        self.clear(other)
+    }
+
+    /// The place of a view that counts, and the other one.
+    fn places(&self, view: u32) -> Result<(u32, u32), TablesError> {
+        let Some(chosen) = &self.chosen else {
+            return Ok((view, view));
+        };
+        let which = chosen
+            .lookup(&view.to_ne_bytes(), MapFlags::ANY)
+            .map_err(kernel("cannot read which table counts"))?;
+        let which = which.and_then(|w| w.as_slice().try_into().ok());
+        let which = which.map_or(0, u32::from_ne_bytes) & 1;
+        Ok((2 * view + which, 2 * view + (which ^ 1)))
+    }
+
+    fn clear(&self, place: u32) -> Result<(), TablesError> {
+        match self.outer.delete(&place.to_ne_bytes()) {
             Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
                 Err(kernel("cannot take the table out of its view")(error))
             }
@@ -156,16 +191,17 @@ impl Tables {
         }
     }
 
-    /// What is in a view's slot, read from the kernel; `None` if nothing is. Copies the whole table.
+    /// What is in a view, read from the kernel; `None` if nothing is. Copies the whole table.
     pub fn installed(&self, view: u32) -> Result<Option<Installed>, TablesError> {
         self.check(view)?;
         let failed = kernel("cannot read the table's map");
-        let id = match self.outer.lookup(&view.to_ne_bytes(), MapFlags::ANY) {
+        let (place, _) = self.places(view)?;
+        let id = match self.outer.lookup(&place.to_ne_bytes(), MapFlags::ANY) {
             Ok(None) => return Ok(None),
             Ok(Some(id)) => id,
             Err(error) => return Err(failed(error)),
         };
-        // A slot reads as the number of the map in it.
+        // A place reads as the number of the map in it.
         let id = id.as_slice().try_into().map_or(0, u32::from_ne_bytes);
         let inner = MapHandle::from_map_id(id).map_err(failed)?;
         let value = inner
@@ -188,7 +224,8 @@ impl Tables {
     }
 
     fn check(&self, view: u32) -> Result<(), TablesError> {
-        let views = self.outer.max_entries();
+        let places = if self.chosen.is_some() { 2 } else { 1 };
+        let views = self.outer.max_entries() / places;
         if view >= views {
             return Err(TablesError::NoView { view, views });
         }

@@ -30,7 +30,7 @@ use crate::tables::{Tables, TablesError};
 use crate::wire::{self, Event, Governed, Identity, TASK_WALL, VERBS, VIEWS, WireError};
 
 /// The version of what lies in the maps. Maps of another version are not taken over.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Hooks that came after the oldest supported kernel, or that some kernels are built without. Without one of them the
 /// operation does not exist, or an older hook sees it.
@@ -316,11 +316,10 @@ impl Wall {
     /// # Errors
     /// The map is missing.
     pub fn tables(&self) -> Result<Tables, WallError> {
-        let map = MapHandle::try_from(self.map("tables")?).map_err(|source| WallError::Map {
-            map: "tables",
-            source,
-        })?;
-        Ok(Tables::new(map)?)
+        let handle = |map| {
+            MapHandle::try_from(self.map(map)?).map_err(|source| WallError::Map { map, source })
+        };
+        Ok(Tables::new(handle("tables")?, Some(handle("chosen")?))?)
     }
 
     fn map(&self, name: &'static str) -> Result<&MapHandle, WallError> {

@@ -31,7 +31,7 @@ impl Core {
             let map = object.maps().find(|m| m.name() == name);
             MapHandle::try_from(&map.expect("a map of the object"))
         };
-        let tables = Tables::new(map("tables")?).expect("a map of tables");
+        let tables = Tables::new(map("tables")?, None).expect("a map of tables");
         let asked = map("asked")?;
         Ok(Core {
             object,
