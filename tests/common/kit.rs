@@ -60,6 +60,17 @@ pub fn compile(attacks: &Path, to: &Path) -> Result<(), String> {
     std::fs::set_permissions(to.join("magic"), mode).map_err(|e| e.to_string())
 }
 
+/// Compiles and does nothing else; the exit code.
+pub fn compile_only(attacks: &Path, to: &Path) -> i32 {
+    match compile(attacks, to) {
+        Ok(()) => 0,
+        Err(why) => {
+            println!("{why}");
+            2
+        }
+    }
+}
+
 fn is_newer(made: &Path, source: &Path) -> bool {
     let changed = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
     matches!((changed(made), changed(source)), (Some(made), Some(source)) if made > source)

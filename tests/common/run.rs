@@ -57,13 +57,7 @@ pub fn main_for(suite: &str, attacks: Option<&Path>, cases: impl Fn() -> Vec<Cas
         .filter(|c| options.wants(&c.name))
         .collect();
     if let (Some(to), Some(attacks)) = (&options.compile, attacks) {
-        return match kit::compile(attacks, to) {
-            Ok(()) => 0,
-            Err(why) => {
-                println!("{why}");
-                2
-            }
-        };
+        return kit::compile_only(attacks, to);
     }
     if options.list {
         for c in &all {
@@ -108,6 +102,10 @@ pub fn enter_namespaces(own_mounts: bool) -> i32 {
         set_up += &format!("ip addr add {a} dev lo{nodad} || true\n");
     }
     let resolv = std::env::temp_dir().join(format!("agentwall-resolv-{}", std::process::id()));
+    if !own_mounts {
+        // What an earlier suite left: the file below it is gone.
+        set_up += "umount -q /etc/resolv.conf || true\n";
+    }
     set_up += &format!(
         "echo 'nameserver 127.0.0.1' > {0}; mount --bind {0} /etc/resolv.conf; rm {0}\n",
         resolv.display()

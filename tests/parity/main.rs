@@ -18,6 +18,7 @@ use std::{
 use agentwall_tests::{
     Options, Run,
     case::{Case as Played, brief},
+    kit,
     options::{Who, am_root},
     run::{INSIDE, enter_namespaces, prepare, report},
     world::{Shared, World},
@@ -52,6 +53,10 @@ fn suite(options: &Options) -> i32 {
         let name = |c: &Case| format!("{}/{}", g.name, c.name);
         g.cases.iter().map(name).collect()
     };
+    let attacks = concat!(env!("CARGO_MANIFEST_DIR"), "/escape/attacks");
+    if let Some(to) = &options.compile {
+        return kit::compile_only(Path::new(attacks), to);
+    }
     if options.list {
         let all: Vec<String> = groups.iter().flat_map(names).collect();
         println!("{}\n{} cases", all.join("\n"), all.len());
@@ -60,7 +65,6 @@ fn suite(options: &Options) -> i32 {
     if am_root() && std::env::var_os(INSIDE).is_none() {
         return enter_namespaces(!options.daemon);
     }
-    let attacks = concat!(env!("CARGO_MANIFEST_DIR"), "/escape/attacks");
     let (shared, _servers) = match prepare("parity", Some(Path::new(attacks)), options) {
         Ok(prepared) => prepared,
         Err(why) => {

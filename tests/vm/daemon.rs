@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Guest> {
         Guest::new("daemon/own-files", own_files),
         Guest::new("daemon/second-name", second_name),
         Guest::new("daemon/no-stale-answer", no_stale_answer),
+        Guest::new("daemon/received", received),
         Guest::new("daemon/killed", killed),
         Guest::new("daemon/reload", reload),
         Guest::new("daemon/approve", approve),
@@ -188,6 +189,47 @@ fn own_files(folder: &Path) -> Verdict {
     )?;
     let config = fs::read_to_string("/etc/agentwall/daemon.yaml").map_err(say("daemon.yaml"))?;
     need(!config.contains("x\n"), "the configuration was changed")
+}
+
+/// A descriptor that a process outside hands over arrives if the receiver might have opened it, else not.
+fn received(folder: &Path) -> Verdict {
+    let daemon = Daemon::begin(folder)?;
+    let at = folder.display();
+    daemon.swap(&format!(
+        "  - {{id: server, priority: 1, action: ipc.connect, resource: 'unix:{at}/work/**', effect: allow}}\n"
+    ))?;
+    let server = "import os, socket
+s = socket.socket(socket.AF_UNIX); s.bind('work/server'); s.listen(); open('work/up', 'w').close()
+c = s.accept()[0]
+for name, how in ('secret', os.O_RDONLY), ('out', os.O_WRONLY | os.O_CREAT), ('free', os.O_RDONLY):
+    socket.send_fds(c, [name.encode()], [os.open(name, how)])
+c.recv(1)";
+    let mut server = command("python3")
+        .args(["-c", server])
+        .current_dir(folder)
+        .spawn()
+        .map_err(say("the server"))?;
+    wait_for("the server", || daemon.path("work/up").exists())?;
+    let said = daemon.governed(
+        "python3 -c \"import os, socket
+c = socket.socket(socket.AF_UNIX); c.connect('work/server')
+for _ in range(3):
+    name, files, _, _ = socket.recv_fds(c, 99, 4)
+    for f in files:
+        print(name.decode(), os.read(f, 99) if name != b'out' else os.write(f, b'x'))
+    print(name.decode(), len(files))\"",
+    );
+    let _ = server.kill();
+    server.wait().map_err(say("the server"))?;
+    let said = said?;
+    need(
+        said.out() == "secret 0\nout 0\nfree b'free\\n'\nfree 1\n",
+        said.brief(),
+    )?;
+    need(
+        daemon.path("out").metadata().is_ok_and(|m| m.len() == 0),
+        "written through a descriptor of somebody else",
+    )
 }
 
 /// A daemon that is killed takes nothing with it; the next one goes on with what stands.

@@ -23,7 +23,7 @@ pub const PINS: &str = "/sys/fs/bpf/agentwall";
 /// What the daemon that is served says.
 const LOG: &str = "/var/tmp/agentwall-vm-daemon.log";
 /// How long something may take that happens by itself; nothing here waits for it unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A daemon that serves, and with which options it was started.
 #[derive(Debug)]
@@ -313,7 +313,8 @@ fn is_same(child: &Child, binary: &Path) -> bool {
 /// Ends a daemon as a service manager does.
 fn end(daemon: Option<Serving>) {
     let Some(mut daemon) = daemon else { return };
-    let _ = command("kill").arg(daemon.child.id().to_string()).status();
+    let pid = daemon.child.id().to_string();
+    let _ = command("kill").arg(pid).stderr(Stdio::null()).status();
     let ended = wait_for("the end of the daemon", || {
         daemon.child.try_wait().is_ok_and(|s| s.is_some())
     });
