@@ -43,7 +43,7 @@ pub const DEFAULT: Duration = Duration::from_secs(30);
 const MAX_HOLDS: usize = 64;
 /// How many entries of folders are looked at for files to mark.
 const MAX_LOOKED_AT: usize = 20_000;
-/// How long the thread waits before it looks whether it is still wanted.
+/// How long one wait is; nothing depends on it.
 const TURN: Duration = Duration::from_secs(1);
 
 /// A start that waits for a person.
