@@ -11,7 +11,8 @@ use agentwall_tests::said::{Verdict, need};
 use crate::{
     case::{AGENT_ID, Guest, command, sh, sh_as_agent},
     wall::{
-        Daemon, binary, capabilities, counted, done, ledger, say, status, wait_for, write_policy,
+        Daemon, binary, capabilities, counted, done, ledger, pending, say, status, wait_for,
+        write_policy,
     },
 };
 
@@ -335,15 +336,6 @@ fn approve(folder: &Path) -> Verdict {
     )
 }
 
-/// The question that waits about something in the case's folder.
-fn pending(folder: &Path) -> Result<Option<String>, String> {
-    let asks = done(&["pending", "--json"])?.json()?;
-    let asks = asks.as_array().map(Vec::as_slice).unwrap_or_default();
-    let folder = folder.display().to_string();
-    let ours = asks.iter().find(|a| a.to_string().contains(&folder));
-    Ok(ours.and_then(|a| a["id"].as_str()).map(str::to_owned))
-}
-
 /// A process that the configuration means is found and governed; what a person releases stays so.
 fn finds(folder: &Path) -> Verdict {
     let daemon = Daemon::begin(folder)?;
@@ -491,6 +483,13 @@ fn bounded(folder: &Path) -> Verdict {
         need(
             set.is_ok_and(|s| s.count_ones() == named) && bounds.contains("NoNewPrivs:\t1"),
             format!("{round} with more than the unit leaves: {line:?}"),
+        )?;
+        // What only its first call needs it has no more (capabilities(7): CAP_SYS_ADMIN is 21).
+        let line = bounds.lines().find_map(|l| l.strip_prefix("CapPrm:"));
+        let set = u64::from_str_radix(line.unwrap_or_default().trim(), 16);
+        need(
+            set.is_ok_and(|s| s != 0 && s & 1 << 21 == 0),
+            format!("{round} with CAP_SYS_ADMIN: {line:?}"),
         )?;
         for name in ["go", "work/free"] {
             let _ = fs::remove_file(daemon.path(name));

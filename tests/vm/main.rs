@@ -7,6 +7,7 @@
 mod case;
 mod daemon;
 mod exchange;
+mod hold;
 mod machine;
 mod wall;
 
@@ -31,6 +32,7 @@ fn cases() -> Vec<Guest> {
     let mut all = machine::cases();
     all.extend(daemon::cases());
     all.extend(exchange::cases());
+    all.extend(hold::cases());
     // From here on another wall stands, or none.
     all.extend(exchange::last());
     all.push(daemon::last());

@@ -271,7 +271,7 @@ pub fn capabilities() -> Result<&'static str, String> {
             .to_lowercase()
             .replace("cap_", "+")
             .replace(' ', ",");
-        need(names.contains("+bpf") && !names.contains("admin"), &names)?;
+        need(names.contains("+bpf") && !names.contains("module"), &names)?;
         Ok(names)
     });
     names.as_deref().map_err(Clone::clone)
@@ -345,4 +345,13 @@ pub fn ledger() -> Result<String, String> {
         run(agentwall(&["ledger", "show", "--json"]).env("AGENTWALL_STATE", "/var/lib/agentwall"))?;
     said.ended(0)?;
     Ok(said.out())
+}
+
+/// The question that waits about something in the case's folder.
+pub fn pending(folder: &Path) -> Result<Option<String>, String> {
+    let asks = done(&["pending", "--json"])?.json()?;
+    let asks = asks.as_array().map(Vec::as_slice).unwrap_or_default();
+    let folder = folder.display().to_string();
+    let ours = asks.iter().find(|a| a.to_string().contains(&folder));
+    Ok(ours.and_then(|a| a["id"].as_str()).map(str::to_owned))
 }

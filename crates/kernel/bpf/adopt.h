@@ -44,21 +44,6 @@ struct bpf_iter__task {
 	struct task_struct *task;
 } IN_KERNEL;
 
-static __always_inline int place(struct task_struct *task, __u64 session, __u32 view, __u32 flags)
-{
-	struct task *t = bpf_task_storage_get(&tasks, task, NULL, view || flags ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
-
-	if (!t) {
-		if (view || flags)
-			count(COUNT_NO_MEMORY);
-		return 0;
-	}
-	t->session = session;
-	t->flags = flags;
-	t->view = view;
-	return 0;
-}
-
 SEC("iter/task")
 int aw_adopt(struct bpf_iter__task *ctx)
 {
@@ -71,7 +56,7 @@ int aw_adopt(struct bpf_iter__task *ctx)
 	tgid = task->tgid;
 	a = bpf_map_lookup_elem(&adopting, &tgid);
 	if (a && (!a->born || a->born == task->group_leader->start_boottime))
-		return place(task, a->session, a->view, a->flags);
+		put_under(task, a->session, a->view, a->flags);
 	return 0;
 }
 

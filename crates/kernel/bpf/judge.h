@@ -37,17 +37,21 @@
 
 #define NO_SESSION 0
 
+/* Where the table is that counts for a view now. No such view: a place where there is no table. */
+static __always_inline __u32 table_place(__u32 view)
+{
+	__u32 *which = bpf_map_lookup_elem(&chosen, &view);
+
+	return which ? 2 * view + (*which & 1) : 0;
+}
+
 static __always_inline struct task *governed(void)
 {
 	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), NULL, 0);
-	__u32 view, *which;
 
 	if (!t || !t->view)
 		return NULL;
-	view = t->view;
-	which = bpf_map_lookup_elem(&chosen, &view);
-	/* No such view: a place where there is no table. */
-	t->place = which ? 2 * view + (*which & 1) : 0;
+	t->place = table_place(t->view);
 	return t;
 }
 

@@ -131,4 +131,21 @@ static __always_inline void count(__u32 which)
 		(*value)++;
 }
 
+/* Puts a task under a view, or takes it away. Not 0: there is no memory for it. */
+static __always_inline int put_under(struct task_struct *task, __u64 session, __u32 view, __u32 flags)
+{
+	struct task *t = bpf_task_storage_get(&tasks, task, NULL, view || flags ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+
+	if (!t) {
+		if (!view && !flags)
+			return 0;
+		count(COUNT_NO_MEMORY);
+		return 1;
+	}
+	t->session = session;
+	t->flags = flags;
+	t->view = view;
+	return 0;
+}
+
 #endif

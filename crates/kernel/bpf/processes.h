@@ -7,6 +7,7 @@
 #define AGENTWALL_PROCESSES_H
 
 #include "files.h"
+#include "meant.h"
 
 /*
  * A new task is governed as its parent is: fork, clone and threads, io_uring's workers, whatever it does
@@ -121,13 +122,25 @@ int BPF_PROG(aw_setrlimit, struct task_struct *p, unsigned int resource, void *n
 	return on_process(VERB_SIGNAL, p, false);
 }
 
-/* Whoever is not root does not become root. */
+/*
+ * Whoever is not root does not become root. Whom nobody governs and who becomes a user without a way back may be
+ * one that the configuration means; who only lends itself a user's rights for a while is not.
+ */
 SEC("lsm/task_fix_setuid")
 int BPF_PROG(aw_setuid, struct cred *new, const struct cred *old, int flags)
 {
 	struct task *t = governed();
+	__u32 user = new->uid.val;
+	struct file *program;
 
-	if (!t || old->euid.val == 0)
+	if (!t) {
+		program = BPF_CORE_READ((struct task_struct *)bpf_get_current_task_btf(), mm, exe_file);
+		if (!program || user != new->euid.val || user != new->suid.val ||
+		    (user == old->uid.val && user == old->euid.val && user == old->suid.val))
+			return 0;
+		return select_start(program, user, user, false);
+	}
+	if (old->euid.val == 0)
 		return 0;
 	if (new->euid.val == 0 || new->uid.val == 0 || new->fsuid.val == 0)
 		return never(t, NEVER_SET_ID);

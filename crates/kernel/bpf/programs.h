@@ -4,6 +4,7 @@
 #define AGENTWALL_PROGRAMS_H
 
 #include "files.h"
+#include "meant.h"
 
 #define PROT_EXEC 4
 #define VM_EXEC 4
@@ -23,7 +24,10 @@ int BPF_PROG(aw_bprm_check, struct linux_binprm *bprm)
 	return conclude(t);
 }
 
-/* A set-id program would leave what its user and group may do: sudo and the like are not for governed tasks. */
+/*
+ * The last moment at which a start may fail: from here on the old program does not run again. A set-id program would
+ * leave what its user and group may do: sudo and the like are not for governed tasks.
+ */
 SEC("lsm/bprm_creds_from_file")
 int BPF_PROG(aw_bprm_creds, struct linux_binprm *bprm, struct file *file)
 {
@@ -31,7 +35,7 @@ int BPF_PROG(aw_bprm_creds, struct linux_binprm *bprm, struct file *file)
 	const struct cred *now;
 
 	if (!t)
-		return 0;
+		return select_start(bprm->file, bprm->cred->uid.val, bprm->cred->euid.val, true);
 	now = ((struct task_struct *)bpf_get_current_task_btf())->cred;
 	if ((bprm->cred->euid.val != now->euid.val || bprm->cred->egid.val != now->egid.val) && now->euid.val != 0)
 		return never(t, NEVER_SET_ID);

@@ -150,6 +150,7 @@ struct mm_struct {
 
 struct cred {
 	kuid_t uid;
+	kuid_t suid;
 	kuid_t euid;
 	kgid_t egid;
 	kuid_t fsuid;
@@ -164,6 +165,10 @@ struct files_struct {
 	struct fdtable *fdt;
 } IN_KERNEL;
 
+struct fs_struct {
+	struct path pwd;
+} IN_KERNEL;
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -173,6 +178,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	const struct cred *cred;
 	struct files_struct *files;
+	struct fs_struct *fs;
 	char comm[16];
 	__u64 start_boottime;
 } IN_KERNEL;

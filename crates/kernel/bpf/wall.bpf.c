@@ -6,6 +6,7 @@
  *   adopt.h      putting running processes under a policy
  *   files.h      opening, names, content, metadata; the decision cache
  *   programs.h   starting programs, mapping code
+ *   meant.h      starts that the configuration means
  *   sockets.h    addresses, Unix sockets
  *   processes.h  inheritance, signals, tracing
  *   host.h       what no policy permits

@@ -13,6 +13,7 @@
 
 /* Flags of a task. */
 #define TASK_WALL 1u /* belongs to the wall: governed ones may not signal or trace it */
+#define TASK_RELEASED 2u /* a person took its policy away: the configuration does not give it one */
 
 /* Why an answer is what it is, beside the rule. */
 enum why {
@@ -29,6 +30,8 @@ enum why {
 	WHY_OWN = 10, /* the session's own socket or process */
 	WHY_PINNED = 11, /* a folder above something refused: it cannot be moved */
 	WHY_FOREIGN = 12, /* a process of another session, or of none */
+	WHY_MEANT = 13, /* the configuration means it: a session begins */
+	WHY_UNPREPARED = 14, /* the configuration means it, and no policy stands ready */
 };
 
 /* What no policy permits to a governed task (docs/kernel.md, "Never"). */

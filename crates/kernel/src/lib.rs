@@ -8,11 +8,13 @@
 //! What cannot be decided is refused; what the kernel cannot do (ask, isolate) is refused and told.
 
 pub mod abi;
+mod holds;
 mod notes;
 pub mod tables;
 mod wall;
 pub mod wire;
 
+pub use holds::{Held, Holds};
 pub use notes::{MAX_ENTRIES, Notes};
 pub use wall::{Counters, Events, Note, Options, Wall, WallError};
 

@@ -27,7 +27,9 @@ use libbpf_rs::{
 
 use crate::object;
 use crate::tables::{Tables, TablesError};
-use crate::wire::{self, Event, Governed, Identity, TASK_WALL, VERBS, VIEWS, WireError};
+use crate::wire::{
+    self, Event, Governed, Identity, Start, TASK_RELEASED, TASK_WALL, VERBS, VIEWS, WireError,
+};
 
 /// The version of what lies in the maps. Maps of another version are not taken over.
 const LAYOUT: u32 = 2;
@@ -361,6 +363,60 @@ impl Wall {
         self.place(pid, 0, 0, TASK_WALL).map(drop)
     }
 
+    /// Takes the policy away from a process and its descendants, and lets the configuration give them none.
+    ///
+    /// # Errors
+    /// As [`adopt`](Wall::adopt).
+    pub fn release(&self, pid: u32) -> Result<Vec<u32>, WallError> {
+        self.place(pid, 0, 0, TASK_RELEASED)
+    }
+
+    /// Puts a view in place for starts that the configuration means; `None`: they go on without, and are told.
+    ///
+    /// # Errors
+    /// The folder's name is too long, or the map is full.
+    pub fn prepare(&self, start: &Start, view: Option<u32>) -> Result<(), WallError> {
+        let key = start.key().ok_or_else(|| WallError::Map {
+            map: "prepared",
+            source: libbpf_rs::Error::from(io::Error::from(io::ErrorKind::InvalidFilename)),
+        })?;
+        self.update("prepared", &key, &view.unwrap_or(0).to_ne_bytes())
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// The map cannot be changed.
+    pub fn unprepare(&self, start: &Start) -> Result<(), WallError> {
+        match start.key() {
+            Some(key) => self.delete("prepared", &key),
+            None => Ok(()),
+        }
+    }
+
+    /// All that is in place for starts, with its view.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn prepared(&self) -> Result<Vec<(Start, Option<u32>)>, WallError> {
+        let map = self.map("prepared")?;
+        let mut all = Vec::new();
+        for key in map.keys() {
+            let value = map
+                .lookup(&key, MapFlags::ANY)
+                .map_err(|source| WallError::Map {
+                    map: "prepared",
+                    source,
+                })?;
+            let number = value.and_then(|v| Some(u32::from_ne_bytes(v.try_into().ok()?)));
+            // What was taken back meanwhile has no value.
+            if let Some(number) = number {
+                all.push((Start::parse(&key)?, (number != 0).then_some(number)));
+            }
+        }
+        Ok(all)
+    }
+
     fn place(&self, pid: u32, view: u32, session: u64, flags: u32) -> Result<Vec<u32>, WallError> {
         if view >= VIEWS {
             return Err(WallError::Map {
@@ -431,6 +487,27 @@ impl Wall {
         let mut value = until.to_ne_bytes().to_vec();
         value.extend_from_slice(&uses.to_ne_bytes());
         self.update("grants", &wire::grant_key(session, identity, verb), &value)
+    }
+
+    /// Whether a grant is there that can be used at this moment (nanoseconds of `CLOCK_BOOTTIME`).
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn granted(
+        &self,
+        session: u64,
+        identity: &Identity,
+        verb: Verb,
+        now: u64,
+    ) -> Result<bool, WallError> {
+        let key = wire::grant_key(session, identity, verb);
+        let found = self.map("grants")?.lookup(&key, MapFlags::ANY);
+        let found = found.map_err(|source| WallError::Map {
+            map: "grants",
+            source,
+        })?;
+        let until = found.and_then(|v| Some(u64::from_ne_bytes(v.get(..8)?.try_into().ok()?)));
+        Ok(until.is_some_and(|until| until == 0 || until > now))
     }
 
     /// Takes a grant back.

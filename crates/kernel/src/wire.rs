@@ -11,6 +11,12 @@ use agentwall_action::{Effect, Verb};
 /// The number of views: tables that can be in use at a time. View 0 is "no policy".
 pub const VIEWS: u32 = 256;
 
+/// The view whose table names the entries of a configuration; it is no policy ([`Start`]).
+pub const SELECTOR: u32 = VIEWS - 2;
+
+/// Sessions from this number on began in the kernel; those below it are numbered by user space.
+pub const STARTED_HERE: u64 = 1 << 62;
+
 /// Verbs that are counted for each view; the table has fewer.
 pub(crate) const VERBS: u32 = 32;
 
@@ -47,6 +53,11 @@ pub enum Why {
     Pinned,
     /// A process of another session, or of none.
     Foreign,
+    /// The configuration means this start: a session begins. The user is in `identity.inode`.
+    Meant,
+    /// The configuration means it and no policy stands ready. The text is the folder where the process works, the
+    /// user is in `identity.inode`, the rule is that of the selector.
+    Unprepared,
 }
 
 /// What no policy permits to a governed task (`enum never`).
@@ -357,6 +368,8 @@ fn why_of(number: u32, never: u32) -> Result<Why, WireError> {
         10 => Why::Own,
         11 => Why::Pinned,
         12 => Why::Foreign,
+        13 => Why::Meant,
+        14 => Why::Unprepared,
         value => {
             return Err(WireError::Unknown {
                 field: "why",
@@ -404,10 +417,12 @@ pub struct Governed {
     pub born: u64,
     /// The process.
     pub pid: u32,
-    /// Its view; 0: none, a process of the wall itself.
+    /// Its view; 0: none, a process of the wall itself or one that was released.
     pub view: u32,
     /// Whether it is one of the wall's own.
     pub of_the_wall: bool,
+    /// Whether a person took its policy away.
+    pub released: bool,
 }
 
 impl Governed {
@@ -434,6 +449,7 @@ impl Governed {
                     pid: r.u32(16),
                     view: r.u32(20),
                     of_the_wall: r.u32(24) & TASK_WALL != 0,
+                    released: r.u32(24) & TASK_RELEASED != 0,
                 }
             })
             .collect())
@@ -441,6 +457,62 @@ impl Governed {
 }
 
 pub(crate) const TASK_WALL: u32 = 1;
+pub(crate) const TASK_RELEASED: u32 = 2;
+
+/// The longest name of a working folder for which a policy can stand ready, in bytes.
+pub const MAX_FOLDER: usize = FOLDER_ROOM - 1;
+const FOLDER_ROOM: usize = 256;
+
+/// For which starts a policy stands ready (`struct start`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Start {
+    /// The generation of the selector.
+    pub generation: u64,
+    /// The rank of the entry in it.
+    pub rank: u32,
+    /// The real user and the folder where the process works; `None`: whoever and wherever it is.
+    pub of: Option<(u32, Vec<u8>)>,
+}
+
+impl Start {
+    pub(crate) const SIZE: usize = 16 + FOLDER_ROOM;
+
+    /// The key of the map; `None`: the folder's name is too long.
+    pub fn key(&self) -> Option<Vec<u8>> {
+        let (user, folder) = match &self.of {
+            Some((user, folder)) => (*user, folder.as_slice()),
+            None => (u32::MAX, [].as_slice()),
+        };
+        let mut key = Vec::with_capacity(Start::SIZE);
+        key.extend_from_slice(&self.generation.to_ne_bytes());
+        key.extend_from_slice(&self.rank.to_ne_bytes());
+        key.extend_from_slice(&user.to_ne_bytes());
+        key.extend_from_slice(folder);
+        key.resize(Start::SIZE, 0);
+        (folder.len() <= MAX_FOLDER).then_some(key)
+    }
+
+    /// From a key.
+    ///
+    /// # Errors
+    /// It is of another length.
+    pub fn parse(bytes: &[u8]) -> Result<Start, WireError> {
+        if bytes.len() != Start::SIZE {
+            return Err(WireError::Length {
+                expected: Start::SIZE,
+                found: bytes.len(),
+            });
+        }
+        let r = Reader(bytes);
+        let user = r.u32(12);
+        let folder = bytes[16..].iter().copied().take_while(|b| *b != 0);
+        Ok(Start {
+            generation: r.u64(0),
+            rank: r.u32(8),
+            of: (user != u32::MAX).then(|| (user, folder.collect())),
+        })
+    }
+}
 
 /// Fields at known offsets of a record whose length was checked before.
 struct Reader<'b>(&'b [u8]);

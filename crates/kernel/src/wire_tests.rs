@@ -41,6 +41,21 @@ fn a_number_without_a_meaning_is_an_error() {
 }
 
 #[test]
+fn starts_are_read_as_they_are_written() {
+    let of = |of| Start {
+        generation: u64::MAX - 1,
+        rank: 7,
+        of,
+    };
+    for start in [of(None), of(Some((990, b"/srv/ci".to_vec())))] {
+        assert_eq!(Start::parse(&start.key().unwrap()), Ok(start));
+    }
+    let long = of(Some((0, vec![b'a'; MAX_FOLDER + 1])));
+    assert_eq!(long.key(), None);
+    assert!(Start::parse(&[0; Start::SIZE - 1]).is_err());
+}
+
+#[test]
 fn verbs_have_the_numbers_of_the_table() {
     for (number, verb) in Verb::ALL.iter().enumerate() {
         assert_eq!(number_of(*verb) as usize, number);

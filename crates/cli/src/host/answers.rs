@@ -50,6 +50,7 @@ impl Daemon {
             );
         }
         if let Some(text) = put_again(&inner, &mut question) {
+            inner.let_on(|grant| *grant == question.grant);
             let said = self.record(&mut inner, &id, &question, "policy", &Scope::Once, by);
             return error(&said.err().map_or(text, |e| format!("{e:#}")));
         }
@@ -66,9 +67,13 @@ impl Daemon {
                 inner.grants.push(question.grant);
                 self.save(&inner)
             });
+        let held = inner.let_on(|grant| *grant == question.grant);
         match granted {
             Ok(()) => Response::Done {
-                text: format!("approved for {scope}: {object}; the next try goes through"),
+                text: match held {
+                    0 => format!("approved for {scope}: {object}; the next try goes through"),
+                    _ => format!("approved for {scope}: {object}; it goes on"),
+                },
             },
             Err(e) => error(&format!("{e:#}; nothing was permitted")),
         }
@@ -84,6 +89,7 @@ impl Daemon {
             inner.questions.put_back(&id, question);
             return error(&format!("{e:#}"));
         }
+        inner.turn_away(&question.grant);
         let why = reason.as_deref().unwrap_or("a person said no");
         let told = Told {
             decision: refusal(&question.told.decision, why),
@@ -99,6 +105,7 @@ impl Daemon {
     /// Ends questions without an answer.
     pub(super) fn expire(&self, inner: &mut Inner, which: impl Fn(&Question) -> bool) {
         for (id, question) in inner.questions.take_those(which) {
+            inner.let_on(|grant| *grant == question.grant);
             let said = self.record(inner, &id, &question, "timeout", &Scope::Once, 0);
             if let Err(e) = said {
                 inner.trouble.insert(format!("{e:#}"));

@@ -3,19 +3,20 @@
 //! ```yaml
 //! agentwall-daemon: 1
 //! ring_bytes: 4194304            # the buffer of events, a power of two
+//! hold_seconds: 30               # how long a start that a rule asks about waits for a person; 0: not at all
 //! govern:
 //!   - name: builder              # the subject agent:builder, and what `daemon exec --policy` takes
 //!     exe: /usr/local/bin/agent* # its program; with `user` both must hold
 //!     user: ci                   # its user, by name or number
 //!     policy: /etc/agentwall/builder.yaml
 //!     mode: enforce              # or audit: nothing is refused, only recorded
-//!     workspace: /srv/ci         # ${workspace} [default: where the process works]
+//!     workspace: /srv/ci         # ${workspace} [default: where the process works; without exe the user's home]
 //! ```
 //!
 //! An entry with neither `exe` nor `user` governs nobody by itself: it is a policy with a name. The first
 //! entry that fits a process counts.
 
-use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, time::Duration};
 
 use agentwall_policy::{
     Glob, GlobKind, Layer, Source,
@@ -30,6 +31,8 @@ use crate::state::shown;
 pub const BEGIN: &str = "agentwall-daemon: 1";
 /// Most entries: each may need a view of its own.
 pub const MAX_ENTRIES: usize = 200;
+/// How long a start may be held, in seconds.
+const HOLD: (i64, i64) = (0, 600);
 /// The sizes that the ring buffer can have.
 const RING: (i64, i64) = (4096, 1 << 28);
 
@@ -38,6 +41,8 @@ const RING: (i64, i64) = (4096, 1 << 28);
 pub struct Config {
     /// Bytes of the buffer of events.
     pub ring_bytes: Option<u32>,
+    /// How long a start waits for a person.
+    pub hold: Option<Duration>,
     /// Who is governed.
     pub govern: Vec<Entry>,
 }
@@ -60,10 +65,34 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it means anybody; else it is a policy with a name.
+    pub fn means(&self) -> bool {
+        self.exe.is_some() || self.user.is_some()
+    }
+
+    /// What it means, as a pattern of `/USER/path/of/program`.
+    pub fn pattern(&self) -> String {
+        let user = match &self.user {
+            Some((uid, _)) => format!("/{uid}"),
+            None => "/*".to_owned(),
+        };
+        match &self.exe {
+            None => format!("{user}/**"),
+            Some(exe) if exe.as_str().starts_with('/') => format!("{user}{}", exe.as_str()),
+            Some(exe) => format!("{user}/{}", exe.as_str()),
+        }
+    }
+
+    /// The home folder of its user.
+    pub fn home(&self) -> Option<PathBuf> {
+        let home = self.user.as_ref().map(|(_, home)| home.clone());
+        home.filter(|h| h.is_absolute())
+    }
+
     /// Whether this process is to be governed.
     pub fn fits(&self, process: &Process) -> bool {
         let exe = |glob: &Glob| glob.matches(process.exe.as_os_str().as_bytes(), false);
-        (self.exe.is_some() || self.user.is_some())
+        self.means()
             && self.exe.as_ref().is_none_or(exe)
             && self
                 .user
@@ -90,7 +119,7 @@ pub fn read(name: &str, text: Vec<u8>, passwd: &[u8]) -> Result<Config> {
 
 fn config(reading: &mut Reading<'_>, root: &Node, passwd: &[u8]) -> Option<Config> {
     const WHAT: &str = "the configuration";
-    let keys = ["agentwall-daemon", "ring_bytes", "govern"];
+    let keys = ["agentwall-daemon", "ring_bytes", "hold_seconds", "govern"];
     let fields = reading.mapping(root, WHAT, &keys)?;
     reading
         .needed(&fields, WHAT, "agentwall-daemon", BEGIN)
@@ -99,8 +128,13 @@ fn config(reading: &mut Reading<'_>, root: &Node, passwd: &[u8]) -> Option<Confi
         Some(node) => Some(ring(reading, node)?),
         None => None,
     };
+    let hold = match fields.get("hold_seconds") {
+        Some(node) => Some(reading.integer(node, "hold_seconds", HOLD.0, HOLD.1)?),
+        None => None,
+    };
     let mut config = Config {
         ring_bytes,
+        hold: hold.map(|seconds| Duration::from_secs(seconds.unsigned_abs())),
         govern: Vec::new(),
     };
     let items = match fields.get("govern") {
@@ -162,6 +196,12 @@ fn entry(reading: &mut Reading<'_>, node: &Node, passwd: &[u8]) -> Option<Entry>
     let exe = match fields.get("exe") {
         Some(node) => {
             let text = reading.text(node, "exe")?;
+            if !text.starts_with('/') && !text.starts_with("**/") {
+                let message = format!("exe is a pattern of absolute paths, found '{text}'");
+                let near = format!("exe: '**/{text}'");
+                reading.error(node.place, message, Some(near));
+                return None;
+            }
             Some(reading.glob(node, text, "exe", GlobKind::Path)?)
         }
         None => None,

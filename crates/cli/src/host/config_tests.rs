@@ -20,12 +20,13 @@ fn process(exe: &str, uid: u32) -> Process {
 #[test]
 fn what_is_written_is_what_is_read() {
     let config = parse(
-        "agentwall-daemon: 1\nring_bytes: 65536\ngovern:\n  - name: builder\n    exe: /opt/agent*\n    \
+        "agentwall-daemon: 1\nring_bytes: 65536\nhold_seconds: 0\ngovern:\n  - name: builder\n    exe: /opt/agent*\n    \
          user: ci\n    policy: /etc/agentwall/b.yaml\n    mode: audit\n    workspace: /srv/ci\n  \
          - {name: other, policy: /p.yaml}\n",
     )
     .unwrap();
     assert_eq!(config.ring_bytes, Some(65536));
+    assert_eq!(config.hold, Some(Duration::ZERO));
     let builder = config.named("builder").unwrap();
     assert!(builder.audit);
     assert_eq!(builder.user, Some((990, "/srv/ci".into())));
@@ -56,6 +57,11 @@ fn what_is_wrong_is_named_with_its_line() {
     for (text, said) in [
         ("", "agentwall-daemon: 1"),
         ("agentwall-daemon: 2\n", "from 1 to 1"),
+        ("agentwall-daemon: 1\nhold_seconds: 601\n", "from 0 to 600"),
+        (
+            "agentwall-daemon: 1\ngovern: [{name: a, exe: agent, policy: /p}]\n",
+            "exe: '**/agent'",
+        ),
         ("govern: []\n", "needs 'agentwall-daemon'"),
         ("agentwall-daemon: 1\ngovren: []\n", "govern"),
         ("agentwall-daemon: 1\nring_bytes: 5000\n", "8192"),

@@ -15,9 +15,9 @@ use std::{
 };
 
 use agentwall_kernel::{
-    Notes,
+    Holds, Notes,
     abi::TABLE_AUDIT,
-    wire::{Governed as Task, VIEWS},
+    wire::{Governed as Task, SELECTOR, STARTED_HERE, VIEWS},
 };
 use agentwall_ledger::{
     Entry, Log, Reader, Record,
@@ -30,9 +30,11 @@ use super::{
     book::{Book, GrantNote},
     boot_ns,
     canary::Proof,
-    config::Config,
+    config::{self, Config},
     gaps::Gaps,
+    holds::Hold,
     kernel::{Grant, Kernel},
+    meant::Meant,
     policy::{self, OwnFiles, Ready},
     questions::Questions,
     session::{Session, View},
@@ -75,6 +77,8 @@ pub struct Opening {
     pub programs: String,
     /// That they refuse.
     pub proof: Proof,
+    /// What can hold starts; `None`: nothing can.
+    pub holds: Option<Holds>,
 }
 
 /// The daemon.
@@ -92,6 +96,10 @@ pub struct Daemon {
     pub(super) inner: Mutex<Inner>,
     failed: AtomicBool,
     pub(super) ending: Mutex<Option<Ending>>,
+    pub(super) holds: Option<Holds>,
+    /// Entries, with their ranks, whose policy depends on who starts what they mean. Not behind the lock of all the
+    /// rest: every start of a marked file looks here.
+    pub(super) open_entries: Mutex<Vec<(u32, config::Entry)>>,
 }
 
 /// How the daemon is to end.
@@ -111,6 +119,7 @@ pub(super) struct Inner {
     pub sessions: BTreeMap<u64, Session>,
     pub grants: Vec<Grant>,
     pub questions: Questions,
+    pub holds: Vec<Hold>,
     pub gaps: Gaps,
     pub lost: u64,
     pub dropped: u64,
@@ -119,8 +128,8 @@ pub(super) struct Inner {
     pub trouble: BTreeSet<String>,
     /// Processes that fit an entry and could not be governed: number and time of start.
     pub given_up: BTreeSet<(u32, u64)>,
-    /// Processes that a person released: the configuration does not take them back.
-    pub released: BTreeSet<(u32, u64)>,
+    /// What stands ready for starts that the configuration means.
+    pub meant: Meant,
     /// Views in the kernel that no book knows.
     pub unknown: BTreeSet<u32>,
     run_seq: u64,
@@ -153,6 +162,7 @@ impl Daemon {
             sessions: BTreeMap::new(),
             grants: book.grants.iter().filter_map(GrantNote::grant).collect(),
             questions: Questions::new(book.next_question.max(1)),
+            holds: Vec::new(),
             gaps: Gaps::new(book.next_event, book.dropped, boot_ns()),
             lost: book.lost,
             dropped: book.dropped,
@@ -160,7 +170,7 @@ impl Daemon {
             generation: book.generation,
             trouble: BTreeSet::new(),
             given_up: BTreeSet::new(),
-            released: BTreeSet::new(),
+            meant: Meant::left(kernel.prepared()?),
             unknown: BTreeSet::new(),
             run_seq: 0,
         };
@@ -177,11 +187,14 @@ impl Daemon {
             inner: Mutex::new(inner),
             failed: AtomicBool::new(false),
             ending: Mutex::new(None),
+            holds: opening.holds,
+            open_entries: Mutex::default(),
         };
         let mut inner = lock(&daemon.inner);
         daemon.seal(&mut inner, None, daemon.wall(outcome, None))?;
         daemon.seal(&mut inner, None, of_proof(&opening.proof))?;
         daemon.restore(&mut inner, &book, known)?;
+        daemon.select(&mut inner)?;
         daemon.save(&inner)?;
         drop(inner);
         Ok(daemon)
@@ -217,7 +230,8 @@ impl Daemon {
                 .collect();
             // The same text can lead elsewhere by now, and another version has other rules of its own.
             view.installed = book.sessions.iter().any(|s| s.view == note.view)
-                || tasks.iter().any(|t| t.view == note.view);
+                || tasks.iter().any(|t| t.view == note.view)
+                || inner.meant.needs(note.view);
             if view.installed && (view.ready.digest() != note.digest || book.audit != self.audit) {
                 view.generation = inner.next_generation();
                 self.install(&mut view)?;
@@ -242,8 +256,13 @@ impl Daemon {
                     task.view, task.pid
                 ));
             }
-            inner.next_session = inner.next_session.max(task.session + 1);
+            if task.session < STARTED_HERE {
+                inner.next_session = inner.next_session.max(task.session + 1);
+            }
         }
+        // Views that stand ready and that nobody knows hold until the entries are read again.
+        let left = (1..SELECTOR).filter(|v| inner.meant.needs(*v) && !inner.views.contains_key(v));
+        inner.unknown.extend(left);
         Ok(())
     }
 
@@ -277,6 +296,7 @@ impl Daemon {
         if let Some(number) = inner.views.values().find(same).map(|v| v.number) {
             if let Some(view) = inner.views.get_mut(&number).filter(|v| !v.installed) {
                 self.install(view)?;
+                self.mark_files(inner, false);
             }
             return Ok(number);
         }
@@ -287,12 +307,13 @@ impl Daemon {
         view.told = self.kernel.allows(number)?.into_iter().collect();
         self.install(&mut view)?;
         inner.views.insert(number, view);
+        self.mark_files(inner, false);
         Ok(number)
     }
 
     fn free_view(&self, inner: &mut Inner) -> Result<u32> {
         let free = |inner: &Inner| {
-            (1..CANARY_VIEW).find(|v| !inner.views.contains_key(v) && !inner.unknown.contains(v))
+            (1..SELECTOR).find(|v| !inner.views.contains_key(v) && !inner.unknown.contains(v))
         };
         if let Some(view) = free(inner) {
             return Ok(view);
@@ -302,7 +323,7 @@ impl Daemon {
         free(inner).ok_or_else(|| {
             anyhow!(
                 "all {} policies that the kernel holds at a time are in use",
-                CANARY_VIEW - 1
+                SELECTOR - 1
             )
         })
     }
@@ -336,7 +357,8 @@ impl Daemon {
         let tasks = self.kernel.governed()?;
         let awaited: BTreeSet<u32> = inner.sessions.values().map(|s| s.note.view).collect();
         for view in inner.views.values_mut().filter(|v| v.installed) {
-            if !awaited.contains(&view.number) && !tasks.iter().any(|t| t.view == view.number) {
+            let needed = awaited.contains(&view.number) || inner.meant.needs(view.number);
+            if !needed && !tasks.iter().any(|t| t.view == view.number) {
                 self.kernel.remove(view.number)?;
                 view.installed = false;
             }

@@ -3,7 +3,7 @@
 use agentwall_action::Verb;
 use agentwall_kernel::{
     Counters, Note, Wall, WallError,
-    wire::{Governed, Identity},
+    wire::{Governed, Identity, Start},
 };
 use agentwall_policy::CompiledTable;
 use std::path::Path;
@@ -12,6 +12,14 @@ use std::path::Path;
 pub trait Kernel: Send + Sync {
     /// Puts a process and all that descends from it under a view; 0 takes it away.
     fn adopt(&self, pid: u32, view: u32, session: u64) -> Result<Vec<u32>, WallError>;
+    /// Takes it away, and lets the configuration give them none.
+    fn release(&self, pid: u32) -> Result<Vec<u32>, WallError>;
+    /// Puts a view in place for starts that the configuration means; `None`: they go on without.
+    fn prepare(&self, start: &Start, view: Option<u32>) -> Result<(), WallError>;
+    /// Takes it back.
+    fn unprepare(&self, start: &Start) -> Result<(), WallError>;
+    /// All that is in place for starts.
+    fn prepared(&self) -> Result<Vec<(Start, Option<u32>)>, WallError>;
     /// Every governed process.
     fn governed(&self) -> Result<Vec<Governed>, WallError>;
     /// Puts a table into a view.
@@ -26,6 +34,8 @@ pub trait Kernel: Send + Sync {
     fn remove(&self, view: u32) -> Result<(), WallError>;
     /// A person's yes.
     fn grant(&self, grant: &Grant, until: u64, uses: u64) -> Result<(), WallError>;
+    /// Whether there is one that can be used.
+    fn granted(&self, grant: &Grant) -> Result<bool, WallError>;
     /// The yes is taken back.
     fn take_back(&self, grant: &Grant) -> Result<(), WallError>;
     /// Notes something about an object.
@@ -56,6 +66,22 @@ impl Kernel for Wall {
         Wall::adopt(self, pid, view, session)
     }
 
+    fn release(&self, pid: u32) -> Result<Vec<u32>, WallError> {
+        Wall::release(self, pid)
+    }
+
+    fn prepare(&self, start: &Start, view: Option<u32>) -> Result<(), WallError> {
+        Wall::prepare(self, start, view)
+    }
+
+    fn unprepare(&self, start: &Start) -> Result<(), WallError> {
+        Wall::unprepare(self, start)
+    }
+
+    fn prepared(&self) -> Result<Vec<(Start, Option<u32>)>, WallError> {
+        Wall::prepared(self)
+    }
+
     fn governed(&self) -> Result<Vec<Governed>, WallError> {
         Wall::governed(self)
     }
@@ -83,6 +109,11 @@ impl Kernel for Wall {
             until,
             uses,
         )
+    }
+
+    fn granted(&self, grant: &Grant) -> Result<bool, WallError> {
+        let now = super::boot_ns();
+        Wall::granted(self, grant.session, &grant.identity, grant.verb, now)
     }
 
     fn take_back(&self, grant: &Grant) -> Result<(), WallError> {

@@ -10,6 +10,7 @@
 //! daemon ── views, sessions, requests          told ──── from an event to a decision
 //! gaps ──── events that never came             questions ── what waits for a person
 //! book ──── what a restarted daemon must know  trail ─── what `agentwall why` reads
+//! meant ─── starts that the configuration means holds ─── starts that wait for a person
 //! ```
 //!
 //! Invariants:
@@ -23,7 +24,9 @@ pub mod canary;
 pub mod config;
 pub mod daemon;
 pub mod gaps;
+pub mod holds;
 pub mod kernel;
+mod meant;
 pub mod policy;
 pub mod proc;
 pub mod questions;

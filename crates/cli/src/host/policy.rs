@@ -364,6 +364,10 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     }
     match effect {
         Effect::Isolate => found.push(("the kernel makes no copies: refused", false)),
+        Effect::Ask if rule.verbs == [Verb::ProcessExec] => found.push((
+            "waits for a person where its programs can be named beforehand, else refused until a person approves",
+            false,
+        )),
         Effect::Ask => found.push(("refused until a person approves, then granted", false)),
         Effect::RateLimit => found.push(("the kernel counts no rates: refused", false)),
         _ => {}

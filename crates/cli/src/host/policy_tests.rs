@@ -137,6 +137,7 @@ fn what_is_only_stricter_is_told() {
         ),
         (rule("file.write", "/w/**", "isolate"), "no copies"),
         (rule("file.read", "/w/**", "ask"), "until a person approves"),
+        (rule("process.exec", "/w/t", "ask"), "waits for a person"),
     ] {
         let lacks = make(&text).unwrap().lacks();
         assert_eq!(lacks.len(), 1, "{lacks:?}");

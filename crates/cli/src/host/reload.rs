@@ -67,6 +67,7 @@ impl Daemon {
         for (number, entry, ready) in changed {
             self.exchange(inner, number, entry, ready, by)?;
         }
+        self.select(inner)?;
         self.save(inner)?;
         let entries = inner.config.govern.len();
         Ok(format!(
@@ -141,9 +142,13 @@ impl Daemon {
         Ok(ready)
     }
 
-    pub(super) fn variables_of(&self, entry: &Entry, process: &Process) -> Variables {
-        let workspace = (entry.workspace.clone()).or_else(|| proc::folder_of(process.pid));
+    /// The values for a process; `found` says that the configuration means it, and nobody chose it where it works.
+    pub(super) fn variables_of(&self, entry: &Entry, process: &Process, found: bool) -> Variables {
         let home = proc::home_of(process.uid);
+        let of_user = home.clone().filter(|_| found && entry.exe.is_none());
+        let workspace = (entry.workspace.clone())
+            .or(of_user)
+            .or_else(|| proc::folder_of(process.pid));
         variables(workspace.as_deref(), home.as_deref(), self.state.root())
     }
 }

@@ -116,7 +116,7 @@ impl Daemon {
         }
         let process = proc::process(pid).with_context(|| format!("process {pid}"))?;
         let tasks = self.kernel.governed()?;
-        if let Some(task) = tasks.iter().find(|t| t.pid == pid) {
+        if let Some(task) = tasks.iter().find(|t| t.pid == pid && !t.released) {
             match task.of_the_wall {
                 true => bail!("process {pid} belongs to the wall"),
                 false => bail!(
@@ -134,7 +134,7 @@ impl Daemon {
             })?,
             HostPolicy::File(file) => unnamed(file),
         };
-        let variables = self.variables_of(&entry, &process);
+        let variables = self.variables_of(&entry, &process, by.is_none());
         let ready = self.read(&entry.policy, &entry.name, &variables, entry.audit)?;
         self.put_under(&mut inner, &process, &entry, ready, by)
     }
@@ -159,9 +159,10 @@ impl Daemon {
             exe: proc::program(pid, b"?"),
             decisions: Default::default(),
         };
+        let command = proc::command_of(pid);
         let records = [
             of_policy(&ready, None, by),
-            self.of_start(&note, entry, &ready),
+            self.of_start(&note, command, &entry.name, entry.audit, &ready),
         ];
         let (lacks, digest) = (ready.lacks(), ready.digest().to_owned());
         let view = self.view_for(inner, &entry.name, &entry.policy, ready, entry.audit)?;
@@ -196,7 +197,7 @@ impl Daemon {
             Ok(tasks) => tasks,
             Err(e) => {
                 // Of a process that has ended there is nothing to take back.
-                let _ = self.let_go(inner, number);
+                let _ = self.let_go(inner, number, false);
                 return Err(e);
             }
         };
@@ -212,19 +213,24 @@ impl Daemon {
         })
     }
 
-    /// Takes the policy away from all that is of a session.
-    fn let_go(&self, inner: &mut Inner, session: u64) -> Result<usize> {
+    /// Takes the policy away from all that is of a session; `for_good` says that the configuration gives them none.
+    fn let_go(&self, inner: &mut Inner, session: u64, for_good: bool) -> Result<usize> {
         let mut count = 0;
         // What is forked meanwhile is found in the next round.
         for _ in 0..64 {
             let tasks = self.tasks_of(session)?;
             if tasks.is_empty() {
                 self.end(inner, session)?;
+                self.retire(inner)?;
                 return Ok(count);
             }
             count += tasks.len();
             for task in &tasks {
-                match self.kernel.adopt(task.pid, 0, 0) {
+                let gone = match for_good {
+                    true => self.kernel.release(task.pid),
+                    false => self.kernel.adopt(task.pid, 0, 0),
+                };
+                match gone {
                     Err(agentwall_kernel::WallError::Process { .. }) => {}
                     other => drop(other?),
                 }
@@ -250,13 +256,7 @@ impl Daemon {
             ..PolicyRecord::default()
         });
         self.seal(&mut inner, Some(number), record)?;
-        let processes = tasks.iter().filter(|t| t.session == number);
-        let released: Vec<(u32, u64)> = processes
-            .filter_map(|t| proc::process(t.pid).ok())
-            .map(|p| (p.pid, p.started))
-            .collect();
-        inner.released.extend(released);
-        let count = self.let_go(&mut inner, number)?;
+        let count = self.let_go(&mut inner, number, true)?;
         let used = self.kernel.governed()?;
         if !used.iter().any(|t| t.view == view) && inner.unknown.remove(&view) {
             self.kernel.remove(view)?;
@@ -282,7 +282,7 @@ impl Daemon {
         inner.sessions.remove(&number);
         self.take_back(inner, |grant| grant.session == number)?;
         trail::forget(&self.places, number);
-        self.retire(inner)
+        Ok(())
     }
 
     /// What was permitted is not any more.
@@ -298,17 +298,24 @@ impl Daemon {
         Ok(())
     }
 
-    fn of_start(&self, note: &SessionNote, entry: &Entry, ready: &Ready) -> Record {
+    pub(super) fn of_start(
+        &self,
+        note: &SessionNote,
+        command: Vec<String>,
+        name: &str,
+        audit: bool,
+        ready: &Ready,
+    ) -> Record {
         let text = |path: &Option<PathBuf>| path.as_deref().map(PolicyVariables::text);
-        let mode = match entry.audit || self.audit {
+        let mode = match audit || self.audit {
             true => "audit",
             false => "enforce",
         };
         let enforcement = [("backend", "kernel"), ("mode", mode)];
         let values = &ready.variables;
         Record::SessionStart(SessionStart {
-            name: entry.name.clone(),
-            command: proc::command_of(note.pid),
+            name: name.to_owned(),
+            command,
             workspace: text(&values.workspace).unwrap_or_default(),
             policy: ready.digest().to_owned(),
             enforcement: enforcement

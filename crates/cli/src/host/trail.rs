@@ -157,6 +157,7 @@ mod tests {
             pid: std::process::id(),
             view: 1,
             of_the_wall: false,
+            released: false,
         };
         fake.governed.lock().unwrap().push(me(3));
         let text = ask(&places.why()).unwrap();

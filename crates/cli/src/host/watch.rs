@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use agentwall_action::Effect;
-use agentwall_kernel::wire::{Event, WireError};
+use agentwall_kernel::wire::{Event, Why, WireError};
 use agentwall_ledger::{
     Record,
     entry::{Gap, PolicyAnswer, Tally},
@@ -14,7 +14,7 @@ use super::{
     boot_ns,
     daemon::{CANARY_VIEW, Daemon, Inner},
     gaps::Lost,
-    proc,
+    meant, proc,
     questions::{Asked, PREFIX},
     told::{self, told},
     trail, unix_ms,
@@ -46,9 +46,19 @@ impl Daemon {
         if event.view == CANARY_VIEW {
             return;
         }
+        match event.why {
+            Why::Meant => return self.started(&mut inner, &event),
+            // It goes on without a policy, and is found with all others that run.
+            Why::Unprepared if event.effect == Effect::Allow => return,
+            _ => {}
+        }
         let view = inner.views.get(&event.view);
         let ready = view.and_then(|v| v.of(event.generation)).cloned();
         let mut told = told(&event, ready.as_ref());
+        if event.why == Why::Unprepared {
+            told.decision.reason = meant::refusal(&event, &inner.meant);
+            self.unprepared(&mut inner, &event);
+        }
         if told.decision.effect == Effect::Ask && !event.audit {
             match inner.questions.ask(&event, &told, Instant::now()) {
                 Asked::New(number) => output::note(&format!(
@@ -66,7 +76,8 @@ impl Daemon {
             let effect = told.decision.effect.as_str().to_owned();
             *session.note.decisions.entry(effect).or_default() += 1;
         }
-        if told.decision.effect != Effect::Allow && told.enforced_by == told::KERNEL {
+        let of_session = inner.sessions.contains_key(&event.session);
+        if told.decision.effect != Effect::Allow && told.enforced_by == told::KERNEL && of_session {
             // It stands in the ledger all the same.
             let _ = trail::note(&self.places, event.session, &told);
         }
@@ -124,6 +135,7 @@ impl Daemon {
             }
         }
         self.end_what_is_gone(&mut inner);
+        inner.end_holds(now);
         self.expire(&mut inner, |question| question.is_over(now));
         if let Err(e) = self.save(&inner) {
             inner.trouble.insert(format!("{e:#}"));
@@ -142,16 +154,22 @@ impl Daemon {
             .copied()
             .filter(|s| !there(*s))
             .collect();
-        for session in gone {
-            if let Err(e) = self.end(inner, session) {
-                inner.trouble.insert(format!("{e:#}"));
-            }
+        if gone.is_empty() {
+            return;
+        }
+        let ended = gone
+            .into_iter()
+            .try_for_each(|session| self.end(inner, session));
+        if let Err(e) = ended.and_then(|()| self.retire(inner)) {
+            inner.trouble.insert(format!("{e:#}"));
         }
     }
 
     /// What went through without an entry of its own, into the ledger.
     pub fn tally(&self) {
         let mut inner = lock(&self.inner);
+        // Programs that came to their places since, or were replaced there.
+        self.mark_files(&inner, false);
         let mut records = Vec::new();
         for view in inner.views.values_mut() {
             let Ok(counts) = self.kernel.allows(view.number) else {
@@ -181,12 +199,11 @@ impl Daemon {
 
     /// Governs the processes that the configuration means and that are not governed yet.
     pub fn look_around(&self) {
-        let config = lock(&self.inner).config.clone();
-        if config
-            .govern
-            .iter()
-            .all(|e| e.exe.is_none() && e.user.is_none())
-        {
+        let mut inner = lock(&self.inner);
+        self.take_over(&mut inner);
+        let config = inner.config.clone();
+        drop(inner);
+        if !config.govern.iter().any(|e| e.means()) {
             return;
         }
         let (Ok(tasks), Ok(processes)) = (self.kernel.governed(), proc::processes()) else {
@@ -200,7 +217,7 @@ impl Daemon {
             };
             let key = (process.pid, process.started);
             let inner = lock(&self.inner);
-            if inner.given_up.contains(&key) || inner.released.contains(&key) {
+            if inner.given_up.contains(&key) {
                 continue;
             }
             drop(inner);

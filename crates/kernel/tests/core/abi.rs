@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use agentwall_action::{Effect, Verb};
 use agentwall_kernel::{
     abi, object,
-    wire::{Event, Governed, Kind, Never, Why},
+    wire::{Event, Governed, Kind, Never, Start, Why},
 };
 use libbpf_rs::btf::{
     Btf, HasSize as _,
@@ -193,6 +193,16 @@ pub fn events_are_read_as_the_object_writes_them() {
     assert_eq!(read.address, Some([9, 8, 7, 6].into()));
     assert_eq!(read.comm, b"sh");
     assert_eq!(read.text.as_deref(), Some(&b"/ab"[..]));
+
+    let mut start = Record::new(&btf, "start");
+    start.u64("generation", 41);
+    start.u32("rank", 42);
+    start.u32("user", 990);
+    start.put("folder", b"/srv/ci");
+    let read = Start::parse(&start.bytes).expect("a whole key");
+    assert_eq!((read.generation, read.rank), (41, 42));
+    assert_eq!(read.of, Some((990, b"/srv/ci".to_vec())));
+    assert_eq!(read.key(), Some(start.bytes));
 
     let mut listed = Record::new(&btf, "listed");
     listed.u64("session", 31);

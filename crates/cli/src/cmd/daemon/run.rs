@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentwall_kernel::{Note, Options, Wall, WallError, object};
+use agentwall_kernel::{Holds, Note, Options, Wall, WallError, object};
 use agentwall_ledger::hash::sha256_hex;
 use anyhow::{Context as _, Result, anyhow, bail};
 use sd_notify::NotifyState;
@@ -52,6 +52,11 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
         state: std::path::absolute(&args.state)?,
         ..Places::default()
     };
+    // While there is one thread only.
+    let (holds, no_holds) = match Holds::new() {
+        Ok(holds) => (Some(holds), None),
+        Err(e) => (None, Some(e)),
+    };
     make_folders(&places)?;
     let _held = hold_lock(&places)?;
     let config = policy::configuration(&places.config)?;
@@ -72,10 +77,15 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
         audit: args.audit,
         programs: programs(),
         proof,
+        holds,
     };
     let config = opening.config.clone();
     let daemon = Arc::new(Daemon::start(Arc::clone(&kernel), opening)?);
     daemon.try_entries(&config)?;
+    if let Some(e) = no_holds {
+        daemon.cannot_hold(&e);
+    }
+    daemon.hold_starts();
     open_sockets(&places, &daemon, &kernel)?;
     // Not what is replaced now and then: its number would be another file's soon.
     for path in [&places.state, &places.run, &places.control()] {
