@@ -43,6 +43,10 @@ const NOT_IN_KERNEL: &[(&str, &str)] = &[
         "the kernel knows addresses: rules with names permit nothing there",
     ),
     (
+        "network/unix/in-workspace",
+        "its policy permits the sockets of the workspace, and without a copy those of the host are in it",
+    ),
+    (
         "self-protection/",
         "about the processes of the rootless wall",
     ),

@@ -482,7 +482,8 @@ socket.send_fds(c,[b'x'],[os.open(sys.argv[2],os.O_RDONLY)])";
     agentwall_tests::run::silent(&mut cmd)
         .spawn()
         .map_err(|e| e.to_string())?;
-    for _ in 0..100 {
+    // A slow machine needs seconds for it.
+    for _ in 0..1500 {
         if w.path("pub/scm.sock").exists() {
             return Ok(());
         }

@@ -58,7 +58,8 @@ while not os.path.exists('stop'):
         tried('secret', read, 'secret')
         tried('one', read, 'one')
         tried('two', read, 'two')
-        tried('moved', os.rename, 'work/from/' + mine, 'work/to/' + mine)
+        for _ in range(4):
+            tried('moved', os.rename, 'work/from/' + mine, 'work/to/' + mine)
         tried('free', read, 'free')
     tried('child', child, 'secret')
 for what in sorted(said.items()):

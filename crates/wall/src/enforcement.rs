@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use agentwall_action::{Effect, Facts, Protocol, Resource, Subject, Verb, VerbFamily};
 use agentwall_policy::{Enforcement, Layer, Policy, ResourcePattern, Rule, RuleEffect};
 
+use crate::mounts::OWN_DEVICES;
 use crate::plan::{FileView, Node, NodeKind, Placement, REPLACED, Writes, stat_canonical};
 
 /// By what a rule is enforced.
@@ -492,6 +493,13 @@ fn elsewhere(verb: Verb, rule: &Rule) -> Answer {
         ),
         Verb::DnsResolve => (Mechanism::DnsResolver, EXACT, None),
         Verb::IpcConnect => (Mechanism::SeccompBroker, EXACT, None),
+        Verb::DeviceOpen if denies && means_own_device(rule) => (
+            Mechanism::DeviceFolder,
+            Fidelity::Race,
+            Some(
+                "devices of the host are absent; the session's own (null, tty, …) are there under any policy",
+            ),
+        ),
         Verb::DeviceOpen if denies => (Mechanism::DeviceFolder, EXACT, None),
         Verb::DeviceOpen if permits && names_one_place(rule) => {
             (Mechanism::DeviceFolder, EXACT, None)
@@ -523,6 +531,19 @@ fn only_datagrams(rule: &Rule) -> bool {
     };
     let list = &rule.resource.positive;
     !list.is_empty() && list.iter().all(udp)
+}
+
+/// Whether a rule is also about the devices that every session has.
+fn means_own_device(rule: &Rule) -> bool {
+    let list = &rule.resource.positive;
+    let means = |p: &ResourcePattern| match p {
+        ResourcePattern::Path(glob) => OWN_DEVICES
+            .iter()
+            .any(|name| glob.matches(format!("/dev/{name}").as_bytes(), false)),
+        ResourcePattern::Any => true,
+        _ => false,
+    };
+    list.is_empty() || list.iter().any(means)
 }
 
 fn names_one_place(rule: &Rule) -> bool {

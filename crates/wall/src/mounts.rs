@@ -75,6 +75,8 @@ fn at<'p>(step: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> Mount
     }
 }
 
+/// The devices that every session has, below `/dev`.
+pub(crate) const OWN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 const BASE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 struct Builder<'a> {
@@ -473,7 +475,7 @@ impl Builder<'_> {
         let mount = tmpfs(c"0755", false).map_err(at("make a memory file system for", dev))?;
         let target = open_exact(self.root.as_fd(), dev).map_err(at("open", dev))?;
         sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", dev))?;
-        for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        for name in OWN_DEVICES {
             self.bind_device(&dev.join(name))?;
         }
         for path in extra.devices {

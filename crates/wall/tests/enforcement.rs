@@ -107,6 +107,8 @@ const RULES: &str = r#"
   - { id: asked, action: http.request, resource: "https://x/**", effect: monitor }
   - { id: sockets, action: ipc.connect, resource: "unix:/run/x", effect: deny }
   - { id: signals, action: process.signal, resource: "W/bin/**", effect: deny }
+  - { id: disk, action: device.open, resource: "/dev/sd*", effect: deny }
+  - { id: full, action: device.open, resource: "/dev/f*", effect: deny }
 "#;
 
 #[test]
@@ -122,6 +124,11 @@ fn each_rule_lands_where_the_plan_put_it() {
         p.at("secret", write, Some("secret")),
         (Mechanism::Mask, Exact)
     );
+    // The devices that every session has are there whatever a rule says.
+    for (rule, fidelity) in [("disk", Exact), ("full", Race)] {
+        let found = p.at(rule, Verb::DeviceOpen, None);
+        assert_eq!(found, (Mechanism::DeviceFolder, fidelity));
+    }
     // A glob inside a tree makes the broker write, and that is exact.
     assert_eq!(
         p.at("hooks", write, Some("fine")),
