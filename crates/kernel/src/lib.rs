@@ -10,6 +10,7 @@
 pub mod abi;
 mod holds;
 mod notes;
+mod preempt;
 pub mod tables;
 mod wall;
 pub mod wire;

@@ -26,6 +26,7 @@ use libbpf_rs::{
 };
 
 use crate::object;
+use crate::preempt::{MENDED, Preemption};
 use crate::tables::{Tables, TablesError};
 use crate::wire::{
     self, Event, Governed, Identity, Start, TASK_RELEASED, TASK_WALL, VERBS, VIEWS, WireError,
@@ -72,6 +73,12 @@ pub enum WallError {
         "the kernel tells no types of itself ({0}); it must be built with CONFIG_DEBUG_INFO_BTF, as Debian's are"
     )]
     NoTypes(libbpf_rs::Error),
+    /// The kernel leaves programs out where it preempts tasks.
+    #[error(
+        "before Linux 6.2 a kernel that preempts tasks anywhere leaves programs out at its hooks, and this one {0}; boot \
+         it with preempt=voluntary, or take Linux 6.2 or later"
+    )]
+    Preempts(&'static str),
     /// A hook that is needed is not there.
     #[error("the kernel has no LSM hook {hook}; Linux 6.1 or later is needed, with CONFIG_BPF_LSM")]
     NoHook {
@@ -692,6 +699,17 @@ struct Hooks {
 impl Hooks {
     fn of_this_kernel() -> Result<Hooks, WallError> {
         let types = Btf::from_vmlinux().map_err(WallError::NoTypes)?;
+        if types.type_by_name::<Func<'_>>(MENDED).is_none() {
+            match Preemption::now() {
+                Preemption::Voluntary => {}
+                Preemption::Full => return Err(WallError::Preempts("does")),
+                Preemption::Unknown => {
+                    return Err(WallError::Preempts(
+                        "does not tell (mount debugfs on /sys/kernel/debug)",
+                    ));
+                }
+            }
+        }
         let arguments = |hook: &str| -> Option<usize> {
             let func: Func<'_> = types.type_by_name(&format!("bpf_lsm_{hook}"))?;
             let proto: FuncProto<'_> = FuncProto::try_from(func.next_type()?).ok()?;
