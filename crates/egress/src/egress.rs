@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agentwall_action::Protocol;
 use rustix::{
     event::{EventfdFlags, eventfd},
     fd::{AsFd, OwnedFd},
@@ -70,6 +71,14 @@ impl fmt::Debug for Lookup {
     }
 }
 
+/// What ties a connection to the session, where that is not a network namespace of its own.
+pub trait Capture: fmt::Debug + Send + Sync {
+    /// Where the connection that comes from `client` was going. `None`: it was not captured, and is reset.
+    fn original(&self, client: SocketAddr) -> Option<SocketAddr>;
+    /// Whether a question for a name that comes from `client` is the session's; others get no answer.
+    fn may_ask(&self, client: SocketAddr, protocol: Protocol) -> bool;
+}
+
 /// Settings with sensible defaults.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -83,6 +92,11 @@ pub struct EgressConfig {
     pub max_connections: usize,
     /// How long to wait for each address of a destination.
     pub dial_timeout: Duration,
+    /// Who captures; `None`: the rules of [`netns`](crate::netns) in the agent's own namespace.
+    pub capture: Option<Arc<dyn Capture>>,
+    /// The number of the first name. Numbers below it mean nothing: an address that an earlier
+    /// [`Egress`] of the same session gave out never means another name.
+    pub first_name: u32,
 }
 
 impl Default for EgressConfig {
@@ -92,6 +106,8 @@ impl Default for EgressConfig {
             own_names: Vec::new(),
             max_connections: 512,
             dial_timeout: Duration::from_secs(10),
+            capture: None,
+            first_name: 0,
         }
     }
 }
@@ -159,7 +175,7 @@ impl Egress {
             ..
         } = listeners;
         let shared = Arc::new(Shared {
-            names: Names::new(gate.clone(), config.lookup.clone(), &config.own_names),
+            names: Names::new(gate.clone(), &config),
             gate,
             tickets: Tickets::default(),
             inside: InsidePool::new(inside_v4, inside_v6),
@@ -220,6 +236,11 @@ impl Egress {
         self.shared.tickets.clear();
     }
 
+    /// The number that the next new name gets ([`EgressConfig::first_name`]).
+    pub fn next_name(&self) -> u32 {
+        self.shared.names.next()
+    }
+
     /// How many captured connections are open.
     pub fn connections(&self) -> usize {
         *self
@@ -276,6 +297,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Whether who sends from there may ask for names.
+    pub(crate) fn may_ask(&self, from: SocketAddr, protocol: Protocol) -> bool {
+        let capture = self.config.capture.as_ref();
+        capture.is_none_or(|c| c.may_ask(from, protocol))
     }
 
     /// Takes a place for a connection, if there is one.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::{Gate, Lookup, names::Names, netns::netlink, resolver};
+use crate::{EgressConfig, Gate, Lookup, names::Names, netns::netlink, resolver};
 
 /// The resolver's answer to one DNS packet in a session that has just begun; `None` is silence.
 /// `stream` says that it came over TCP, where the answer may be longer.
@@ -14,7 +14,11 @@ pub fn answer_dns(
     gate: Arc<dyn Gate>,
     lookup: Lookup,
 ) -> Option<Vec<u8>> {
-    resolver::answer_packet(packet, stream, &Names::new(gate, lookup, &[]))
+    let config = EgressConfig {
+        lookup,
+        ..EgressConfig::default()
+    };
+    resolver::answer_packet(packet, stream, &Names::new(gate, &config))
 }
 
 /// The netlink messages at the front of a buffer: type, sequence number and payload of each, and

@@ -6,6 +6,9 @@
 //! The listeners' descriptors travel to the supervisor in the host's namespace, where [`Egress`]
 //! answers names, asks the [`Gate`] about each connection, dials out and relays.
 //!
+//! Where the agent has no namespace of its own, somebody else leads its connections and questions to
+//! the listeners and says whose they are ([`Capture`]); names, gate, greeting and relay are the same.
+//!
 //! Invariants:
 //! * No packet leaves the agent's namespace; the only way out is a dial by the wall.
 //! * Nothing is dialled that the gate did not allow with its *real* address and port.
@@ -31,7 +34,7 @@ mod resolver;
 mod tickets;
 
 pub use addresses::{OWN_V4, OWN_V6};
-pub use egress::{Egress, EgressConfig, Lookup, StartError, Target};
+pub use egress::{Capture, Egress, EgressConfig, Lookup, StartError, Target};
 pub use gate::{Connection, Gate, Origin, Outcome, Verdict};
 pub use greeting::{Claim, Greeting, inspect};
 pub use listeners::{Listeners, ListenersError};

@@ -70,6 +70,23 @@ impl Listeners {
     /// names ports, sockets for dialling the agent's own servers are made too.
     pub fn bind(host: &HostLoopback) -> Result<Self, ListenersError> {
         netns::loopback_up()?;
+        let mut listeners = Listeners::on_loopback()?;
+        let pool = |family| {
+            let count = if host.is_empty() { 0 } else { INSIDE_SOCKETS };
+            (0..count)
+                .map(|_| marked(family))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        listeners.inside_v4 = pool(AddressFamily::INET)?;
+        if listeners.has_ipv6() {
+            listeners.inside_v6 = pool(AddressFamily::INET6)?;
+        }
+        Ok(listeners)
+    }
+
+    /// Makes them on a loopback that is up, where something else than this crate captures
+    /// ([`Capture`](crate::Capture)).
+    pub fn on_loopback() -> Result<Self, ListenersError> {
         let ipv6 = has_ipv6();
         // Not a secret: starting somewhere else each time only avoids meeting other listeners.
         let start = std::process::id() as u16;
@@ -85,12 +102,6 @@ impl Listeners {
         let (Some((dns_port, dns)), Some((tcp_port, tcp))) = (found.pop(), found.pop()) else {
             return Err(ListenersError::NoPorts);
         };
-        let pool = |family| {
-            let count = if host.is_empty() { 0 } else { INSIDE_SOCKETS };
-            (0..count)
-                .map(|_| marked(family))
-                .collect::<Result<Vec<_>, _>>()
-        };
         let listening = |sockets: Vec<OwnedFd>| {
             for socket in &sockets {
                 // Inherited by what is accepted; without it things work, only slower.
@@ -103,15 +114,25 @@ impl Listeners {
             tcp: listening(tcp.tcp)?,
             dns_tcp: listening(dns.tcp)?,
             dns_udp: dns.udp.into_iter().map(UdpSocket::from).collect(),
-            inside_v4: pool(AddressFamily::INET)?,
-            inside_v6: if ipv6 {
-                pool(AddressFamily::INET6)?
-            } else {
-                Vec::new()
-            },
+            inside_v4: Vec::new(),
+            inside_v6: Vec::new(),
             tcp_port,
             dns_port,
         })
+    }
+
+    /// The port of captured connections.
+    pub fn tcp_port(&self) -> u16 {
+        self.tcp_port
+    }
+
+    /// The port of questions for names, TCP and UDP.
+    pub fn dns_port(&self) -> u16 {
+        self.dns_port
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.tcp.len() > 1
     }
 
     /// The plan for [`netns::configure`] that leads to these listeners.
@@ -119,7 +140,7 @@ impl Listeners {
         NetPlan {
             tcp_port: self.tcp_port,
             dns_port: self.dns_port,
-            ipv6: self.tcp.len() > 1,
+            ipv6: self.has_ipv6(),
             host_loopback,
         }
     }

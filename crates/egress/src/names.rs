@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    Gate, Lookup, Target, Verdict,
+    EgressConfig, Gate, Lookup, Target, Verdict,
     addresses::{CAPACITY, canonical, synthetic_v4, synthetic_v6},
 };
 
@@ -59,6 +59,8 @@ pub(crate) struct Names {
 
 struct State {
     numbers: HashMap<Arc<str>, u32>,
+    /// The number of the first entry.
+    first: u32,
     entries: Vec<Entry>,
     negative: HashMap<String, (Instant, Answer)>,
     /// Names that some thread is asking about; others wait for it.
@@ -78,13 +80,18 @@ struct Entry {
 }
 
 impl Names {
-    pub(crate) fn new(gate: Arc<dyn Gate>, lookup: Lookup, own: &[String]) -> Self {
+    pub(crate) fn new(gate: Arc<dyn Gate>, config: &EgressConfig) -> Self {
         Names {
             gate,
-            lookup,
-            own: own.iter().map(|n| n.to_ascii_lowercase()).collect(),
+            lookup: config.lookup.clone(),
+            own: config
+                .own_names
+                .iter()
+                .map(|n| n.to_ascii_lowercase())
+                .collect(),
             state: Mutex::new(State {
                 numbers: HashMap::new(),
+                first: config.first_name,
                 entries: Vec::new(),
                 negative: HashMap::new(),
                 in_flight: HashSet::new(),
@@ -127,7 +134,7 @@ impl Names {
         let is_new = !state.numbers.contains_key(name);
         let answers = state.answers;
         let ask = is_new || state.is_outdated(name);
-        if is_new && (!state.spend(now) || state.entries.len() >= CAPACITY as usize) {
+        if is_new && (!state.spend(now) || state.next() >= CAPACITY) {
             return Answer::Unavailable;
         }
         state.in_flight.insert(name.to_owned());
@@ -161,7 +168,7 @@ impl Names {
     /// What the synthetic address with this number means.
     pub(crate) fn target(&self, number: u32, ipv4: bool) -> Option<Target> {
         let state = self.lock();
-        let entry = state.entries.get(number as usize)?;
+        let entry = state.entry(number)?;
         let candidates: Vec<_> = entry
             .addresses
             .iter()
@@ -176,10 +183,12 @@ impl Names {
 
     /// The name with this number.
     pub(crate) fn name(&self, number: u32) -> Option<Arc<str>> {
-        self.lock()
-            .entries
-            .get(number as usize)
-            .map(|e| e.name.clone())
+        self.lock().entry(number).map(|e| e.name.clone())
+    }
+
+    /// The number of the next new name.
+    pub(crate) fn next(&self) -> u32 {
+        self.lock().next()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -201,6 +210,19 @@ impl Drop for Flight<'_> {
 }
 
 impl State {
+    fn next(&self) -> u32 {
+        let count = u32::try_from(self.entries.len()).unwrap_or(CAPACITY);
+        self.first.saturating_add(count)
+    }
+
+    fn entry(&self, number: u32) -> Option<&Entry> {
+        self.entries.get(number.checked_sub(self.first)? as usize)
+    }
+
+    fn entry_mut(&mut self, number: u32) -> Option<&mut Entry> {
+        (self.entries).get_mut(number.checked_sub(self.first)? as usize)
+    }
+
     fn known(&mut self, name: &str, now: Instant) -> Option<Answer> {
         if let Some((until, answer)) = self.negative.get(name)
             && now < *until
@@ -208,14 +230,14 @@ impl State {
             return Some(answer.clone());
         }
         let number = *self.numbers.get(name)?;
-        let entry = &self.entries[number as usize];
+        let entry = self.entry(number)?;
         (now < entry.fresh_until && entry.allowed_at == self.answers).then(|| entry.answer(number))
     }
 
     /// Whether a known name was allowed by other rules than those that hold now.
     fn is_outdated(&self, name: &str) -> bool {
-        let known = self.numbers.get(name);
-        known.is_some_and(|n| self.entries[*n as usize].allowed_at != self.answers)
+        let known = self.numbers.get(name).and_then(|n| self.entry(*n));
+        known.is_some_and(|entry| entry.allowed_at != self.answers)
     }
 
     /// `answers`: [`State::answers`] when the gate was asked.
@@ -229,7 +251,9 @@ impl State {
         let number = self.numbers.get(name).copied();
         match (found, number) {
             (Ok(addresses), Some(number)) => {
-                let entry = &mut self.entries[number as usize];
+                let Some(entry) = self.entry_mut(number) else {
+                    return Answer::Unavailable;
+                };
                 if !addresses.is_empty() {
                     entry.addresses = addresses;
                 }
@@ -240,16 +264,18 @@ impl State {
             (Err(answer @ Answer::Blocked(_)), Some(_)) => self.refuse(name, answer, answers, now),
             // The name was real before: keep its pins while the host's resolver has trouble.
             (Err(_), Some(number)) => {
-                let entry = &mut self.entries[number as usize];
+                let Some(entry) = self.entry_mut(number) else {
+                    return Answer::Unavailable;
+                };
                 entry.fresh_until = now + NEGATIVE;
                 entry.allowed_at = answers;
                 entry.answer(number)
             }
             (Ok(addresses), None) if !addresses.is_empty() => {
-                if self.entries.len() >= CAPACITY as usize {
+                let number = self.next();
+                if number >= CAPACITY {
                     return Answer::Unavailable;
                 }
-                let number = self.entries.len() as u32;
                 let name: Arc<str> = name.into();
                 let entry = Entry {
                     name: name.clone(),

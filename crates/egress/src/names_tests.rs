@@ -31,7 +31,12 @@ fn names() -> (Names, Arc<Counting>) {
         "four" => Ok(vec!["127.0.0.5".parse().unwrap()]),
         _ => Ok(vec!["127.0.0.5".parse().unwrap(), "::1".parse().unwrap()]),
     });
-    (Names::new(gate.clone(), lookup, &["my-box".into()]), gate)
+    let config = EgressConfig {
+        lookup,
+        own_names: vec!["my-box".into()],
+        ..EgressConfig::default()
+    };
+    (Names::new(gate.clone(), &config), gate)
 }
 
 /// Refuses every name while it is shut.
@@ -54,7 +59,11 @@ impl Gate for Door {
 fn after_a_change_of_the_rules_every_name_is_asked_about_again() {
     let door = Arc::new(Door(false.into()));
     let lookup = Lookup::new(|_| Ok(vec!["127.0.0.5".parse().unwrap()]));
-    let names = Names::new(door.clone(), lookup, &[]);
+    let config = EgressConfig {
+        lookup,
+        ..EgressConfig::default()
+    };
+    let names = Names::new(door.clone(), &config);
     let open = names.resolve("a.test");
     door.0.store(true, Ordering::SeqCst);
     assert_eq!(names.resolve("a.test"), open, "not before it is said");
@@ -189,4 +198,31 @@ fn what_is_a_name() {
         assert!(!valid(bad), "{bad}");
     }
     assert!(!valid(&"a".repeat(64)));
+}
+
+#[test]
+fn what_an_earlier_one_gave_out_means_nothing_and_no_other_name() {
+    let gate = Arc::new(Counting(AtomicUsize::new(0)));
+    let config = EgressConfig {
+        lookup: Lookup::new(|_| Ok(vec!["127.0.0.5".parse().unwrap()])),
+        first_name: CAPACITY - 1,
+        ..EgressConfig::default()
+    };
+    let names = Names::new(gate, &config);
+    let Answer::Addresses { v4: Some(v4), .. } = names.resolve("last") else {
+        panic!("no address");
+    };
+    assert_eq!(v4, synthetic_v4(CAPACITY - 1));
+    assert_eq!(names.next(), CAPACITY);
+    assert_eq!(names.resolve("one-more"), Answer::Unavailable);
+    assert_eq!(names.target(0, true), None);
+    let target = names.target(CAPACITY - 1, true).unwrap();
+    assert_eq!(target.host.as_deref(), Some("last"));
+    assert_eq!(
+        names.resolve("last"),
+        Answer::Addresses {
+            v4: Some(v4),
+            v6: None
+        }
+    );
 }

@@ -118,13 +118,13 @@ struct Totals {
 }
 
 impl<'a> Captured<'a> {
-    /// `None` if the kernel does not know where the connection was going.
+    /// `None` if nobody knows where the connection was going.
     fn new(shared: &'a Shared, client: &OwnedFd, peer: Option<SocketAddr>) -> Option<Self> {
         let client_address = peer?;
-        let original: SocketAddr = if client_address.is_ipv4() {
-            sockopt::ip_original_dst(client).ok()?.into()
-        } else {
-            sockopt::ipv6_original_dst(client).ok()?.into()
+        let original: SocketAddr = match &shared.config.capture {
+            Some(capture) => capture.original(client_address)?,
+            None if client_address.is_ipv4() => sockopt::ip_original_dst(client).ok()?.into(),
+            None => sockopt::ipv6_original_dst(client).ok()?.into(),
         };
         let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
         let origin = Origin {

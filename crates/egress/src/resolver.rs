@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use agentwall_action::Protocol;
 use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
     rr::{
@@ -60,6 +61,9 @@ pub(crate) fn udp_loop(shared: Arc<Shared>, sockets: Vec<UdpSocket>) -> io::Resu
                     let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                         break;
                     };
+                    if !shared.may_ask(from, Protocol::Udp) {
+                        continue;
+                    }
                     datagram(&shared, socket, &workers, &buffer[..length], from);
                 }
             }
@@ -121,7 +125,10 @@ pub(crate) fn tcp_loop(shared: Arc<Shared>, listeners: Vec<TcpListener>) -> io::
         let streams = Arc::new(AtomicUsize::new(0));
         while wait(&shared, &listeners) {
             for listener in &listeners {
-                while let Ok((stream, _)) = listener.accept() {
+                while let Ok((stream, from)) = listener.accept() {
+                    if !shared.may_ask(from, Protocol::Tcp) {
+                        continue;
+                    }
                     let Some(slot) = Slot::take(&streams, MAX_STREAMS) else {
                         continue;
                     };
