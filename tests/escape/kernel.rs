@@ -39,10 +39,6 @@ const NOT_IN_KERNEL: &[(&str, &str)] = &[
         "the folder is moved for good, since there is no copy: the neighbour's path is gone",
     ),
     (
-        "network/names/",
-        "the kernel knows addresses: rules with names permit nothing there",
-    ),
-    (
         "network/unix/in-workspace",
         "its policy permits the sockets of the workspace, and without a copy those of the host are in it",
     ),

@@ -22,6 +22,7 @@
 /* Flags of a table. */
 #define TABLE_AUDIT 1u /* nothing is refused: what would be is reported */
 #define TABLE_INSIDE 2u /* names are those the process sees: the host's names are not asked as well */
+#define TABLE_NAMES 4u /* host names are decided: at the session's door */
 
 struct table {
 	__u32 words[TABLE_WORDS];

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Hooks about sockets. The kernel knows addresses and no names: a rule that names a host matches nothing
- * here, so what only it permits is refused. What the session itself listens on is its own.
+ * here, so what only it permits is refused, or goes to the session's door (names.h). What the session itself
+ * listens on is its own.
  */
 #ifndef AGENTWALL_SOCKETS_H
 #define AGENTWALL_SOCKETS_H
 
 #include "files.h"
+#include "names.h"
 #include <bpf/bpf_endian.h>
 
 #define AF_UNSPEC 0
@@ -147,6 +149,63 @@ static __always_inline void consider_endpoint(struct task *t, __u32 verb, __u32 
 	ask_table(t, how);
 }
 
+/* Whether the question's address is one that stands for a name. */
+static __always_inline bool names_a_host(const struct question *q)
+{
+	__u32 first, second;
+
+	__builtin_memcpy(&first, q->address, 4);
+	__builtin_memcpy(&second, q->address + 4, 4);
+	if (q->address_len == 4)
+		return names_a_host_v4(bpf_ntohl(first));
+	return names_a_host_v6(bpf_ntohl(first), bpf_ntohl(second));
+}
+
+#define BY_ADDRESS 0
+#define BY_NAME 1
+
+/*
+ * Who decides where the question's address leads: the table, or the session's door. Then the socket is marked, and
+ * the programs of the cgroup, which run behind this hook with the same address, take it there. No policy leads
+ * to a door without that.
+ */
+static __always_inline int way_of(struct task *t, struct socket *sock, __u32 verb)
+{
+	struct question *q = &t->work.question;
+	struct table *table = table_of(t);
+	struct sock *sk = sock->sk;
+	struct door_port port = {};
+	struct door *door;
+	struct mark *mark;
+	__u64 session;
+	bool dns;
+
+	port.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	port.port = q->port;
+	if ((on_loopback(q) || is_any(q)) && bpf_map_lookup_elem(&door_ports, &port)) {
+		refuse(t, verb, WHY_WALL);
+		return BY_NAME;
+	}
+	dns = q->port == DNS_PORT;
+	if (!table || !(table->words[TABLE_FLAGS] & TABLE_NAMES) || (!dns && !names_a_host(q)))
+		return BY_ADDRESS;
+	session = t->session;
+	door = bpf_map_lookup_elem(&doors, &session);
+	if (!door || door->netns != port.netns || (!dns && verb == VERB_SEND) ||
+	    (q->protocol == IPPROTO_TCP && sk->sk_protocol != IPPROTO_TCP)) {
+		refuse(t, verb, WHY_NAMES);
+		return BY_NAME;
+	}
+	mark = bpf_sk_storage_get(&marks, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!mark) {
+		refuse(t, verb, WHY_NAMES);
+		return BY_NAME;
+	}
+	mark->session = session;
+	mark->pid = bpf_get_current_pid_tgid() >> 32;
+	return BY_NAME;
+}
+
 SEC("lsm/socket_connect")
 int BPF_PROG(aw_socket_connect, struct socket *sock, struct sockaddr *address, int length)
 {
@@ -157,10 +216,32 @@ int BPF_PROG(aw_socket_connect, struct socket *sock, struct sockaddr *address, i
 	begin(t);
 	if (length < 2 || !set_endpoint(t, address, protocol_of(sock)))
 		return 0; /* Unix sockets have hooks of their own; AF_UNSPEC takes a connection back */
-	if (is_own_port(t, sock->sk))
-		return 0;
-	consider_endpoint(t, VERB_CONNECT, 0);
+	if (way_of(t, sock, VERB_CONNECT) == BY_ADDRESS) {
+		if (is_own_port(t, sock->sk))
+			return 0;
+		consider_endpoint(t, VERB_CONNECT, 0);
+	}
 	return conclude(t);
+}
+
+/* A question over a socket that was connected to the door: from where it will come. */
+static __always_inline void note_question(struct socket *sock)
+{
+	struct source from = {};
+	struct sock *sk = sock->sk;
+	struct mark *mark = bpf_sk_storage_get(&marks, sk, NULL, 0);
+
+	if (!mark || !mark->turned)
+		return;
+	from.port = sk->__sk_common.skc_num;
+	from.protocol = IPPROTO_UDP;
+	if (sk->__sk_common.skc_family == AF_INET6) {
+		bpf_core_read(from.address, sizeof(from.address), &sk->__sk_common.skc_v6_rcv_saddr);
+	} else {
+		from.address[2] = bpf_htonl(0xffff);
+		from.address[3] = sk->__sk_common.skc_rcv_saddr;
+	}
+	note_source(&from, mark);
 }
 
 SEC("lsm/socket_sendmsg")
@@ -177,14 +258,18 @@ int BPF_PROG(aw_socket_sendmsg, struct socket *sock, struct msghdr *msg, int siz
 	if (sock->type == SOCK_STREAM)
 		/* Data in the first packet: a connection without connect(2). */
 		return msg->msg_flags & MSG_FASTOPEN ? never(t, NEVER_FAST_OPEN) : 0;
-	if (!msg->msg_name)
+	if (!msg->msg_name) {
+		note_question(sock);
 		return 0; /* to where it was connected */
+	}
 	begin(t);
 	if (!set_endpoint(t, msg->msg_name, IPPROTO_UDP))
 		return 0;
-	if (is_own_port(t, sock->sk))
-		return 0;
-	consider_endpoint(t, VERB_SEND, 0);
+	if (way_of(t, sock, VERB_SEND) == BY_ADDRESS) {
+		if (is_own_port(t, sock->sk))
+			return 0;
+		consider_endpoint(t, VERB_SEND, 0);
+	}
 	return conclude(t);
 }
 

@@ -32,6 +32,7 @@ enum why {
 	WHY_FOREIGN = 12, /* a process of another session, or of none */
 	WHY_MEANT = 13, /* the configuration means it: a session begins */
 	WHY_UNPREPARED = 14, /* the configuration means it, and no policy stands ready */
+	WHY_NAMES = 15, /* a name that cannot be decided here: another network namespace, another protocol */
 };
 
 /* What no policy permits to a governed task (docs/kernel.md, "Never"). */

@@ -5,20 +5,25 @@
 //!     govern events PINS SECONDS
 //!     govern stats
 //!
-//! `load` attaches the programs and pins them; `run` compiles the policy, puts it into the view, puts itself under it
-//! and becomes the command; `events` prints what is refused. Needs root and a kernel that loads LSM programs.
+//! `load` attaches the programs and pins them; `run` compiles the policy, puts it into the view, puts the command under
+//! it and serves it host names; `events` prints what is refused. Needs root and a kernel that loads LSM programs.
 
 use std::cell::Cell;
 use std::error::Error;
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentwall_action::{Facts, Subject};
-use agentwall_kernel::{Options, Wall, object};
+use agentwall_action::{Action, Effect, Endpoint, Facts, Protocol, Resource, Subject, Verb};
+use agentwall_egress::{
+    Capture, Connection, Egress, EgressConfig, Gate, Listeners, Origin, Verdict,
+};
+use agentwall_kernel::{Arrival, Door, Options, Wall, abi::TABLE_NAMES, object};
 use agentwall_policy::{Compiled, Layer, Source, Variables, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -60,11 +65,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                         break pid;
                     }
                 };
-                govern(pins, view, pid, policy, workspace, home)?;
+                let door = govern(pins, view, pid, policy, workspace, home)?;
                 ready.write_all(b"x")?;
-                Ok::<_, Box<dyn Error>>(started.join().map_err(|_| "the thread panicked")??)
+                let child = started.join().map_err(|_| "the thread panicked")??;
+                Ok::<_, Box<dyn Error>>((child, door))
             });
-            let status = started?.wait()?;
+            let (mut child, door) = started?;
+            let status = child.wait()?;
+            drop(door);
             std::process::exit(status.code().unwrap_or(128));
         }
         ["events", pins, seconds] => events(Path::new(pins), seconds.parse()?)?,
@@ -94,7 +102,7 @@ fn govern(
     policy: &str,
     workspace: &str,
     home: &str,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Option<OpenDoor>, Box<dyn Error>> {
     let variables = Variables {
         workspace: Some(PathBuf::from(workspace)),
         home: Some(PathBuf::from(home)),
@@ -105,11 +113,110 @@ fn govern(
     let policy = load(&[source], &variables)
         .map_err(|e| e.to_string())?
         .with_real_paths(&|path| path.canonicalize().ok());
-    let compiled = Compiled::new(Arc::new(policy), &Subject::agent("a"), &Facts::default());
-    let wall = open(pins)?;
-    wall.tables()?.install(view, &compiled.table(), 1, 0)?;
-    wall.adopt(pid, view, u64::from(pid))?;
-    Ok(())
+    let (subject, session) = (Subject::agent("a"), u64::from(pid));
+    let compiled = Arc::new(Compiled::new(Arc::new(policy), &subject, &Facts::default()));
+    let wall = Arc::new(open(pins)?);
+    let names = wall.has_names() && compiled.policy().speaks_of_names(&subject);
+    let door = names
+        .then(|| OpenDoor::open(&wall, session, &compiled))
+        .transpose()?;
+    let flags = if names { TABLE_NAMES } else { 0 };
+    (wall.tables()?).install(view, &compiled.table(), 1, flags)?;
+    wall.adopt(pid, view, session)?;
+    Ok(door)
+}
+
+/// Where the session's names are decided, in place of the daemon, for as long as this lives.
+struct OpenDoor {
+    arrivals: Arrivals,
+    _egress: Egress,
+}
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        // The next session has another number.
+        let _ = self.arrivals.wall.close_door(self.arrivals.session);
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Arrivals {
+    wall: Arc<Wall>,
+    session: u64,
+}
+
+impl OpenDoor {
+    fn open(
+        wall: &Arc<Wall>,
+        session: u64,
+        policy: &Arc<Compiled>,
+    ) -> Result<OpenDoor, Box<dyn Error>> {
+        let listeners = Listeners::on_loopback()?;
+        let namespace = std::fs::metadata("/proc/self/ns/net")?.ino() as u32;
+        wall.open_door(&Door {
+            session,
+            namespace,
+            tcp: listeners.tcp_port(),
+            dns: listeners.dns_port(),
+            listeners: listeners.as_fds(),
+        })?;
+        let arrivals = Arrivals {
+            wall: Arc::clone(wall),
+            session,
+        };
+        let mut config = EgressConfig::default();
+        config.capture = Some(Arc::new(arrivals.clone()));
+        let gate = ByPolicy(Arc::clone(policy));
+        Ok(OpenDoor {
+            arrivals,
+            _egress: Egress::start(listeners, Arc::new(gate), config)?,
+        })
+    }
+}
+
+impl Arrivals {
+    fn find(&self, client: SocketAddr, how: Arrival) -> Option<SocketAddr> {
+        let found = self.wall.captured(client, how).ok()??;
+        (found.session == self.session).then_some(found.original)
+    }
+}
+
+impl Capture for Arrivals {
+    fn original(&self, client: SocketAddr) -> Option<SocketAddr> {
+        self.find(client, Arrival::Connection)
+    }
+
+    fn may_ask(&self, client: SocketAddr, protocol: Protocol) -> bool {
+        let how = match protocol {
+            Protocol::Tcp => Arrival::Connection,
+            Protocol::Udp => Arrival::Datagram,
+        };
+        self.find(client, how).is_some()
+    }
+}
+
+struct ByPolicy(Arc<Compiled>);
+
+impl Gate for ByPolicy {
+    fn resolve(&self, name: &str) -> Verdict {
+        let (subject, facts) = (Subject::agent("a"), Facts::default());
+        let said = self.0.policy().resolve_name(&subject, name, &facts);
+        match said.effect {
+            Effect::Deny | Effect::RateLimit => Verdict::Deny(said.reason),
+            _ => Verdict::Allow,
+        }
+    }
+
+    fn connect(&self, dest: &Endpoint, _: Origin) -> Verdict {
+        let to = Resource::Endpoint(dest.clone());
+        let said = (self.0).decide(&Action::new(Subject::agent("a"), Verb::NetConnect, to));
+        match said.effect.proceeds() {
+            true => Verdict::Allow,
+            false => Verdict::Deny(said.reason),
+        }
+    }
+
+    fn finished(&self, _: &Connection) {}
 }
 
 fn events(pins: &Path, seconds: u64) -> Result<(), Box<dyn Error>> {

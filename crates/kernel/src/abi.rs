@@ -17,6 +17,8 @@ pub const TABLE_FLAGS: usize = TABLE_WORDS - 14;
 pub const TABLE_AUDIT: u32 = 1;
 /// Flag of a table: names are those that the process sees, the host's are not asked as well.
 pub const TABLE_INSIDE: u32 = 2;
+/// Flag of a table: host names are decided, at the session's door ([`crate::Door`]).
+pub const TABLE_NAMES: u32 = 4;
 
 /// Bytes for the text of a question.
 pub const TEXT_ROOM: usize = 4096;

@@ -9,6 +9,7 @@
 
 pub mod abi;
 mod holds;
+mod names;
 mod notes;
 mod preempt;
 pub mod tables;
@@ -16,6 +17,7 @@ mod wall;
 pub mod wire;
 
 pub use holds::{Held, Holds};
+pub use names::{Arrival, Captured, Door};
 pub use notes::{MAX_ENTRIES, Notes};
 pub use wall::{Counters, Events, Note, Options, Wall, WallError};
 
@@ -25,4 +27,6 @@ pub mod object {
     pub const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
     /// The programs of the LSM hooks.
     pub const WALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wall.bpf.o"));
+    /// The programs of the root cgroup, which lead names to their doors.
+    pub const NAMES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/names.bpf.o"));
 }

@@ -25,6 +25,7 @@ use libbpf_rs::{
     RingBufferBuilder,
 };
 
+use crate::names;
 use crate::object;
 use crate::preempt::{MENDED, Preemption};
 use crate::tables::{Tables, TablesError};
@@ -103,6 +104,12 @@ pub enum WallError {
         /// The loader's own messages.
         log: String,
     },
+    /// The programs that decide about host names cannot be attached.
+    #[error("the root cgroup takes no programs: {source}")]
+    Names {
+        /// What the kernel said.
+        source: libbpf_rs::Error,
+    },
     /// A pin cannot be read or made.
     #[error("{path}: {source}")]
     Pin {
@@ -148,6 +155,7 @@ pub enum WallError {
 pub struct Wall {
     maps: BTreeMap<String, MapHandle>,
     links: BTreeMap<String, Link>,
+    without_names: Option<String>,
 }
 
 /// Numbers that the programs count, over all processors.
@@ -220,7 +228,18 @@ impl Wall {
             })?;
             links.insert(name, link);
         }
-        Ok(Wall { maps, links })
+        let without_names = match names::attach(&maps) {
+            Ok(attached) => {
+                links.extend(attached);
+                None
+            }
+            Err(e) => Some(format!("{e}{}", messages.text())),
+        };
+        Ok(Wall {
+            maps,
+            links,
+            without_names,
+        })
     }
 
     /// Pins everything below `folder`, in a BPF file system, in the place of what is pinned there.
@@ -286,6 +305,7 @@ impl Wall {
         let mut wall = Wall {
             maps: BTreeMap::new(),
             links: BTreeMap::new(),
+            without_names: None,
         };
         for name in names_in(&folder.join("maps")).map_err(failed(folder))? {
             let path = folder.join("maps").join(&name);
@@ -320,6 +340,11 @@ impl Wall {
         self.links.keys().map(String::as_str)
     }
 
+    /// Why the programs that decide about host names could not be attached, if this process tried.
+    pub fn without_names(&self) -> Option<&str> {
+        self.without_names.as_deref()
+    }
+
     /// The policy tables.
     ///
     /// # Errors
@@ -331,20 +356,25 @@ impl Wall {
         Ok(Tables::new(handle("tables")?, Some(handle("chosen")?))?)
     }
 
-    fn map(&self, name: &'static str) -> Result<&MapHandle, WallError> {
+    pub(crate) fn map(&self, name: &'static str) -> Result<&MapHandle, WallError> {
         self.maps.get(name).ok_or_else(|| WallError::Map {
             map: name,
             source: libbpf_rs::Error::from(io::Error::from(io::ErrorKind::NotFound)),
         })
     }
 
-    fn update(&self, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), WallError> {
+    pub(crate) fn update(
+        &self,
+        name: &'static str,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), WallError> {
         self.map(name)?
             .update(key, value, MapFlags::ANY)
             .map_err(|source| WallError::Map { map: name, source })
     }
 
-    fn delete(&self, name: &'static str, key: &[u8]) -> Result<(), WallError> {
+    pub(crate) fn delete(&self, name: &'static str, key: &[u8]) -> Result<(), WallError> {
         match self.map(name)?.delete(key) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
@@ -528,6 +558,39 @@ impl Wall {
         verb: Verb,
     ) -> Result<(), WallError> {
         self.delete("grants", &wire::grant_key(session, identity, verb))
+    }
+
+    /// Uses a grant up by one, where user space decides and not a program; whether there was one.
+    ///
+    /// # Errors
+    /// The map cannot be read or changed.
+    pub fn redeem(
+        &self,
+        session: u64,
+        identity: &Identity,
+        verb: Verb,
+        now: u64,
+    ) -> Result<bool, WallError> {
+        let key = wire::grant_key(session, identity, verb);
+        let found = self
+            .map("grants")?
+            .lookup(&key, MapFlags::ANY)
+            .map_err(|source| WallError::Map {
+                map: "grants",
+                source,
+            })?;
+        let Some((until, uses)) = found.as_deref().and_then(wire::grant_of) else {
+            return Ok(false);
+        };
+        if until != 0 && until < now {
+            return Ok(false);
+        }
+        match uses {
+            0 => {}
+            1 => self.delete("grants", &key)?,
+            _ => self.grant(session, identity, verb, until, uses - 1)?,
+        }
+        Ok(true)
     }
 
     /// Notes something about an object that its name does not tell.

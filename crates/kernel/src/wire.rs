@@ -58,6 +58,8 @@ pub enum Why {
     /// The configuration means it and no policy stands ready. The text is the folder where the process works, the
     /// user is in `identity.inode`, the rule is that of the selector.
     Unprepared,
+    /// A host name that cannot be decided here: another network namespace, another protocol.
+    Names,
 }
 
 /// What no policy permits to a governed task (`enum never`).
@@ -370,6 +372,7 @@ fn why_of(number: u32, never: u32) -> Result<Why, WireError> {
         12 => Why::Foreign,
         13 => Why::Meant,
         14 => Why::Unprepared,
+        15 => Why::Names,
         value => {
             return Err(WireError::Unknown {
                 field: "why",
@@ -401,6 +404,12 @@ pub(crate) fn grant_key(session: u64, identity: &Identity, verb: Verb) -> Vec<u8
     key.extend_from_slice(&number_of(verb).to_ne_bytes());
     key.extend_from_slice(&[0; 4]);
     key
+}
+
+/// Until when and how often a grant holds.
+pub(crate) fn grant_of(bytes: &[u8]) -> Option<(u64, u64)> {
+    let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    Some((word(0)?, word(8)?))
 }
 
 /// The number of a verb in tables and events.

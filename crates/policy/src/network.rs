@@ -70,6 +70,23 @@ impl Policy {
         }
     }
 
+    /// Whether rules about the subject name hosts, or refuse that names are resolved. Where not, addresses are all that
+    /// has to be known of a connection.
+    pub fn speaks_of_names(&self, subject: &Subject) -> bool {
+        let names_host = |pattern: &ResourcePattern| match pattern {
+            ResourcePattern::Endpoint(e) => matches!(e.host, HostPattern::Name(_)),
+            ResourcePattern::Host(_) => true,
+            _ => false,
+        };
+        let mut rules = self.rules().filter(|r| r.matches_subject(subject));
+        rules.any(|rule| {
+            let mut patterns = rule.resource.positive.iter().chain(&rule.resource.negative);
+            let refuses = !matches!(rule.effect, RuleEffect::Decide(Effect::Allow));
+            patterns.any(names_host)
+                || (refuses && rule.verbs.iter().all(|v| *v == Verb::DnsResolve))
+        })
+    }
+
     /// Whether the wall's resolver may answer for a name. A `dns.resolve` rule decides; without one a
     /// name may be resolved when a connection to it could go through (or be asked) at some port, or
     /// an `http.request` to it could. The effect is `Allow` or `Deny`, or what the `dns.resolve` rule

@@ -9,6 +9,7 @@
 mod abi;
 mod asked;
 mod edges;
+mod names;
 mod parity;
 mod swap;
 
@@ -49,6 +50,11 @@ const CASES: &[(&str, fn())] = &[
     (
         "tables_are_exchanged_whole",
         swap::tables_are_exchanged_whole,
+    ),
+    ("names_lead_to_their_door", names::names_lead_to_their_door),
+    (
+        "questions_lead_to_their_resolver",
+        names::questions_lead_to_their_resolver,
     ),
 ];
 
