@@ -232,6 +232,8 @@ pub struct HostStatus {
     pub hooks: usize,
     /// When the canaries were refused, milliseconds since the Unix epoch.
     pub proved_ms: Option<u64>,
+    /// Rules about host names are enforced: canaries proved that too.
+    pub names: bool,
     /// The policies that are in use.
     pub views: Vec<ViewStatus>,
     /// What is governed.

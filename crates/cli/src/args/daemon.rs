@@ -164,4 +164,7 @@ pub struct CanaryArgs {
     pub folder: PathBuf,
     /// Where it connects to
     pub port: u16,
+    /// It tries host names
+    #[arg(long)]
+    pub names: bool,
 }

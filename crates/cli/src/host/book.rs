@@ -15,7 +15,7 @@ use agentwall_policy::{Layer, Source, Variables};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::kernel::Grant;
+use super::{kernel::Grant, policy::Mode};
 use crate::{session::write_atomically, state::shown};
 
 /// The version of the form.
@@ -33,6 +33,8 @@ pub struct Book {
     pub hooks: usize,
     /// Every table only records.
     pub audit: bool,
+    /// Host names were proved to lead to the daemon.
+    pub names: bool,
     /// When the canaries were refused, milliseconds since the Unix epoch.
     pub proved_ms: Option<u64>,
     /// The number of the next event.
@@ -111,6 +113,8 @@ pub struct SessionNote {
     pub exe: String,
     /// Decisions by effect.
     pub decisions: std::collections::BTreeMap<String, u64>,
+    /// The number of its next host name.
+    pub names: u32,
 }
 
 /// What a person permitted.
@@ -218,6 +222,14 @@ impl Book {
             );
         }
         Ok(Some(book))
+    }
+
+    /// How policies were kept.
+    pub fn mode(&self) -> Mode {
+        Mode {
+            audit: self.audit,
+            names: self.names,
+        }
     }
 
     /// Replaces the book at `path`.

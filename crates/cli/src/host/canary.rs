@@ -3,26 +3,34 @@
 //! First ungoverned, when everything must go through, else a refusal proves nothing. Then under a policy that
 //! allows one file: everything else must fail with a refusal *and* have had no effect, and that file must
 //! still open. Only then anybody says *enforcing*.
+//!
+//! Host names are proved beside that ([`prove_names`]): without it the wall stands, and rules about names permit
+//! nothing.
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, ErrorKind, Write as _},
-    net::{TcpListener, TcpStream},
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::DirBuilderExt as _,
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
-use agentwall_action::{Facts, Subject};
+use agentwall_action::{Endpoint, Facts, Subject};
+use agentwall_egress::{Connection, EgressConfig, Gate, Lookup, Origin, Verdict};
+use agentwall_kernel::abi::TABLE_NAMES;
 use agentwall_policy::{Compiled, Layer, Source, Variables, glob_escape, load};
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{daemon::CANARY_VIEW, kernel::Kernel};
+use super::{daemon::CANARY_VIEW, kernel::Kernel, names};
 use crate::{args::daemon::CanaryArgs, state::now_ms};
 
 /// The session of the canaries.
 const SESSION: u64 = u64::MAX;
+/// How long an answer may take. Nothing here waits for it where names lead to their door.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What is tried, in this order; the last one is allowed.
 const TRIED: [&str; 7] = [
     "read",
@@ -33,6 +41,12 @@ const TRIED: [&str; 7] = [
     "exec",
     "neighbour",
 ];
+
+/// The same of host names. Without a policy only the address leads anywhere.
+const TRIED_NAMES: [&str; 4] = ["name", "other name", "datagram", "address"];
+/// The name that is permitted; no other ends so (RFC 6761, section 6.4).
+const NAME: &str = "neighbour.agentwall.invalid";
+const OTHER_NAME: &str = "other.agentwall.invalid";
 
 /// What became of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +69,7 @@ pub struct Proof {
 impl Proof {
     /// Whether the wall refuses what it should, and only that.
     pub fn holds(&self) -> bool {
-        self.results.len() == TRIED.len() && self.results.iter().all(|r| r.held)
+        !self.results.is_empty() && self.results.iter().all(|r| r.held)
     }
 
     /// What is not as it should be.
@@ -68,13 +82,28 @@ impl Proof {
 
 /// Tries it, in a folder that is made for it and removed.
 pub fn prove(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
+    in_folder(kernel, folder, || within(kernel, folder))
+}
+
+/// Tries that host names lead to a door, and past it nothing: one name that is permitted, to a server of ours.
+pub fn prove_names(kernel: &Arc<dyn Kernel>, folder: &Path) -> Result<Proof> {
+    let proof = in_folder(&**kernel, folder, || names_within(kernel, folder));
+    kernel.close_door(SESSION)?;
+    proof
+}
+
+fn in_folder(
+    kernel: &dyn Kernel,
+    folder: &Path,
+    within: impl FnOnce() -> Result<Proof>,
+) -> Result<Proof> {
     // Left over from one that was killed.
     let _ = fs::remove_dir_all(folder);
     fs::DirBuilder::new()
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("cannot make {}", crate::state::shown(folder)))?;
-    let proof = within(kernel, folder);
+    let proof = within();
     let removed = kernel.remove(CANARY_VIEW);
     let _ = fs::remove_dir_all(folder);
     let proof = proof?;
@@ -90,7 +119,7 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no loopback for the canaries")?;
     let port = listener.local_addr()?.port();
-    let mut canary = Canary::start(folder, port)?;
+    let mut canary = Canary::start(folder, port, &TRIED)?;
     let before = canary.answers()?;
     for (what, said) in TRIED.iter().zip(&before) {
         if said != "done" {
@@ -107,7 +136,7 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
     listener.set_nonblocking(true)?;
 
     kernel.install(CANARY_VIEW, &table(folder)?, now_ms(), 0)?;
-    kernel.adopt(canary.0.id(), CANARY_VIEW, SESSION)?;
+    kernel.adopt(canary.child.id(), CANARY_VIEW, SESSION)?;
     let after = canary.answers()?;
     let unchanged = |name: &str| fs::read(folder.join(name)).is_ok_and(|t| t == b"canary\n");
     let effects = [
@@ -139,6 +168,82 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
     })
 }
 
+fn names_within(kernel: &Arc<dyn Kernel>, folder: &Path) -> Result<Proof> {
+    let folder = &folder.canonicalize()?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no loopback for the canaries")?;
+    let port = listener.local_addr()?.port();
+    let end = listener.try_clone()?;
+    let server = std::thread::spawn(move || {
+        let mut served = 0;
+        for mut client in listener.incoming().map_while(Result::ok) {
+            // Who goes away before needs nothing.
+            let _ = client.write_all(GREETING);
+            served += 1;
+        }
+        served
+    });
+    let tried = try_names(kernel, folder, port);
+    rustix::net::shutdown(&end, rustix::net::Shutdown::Both)?;
+    let served: u32 = server
+        .join()
+        .map_err(|_| anyhow!("the canary's server has died"))?;
+    let mut proof = tried?;
+    // Once without a policy, by its address, and once by its name.
+    if served != 2 {
+        for tried in &mut proof.results {
+            tried.held = false;
+            tried.said = format!("{}, and the server was reached {served} times", tried.said);
+        }
+    }
+    Ok(proof)
+}
+
+fn try_names(kernel: &Arc<dyn Kernel>, folder: &Path, port: u16) -> Result<Proof> {
+    let mut canary = Canary::start(folder, port, &TRIED_NAMES)?;
+    let before = canary.answers()?;
+    if before.last().map(String::as_str) != Some("done") {
+        bail!("without a policy the canary does not reach its server: it proves nothing");
+    }
+    let mut config = EgressConfig::default();
+    config.lookup = Lookup::new(|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]));
+    let _door = names::open_door(kernel, SESSION, Arc::new(OneName), config)?;
+    kernel.install(CANARY_VIEW, &table(folder)?, now_ms(), TABLE_NAMES)?;
+    kernel.adopt(canary.child.id(), CANARY_VIEW, SESSION)?;
+    let after = canary.answers()?;
+    let results = TRIED_NAMES.iter().zip(after).map(|(what, said)| Tried {
+        what,
+        held: said == if *what == "name" { "done" } else { "refused" },
+        said,
+    });
+    Ok(Proof {
+        results: results.collect(),
+    })
+}
+
+/// What the server of the canaries says.
+const GREETING: &[u8] = b"canary";
+
+/// Permits one name.
+struct OneName;
+
+impl Gate for OneName {
+    fn resolve(&self, name: &str) -> Verdict {
+        match name == NAME {
+            true => Verdict::Allow,
+            false => Verdict::Deny("not this one".into()),
+        }
+    }
+
+    fn connect(&self, dest: &Endpoint, _: Origin) -> Verdict {
+        match dest.host.as_deref() == Some(NAME) {
+            true => Verdict::Allow,
+            false => Verdict::Deny("not by its address".into()),
+        }
+    }
+
+    fn finished(&self, _: &Connection) {}
+}
+
 /// Nothing is allowed but reading one file.
 fn table(folder: &Path) -> Result<agentwall_policy::CompiledTable> {
     use std::os::unix::ffi::OsStrExt as _;
@@ -163,12 +268,17 @@ fn table(folder: &Path) -> Result<agentwall_policy::CompiledTable> {
     Ok(compiled.table())
 }
 
-struct Canary(Child);
+struct Canary {
+    child: Child,
+    tried: usize,
+}
 
 impl Canary {
-    fn start(folder: &Path, port: u16) -> Result<Canary> {
+    fn start(folder: &Path, port: u16, tried: &[&str]) -> Result<Canary> {
+        let names = tried == TRIED_NAMES;
         let child = Command::new("/proc/self/exe")
             .args(["daemon", "canary"])
+            .args(names.then_some("--names"))
             .arg(folder)
             .arg(port.to_string())
             .stdin(Stdio::piped())
@@ -176,12 +286,15 @@ impl Canary {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the canary")?;
-        Ok(Canary(child))
+        Ok(Canary {
+            child,
+            tried: tried.len(),
+        })
     }
 
     /// One round of tries.
     fn answers(&mut self) -> Result<Vec<String>> {
-        let (Some(stdin), Some(stdout)) = (&mut self.0.stdin, &mut self.0.stdout) else {
+        let (Some(stdin), Some(stdout)) = (&mut self.child.stdin, &mut self.child.stdout) else {
             bail!("the canary has no channel");
         };
         stdin.write_all(b"\n").context("the canary has died")?;
@@ -189,11 +302,11 @@ impl Canary {
         // It writes one line for each that it reads.
         BufReader::new(stdout).read_line(&mut line)?;
         let answers: Vec<String> = serde_json::from_str(&line).context("the canary has died")?;
-        if answers.len() != TRIED.len() {
+        if answers.len() != self.tried {
             bail!(
                 "the canary tried {} things, not {}",
                 answers.len(),
-                TRIED.len()
+                self.tried
             );
         }
         Ok(answers)
@@ -203,17 +316,26 @@ impl Canary {
 impl Drop for Canary {
     fn drop(&mut self) {
         // It is our child, and has ended at the latest now.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 /// The canary itself (`agentwall daemon canary`, which no person runs): a round of tries for each line.
 pub fn main(args: CanaryArgs) -> Result<ExitCode> {
     let stdin = std::io::stdin().lock();
-    for line in stdin.lines() {
+    for (round, line) in stdin.lines().enumerate() {
         line?;
-        let said: Vec<&str> = TRIED.iter().map(|what| attempt(what, &args)).collect();
+        let said: Vec<&str> = match args.names {
+            false => TRIED.iter().map(|what| attempt(what, &args)).collect(),
+            true => (TRIED_NAMES.iter())
+                .map(|what| match round == 0 && *what != "address" {
+                    // Without a policy the questions would leave this host.
+                    true => "not tried",
+                    false => in_a_word(&attempt_name(what, args.port)),
+                })
+                .collect(),
+        };
         crate::output::print_json_line(&said)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -241,9 +363,61 @@ fn attempt(what: &str, args: &CanaryArgs) -> &'static str {
             .map(drop),
         _ => fs::read(at("neighbour")).map(drop),
     };
+    in_a_word(&tried)
+}
+
+fn in_a_word(tried: &io::Result<()>) -> &'static str {
     match tried {
         Ok(()) => "done",
         Err(e) if e.kind() == ErrorKind::PermissionDenied => "refused",
         Err(_) => "failed otherwise",
+    }
+}
+
+fn attempt_name(what: &str, port: u16) -> io::Result<()> {
+    let reach = |address: SocketAddr| {
+        let mut stream = TcpStream::connect(address)?;
+        let mut said = Vec::new();
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let peer = stream.peer_addr()?;
+        stream.read_to_end(&mut said)?;
+        match said == GREETING && peer == address {
+            true => Ok(()),
+            false => Err(io::Error::other("somebody else answered")),
+        }
+    };
+    match what {
+        "name" => reach((ask_for(NAME)?, port).into()),
+        "other name" => ask_for(OTHER_NAME).map(drop),
+        // An address that stands for a name is no way for datagrams.
+        "datagram" => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?
+            .send_to(b"x", (ask_for(NAME)?, port))
+            .map(drop),
+        _ => reach((Ipv4Addr::LOCALHOST, port).into()),
+    }
+}
+
+/// The address of a name, from a name server that is not there: RFC 1035, section 4.1.
+fn ask_for(name: &str) -> io::Result<Ipv4Addr> {
+    let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let server = SocketAddr::from(([192, 0, 2, 53], 53));
+    socket.send_to(&query, server)?;
+    let mut answer = [0; 512];
+    let (length, from) = socket.recv_from(&mut answer)?;
+    let answer = &answer[..length];
+    let (head, end) = (answer.first_chunk::<12>(), answer.last_chunk::<4>());
+    match (head, end) {
+        (Some([7, 7, _, code, _, _, 0, 1, ..]), Some(end)) if code & 15 == 0 && from == server => {
+            Ok(Ipv4Addr::from(*end))
+        }
+        (Some([7, 7, _, code, ..]), _) if code & 15 == 3 => Err(ErrorKind::PermissionDenied.into()),
+        _ => Err(io::Error::other("no answer")),
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use agentwall_kernel::{
     Holds, Notes,
-    abi::TABLE_AUDIT,
+    abi::{TABLE_AUDIT, TABLE_NAMES},
     wire::{Governed as Task, SELECTOR, STARTED_HERE, VIEWS},
 };
 use agentwall_ledger::{
@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Places,
-    book::{Book, GrantNote},
+    book::{Book, GrantNote, SessionNote},
     boot_ns,
     canary::Proof,
     config::{self, Config},
@@ -35,7 +35,8 @@ use super::{
     holds::Hold,
     kernel::{Grant, Kernel},
     meant::Meant,
-    policy::{self, OwnFiles, Ready},
+    names::Doors,
+    policy::{self, Mode, OwnFiles, Ready},
     questions::Questions,
     session::{Session, View},
 };
@@ -71,8 +72,8 @@ pub struct Opening {
     pub found: Found,
     /// What the administrator wants.
     pub config: Config,
-    /// Nothing is refused under any policy.
-    pub audit: bool,
+    /// What holds for all policies.
+    pub mode: Mode,
     /// SHA-256 of the programs.
     pub programs: String,
     /// That they refuse.
@@ -87,7 +88,8 @@ pub struct Daemon {
     pub(super) places: Places,
     pub(super) own: OwnFiles,
     pub(super) state: State,
-    pub(super) audit: bool,
+    pub(super) mode: Mode,
+    pub(super) doors: Doors,
     pub(super) programs: String,
     pub(super) proved_ms: u64,
     log: Log,
@@ -179,7 +181,8 @@ impl Daemon {
             places: opening.places,
             own: opening.own,
             state,
-            audit: opening.audit,
+            mode: opening.mode,
+            doors: Doors::default(),
             programs: opening.programs,
             proved_ms: now,
             log,
@@ -209,8 +212,8 @@ impl Daemon {
                 ..Chosen::default()
             };
             let variables = note.variables(self.state.root());
-            let audit = note.audit || self.audit;
-            let ready = match policy::ready(chosen, &note.name, &variables, &self.own, audit) {
+            let mode = self.mode_with(note.audit);
+            let ready = match policy::ready(chosen, &note.name, &variables, &self.own, mode) {
                 Ok(ready) => ready,
                 Err(e) => {
                     inner.unknown.insert(note.view);
@@ -232,7 +235,7 @@ impl Daemon {
             view.installed = book.sessions.iter().any(|s| s.view == note.view)
                 || tasks.iter().any(|t| t.view == note.view)
                 || inner.meant.needs(note.view);
-            if view.installed && (view.ready.digest() != note.digest || book.audit != self.audit) {
+            if view.installed && (view.ready.digest() != note.digest || book.mode() != self.mode) {
                 view.generation = inner.next_generation();
                 self.install(&mut view)?;
             }
@@ -272,7 +275,7 @@ impl Daemon {
             outcome: outcome.to_owned(),
             programs: self.programs.clone(),
             hooks: self.kernel.hooks() as u64,
-            audit: self.audit,
+            audit: self.mode.audit,
             by: by.map(|uid| format!("uid:{uid}")),
         })
     }
@@ -330,12 +333,14 @@ impl Daemon {
 
     /// Puts a view's policy into the kernel.
     pub(super) fn install(&self, view: &mut View) -> Result<()> {
-        let flags = if view.audit || self.audit {
-            TABLE_AUDIT
-        } else {
-            0
-        };
         let ready = &view.ready;
+        let mut flags = 0;
+        if self.mode_with(view.audit).audit {
+            flags |= TABLE_AUDIT;
+        }
+        if ready.names {
+            flags |= TABLE_NAMES;
+        }
         let noted = Notes::of(ready.policy(), &ready.subject, &ready.facts);
         for (path, note) in &noted.notes {
             // What is gone since has no other name.
@@ -350,6 +355,14 @@ impl Daemon {
             .with_context(|| format!("cannot put the policy of {} into the kernel", view.name))?;
         view.installed = true;
         Ok(())
+    }
+
+    /// How a policy is kept here whose entry says that it is an audit, or not.
+    pub(super) fn mode_with(&self, audit: bool) -> Mode {
+        Mode {
+            audit: audit || self.mode.audit,
+            ..self.mode
+        }
     }
 
     /// Takes the tables of views that nobody is under out of the kernel: each has 4 MiB.
@@ -415,7 +428,8 @@ impl Daemon {
             v: 0,
             programs: self.programs.clone(),
             hooks: self.kernel.hooks(),
-            audit: self.audit,
+            audit: self.mode.audit,
+            names: self.mode.names,
             proved_ms: Some(self.proved_ms),
             next_event: inner.gaps.next(),
             lost: inner.lost,
@@ -424,7 +438,14 @@ impl Daemon {
             next_question: inner.questions.next(),
             generation: inner.generation,
             views: inner.views.values().map(View::note).collect(),
-            sessions: inner.sessions.values().map(|s| s.note.clone()).collect(),
+            sessions: (inner.sessions.values())
+                .map(|s| SessionNote {
+                    names: (self.doors)
+                        .next_name(s.note.number)
+                        .unwrap_or(s.note.names),
+                    ..s.note.clone()
+                })
+                .collect(),
             grants: inner.grants.iter().map(GrantNote::from).collect(),
         };
         book.write(&self.places.book())

@@ -1,11 +1,11 @@
 //! The daemon over a kernel that only remembers what it was told.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use agentwall_action::{Effect, Verb};
 use agentwall_engine::Scope;
 use agentwall_kernel::{
-    Counters, Note, WallError,
+    Arrival, Captured, Counters, Door, Note, WallError,
     wire::{Event, Start, Why},
 };
 use agentwall_ledger::entry::Gap;
@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub allows: Mutex<Vec<(Verb, u64)>>,
     /// For which starts which view stands ready.
     pub prepared: Mutex<BTreeMap<Start, Option<u32>>>,
+    pub doors: Mutex<BTreeMap<u64, (u16, u16)>>,
+    pub arrived: Mutex<Vec<(SocketAddr, Arrival, Captured)>>,
     /// It does not do what it is told.
     pub deaf: AtomicBool,
 }
@@ -105,6 +107,40 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn redeem(&self, grant: &Grant) -> Result<bool, WallError> {
+        let mut grants = lock(&self.grants);
+        let found = grants.iter().position(|(g, ..)| g == grant);
+        if let Some(at) = found
+            && grants[at].2 == 1
+        {
+            grants.remove(at);
+        }
+        Ok(found.is_some())
+    }
+
+    fn open_door(&self, door: &Door<'_>) -> Result<(), WallError> {
+        lock(&self.doors).insert(door.session, (door.tcp, door.dns));
+        Ok(())
+    }
+
+    fn close_door(&self, session: u64) -> Result<(), WallError> {
+        lock(&self.doors).remove(&session);
+        Ok(())
+    }
+
+    fn captured(&self, source: SocketAddr, how: Arrival) -> Result<Option<Captured>, WallError> {
+        let arrived = lock(&self.arrived);
+        Ok(arrived
+            .iter()
+            .find(|(s, h, _)| (*s, *h) == (source, how))
+            .map(|(.., c)| *c))
+    }
+
+    fn forget_captured(&self, source: SocketAddr, how: Arrival) -> Result<(), WallError> {
+        lock(&self.arrived).retain(|(s, h, _)| (*s, *h) != (source, how));
+        Ok(())
+    }
+
     fn note(&self, _: &Path, _: &Note) -> Result<(), WallError> {
         Ok(())
     }
@@ -132,8 +168,9 @@ const ROOT: Peer = Peer { uid: 0, pid: 1 };
 struct Host {
     kernel: Arc<Fake>,
     tmp: tempfile::TempDir,
-    daemon: Option<Daemon>,
+    daemon: Option<Arc<Daemon>>,
     sleepers: Vec<std::process::Child>,
+    names: bool,
 }
 
 impl Drop for Host {
@@ -152,6 +189,7 @@ impl Host {
             tmp: tempfile::tempdir().unwrap(),
             daemon: None,
             sleepers: Vec::new(),
+            names: false,
         };
         std::fs::create_dir(host.tmp.path().join("run")).unwrap();
         host.policy("agentwall: 1\ndefault: deny\n");
@@ -177,7 +215,10 @@ impl Host {
             found,
             config: policy::configuration(&places.config).unwrap(),
             places,
-            audit: false,
+            mode: Mode {
+                audit: false,
+                names: self.names,
+            },
             programs: "ab".into(),
             proof: Proof {
                 results: vec![Tried {
@@ -189,7 +230,9 @@ impl Host {
             holds: None,
         };
         let kernel = Arc::<Fake>::clone(&self.kernel) as Arc<dyn Kernel>;
-        self.daemon = Some(Daemon::start(kernel, opening).unwrap());
+        let daemon = Arc::new(Daemon::start(kernel, opening).unwrap());
+        daemon.serve_names();
+        self.daemon = Some(daemon);
     }
 
     /// The daemon is gone without a word, and another one comes.
@@ -824,3 +867,5 @@ fn refusals_under_no_policy_are_told_too() {
 
 #[path = "meant_tests.rs"]
 mod meant;
+#[path = "names_tests.rs"]
+mod names;

@@ -108,7 +108,7 @@ impl Daemon {
         let view = inner
             .views
             .get(&task.view)
-            .filter(|v| !v.audit && !self.audit);
+            .filter(|v| !self.mode_with(v.audit).audit);
         let Some((event, told)) = view.and_then(|view| {
             let event = event(&held, task, view.generation, &view.ready)?;
             let told = told(&event, Some(&view.ready));
@@ -125,7 +125,7 @@ impl Daemon {
         if full || self.kernel.granted(&grant).unwrap_or(true) {
             return;
         }
-        match inner.questions.ask(&event, &told, now) {
+        match inner.questions.ask(grant, event.view, &told, now) {
             Asked::New(number) => output::note(&format!(
                 "held until you answer: {} {} (agentwall approve {PREFIX}-{number} | agentwall reject \
                  {PREFIX}-{number})",

@@ -2,11 +2,11 @@
 
 use agentwall_action::Verb;
 use agentwall_kernel::{
-    Counters, Note, Wall, WallError,
+    Arrival, Captured, Counters, Door, Note, Wall, WallError,
     wire::{Governed, Identity, Start},
 };
 use agentwall_policy::CompiledTable;
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 /// The programs in the kernel.
 pub trait Kernel: Send + Sync {
@@ -38,6 +38,16 @@ pub trait Kernel: Send + Sync {
     fn granted(&self, grant: &Grant) -> Result<bool, WallError>;
     /// The yes is taken back.
     fn take_back(&self, grant: &Grant) -> Result<(), WallError>;
+    /// Uses a yes up by one; whether there was one.
+    fn redeem(&self, grant: &Grant) -> Result<bool, WallError>;
+    /// What a session asks for by name comes to these listeners.
+    fn open_door(&self, door: &Door<'_>) -> Result<(), WallError>;
+    /// It does not come there any more, and is refused.
+    fn close_door(&self, session: u64) -> Result<(), WallError>;
+    /// Whose it is that arrived at a door.
+    fn captured(&self, source: SocketAddr, how: Arrival) -> Result<Option<Captured>, WallError>;
+    /// What arrived has ended.
+    fn forget_captured(&self, source: SocketAddr, how: Arrival) -> Result<(), WallError>;
     /// Notes something about an object.
     fn note(&self, path: &Path, note: &Note) -> Result<(), WallError>;
     /// Takes the mark away.
@@ -118,6 +128,27 @@ impl Kernel for Wall {
 
     fn take_back(&self, grant: &Grant) -> Result<(), WallError> {
         Wall::take_back(self, grant.session, &grant.identity, grant.verb)
+    }
+
+    fn redeem(&self, grant: &Grant) -> Result<bool, WallError> {
+        let now = super::boot_ns();
+        Wall::redeem(self, grant.session, &grant.identity, grant.verb, now)
+    }
+
+    fn open_door(&self, door: &Door<'_>) -> Result<(), WallError> {
+        Wall::open_door(self, door)
+    }
+
+    fn close_door(&self, session: u64) -> Result<(), WallError> {
+        Wall::close_door(self, session)
+    }
+
+    fn captured(&self, source: SocketAddr, how: Arrival) -> Result<Option<Captured>, WallError> {
+        Wall::captured(self, source, how)
+    }
+
+    fn forget_captured(&self, source: SocketAddr, how: Arrival) -> Result<(), WallError> {
+        Wall::forget_captured(self, source, how)
     }
 
     fn note(&self, path: &Path, note: &Note) -> Result<(), WallError> {

@@ -124,7 +124,7 @@ impl Daemon {
                     Some(self.view_for(inner, &entry.name, &entry.policy, ready, entry.audit)?)
                 }
                 // What refuses nothing does not refuse a start either.
-                None if entry.audit || self.audit => None,
+                None if self.mode_with(entry.audit).audit => None,
                 None => {
                     open.push((*rank, entry.clone()));
                     continue;
@@ -310,7 +310,9 @@ impl Daemon {
             uid,
             exe,
             decisions: Default::default(),
+            names: 0,
         };
+        let names = under.ready.names;
         let records = [
             of_policy(&under.ready, None, None),
             self.of_start(&note, command, &under.name, under.audit, &under.ready),
@@ -320,7 +322,10 @@ impl Daemon {
         for record in records {
             self.note(inner, Some(number), record);
         }
-        Ok(())
+        match names && self.doors.are_served() {
+            true => self.open_door(number, 0),
+            false => Ok(()),
+        }
     }
 }
 

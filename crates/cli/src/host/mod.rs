@@ -9,6 +9,7 @@
 //! kernel ── the programs, as far as needed     canary ── the proof
 //! daemon ── views, sessions, requests          told ──── from an event to a decision
 //! gaps ──── events that never came             questions ── what waits for a person
+//! names ─── what is asked for by host name
 //! book ──── what a restarted daemon must know  trail ─── what `agentwall why` reads
 //! meant ─── starts that the configuration means holds ─── starts that wait for a person
 //! ```
@@ -27,6 +28,7 @@ pub mod gaps;
 pub mod holds;
 pub mod kernel;
 mod meant;
+pub mod names;
 pub mod policy;
 pub mod proc;
 pub mod questions;

@@ -4,8 +4,8 @@
 //! nobody who is governed reads or changes the wall's files, and everybody may ask why something was
 //! refused. They are part of the policy and of its digest.
 //!
-//! The kernel decides alone: it knows no host names, makes no copies, waits for nobody and evaluates no
-//! conditions. Where that makes it stricter than the policy says, it is told ([`Lack`]); where something would
+//! The kernel decides alone: it makes no copies, waits for nobody and evaluates no conditions; host names it knows
+//! where they were proved to lead to the daemon (`names`). Where that makes it stricter than the policy says, it is told ([`Lack`]); where something would
 //! go through that the policy refuses, the policy is not taken, unless it accepts that itself
 //! (`require: {enforcement: audit}`).
 
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use agentwall_action::{Effect, Facts, Subject, Verb};
+use agentwall_action::{Effect, Facts, Protocol, Subject, Verb};
 use agentwall_bundle::Opened;
 use agentwall_kernel::abi::TABLE_ROOM;
 use agentwall_policy::{
@@ -38,6 +38,14 @@ use crate::{
 const FIRST: i64 = -1_000_000;
 /// Why a rule about some actions does nothing here.
 const NO_HOOK: &str = "no hook of the kernel asks about this action";
+/// Services of the host that tell addresses of names past the resolver: systemd-resolved, nscd, Avahi. Where they
+/// are refused, the C library asks a name server (nsswitch.conf(5)).
+const NAME_SERVICES: [&str; 4] = [
+    "/run/systemd/resolve/**",
+    "/run/nscd/**",
+    "/var/run/nscd/**",
+    "/run/avahi-daemon/**",
+];
 /// How the ids of the wall's own rules begin.
 const OWN: &str = "agentwall:own/";
 
@@ -73,8 +81,9 @@ impl OwnFiles {
         }
     }
 
-    /// The wall's own rules for a layer, as text that is read like any other.
-    pub fn source(&self, layer: Layer) -> Source {
+    /// The wall's own rules for a layer, as text that is read like any other; `names`: names are decided, and so
+    /// asked for at the session's door alone.
+    pub fn source(&self, layer: Layer, names: bool) -> Source {
         let exact =
             |path: &Path| glob_escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
         let tree: Vec<String> = (self.hidden.iter())
@@ -104,19 +113,41 @@ impl OwnFiles {
             "file.chmod",
         ];
         let theirs = "the wall's own files are out of reach";
-        let text = serde_json::json!({
-            "agentwall": 1,
-            "rules": [
-                rule("files", &["file.*", "process.exec"], &tree, "deny", theirs),
-                rule("sockets", &["ipc.connect"], &sockets, "deny", theirs),
-                rule("program", &change, std::slice::from_ref(&binary), "deny", theirs),
-                rule("start", &["file.read", "file.exec", "process.exec"],
-                    std::slice::from_ref(&binary), "allow",
-                    "'agentwall why' tells why something was refused"),
-                rule("why", &["ipc.connect"], &[format!("unix:{}", exact(&self.why))], "allow",
-                    "'agentwall why' tells why something was refused"),
-            ],
-        });
+        let mut rules = vec![
+            rule("files", &["file.*", "process.exec"], &tree, "deny", theirs),
+            rule("sockets", &["ipc.connect"], &sockets, "deny", theirs),
+            rule(
+                "program",
+                &change,
+                std::slice::from_ref(&binary),
+                "deny",
+                theirs,
+            ),
+            rule(
+                "start",
+                &["file.read", "file.exec", "process.exec"],
+                std::slice::from_ref(&binary),
+                "allow",
+                "'agentwall why' tells why something was refused",
+            ),
+            rule(
+                "why",
+                &["ipc.connect"],
+                &[format!("unix:{}", exact(&self.why))],
+                "allow",
+                "'agentwall why' tells why something was refused",
+            ),
+        ];
+        if names {
+            rules.push(rule(
+                "names",
+                &["ipc.connect"],
+                &NAME_SERVICES.map(|path| format!("unix:{path}")),
+                "deny",
+                "a name is asked for at a name server: the wall answers",
+            ));
+        }
+        let text = serde_json::json!({ "agentwall": 1, "rules": rules });
         Source::new(
             format!("(the wall's own, {})", layer.as_str()),
             text.to_string(),
@@ -162,6 +193,8 @@ pub struct Ready {
     pub variables: Variables,
     /// What the kernel does otherwise.
     pub lacks: Vec<Lack>,
+    /// It speaks of host names, and they are decided.
+    pub names: bool,
 }
 
 impl Ready {
@@ -186,18 +219,36 @@ impl Ready {
     }
 }
 
-/// A policy, compiled for a subject, if the kernel can keep it. `audit` says that nothing is to be refused.
+/// How a policy is to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mode {
+    /// Nothing is to be refused.
+    pub audit: bool,
+    /// Host names were proved to lead to the daemon.
+    pub names: bool,
+}
+
+impl Mode {
+    /// Whether host names are decided. What is not refused is not led anywhere either.
+    const fn decides_names(self) -> bool {
+        self.names && !self.audit
+    }
+}
+
+/// A policy, compiled for a subject, if the kernel can keep it.
 pub fn ready(
     chosen: Chosen,
     name: &str,
     variables: &Variables,
     own: &OwnFiles,
-    audit: bool,
+    mode: Mode,
 ) -> Result<Ready> {
-    let policy = completed(&chosen.sources, variables, own)?;
     let subject = Subject::agent(name);
-    let lacks = lacks(&policy, &subject);
-    check(&policy, &lacks, audit)?;
+    let names = mode.decides_names();
+    let policy = completed(&chosen.sources, variables, own, &subject, names)?;
+    let lacks = lacks(&policy, &subject, names);
+    check(&policy, &lacks, mode.audit)?;
+    let names = names && policy.speaks_of_names(&subject);
     let mut facts = Facts::default();
     name.clone_into(&mut facts.session.name);
     if let Some(workspace) = &variables.workspace {
@@ -219,17 +270,31 @@ pub fn ready(
         bundles: chosen.bundles,
         variables: variables.clone(),
         lacks,
+        names,
     })
 }
 
-/// A policy with the wall's own rules, as it holds on this host.
-pub fn completed(sources: &[Source], variables: &Variables, own: &OwnFiles) -> Result<Policy> {
+/// A policy with the wall's own rules, as it holds on this host for a subject; `names`: names are decided.
+pub fn completed(
+    sources: &[Source],
+    variables: &Variables,
+    own: &OwnFiles,
+    subject: &Subject,
+    names: bool,
+) -> Result<Policy> {
     let mut layers: Vec<Layer> = sources.iter().map(|s| s.layer).collect();
     layers.sort();
     layers.dedup();
-    let mut all = sources.to_vec();
-    all.extend(layers.into_iter().map(|layer| own.source(layer)));
-    Ok(prepare::on_this_host(policies::load(&all, variables)?))
+    let with = |names| {
+        let mut all = sources.to_vec();
+        all.extend(layers.iter().map(|layer| own.source(*layer, names)));
+        Ok(prepare::on_this_host(policies::load(&all, variables)?))
+    };
+    let policy = with(false)?;
+    match names && policy.speaks_of_names(subject) {
+        true => with(true),
+        false => Ok(policy),
+    }
 }
 
 /// Refuses a policy under which more would go through than it says.
@@ -263,8 +328,8 @@ const fn has_hook(verb: Verb) -> bool {
     )
 }
 
-/// What the kernel does otherwise than the policy says.
-pub fn lacks(policy: &Policy, subject: &Subject) -> Vec<Lack> {
+/// What the kernel does otherwise than the policy says; `names`: host names are decided.
+pub fn lacks(policy: &Policy, subject: &Subject, names: bool) -> Vec<Lack> {
     let mut found: Vec<Lack> = prepare::without_effect(policy)
         .into_iter()
         .map(|what| Lack {
@@ -275,7 +340,7 @@ pub fn lacks(policy: &Policy, subject: &Subject) -> Vec<Lack> {
         .collect();
     let rules = policy.rules().filter(|r| r.matches_subject(subject));
     for rule in rules.filter(|r| !r.id.starts_with(OWN)) {
-        let said = of_rule(rule).into_iter().map(|(what, open)| Lack {
+        let said = of_rule(rule, names).into_iter().map(|(what, open)| Lack {
             rule: rule.id.clone(),
             what: what.to_owned(),
             open,
@@ -286,7 +351,7 @@ pub fn lacks(policy: &Policy, subject: &Subject) -> Vec<Lack> {
 }
 
 /// Where the rules that speak to a subject about one of the verbs are enforced, and how well.
-pub fn landings(policy: &Policy, subject: &Subject, verbs: &[Verb]) -> Vec<Landing> {
+pub fn landings(policy: &Policy, subject: &Subject, verbs: &[Verb], names: bool) -> Vec<Landing> {
     let mut found = Vec::new();
     let rules = policy.rules().filter(|r| r.matches_subject(subject));
     for rule in rules.filter(|r| !r.id.starts_with(OWN)) {
@@ -303,12 +368,12 @@ pub fn landings(policy: &Policy, subject: &Subject, verbs: &[Verb]) -> Vec<Landi
                 landlock: false,
                 note,
             };
-            if !has_hook(*verb) {
+            if !is_seen(*verb, names) {
                 let by = Mechanism::NotEnforceable;
                 found.push(landing(by, Fidelity::Unenforced, Some(NO_HOOK)));
                 continue;
             }
-            let lacks = of_rule(rule);
+            let lacks = of_rule(rule, names);
             if lacks.is_empty() {
                 found.push(landing(Mechanism::KernelHook, Fidelity::Exact, None));
             }
@@ -321,7 +386,7 @@ pub fn landings(policy: &Policy, subject: &Subject, verbs: &[Verb]) -> Vec<Landi
     found
 }
 
-fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
+fn of_rule(rule: &Rule, names: bool) -> Vec<(&'static str, bool)> {
     let RuleEffect::Decide(effect) = rule.effect else {
         return Vec::new();
     };
@@ -331,36 +396,43 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
         return Vec::new();
     };
     let mut found = Vec::new();
-    if !has_hook(*first) && verbs.all(|v| !has_hook(*v)) {
+    if !is_seen(*first, names) && verbs.all(|v| !is_seen(*v, names)) {
         // An allow that nobody asks for changes nothing.
         if !allows {
             found.push((NO_HOOK, true));
         }
         return found;
     }
-    if rule.resource.positive.iter().any(is_unknown) {
+    let unknown = |patterns: &[ResourcePattern]| patterns.iter().any(|p| is_unknown(p, names));
+    if unknown(&rule.resource.positive) {
         found.push(match allows {
             true => (
-                "the kernel knows no host names and no labels but those with places: it does not allow by them",
+                "the kernel cannot tell this host or label: it does not allow by it",
                 false,
             ),
             false => (
-                "the kernel knows no host names and no labels but those with places: it does not refuse by them",
+                "the kernel cannot tell this host or label: it does not refuse by it",
                 true,
             ),
         });
     }
-    if rule.resource.negative.iter().any(is_unknown) {
+    if unknown(&rule.resource.negative) {
         found.push(match allows {
             true => (
-                "the kernel knows no host names and no labels but those with places: what '!' excepts is allowed",
+                "the kernel cannot tell this host or label: what '!' excepts is allowed",
                 true,
             ),
             false => (
-                "the kernel knows no host names and no labels but those with places: what '!' excepts is refused",
+                "the kernel cannot tell this host or label: what '!' excepts is refused",
                 false,
             ),
         });
+    }
+    if names && allows && rule.resource.positive.iter().any(is_datagram_to_name) {
+        found.push((
+            "datagrams go to addresses alone: it does not allow them to names",
+            false,
+        ));
     }
     match effect {
         Effect::Isolate => found.push(("the kernel makes no copies: refused", false)),
@@ -387,14 +459,24 @@ fn of_rule(rule: &Rule) -> Vec<(&'static str, bool)> {
     found
 }
 
-/// A pattern that needs to know what no hook tells.
-fn is_unknown(pattern: &ResourcePattern) -> bool {
+/// Whether something asks about the verb: a hook, or the daemon for a name.
+const fn is_seen(verb: Verb, names: bool) -> bool {
+    has_hook(verb) || (names && matches!(verb, Verb::DnsResolve))
+}
+
+/// A pattern that needs to know what nobody tells.
+fn is_unknown(pattern: &ResourcePattern, names: bool) -> bool {
     match pattern {
-        ResourcePattern::Endpoint(e) => matches!(e.host, HostPattern::Name(_)),
+        ResourcePattern::Endpoint(e) => !names && matches!(e.host, HostPattern::Name(_)),
         // The places of `secret` and `host-executed` are paths like any other.
         ResourcePattern::Label(label) => label.paths.is_empty(),
         _ => false,
     }
+}
+
+fn is_datagram_to_name(pattern: &ResourcePattern) -> bool {
+    matches!(pattern, ResourcePattern::Endpoint(e)
+        if e.protocol == Protocol::Udp && matches!(e.host, HostPattern::Name(_)))
 }
 
 /// The configuration in a file. None at all is an empty one: nothing is governed until asked.

@@ -24,8 +24,13 @@ fn variables() -> Variables {
     }
 }
 
+const AUDIT: Mode = Mode {
+    audit: true,
+    names: false,
+};
+
 fn make(text: &str) -> Result<Ready> {
-    ready(chosen(text), "a", &variables(), &own(), false)
+    ready(chosen(text), "a", &variables(), &own(), Mode::default())
 }
 
 /// What the kernel would do: the table's own answer.
@@ -81,7 +86,7 @@ fn why_can_be_asked_and_files_stay_hidden_under_several_layers() {
         "agentwall: 1\ndefault: allow\n",
         Layer::Organisation,
     ));
-    let ready = ready(chosen, "a", &variables(), &own(), false).unwrap();
+    let ready = ready(chosen, "a", &variables(), &own(), Mode::default()).unwrap();
     let asked = |verb, path: &str| answer(&ready, verb, Resource::path(path));
     assert_eq!(
         asked(Verb::ProcessExec, "/usr/bin/agentwall"),
@@ -106,7 +111,7 @@ fn what_would_go_through_against_the_policy_is_refused() {
     for (text, part) in [
         (
             rule("net.connect", "'tcp://evil.example:443'", "deny"),
-            "no host names",
+            "does not refuse by it",
         ),
         (
             rule(
@@ -124,8 +129,66 @@ fn what_would_go_through_against_the_policy_is_refused() {
         assert!(error.contains("agentwall run"), "{error}");
         let accepted = format!("{text}require: {{enforcement: audit}}\n");
         assert!(make(&accepted).unwrap().lacks.iter().any(|l| l.open));
-        assert!(ready(chosen(&text), "a", &variables(), &own(), true).is_ok());
+        assert!(ready(chosen(&text), "a", &variables(), &own(), AUDIT).is_ok());
     }
+}
+
+#[test]
+fn where_names_lead_to_the_daemon_rules_about_them_hold() {
+    let mode = Mode {
+        audit: false,
+        names: true,
+    };
+    let make = |text: &str| ready(chosen(text), "a", &variables(), &own(), mode);
+    for text in [
+        rule("net.connect", "'tcp://evil.example:443'", "deny"),
+        rule(
+            "net.connect",
+            "['tcp://*:443', '!tcp://evil.example:443']",
+            "allow",
+        ),
+        rule("net.connect", "'tcp://good.example:443'", "allow"),
+        rule("dns.resolve", "'dns:*.example'", "deny"),
+        rule("dns.resolve", "'*'", "deny"),
+    ] {
+        let ready = make(&text).unwrap();
+        assert!(ready.names, "{text}");
+        assert_eq!(ready.lacks(), Vec::<String>::new(), "{text}");
+    }
+    // A name has one source alone, whatever the policy allows of the host's.
+    let open = rule("ipc.connect", "'unix:*'", "allow")
+        + "  - {id: n, action: net.connect, resource: 'tcp://good.example:443', effect: allow}\n";
+    let socket = |ready: &Ready| {
+        let path = "/run/systemd/resolve/io.systemd.Resolve".into();
+        answer(ready, Verb::IpcConnect, Resource::Unix(path))
+    };
+    assert_eq!(socket(&make(&open).unwrap()), Effect::Deny);
+    assert_eq!(
+        socket(&super::ready(chosen(&open), "a", &variables(), &own(), Mode::default()).unwrap()),
+        Effect::Allow
+    );
+    // What speaks of no name is left to the addresses; and who only watches leads nobody anywhere.
+    for text in [
+        rule("net.connect", "'tcp://192.0.2.1:443'", "allow"),
+        rule("'*'", "'*'", "allow"),
+        rule("'*'", "'*'", "deny"),
+    ] {
+        assert!(!make(&text).unwrap().names, "{text}");
+    }
+    let named = rule("net.connect", "'tcp://good.example:443'", "allow");
+    let both = Mode {
+        audit: true,
+        ..mode
+    };
+    let watched = ready(chosen(&named), "a", &variables(), &own(), both).unwrap();
+    assert!(!watched.names && watched.lacks[0].what.contains("does not allow"));
+    let datagrams = rule("net.send", "'udp://good.example:443'", "allow");
+    let lacks = make(&datagrams).unwrap().lacks();
+    assert!(lacks[0].contains("datagrams"), "{lacks:?}");
+    let label = rule("net.connect", "label:mine", "deny");
+    assert!(make(&label).unwrap_err().to_string().contains("label"));
+    let tool = rule("tool.call", "'*'", "ask");
+    assert!(make(&tool).unwrap_err().to_string().contains("no hook"));
 }
 
 #[test]
@@ -161,7 +224,7 @@ fn what_is_only_stricter_is_told() {
 fn a_policy_that_requires_enforcement_is_not_only_watched() {
     let text = "agentwall: 1\ndefault: deny\nrequire: {enforcement: enforced}\n";
     assert!(make(text).is_ok());
-    let error = ready(chosen(text), "a", &variables(), &own(), true).unwrap_err();
+    let error = ready(chosen(text), "a", &variables(), &own(), AUDIT).unwrap_err();
     assert!(
         error.to_string().contains("requires enforcement"),
         "{error}"
@@ -195,7 +258,7 @@ fn labels_that_are_places_are_refused_by_their_places() {
     // The default of the rule's policy, whatever it is, holds beside it.
     assert_eq!(read("/home/u/notes"), read("/home/u/other"));
     let other = rule("'file.*'", "label:mine", "deny");
-    assert!(make(&other).unwrap_err().to_string().contains("labels"));
+    assert!(make(&other).unwrap_err().to_string().contains("label"));
 }
 
 #[test]
@@ -209,7 +272,13 @@ fn the_coding_templates_are_taken() {
             state: Some("/var/lib/agentwall".into()),
             ..variables()
         };
-        if let Err(error) = ready(chosen(template.text), "a", &variables, &own(), false) {
+        if let Err(error) = ready(
+            chosen(template.text),
+            "a",
+            &variables,
+            &own(),
+            Mode::default(),
+        ) {
             panic!("{name}: {error:#}");
         }
     }
@@ -222,9 +291,16 @@ fn every_rule_lands_at_the_hooks_or_says_why_not() {
                 \x20 - {id: copy, action: file.write, resource: '/w/**', effect: isolate}\n\
                 \x20 - {id: commit, action: file.commit, resource: '/w/**', effect: allow}\n\
                 \x20 - {id: other, subject: agent:other, action: file.read, resource: '/o', effect: deny}\n";
-    let policy = completed(&chosen(text).sources, &variables(), &own()).unwrap();
+    let policy = completed(
+        &chosen(text).sources,
+        &variables(),
+        &own(),
+        &Subject::agent("a"),
+        false,
+    )
+    .unwrap();
     let of = |verbs: &[Verb]| {
-        let found = landings(&policy, &Subject::agent("a"), verbs);
+        let found = landings(&policy, &Subject::agent("a"), verbs, false);
         let one = |l: Landing| (l.rule, l.verb, l.by, l.fidelity, l.note.is_some());
         found.into_iter().map(one).collect::<Vec<_>>()
     };

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentwall_kernel::wire::Event;
 use agentwall_wall::wire::Event as Told;
 
 use super::kernel::Grant;
@@ -83,13 +82,8 @@ impl Questions {
         self.open.len()
     }
 
-    /// Puts the question of an event.
-    pub fn ask(&mut self, event: &Event, told: &Told, now: Instant) -> Asked {
-        let grant = Grant {
-            session: event.session,
-            identity: event.identity,
-            verb: told.action.verb,
-        };
+    /// Puts the question of a refusal under a view, which this yes would answer.
+    pub fn ask(&mut self, grant: Grant, view: u32, told: &Told, now: Instant) -> Asked {
         if self.open.values().any(|q| q.grant == grant) {
             return Asked::Again;
         }
@@ -100,7 +94,7 @@ impl Questions {
         self.next += 1;
         let question = Question {
             grant,
-            view: event.view,
+            view,
             digest: binding(told),
             told: told.clone(),
             since_ms: now_ms(),

@@ -101,8 +101,16 @@ impl Daemon {
         for session in &under {
             self.seal(inner, Some(*session), record.clone())?;
         }
+        if next.ready.names {
+            for session in &under {
+                self.open_door(*session, 0)?;
+            }
+        }
         self.install(&mut next)?;
         inner.views.insert(number, next);
+        for session in &under {
+            self.doors.policy_changed(*session);
+        }
         // A yes was given under the former policy.
         self.take_back(inner, |grant| under.contains(&grant.session))
     }
@@ -118,7 +126,15 @@ impl Daemon {
             let variables = variables(workspace.as_deref(), home.as_deref(), self.state.root());
             let chosen = policy::choose(&entry.policy);
             chosen
-                .and_then(|c| policy::ready(c, &entry.name, &variables, &self.own, entry.audit))
+                .and_then(|c| {
+                    policy::ready(
+                        c,
+                        &entry.name,
+                        &variables,
+                        &self.own,
+                        self.mode_with(entry.audit),
+                    )
+                })
                 .with_context(|| format!("the entry '{}'", entry.name))?;
         }
         Ok(())
@@ -133,8 +149,8 @@ impl Daemon {
         audit: bool,
     ) -> Result<Ready> {
         let chosen = policy::choose(file)?;
-        let audit = audit || self.audit;
-        let ready = policy::ready(chosen, name, variables, &self.own, audit)
+        let mode = self.mode_with(audit);
+        let ready = policy::ready(chosen, name, variables, &self.own, mode)
             .with_context(|| format!("the policy {}", shown(file)))?;
         for bundle in &ready.bundles {
             bundles::remember(&self.state, bundle)?;

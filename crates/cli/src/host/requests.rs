@@ -158,13 +158,14 @@ impl Daemon {
             uid: process.uid,
             exe: proc::program(pid, b"?"),
             decisions: Default::default(),
+            names: 0,
         };
         let command = proc::command_of(pid);
         let records = [
             of_policy(&ready, None, by),
             self.of_start(&note, command, &entry.name, entry.audit, &ready),
         ];
-        let (lacks, digest) = (ready.lacks(), ready.digest().to_owned());
+        let (lacks, digest, names) = (ready.lacks(), ready.digest().to_owned(), ready.names);
         let view = self.view_for(inner, &entry.name, &entry.policy, ready, entry.audit)?;
         inner.next_session += 1;
         inner.sessions.insert(
@@ -178,7 +179,11 @@ impl Daemon {
         let begun = records
             .into_iter()
             .try_for_each(|record| self.seal(inner, Some(number), record))
-            .and_then(|()| self.save(inner));
+            .and_then(|()| self.save(inner))
+            .and_then(|()| match names {
+                true => self.open_door(number, 0),
+                false => Ok(()),
+            });
         let adopted = begun.and_then(|()| {
             self.kernel
                 .adopt(pid, view, number)
@@ -207,7 +212,7 @@ impl Daemon {
             view,
             subject: format!("agent:{}", entry.name),
             digest,
-            audit: entry.audit || self.audit,
+            audit: self.mode_with(entry.audit).audit,
             processes: tasks.iter().map(|t| t.pid).collect(),
             lacks,
         })
@@ -280,6 +285,7 @@ impl Daemon {
         });
         self.note(inner, Some(number), record);
         inner.sessions.remove(&number);
+        self.close_door(number)?;
         self.take_back(inner, |grant| grant.session == number)?;
         trail::forget(&self.places, number);
         Ok(())
@@ -307,7 +313,7 @@ impl Daemon {
         ready: &Ready,
     ) -> Record {
         let text = |path: &Option<PathBuf>| path.as_deref().map(PolicyVariables::text);
-        let mode = match audit || self.audit {
+        let mode = match self.mode_with(audit).audit {
             true => "audit",
             false => "enforce",
         };

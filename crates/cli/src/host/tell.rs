@@ -19,15 +19,16 @@ impl Daemon {
         let under = |view: u32| tasks.iter().filter(|t| t.view == view).count();
         Ok(HostStatus {
             standing: true,
-            enforcing: !self.audit,
-            audit: self.audit,
+            enforcing: !self.mode.audit,
+            audit: self.mode.audit,
             daemon: true,
             kernel: release_of_kernel(),
             programs: self.programs.clone(),
             hooks: self.kernel.hooks(),
             proved_ms: Some(self.proved_ms),
+            names: self.mode.names,
             views: (inner.views.values().filter(|v| v.installed))
-                .map(|view| of_view(view, under(view.number), self.audit))
+                .map(|view| of_view(view, under(view.number), self.mode.audit))
                 .collect(),
             sessions: inner
                 .sessions

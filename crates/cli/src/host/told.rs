@@ -24,6 +24,8 @@ use super::{policy::Ready, proc};
 pub const KERNEL: &str = "kernel";
 /// The same where nothing was refused.
 pub const KERNEL_AUDIT: &str = "kernel-audit";
+/// The same for what was decided by a host name, as in every wall.
+pub const EGRESS: &str = "egress";
 
 /// What an event says, under the policy whose table answered; `None`: it is not known any more.
 pub fn told(event: &Event, policy: Option<&Ready>) -> Told {
@@ -201,6 +203,10 @@ fn sentence(why: Why) -> String {
         Why::Own => "it is the session's own".to_owned(),
         Why::Pinned => "something below it is refused: it stays where it is".to_owned(),
         Why::Foreign => "it is not of this session".to_owned(),
+        Why::Names => {
+            "it is asked for by name, and names are decided for TCP in the host's own network alone"
+                .to_owned()
+        }
         other => format!("the kernel wall refused it: {other:?}"),
     }
 }

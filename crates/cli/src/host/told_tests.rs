@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use crate::host::{
     Places,
-    policy::{OwnFiles, ready},
+    policy::{Mode, OwnFiles, ready},
 };
 use crate::policies::Chosen;
 use agentwall_kernel::wire::{Identity, Never};
@@ -23,7 +23,10 @@ pub(crate) fn policy(text: &str) -> Ready {
         "a",
         &Variables::default(),
         &OwnFiles::of(&Places::default(), "/usr/bin/agentwall".into()),
-        true,
+        Mode {
+            audit: true,
+            names: false,
+        },
     )
     .unwrap()
 }

@@ -9,12 +9,16 @@ use agentwall_ledger::{
     Record,
     entry::{Gap, PolicyAnswer, Tally},
 };
+use agentwall_wall::wire::Event as Told;
 
 use super::{
     boot_ns,
     daemon::{CANARY_VIEW, Daemon, Inner},
     gaps::Lost,
-    meant, proc,
+    kernel::Grant,
+    meant,
+    policy::Ready,
+    proc,
     questions::{Asked, PREFIX},
     told::{self, told},
     trail, unix_ms,
@@ -59,8 +63,26 @@ impl Daemon {
             told.decision.reason = meant::refusal(&event, &inner.meant);
             self.unprepared(&mut inner, &event);
         }
-        if told.decision.effect == Effect::Ask && !event.audit {
-            match inner.questions.ask(&event, &told, Instant::now()) {
+        let grant = Grant {
+            session: event.session,
+            identity: event.identity,
+            verb: told.action.verb,
+        };
+        self.take_down(&mut inner, grant, event.view, told, ready.as_ref());
+    }
+
+    /// What was decided, by a program or by name, under a view's policy: a question if it asks, and an entry.
+    pub(super) fn take_down(
+        &self,
+        inner: &mut Inner,
+        grant: Grant,
+        view: u32,
+        mut told: Told,
+        ready: Option<&Ready>,
+    ) {
+        let refused = told.enforced_by != told::KERNEL_AUDIT;
+        if told.decision.effect == Effect::Ask && refused {
+            match inner.questions.ask(grant, view, &told, Instant::now()) {
                 Asked::New(number) => output::note(&format!(
                     "waiting for you: {} {} (agentwall approve {PREFIX}-{number} | agentwall reject \
                      {PREFIX}-{number})",
@@ -72,16 +94,16 @@ impl Daemon {
                 }
             }
         }
-        if let Some(session) = inner.sessions.get_mut(&event.session) {
+        if let Some(session) = inner.sessions.get_mut(&grant.session) {
             let effect = told.decision.effect.as_str().to_owned();
             *session.note.decisions.entry(effect).or_default() += 1;
         }
-        let of_session = inner.sessions.contains_key(&event.session);
-        if told.decision.effect != Effect::Allow && told.enforced_by == told::KERNEL && of_session {
+        let of_session = inner.sessions.contains_key(&grant.session);
+        if told.decision.effect != Effect::Allow && refused && of_session {
             // It stands in the ledger all the same.
-            let _ = trail::note(&self.places, event.session, &told);
+            let _ = trail::note(&self.places, grant.session, &told);
         }
-        let said = match &ready {
+        let said = match ready {
             Some(ready) => PolicyAnswer::of(&answer::of_policy(ready.policy(), &told.action)),
             None => PolicyAnswer::default(),
         };
@@ -90,13 +112,13 @@ impl Daemon {
             Record::Exec(exec) => Record::Decision(exec.decision),
             other => other,
         };
-        self.note(&mut inner, Some(event.session), record);
+        self.note(inner, Some(grant.session), record);
     }
 
     /// What stands, for the service manager.
     pub fn in_a_line(&self) -> String {
         let inner = lock(&self.inner);
-        let mode = if self.audit {
+        let mode = if self.mode.audit {
             "audit only"
         } else {
             "enforcing"

@@ -123,12 +123,27 @@ pub(super) fn decide_connect(
     });
 }
 
-fn verdict(decision: &Decision) -> Verdict {
+/// What a decision means to the proxy.
+pub(crate) fn verdict(decision: &Decision) -> Verdict {
     if decision.effect.proceeds() {
         Verdict::Allow
     } else {
         Verdict::Deny(decision.reason.clone())
     }
+}
+
+/// Why the proxy itself refused a connection that was allowed before.
+pub(crate) fn complaint(outcome: &Outcome) -> Option<String> {
+    Some(match outcome {
+        Outcome::NameContradiction { resolved, claimed } => {
+            format!("the connection to {resolved} names another host, {claimed}: refused")
+        }
+        Outcome::UnreadableGreeting(what) => {
+            format!("the name in the connection's greeting cannot be checked ({what}): refused")
+        }
+        Outcome::TooMany => "too many connections at once".to_owned(),
+        _ => return None,
+    })
 }
 
 impl Gate for SupervisorGate {
@@ -182,15 +197,8 @@ impl Gate for SupervisorGate {
         let Some(supervisor) = self.0.upgrade() else {
             return;
         };
-        let reason = match &connection.outcome {
-            Outcome::NameContradiction { resolved, claimed } => {
-                format!("the connection to {resolved} names another host, {claimed}: refused")
-            }
-            Outcome::UnreadableGreeting(what) => {
-                format!("the name in the connection's greeting cannot be checked ({what}): refused")
-            }
-            Outcome::TooMany => "too many connections at once".to_owned(),
-            _ => return,
+        let Some(reason) = complaint(&connection.outcome) else {
+            return;
         };
         let engine = &supervisor.engine;
         let action = engine.action(

@@ -41,6 +41,7 @@ pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
 pub use channel::{Peer, serve_control, serve_host};
 pub use gate::SupervisorGate;
+pub(crate) use gate::{complaint, verdict};
 pub use keeper::{Keeper, free_name, recorded};
 pub use learned::Learned;
 pub use revise::Revisions;

@@ -101,6 +101,8 @@ WatchdogSec=60
 Restart=on-failure
 RestartSec=2
 # What stands in the kernel goes on without the daemon, so stopping it takes nothing away.
+# Each connection by host name takes a few.
+LimitNOFILE=65536
 StateDirectory=agentwall
 StateDirectoryMode=0700
 RuntimeDirectory=agentwall
@@ -112,9 +114,10 @@ ConfigurationDirectory=agentwall
 # BPF: programs and maps. PERFMON: LSM programs and iterators. SYSLOG: addresses in /proc/kallsyms, without
 # which the kernel caches no decisions. SYS_PTRACE: program and folder of other users' processes.
 # DAC_READ_SEARCH: to follow the names in a policy through folders of others. SYS_RESOURCE: locked memory
-# of maps on kernels before 5.11 is not ours, but its limit is asked for. SYS_ADMIN: one call makes what holds
-# starts (fanotify_init); the daemon then gives it up, before it does anything else.
-CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_SYSLOG CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_SYS_RESOURCE CAP_SYS_ADMIN
+# of maps on kernels before 5.11 is not ours, but its limit is asked for. NET_ADMIN: programs of the root cgroup,
+# without which host names are not decided. SYS_ADMIN: one call makes what holds starts (fanotify_init); the daemon
+# then gives it up, before it does anything else.
+CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_SYSLOG CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_SYS_RESOURCE CAP_NET_ADMIN CAP_SYS_ADMIN
 NoNewPrivileges=yes
 ProtectSystem=strict
 # ProtectSystem leaves /sys writable; all but the pins need not be. ProtectKernelTunables and
@@ -126,8 +129,9 @@ ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelModules=yes
 PrivateDevices=yes
-# The canaries connect to a loopback port; commands come by a Unix socket.
-RestrictAddressFamilies=AF_UNIX AF_INET
+# Commands come by a Unix socket; what governed processes reach by name the daemon connects to, and NETLINK is
+# for the host's resolver.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes

@@ -29,7 +29,7 @@ use crate::{
         config::Config,
         daemon::{Daemon, Ending, Every, Found, Opening, hold_lock},
         kernel::Kernel,
-        policy::{self, OwnFiles},
+        policy::{self, Mode, OwnFiles},
         trail,
     },
     output,
@@ -46,6 +46,7 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("the kernel wall is loaded by root; run it as root. 'agentwall run' needs no root");
     }
+    raise_limit()?;
     let places = Places {
         config: std::path::absolute(&args.config)?,
         pins: std::path::absolute(&args.pins)?,
@@ -66,21 +67,37 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     });
     let (wall, found) = stand(&places.pins, &config, book)?;
     let wall = Arc::new(wall);
-    let proof = prove(&wall, &places, found == Found::Nothing)?;
+    let mut proof = prove(&wall, &places, found == Found::Nothing)?;
     wall.protect_process(std::process::id())?;
     let kernel: Arc<dyn Kernel> = Arc::<Wall>::clone(&wall);
+    let names = match prove_names(&wall, &kernel, &places) {
+        Ok(more) => {
+            proof.results.extend(more.results);
+            true
+        }
+        Err(why) => {
+            output::note(&format!(
+                "host names are not decided here, so rules about them permit nothing: {why:#}"
+            ));
+            false
+        }
+    };
     let opening = Opening {
         own: OwnFiles::of(&places, own_binary()?),
         places: places.clone(),
         found,
         config,
-        audit: args.audit,
+        mode: Mode {
+            audit: args.audit,
+            names,
+        },
         programs: programs(),
         proof,
         holds,
     };
     let config = opening.config.clone();
     let daemon = Arc::new(Daemon::start(Arc::clone(&kernel), opening)?);
+    daemon.serve_names();
     daemon.try_entries(&config)?;
     if let Some(e) = no_holds {
         daemon.cannot_hold(&e);
@@ -96,9 +113,20 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     end(&daemon, &places, ending)
 }
 
+/// As many descriptors as may be: each connection by name takes some.
+fn raise_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, all).context("cannot raise the limit on open files")
+}
+
 /// The programs that this binary brings.
 fn programs() -> String {
-    sha256_hex(object::WALL)
+    sha256_hex(&[object::WALL, object::NAMES].concat())
 }
 
 /// The wall: what is pinned, if it is what this binary brings, else loaded.
@@ -147,6 +175,23 @@ fn prove(wall: &Arc<Wall>, places: &Places, fresh: bool) -> Result<Proof> {
         Wall::unpin(&places.pins)?;
     }
     bail!("the kernel wall does not refuse what it should, so it must not be relied on: {wrong}")
+}
+
+/// That host names lead to their doors, after those of a former daemon are closed.
+fn prove_names(wall: &Wall, kernel: &Arc<dyn Kernel>, places: &Places) -> Result<Proof> {
+    wall.close_doors()?;
+    if !wall.has_names() {
+        bail!(
+            "{}",
+            wall.without_names()
+                .unwrap_or("the programs for them are not attached")
+        );
+    }
+    let proof = canary::prove_names(kernel, &places.run.join("canary"))?;
+    match proof.holds() {
+        true => Ok(proof),
+        false => bail!("{}", proof.failures()),
+    }
 }
 
 fn make_folders(places: &Places) -> Result<()> {

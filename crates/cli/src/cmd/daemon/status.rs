@@ -115,6 +115,7 @@ fn without_daemon(places: &Places) -> HostStatus {
             status.hooks, book.hooks
         ));
     }
+    status.names = status.enforcing && book.names;
     status.lost = book.lost;
     status.views = (book.views.iter())
         .map(|view| ViewStatus {
@@ -166,6 +167,14 @@ fn in_words(status: &HostStatus) -> String {
             "canaries".to_owned(),
             format!("refused {}", rfc3339_of(ms)),
         ]);
+    }
+    if status.standing {
+        let told = match (status.names, status.daemon) {
+            (true, true) => "decided",
+            (true, false) => "refused until a daemon runs",
+            (false, _) => "not decided: rules about them permit nothing",
+        };
+        rows.push(vec!["host names".to_owned(), told.to_owned()]);
     }
     let counters: Vec<String> = (status.counters.iter())
         .filter(|(_, n)| **n > 0)

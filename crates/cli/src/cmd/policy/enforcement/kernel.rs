@@ -48,12 +48,13 @@ pub fn look(
     };
     let variables = variables(Some(about.workspace))?;
     let own = OwnFiles::of(&places, own_binary()?);
-    let policy = policy::completed(&chosen.sources, &variables, &own)?;
     let subject = Subject::agent(about.name);
-    let lacks = policy::lacks(&policy, &subject);
+    let names = status.names && !report.audit;
+    let policy = policy::completed(&chosen.sources, &variables, &own, &subject, names)?;
+    let lacks = policy::lacks(&policy, &subject, names);
     report.refused = policy::check(&policy, &lacks, report.audit)
         .err()
         .map(|e| format!("{e:#}"));
-    let found = policy::landings(&policy, &subject, about.verbs);
+    let found = policy::landings(&policy, &subject, about.verbs, names);
     Ok(Some((Arc::new(policy), found)))
 }
