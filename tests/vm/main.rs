@@ -9,6 +9,7 @@ mod daemon;
 mod exchange;
 mod hold;
 mod machine;
+mod names;
 mod wall;
 
 use std::{
@@ -31,6 +32,7 @@ const FOLDERS: &str = "/var/tmp/agentwall-vm";
 fn cases() -> Vec<Guest> {
     let mut all = machine::cases();
     all.extend(daemon::cases());
+    all.extend(names::cases());
     all.extend(exchange::cases());
     all.extend(hold::cases());
     // From here on another wall stands, or none.
