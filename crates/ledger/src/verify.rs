@@ -29,7 +29,8 @@ use crate::{
     proof,
     read::{TileFiles, first_changed},
     store::{
-        CHECKPOINT, CHECKPOINT_TEMPORARY, FileError, LOCK, read_bundle, read_file, read_hashes,
+        CHECKPOINT, CHECKPOINT_TEMPORARY, FileError, JOURNAL, LOCK, read_bundle, read_file,
+        read_hashes,
     },
     tile::{Level, TILE_WIDTH, Tile, split_bundle},
     tree::Frontier,
@@ -306,7 +307,7 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
             continue;
         }
         let tile = Tile::parse(&path);
-        let own = [CHECKPOINT, LOCK, CHECKPOINT_TEMPORARY].contains(&path.as_str());
+        let own = [CHECKPOINT, LOCK, JOURNAL, CHECKPOINT_TEMPORARY].contains(&path.as_str());
         if tile.is_none() && !own {
             return Err(VerifyError::Foreign { file: shown() });
         }
