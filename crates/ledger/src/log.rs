@@ -29,6 +29,11 @@ use crate::{
 
 /// A queued entry is committed within this time.
 pub const MAX_DELAY: Duration = Duration::from_millis(100);
+/// Publishing takes at most one part in so many of the time: on a slow disk the checkpoint lags behind
+/// for longer than [`LogOptions::lag`].
+const PUBLISH_SHARE: u32 = 20;
+/// But not for more than this beyond it.
+pub const MAX_REST: Duration = Duration::from_secs(1);
 /// So many queued entries are committed at once.
 pub const MAX_QUEUED: usize = 256;
 /// From so many queued entries on, [`Log::append_later`] waits.
@@ -44,7 +49,8 @@ pub struct LogOptions {
     pub head: Option<PathBuf>,
     /// For how long the checkpoint may lag behind. With zero every commit writes tiles and checkpoint,
     /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
-    /// tiles and checkpoint follow within this time, with [`Log::flush`], or when the log is opened next.
+    /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
+    /// [`Log::flush`], or when the log is opened next.
     pub lag: Duration,
 }
 
@@ -424,6 +430,7 @@ impl Shared {
     fn commit_in_time(&self) {
         let mut queue = self.lock_queue();
         let mut failed: Option<Instant> = None;
+        let mut rested = Instant::now();
         while !queue.closed {
             let due = match (queue.since, failed) {
                 _ if queue.busy => None,
@@ -444,11 +451,12 @@ impl Shared {
                 }
                 continue;
             }
-            let publish = queue.unpublished.map(|at| at + self.lag);
+            let publish = queue.unpublished.map(|at| rested.max(at + self.lag));
             if publish.is_some_and(|at| at <= now) {
                 queue.unpublished = None;
                 drop(queue);
                 let result = lock(&self.writer).publish();
+                rested = Instant::now() + MAX_REST.min(now.elapsed() * PUBLISH_SHARE);
                 queue = self.lock_queue();
                 if let Err(e) = result {
                     queue.error = Some(AppendError::NotPublished(Arc::new(e)));
