@@ -384,6 +384,7 @@ fn template() -> &'static Template {
         let root = tree::folder("ledger");
         let options = LogOptions {
             head: Some(root.join("head")),
+            ..LogOptions::default()
         };
         let log = Log::open_with(&root.join("ledger"), signer(), options).expect("opened");
         let entries: Vec<Vec<u8>> = (0..SIZE).map(record).collect();

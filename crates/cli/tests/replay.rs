@@ -92,6 +92,7 @@ fn host() -> Host {
         key::load_or_create(&host.state.join("keys/ledger.key"), "agentwall.local/t").unwrap();
     let options = LogOptions {
         head: Some(host.state.join("keys/ledger.head")),
+        ..LogOptions::default()
     };
     let log = Log::open_with(&host.state.join("ledger"), signer, options).unwrap();
     for (seq, record) in (0..).zip(records) {

@@ -2,12 +2,12 @@
 //!
 //! Into FOLDER: `ledger/` (the log, 70,000 entries by default), `vkey`, `proof-N` (an offline proof
 //! of entry N) and `entry-N` for some N, and `consistency-N` (base64 hashes, one per line) for
-//! some older sizes N with `root-N` (base64).
+//! some older sizes N with `former-N`, the checkpoint of that size.
 
 use std::{fs, path::PathBuf};
 
 use agentwall_ledger::{
-    Log, Reader,
+    Checkpoint, Log, Reader,
     entry::{Entry, Gap, Record},
     key,
 };
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let signer = key::load_or_create(&root.join("key"), "agentwall.example/interop")?;
     fs::write(root.join("vkey"), signer.verifier().to_string())?;
     let dir = root.join("ledger");
-    let log = Log::open(&dir, signer)?;
+    let log = Log::open(&dir, signer.clone())?;
     let mut seq = 0;
     // Uneven batches, so that tiles are made in every way.
     for count in [1, 3, 252, 300, 9_444].into_iter().chain([9_999].repeat(8)) {
@@ -50,8 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map(|h| h.to_base64() + "\n")
             .collect();
         fs::write(root.join(format!("consistency-{old}")), lines)?;
-        let root_hash = reader.root_at(old)?.to_base64();
-        fs::write(root.join(format!("root-{old}")), root_hash)?;
+        let former = Checkpoint::new(signer.name(), old, reader.root_at(old)?);
+        fs::write(root.join(format!("former-{old}")), former.sign(&signer)?)?;
     }
     Ok(())
 }

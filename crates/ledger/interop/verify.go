@@ -1,12 +1,26 @@
-// Checks a log and its proofs with the reference implementation, golang.org/x/mod/sumdb.
+// Verifies a transparency log, or the proof of one entry, with the reference implementation of signed
+// notes and transparency-log hashing, golang.org/x/mod/sumdb, and Go's standard library alone.
 //
-// usage: verify FOLDER, as written by the example program "interop".
+// usage: verify log DIR --key VKEY [--former FILE] [WITNESSES]
+//
+//	verify proof FILE --entry FILE --key VKEY [WITNESSES]
+//	verify consistency FILE --former FILE --checkpoint FILE --key VKEY
+//	verify key FILE --key VKEY
+//
+// consistency takes the proof as lines of base64, key a private key that must be the other half.
+// WITNESSES is --witness VKEY for each and --quorum K. Exit status: 0 verified, 1 refused, 2 could not be
+// looked at.
 package main
 
 import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,60 +30,241 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-func main() {
-	if len(os.Args) != 2 {
-		fail("usage: verify FOLDER")
-	}
-	root := os.Args[1]
-	verifier, err := note.NewVerifier(text(root, "vkey"))
-	check(err, "vkey")
-	skey := strings.TrimSuffix(text(root, "key"), "\n")
-	signer, err := note.NewSigner(skey)
-	check(err, "private key")
-	if signer.KeyHash() != verifier.KeyHash() || signer.Name() != verifier.Name() {
-		fail("private key and vkey differ")
-	}
-	tree := checkpoint(root, read(root, "ledger/checkpoint"), verifier)
-	tiles(root, tree)
-	inclusion, consistency := 0, 0
-	for _, path := range glob(root, "proof-*") {
-		index := strings.TrimPrefix(filepath.Base(path), "proof-")
-		proof(root, index, verifier)
-		inclusion++
-	}
-	for _, path := range glob(root, "consistency-*") {
-		old := strings.TrimPrefix(filepath.Base(path), "consistency-")
-		size, err := strconv.ParseInt(old, 10, 64)
-		check(err, path)
-		oldRoot, err := tlog.ParseHash(text(root, "root-"+old))
-		check(err, path)
-		check(tlog.CheckTree(hashes(lines(text(root, filepath.Base(path)))), tree.N, tree.Hash, size, oldRoot), path)
-		oldRoot[0] ^= 1
-		if tlog.CheckTree(hashes(lines(text(root, filepath.Base(path)))), tree.N, tree.Hash, size, oldRoot) == nil {
-			fail("a wrong root was accepted")
-		}
-		consistency++
-	}
-	if inclusion < 4 || consistency < 4 {
-		fail("too few proofs to check")
-	}
-	fmt.Printf("ok: signed checkpoint of %d entries, all tiles and bundles, %d inclusion and %d consistency proofs\n",
-		tree.N, inclusion, consistency)
+// Longest file that is read: a bundle of 256 entries of 65,535 bytes, each with its length.
+const maxFile = 256 * 65537
+
+// trust is whom to believe.
+type trust struct {
+	log       note.Verifier
+	witnesses []note.Verifier
+	quorum    int
 }
 
-// checkpoint verifies a signed checkpoint and returns what it says.
-func checkpoint(root string, data []byte, verifier note.Verifier) tlog.Tree {
-	n, err := note.Open(data, note.VerifierList(verifier))
-	check(err, "checkpoint")
-	body := strings.Split(n.Text, "\n")
-	if len(body) != 4 || body[0] != verifier.Name() || body[3] != "" {
-		fail("checkpoint: not the three lines origin, size, root")
+func main() {
+	if len(os.Args) < 3 || len(os.Args)%2 == 0 {
+		stop("usage: verify log DIR | proof FILE | consistency FILE | key FILE, then options and their values")
 	}
-	size, err := strconv.ParseInt(body[1], 10, 64)
-	check(err, "checkpoint size")
-	hash, err := tlog.ParseHash(body[2])
-	check(err, "checkpoint root")
-	return tlog.Tree{N: size, Hash: hash}
+	verb, path, options := os.Args[1], os.Args[2], map[string]string{}
+	var t trust
+	keys := map[string]bool{}
+	for i := 3; i < len(os.Args); i += 2 {
+		name, value := os.Args[i], os.Args[i+1]
+		if name == "--witness" {
+			t.witnesses = append(t.witnesses, newCosigner(value, keys))
+			continue
+		}
+		if _, twice := options[name]; twice || !strings.Contains(" --key --former --entry --checkpoint --quorum ", " "+name+" ") {
+			stop(name + " is unknown or given twice")
+		}
+		options[name] = value
+	}
+	var err error
+	if t.log, err = note.NewVerifier(options["--key"]); err != nil {
+		stop("--key: " + err.Error())
+	}
+	once(options["--key"], keys)
+	if len(t.witnesses) > 0 || options["--quorum"] != "" {
+		t.quorum, err = strconv.Atoi(options["--quorum"])
+		if err != nil || t.quorum < 1 || t.quorum > len(t.witnesses) {
+			stop("--quorum: a number from 1 to that of the witnesses")
+		}
+	}
+	var tree tlog.Tree
+	switch verb {
+	case "log":
+		tree = folder(path, t, options["--former"])
+	case "proof":
+		tree = proof(path, read(options["--entry"], options["--entry"]), t)
+	case "consistency":
+		tree = open(options["--checkpoint"], options["--checkpoint"], t)
+		former := open(options["--former"], options["--former"], trust{log: t.log})
+		list := strings.TrimSuffix(string(read(path, path)), "\n")
+		check(path, tlog.CheckTree(hashes(path, list), tree.N, tree.Hash, former.N, former.Hash))
+	case "key":
+		signer, err := note.NewSigner(strings.TrimSuffix(string(read(path, path)), "\n"))
+		check(path, err)
+		if signer.Name() != t.log.Name() || signer.KeyHash() != t.log.KeyHash() {
+			refuse(path, "another key")
+		}
+	default:
+		stop("no command is called " + verb)
+	}
+	fmt.Printf("verified: %s of %d entries, root %s\n", verb, tree.N, tree.Hash)
+}
+
+// cosigner checks Ed25519 cosignatures, c2sp.org/tlog-cosignature.
+type cosigner struct {
+	name string
+	id   uint32
+	key  ed25519.PublicKey
+}
+
+func (c cosigner) Name() string    { return c.name }
+func (c cosigner) KeyHash() uint32 { return c.id }
+func (c cosigner) Verify(text, blob []byte) bool {
+	if len(blob) != 8+ed25519.SignatureSize || blob[0] > 0x7f {
+		return false
+	}
+	message := fmt.Sprintf("cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(blob), text)
+	return ed25519.Verify(c.key, []byte(message), blob[8:])
+}
+
+func newCosigner(vkey string, keys map[string]bool) note.Verifier {
+	blob, parts := once(vkey, keys), strings.SplitN(vkey, "+", 3)
+	if blob[0] != 4 {
+		stop("--witness: not a cosignature key: " + vkey)
+	}
+	sum := sha256.Sum256([]byte(parts[0] + "\n" + string(blob)))
+	id := binary.BigEndian.Uint32(sum[:])
+	if fmt.Sprintf("%08x", id) != parts[1] {
+		stop("--witness: another id than name and key give: " + vkey)
+	}
+	return cosigner{parts[0], id, ed25519.PublicKey(blob[1:])}
+}
+
+// once gives type and key of a vkey, and refuses a key that was there before under whatever name: a
+// cosignature does not bind the name.
+func once(vkey string, keys map[string]bool) []byte {
+	parts := strings.SplitN(vkey, "+", 3)
+	blob, err := base64.StdEncoding.Strict().DecodeString(parts[len(parts)-1])
+	if err != nil || len(parts) != 3 || len(blob) != 33 || keys[string(blob[1:])] {
+		stop("not a vkey of Ed25519, or the same key twice: " + vkey)
+	}
+	keys[string(blob[1:])] = true
+	return blob
+}
+
+func open(path, file string, t trust) tlog.Tree { return checkpoint(file, read(path, file), t) }
+
+// checkpoint verifies a signed checkpoint and returns what it says.
+func checkpoint(file string, data []byte, t trust) tlog.Tree {
+	n, err := note.Open(data, note.VerifierList(append([]note.Verifier{t.log}, t.witnesses...)...))
+	check(file, err)
+	// The library takes other spellings of base64, and looks at a key's first signature alone.
+	all := append(append([]note.Signature{}, n.Sigs...), n.UnverifiedSigs...)
+	if bytes.Count(data[len(n.Text):], []byte("\n")) != 1+len(all) {
+		refuse(file, "a signature twice")
+	}
+	for _, s := range all {
+		blob, err := base64.StdEncoding.Strict().DecodeString(s.Base64)
+		if err != nil || base64.StdEncoding.EncodeToString(blob) != s.Base64 {
+			refuse(file, "a signature in another spelling")
+		}
+	}
+	cosigned, signed := 0, false
+	for _, s := range n.Sigs {
+		if s.Name == t.log.Name() && s.Hash == t.log.KeyHash() {
+			signed = true
+		} else {
+			cosigned++
+		}
+	}
+	if !signed {
+		refuse(file, "not signed by the log")
+	}
+	if cosigned < t.quorum {
+		refuse(file, fmt.Sprintf("cosigned by %d of %d witnesses", cosigned, t.quorum))
+	}
+	lines := strings.Split(strings.TrimSuffix(n.Text, "\n"), "\n")
+	for _, line := range lines {
+		if line == "" {
+			refuse(file, "an empty line in the checkpoint")
+		}
+	}
+	if len(lines) < 3 || lines[0] != t.log.Name() {
+		refuse(file, "not origin, size and root of the log of this key")
+	}
+	return tlog.Tree{N: number(file, lines[1]), Hash: hashes(file, lines[2])[0]}
+}
+
+// folder checks everything in a log's folder. Cosignatures are in its checkpoint, or apart on an older one.
+func folder(dir string, t trust, former string) tlog.Tree {
+	var formers []tlog.Tree
+	own, apart := t, filepath.Join(dir, "checkpoint.cosigned")
+	if _, err := os.Lstat(apart); err == nil {
+		formers = append(formers, open(apart, "checkpoint.cosigned", t))
+		own.quorum = 0
+	}
+	tree := open(filepath.Join(dir, "checkpoint"), "checkpoint", own)
+	if former != "" {
+		formers = append(formers, open(former, former, trust{log: t.log}))
+	}
+	for _, old := range formers {
+		if old.N > tree.N {
+			refuse("checkpoint", fmt.Sprintf("%d entries, %d before: put back", tree.N, old.N))
+		}
+	}
+	walk(dir, tree.N)
+	if tree.N == 0 {
+		for _, empty := range append(formers, tree) {
+			if empty.Hash != sha256.Sum256(nil) {
+				refuse("checkpoint", "not the root of the empty tree")
+			}
+		}
+		return tree
+	}
+	source := tlog.TileHashReader(tree, reader{dir})
+	// The hashes at the right edge give the signed root.
+	_, err := tlog.TreeHash(tree.N, source)
+	check("tile", err)
+	// Every full tile gives its hash in the tile above. TileHashReader alone does not see to that: it
+	// begins its comparison with parents behind as many tiles as there are hashes at the right edge,
+	// also where several of these are in one tile, and so leaves tiles out.
+	for level := 7; level >= 0; level-- {
+		full := tree.N >> (8 * (level + 1))
+		var parent []tlog.Hash
+		for n := int64(0); n < full; n++ {
+			if n%256 == 0 {
+				_, parent = tile(dir, level+1, n/256, full)
+			}
+			file, own := tile(dir, level, n, full<<8)
+			top, err := tlog.TreeHash(256, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+				return stored(own, indexes), nil
+			}))
+			check(file, err)
+			if top != parent[n%256] {
+				refuse(file, "not what the tile above says")
+			}
+		}
+	}
+	for n := int64(0); n*256 < tree.N; n++ {
+		name, leaves := tile(dir, 0, n, tree.N)
+		file := strings.Replace(name, "tile/0/", "tile/entries/", 1)
+		for i, entry := range entries(file, read(filepath.Join(dir, file), file), len(leaves)) {
+			if tlog.RecordHash(entry) != leaves[i] {
+				refuse(file, fmt.Sprintf("entry %d is not what %s says", n*256+int64(i), name))
+			}
+		}
+	}
+	for _, old := range formers {
+		if old.N == 0 {
+			if old.Hash != sha256.Sum256(nil) {
+				refuse("checkpoint", "the former one has not the root of the empty tree")
+			}
+			continue
+		}
+		p, err := tlog.ProveTree(tree.N, old.N, source)
+		check("tile", err)
+		check("checkpoint", tlog.CheckTree(p, tree.N, tree.Hash, old.N, old.Hash))
+	}
+	return tree
+}
+
+// stored gives hashes by their stored index in a tree over the hashes of one tile.
+func stored(leaves []tlog.Hash, indexes []int64) []tlog.Hash {
+	var out []tlog.Hash
+	for _, index := range indexes {
+		level, n := tlog.SplitStoredHashIndex(index)
+		part := append([]tlog.Hash{}, leaves[n<<level:(n+1)<<level]...)
+		for len(part) > 1 {
+			for i := 0; i < len(part); i += 2 {
+				part[i/2] = tlog.NodeHash(part[i], part[i+1])
+			}
+			part = part[:len(part)/2]
+		}
+		out = append(out, part[0])
+	}
+	return out
 }
 
 // reader reads the tiles of the log for the tlog package, which checks them against the root.
@@ -82,122 +277,193 @@ func (r reader) SaveTiles([]tlog.Tile, [][]byte) {}
 func (r reader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var out [][]byte
 	for _, t := range tiles {
-		// Go writes the tile height into the name, tlog-tiles does not.
-		name := strings.Replace(t.Path(), "tile/8/", "tile/", 1)
-		data, err := os.ReadFile(filepath.Join(r.dir, name))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, data)
+		out = append(out, read(filepath.Join(r.dir, name(t)), name(t)))
 	}
 	return out, nil
 }
 
-// tiles reads every leaf hash through the authenticated tiles and compares it with its entry.
-func tiles(root string, tree tlog.Tree) {
-	dir := filepath.Join(root, "ledger")
-	source := tlog.TileHashReader(tree, reader{dir})
-	top, err := tlog.TreeHash(tree.N, source)
-	check(err, "tree hash")
-	if top != tree.Hash {
-		fail("the tiles give another root")
+// name is where tlog-tiles has a tile: Go writes the height into it, and "data" for entries.
+func name(t tlog.Tile) string {
+	path := strings.Replace(t.Path(), "tile/8/", "tile/", 1)
+	return strings.Replace(path, "tile/data/", "tile/entries/", 1)
+}
+
+// tile reads tile n of a level that has so many hashes.
+func tile(dir string, level int, n, items int64) (string, []tlog.Hash) {
+	t := tlog.Tile{H: 8, L: level, N: n, W: width(items, n)}
+	file := name(t)
+	data := read(filepath.Join(dir, file), file)
+	if len(data) != t.W*tlog.HashSize {
+		refuse(file, "not as long as its name says")
 	}
-	for start := int64(0); start < tree.N; start += 256 {
-		width := tree.N - start
-		if width > 256 {
-			width = 256
-		}
-		tile := tlog.Tile{H: 8, L: -1, N: start / 256, W: int(width)}
-		name := strings.Replace(tile.Path(), "tile/8/data/", "tile/entries/", 1)
-		bundle, err := os.ReadFile(filepath.Join(dir, name))
-		check(err, name)
-		var indexes []int64
-		for i := start; i < start+width; i++ {
-			indexes = append(indexes, tlog.StoredHashIndex(0, i))
-		}
-		leaves, err := source.ReadHashes(indexes)
-		check(err, name)
-		for i, leaf := range leaves {
-			if len(bundle) < 2 || len(bundle) < 2+int(binary.BigEndian.Uint16(bundle)) {
-				fail(name + ": torn")
-			}
-			size := 2 + int(binary.BigEndian.Uint16(bundle))
-			if tlog.RecordHash(bundle[2:size]) != leaf {
-				fail(fmt.Sprintf("%s: entry %d has another hash", name, i))
-			}
-			bundle = bundle[size:]
-		}
-		if len(bundle) != 0 {
-			fail(name + ": bytes after the last entry")
-		}
+	out := make([]tlog.Hash, t.W)
+	for i := range out {
+		copy(out[i][:], data[i*tlog.HashSize:])
+	}
+	return file, out
+}
+
+// width is how many items tile n has, of so many in all.
+func width(items, n int64) int {
+	switch left := items - n*256; {
+	case n > items/256 || left < 0:
+		return 0
+	case left > 256:
+		return 256
+	default:
+		return int(left)
 	}
 }
 
-// proof checks an offline proof file.
-func proof(root, index string, verifier note.Verifier) {
-	data := text(root, "proof-"+index)
+// entries splits a bundle, which must have exactly so many.
+func entries(file string, data []byte, count int) [][]byte {
+	var out [][]byte
+	for len(out) < count {
+		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
+			refuse(file, fmt.Sprintf("cut after %d entries of %d", len(out), count))
+		}
+		end := 2 + int(binary.BigEndian.Uint16(data))
+		out, data = append(out, data[2:end]), data[end:]
+	}
+	if len(data) > 0 {
+		refuse(file, fmt.Sprintf("%d bytes after the last entry", len(data)))
+	}
+	return out
+}
+
+// walk refuses links, devices and files that a log of that size does not have.
+func walk(dir string, size int64) {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		file, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if !d.Type().IsRegular() {
+			refuse(file, "not a regular file")
+		}
+		switch file {
+		case "checkpoint", "checkpoint.cosigned", "lock", "journal":
+			return nil
+		}
+		tall := strings.Replace(strings.Replace(file, "tile/entries/", "tile/data/", 1), "tile/", "tile/8/", 1)
+		t, err := tlog.ParseTilePath(tall)
+		if err != nil || name(t) != file || t.L > 7 {
+			refuse(file, "no file of a log")
+		}
+		items, level := size, t.L
+		if level > 0 {
+			items = size >> (8 * level)
+		}
+		there := width(items, t.N)
+		if t.W > there {
+			refuse(file, fmt.Sprintf("beyond the %d entries that are signed", size))
+		}
+		if t.W < there {
+			data := read(path, file)
+			whole := name(tlog.Tile{H: 8, L: t.L, N: t.N, W: there})
+			if level < 0 {
+				entries(file, data, t.W)
+			} else if len(data) != t.W*tlog.HashSize {
+				refuse(file, "not as long as its name says")
+			}
+			if !bytes.HasPrefix(read(filepath.Join(dir, whole), whole), data) {
+				refuse(file, "not the beginning of "+whole)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		stop(err.Error())
+	}
+}
+
+// proof checks an offline proof of one entry, c2sp.org/tlog-proof@v1.
+func proof(file string, entry []byte, t trust) tlog.Tree {
+	data := string(read(file, file))
 	split := strings.Index(data, "\n\n")
-	if split < 0 {
-		fail("proof-" + index + ": no checkpoint")
+	if split < 0 || !strings.HasPrefix(data, "c2sp.org/tlog-proof@v1\n") {
+		refuse(file, "not a tlog-proof")
 	}
-	head := lines(data[:split])
-	if len(head) < 2 || head[0] != "c2sp.org/tlog-proof@v1" || head[1] != "index "+index {
-		fail("proof-" + index + ": not the header of a tlog-proof")
+	lines := strings.Split(data[:split], "\n")[1:]
+	if len(lines) > 0 && strings.HasPrefix(lines[0], "extra ") {
+		extra := strings.TrimPrefix(lines[0], "extra ")
+		if blob, err := base64.StdEncoding.Strict().DecodeString(extra); err != nil || base64.StdEncoding.EncodeToString(blob) != extra {
+			refuse(file, "extra in another spelling")
+		}
+		lines = lines[1:]
 	}
-	tree := checkpoint(root, []byte(data[split+2:]), verifier)
-	n, err := strconv.ParseInt(index, 10, 64)
-	check(err, index)
-	leaf := tlog.RecordHash(read(root, "entry-"+index))
-	check(tlog.CheckRecord(hashes(head[2:]), tree.N, tree.Hash, n, leaf), "proof-"+index)
-	leaf[0] ^= 1
-	if tlog.CheckRecord(hashes(head[2:]), tree.N, tree.Hash, n, leaf) == nil {
-		fail("a wrong leaf was accepted")
+	if len(lines) == 0 || !strings.HasPrefix(lines[0], "index ") {
+		refuse(file, "no index")
 	}
+	index := number(file, strings.TrimPrefix(lines[0], "index "))
+	tree := checkpoint(file, []byte(data[split+2:]), t)
+	list := hashes(file, strings.Join(lines[1:], "\n"))
+	if index >= tree.N {
+		refuse(file, "an index beyond the log's size")
+	}
+	check(file, tlog.CheckRecord(list, tree.N, tree.Hash, index, tlog.RecordHash(entry)))
+	return tree
 }
 
-func hashes(lines []string) []tlog.Hash {
+// number reads a decimal number without sign or leading zeros.
+func number(file, text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != text {
+		refuse(file, "not a number in its one spelling: "+strconv.Quote(text))
+	}
+	return n
+}
+
+// hashes reads lines of 32 bytes in base64.
+func hashes(file, text string) []tlog.Hash {
 	out := []tlog.Hash{}
-	for _, line := range lines {
-		data, err := base64.StdEncoding.DecodeString(line)
-		check(err, line)
+	if text == "" {
+		return out
+	}
+	for _, line := range strings.Split(text, "\n") {
+		data, err := base64.StdEncoding.Strict().DecodeString(line)
 		var h tlog.Hash
-		if copy(h[:], data) != 32 || len(data) != 32 {
-			fail("not a hash: " + line)
+		if err != nil || copy(h[:], data) != 32 || len(data) != 32 || h.String() != line {
+			refuse(file, "not a hash in its one spelling: "+strconv.Quote(line))
 		}
 		out = append(out, h)
 	}
 	return out
 }
 
-func lines(s string) []string {
-	s = strings.TrimSuffix(s, "\n")
-	if s == "" {
-		return nil
+// read reads a regular file, which is called file in a refusal.
+func read(path, file string) []byte {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		refuse(file, "missing")
+	case err != nil:
+		stop(err.Error())
+	case !info.Mode().IsRegular() || info.Size() > maxFile:
+		refuse(file, "not a regular file, or longer than any of a log")
 	}
-	return strings.Split(s, "\n")
-}
-
-func glob(root, pattern string) []string {
-	paths, err := filepath.Glob(filepath.Join(root, pattern))
-	check(err, pattern)
-	return paths
-}
-
-func read(root, name string) []byte {
-	data, err := os.ReadFile(filepath.Join(root, name))
-	check(err, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		stop(err.Error())
+	}
 	return data
 }
 
-func text(root, name string) string { return string(read(root, name)) }
-
-func check(err error, what string) {
+func check(file string, err error) {
 	if err != nil {
-		fail(what + ": " + err.Error())
+		refuse(file, err.Error())
 	}
 }
 
-func fail(message string) {
-	fmt.Fprintln(os.Stderr, message)
+func refuse(file, what string) {
+	fmt.Fprintf(os.Stderr, "refused: %s: %s\n", strings.Trim(strconv.Quote(file), `"`), what)
 	os.Exit(1)
+}
+
+func stop(what string) {
+	fmt.Fprintln(os.Stderr, what)
+	os.Exit(2)
 }

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! * A checkpoint is signed only on top of a right edge that was checked against the one before.
-//! * An entry is durable before its number is returned; bundles and tiles before the checkpoint.
+//! * An entry is durable before its number is returned, in the journal or in tiles under a checkpoint;
+//!   bundles and tiles before the checkpoint.
 //! * Every format is read in its one canonical spelling only, and links are never followed.
 //!
 //! What a log cannot show: that something was never handed to it, and, to somebody without an
@@ -21,6 +22,7 @@ pub mod defect;
 pub mod entry;
 pub mod hash;
 pub mod head;
+mod journal;
 pub mod key;
 pub mod log;
 pub mod note;

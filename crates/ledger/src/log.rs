@@ -29,6 +29,11 @@ use crate::{
 
 /// A queued entry is committed within this time.
 pub const MAX_DELAY: Duration = Duration::from_millis(100);
+/// Publishing takes at most one part in so many of the time: on a slow disk the checkpoint lags behind
+/// for longer than [`LogOptions::lag`].
+const PUBLISH_SHARE: u32 = 20;
+/// But not for more than this beyond it.
+pub const MAX_REST: Duration = Duration::from_secs(1);
 /// So many queued entries are committed at once.
 pub const MAX_QUEUED: usize = 256;
 /// From so many queued entries on, [`Log::append_later`] waits.
@@ -42,6 +47,11 @@ pub struct LogOptions {
     /// The file outside the log's folder that remembers the newest checkpoint of this host; its
     /// folder must exist. With it a log that was put back to an older state is not extended.
     pub head: Option<PathBuf>,
+    /// For how long the checkpoint may lag behind. With zero every commit writes tiles and checkpoint,
+    /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
+    /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
+    /// [`Log::flush`], or when the log is opened next.
+    pub lag: Duration,
 }
 
 /// An append-only log, open for writing. Share it between threads by reference or [`Arc`].
@@ -57,8 +67,11 @@ pub struct Log {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// For the background thread: there is something to do in time.
+    due: Condvar,
     writer: Mutex<Writer>,
     verifier: Verifier,
+    lag: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +82,8 @@ struct Queue {
     later_bytes: usize,
     /// When the oldest of them came.
     since: Option<Instant>,
+    /// When the oldest entry was committed that is not under a checkpoint.
+    unpublished: Option<Instant>,
     /// Somebody is committing.
     busy: bool,
     /// A commit of entries that nobody waits for has failed.
@@ -123,6 +138,10 @@ pub enum AppendError {
         /// What failed.
         error: FileError,
     },
+    /// All entries are in the log and durable; tiles and checkpoint do not have them all yet. The next
+    /// commit, or whoever opens the log next, tries again.
+    #[error("the checkpoint could not be brought up to date: {0}")]
+    NotPublished(Arc<OpenError>),
     /// The background thread cannot be started.
     #[error("the thread that commits queued entries cannot be started: {0}")]
     Thread(Arc<std::io::Error>),
@@ -155,13 +174,15 @@ impl Log {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let verifier = signer.verifier();
-        let writer = Writer::open(dir, signer, options.head, disk)?;
+        let writer = Writer::open(dir, signer, options.head, !options.lag.is_zero(), disk)?;
         Ok(Log {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
                 changed: Condvar::new(),
+                due: Condvar::new(),
                 writer: Mutex::new(writer),
                 verifier,
+                lag: options.lag,
             }),
             thread: Mutex::new(None),
         })
@@ -189,6 +210,9 @@ impl Log {
     /// all are durable. Either all or none are in the log.
     pub fn append_batch(&self, entries: &[&[u8]]) -> Result<u64, AppendError> {
         check_lengths(entries)?;
+        if !self.shared.lag.is_zero() {
+            self.start_thread()?;
+        }
         let result = Arc::new(Mutex::new(None));
         let mut queue = self.shared.lock_queue();
         take_error(&mut queue)?;
@@ -229,9 +253,9 @@ impl Log {
         queue.later_bytes += entry.len();
         if queue.since.is_none() {
             queue.since = Some(Instant::now());
-            self.shared.changed.notify_all();
+            self.shared.due.notify_one();
         } else if queue.later == MAX_QUEUED {
-            self.shared.changed.notify_all();
+            self.shared.due.notify_one();
         }
         Ok(())
     }
@@ -262,7 +286,7 @@ impl Log {
 
     fn stop_thread(&self) {
         self.shared.lock_queue().closed = true;
-        self.shared.changed.notify_all();
+        self.shared.due.notify_one();
         if let Some(thread) = lock(&self.thread).take() {
             // The thread does not panic; if it did, the queue is still there to be flushed.
             let _ = thread.join();
@@ -300,10 +324,20 @@ impl Shared {
             .iter()
             .flat_map(|i| i.entries.iter().map(Vec::as_slice))
             .collect();
-        let result = lock(&self.writer).commit(&entries);
+        let mut writer = lock(&self.writer);
+        let result = writer.commit(&entries);
+        let unpublished = writer.unpublished();
+        drop(writer);
         let mut queue = self.lock_queue();
         queue.busy = false;
+        // After a failure the journal may have what no checkpoint covers, too.
+        let unpublished = unpublished || !self.lag.is_zero() && result.is_err();
+        let before = queue.unpublished.filter(|_| unpublished);
+        queue.unpublished = before.or_else(|| unpublished.then(Instant::now));
         self.hand_out(&mut queue, items, result, since);
+        if queue.since.is_some() || before.is_none() && unpublished {
+            self.due.notify_one();
+        }
         self.changed.notify_all();
         queue
     }
@@ -379,17 +413,24 @@ impl Shared {
             }
         }
         take_error(&mut queue)?;
+        queue.unpublished = None;
         drop(queue);
         let mut writer = lock(&self.writer);
+        if !self.lag.is_zero() {
+            writer
+                .publish()
+                .map_err(|e| AppendError::NotPublished(Arc::new(e)))?;
+        }
         writer
             .flush_head()
             .map_err(|error| AppendError::HeadNotDurable { error })
     }
 
-    /// The background thread: commits what nobody waits for, in time.
+    /// The background thread: commits what nobody waits for, and publishes what the journal has, in time.
     fn commit_in_time(&self) {
         let mut queue = self.lock_queue();
         let mut failed: Option<Instant> = None;
+        let mut rested = Instant::now();
         while !queue.closed {
             let due = match (queue.since, failed) {
                 _ if queue.busy => None,
@@ -398,23 +439,37 @@ impl Shared {
                 (Some(_), None) if queue.later >= MAX_QUEUED => Some(Instant::now()),
                 (Some(since), None) => Some(since + MAX_DELAY),
             };
-            let left = due.map(|d| d.saturating_duration_since(Instant::now()));
-            queue = match left {
-                None => self.wait(queue),
-                Some(Duration::ZERO) => {
-                    queue = self.lead(queue);
-                    failed = (!queue.items.is_empty() && queue.error.is_some()).then(Instant::now);
-                    drop(queue);
-                    if let Err(error) = lock(&self.writer).flush_head() {
-                        self.lock_queue().error = Some(AppendError::HeadNotDurable { error });
-                    }
-                    self.lock_queue()
+            let now = Instant::now();
+            if due.is_some_and(|at| at <= now) {
+                queue = self.lead(queue);
+                failed = (!queue.items.is_empty() && queue.error.is_some()).then(Instant::now);
+                drop(queue);
+                let result = lock(&self.writer).flush_head();
+                queue = self.lock_queue();
+                if let Err(error) = result {
+                    queue.error = Some(AppendError::HeadNotDurable { error });
                 }
-                Some(left) => {
-                    self.changed
-                        .wait_timeout(queue, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                continue;
+            }
+            let publish = queue.unpublished.map(|at| rested.max(at + self.lag));
+            if publish.is_some_and(|at| at <= now) {
+                queue.unpublished = None;
+                drop(queue);
+                let result = lock(&self.writer).publish();
+                rested = Instant::now() + MAX_REST.min(now.elapsed() * PUBLISH_SHARE);
+                queue = self.lock_queue();
+                if let Err(e) = result {
+                    queue.error = Some(AppendError::NotPublished(Arc::new(e)));
+                    queue.unpublished = Some(now);
+                }
+                continue;
+            }
+            queue = match due.into_iter().chain(publish).min() {
+                None => self.due.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_duration_since(now);
+                    let woken = self.due.wait_timeout(queue, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }

@@ -127,6 +127,13 @@ impl Signer {
         }
     }
 
+    /// The key of the journal's tags. It comes from a signature that only this key can make, over a text
+    /// that is no checkpoint.
+    pub(crate) fn journal_key(&self) -> [u8; 32] {
+        let signature = self.key.sign(b"agentwall ledger journal v1").to_bytes();
+        Sha256::digest(signature).into()
+    }
+
     /// The private key text, `PRIVATE+KEY+<name>+<hex key id>+<base64(type || seed)>`, as Go's
     /// `sumdb/note` writes it.
     pub(crate) fn private_text(&self) -> String {

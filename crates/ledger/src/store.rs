@@ -9,7 +9,7 @@ use std::{
     fmt, fs,
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,6 +24,8 @@ use crate::{
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// What a new checkpoint is called until it is whole.
 pub(crate) const CHECKPOINT_TEMPORARY: &str = "checkpoint.tmp";
+/// Groups of entries that are durable and not under a checkpoint yet.
+pub(crate) const JOURNAL: &str = "journal";
 /// Held exclusively by whoever appends.
 pub(crate) const LOCK: &str = "lock";
 
@@ -76,6 +78,12 @@ impl std::error::Error for FileError {
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
     /// Creates or empties a file and writes it; nothing is durable yet.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<File>;
+    /// Opens a file for reading and writing, and makes it if `make` and it is not there.
+    fn open(&self, path: &Path, make: bool) -> io::Result<File>;
+    /// Writes over a part of a file, or after its end; nothing is durable yet.
+    fn write_at(&self, path: &Path, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes what was written over a file's bytes durable.
+    fn sync_data(&self, path: &Path, file: &File) -> io::Result<()>;
     /// Makes a written file durable.
     fn sync(&self, path: &Path, file: &File) -> io::Result<()>;
     /// Makes the names in a directory durable.
@@ -105,6 +113,26 @@ impl Disk for RealDisk {
             .open(path)?;
         file.write_all(bytes)?;
         Ok(file)
+    }
+
+    fn open(&self, path: &Path, make: bool) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(make)
+            .truncate(false)
+            .mode(0o600)
+            // A FIFO must not block the writer.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+    }
+
+    fn write_at(&self, _path: &Path, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self, _path: &Path, file: &File) -> io::Result<()> {
+        file.sync_data()
     }
 
     fn sync(&self, _path: &Path, file: &File) -> io::Result<()> {

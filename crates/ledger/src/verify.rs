@@ -5,15 +5,18 @@
 //! in level 0. So the first contradiction is found in the file that was changed, and not in one
 //! that is right. Files that the size does not call for are found by walking the folder.
 //!
-//! Memory is bounded by a few tiles and one bundle. The log's lock is held only while the
+//! Memory is bounded by a few tiles and one bundle for each of a few threads. The log's lock is held only while the
 //! checkpoint is read and the folder is walked; writers may go on during the rest.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io, iter,
+    num::NonZero,
+    ops::Range,
     os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,7 +32,8 @@ use crate::{
     proof,
     read::{TileFiles, first_changed},
     store::{
-        CHECKPOINT, CHECKPOINT_TEMPORARY, FileError, LOCK, read_bundle, read_file, read_hashes,
+        CHECKPOINT, CHECKPOINT_TEMPORARY, FileError, JOURNAL, LOCK, read_bundle, read_file,
+        read_hashes,
     },
     tile::{Level, TILE_WIDTH, Tile, split_bundle},
     tree::Frontier,
@@ -157,6 +161,9 @@ pub fn verify(dir: &Path, options: &VerifyOptions) -> Result<Report, VerifyError
     }
 }
 
+/// Entries are checked in at most so many threads.
+const MAX_THREADS: usize = 4;
+
 /// How long a commit may take before it is not waited for any more.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -260,7 +267,7 @@ fn lock_shared(dir: &Path, patience: Duration) -> Result<Lock, VerifyError> {
                 match file.try_lock_shared() {
                     Ok(()) => return Ok(Lock::Free(Some(file))),
                     Err(TryLockError::WouldBlock) if Instant::now() < end => {
-                        std::thread::sleep(Duration::from_millis(5));
+                        thread::sleep(Duration::from_millis(5));
                     }
                     Err(TryLockError::WouldBlock) => return Ok(Lock::Busy),
                     Err(TryLockError::Error(e)) => {
@@ -306,7 +313,7 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
             continue;
         }
         let tile = Tile::parse(&path);
-        let own = [CHECKPOINT, LOCK, CHECKPOINT_TEMPORARY].contains(&path.as_str());
+        let own = [CHECKPOINT, LOCK, JOURNAL, CHECKPOINT_TEMPORARY].contains(&path.as_str());
         if tile.is_none() && !own {
             return Err(VerifyError::Foreign { file: shown() });
         }
@@ -489,9 +496,54 @@ fn full_tile(above: &TileFiles, l: u8, index: u64, hashes: &[Hash]) -> Result<()
 
 /// Each tile of level 0 must give its hash in level 1, and each entry its hash in level 0.
 fn entries(dir: &Path, size: u64, records: bool) -> Result<BTreeMap<String, u64>, VerifyError> {
+    let files = Level::Entries.files(size);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    // A thread for a few bundles is not worth its start.
+    let lanes = (cores.min(MAX_THREADS) as u64).min(1 + files / 16);
+    let part = files.div_ceil(lanes);
+    let run = |lane| {
+        bundles(
+            dir,
+            size,
+            lane * part..files.min((lane + 1) * part),
+            records,
+        )
+    };
+    let parts: Vec<_> = thread::scope(|scope| {
+        let start = |lane| {
+            (
+                lane,
+                thread::Builder::new().spawn_scoped(scope, move || run(lane)),
+            )
+        };
+        let threads: Vec<_> = (1..lanes).map(start).collect();
+        let rest = threads.into_iter().map(|(lane, thread)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|_| run(lane)),
+            // No thread to be had: then one after another.
+            Err(_) => run(lane),
+        });
+        // The first of several contradictions is told.
+        iter::once_with(|| run(0))
+            .chain(rest)
+            .collect::<Result<_, _>>()
+    })?;
+    let mut types = BTreeMap::new();
+    for (name, count) in parts.into_iter().flatten() {
+        *types.entry(name).or_default() += count;
+    }
+    Ok(types)
+}
+
+/// The same for some of the bundles.
+fn bundles(
+    dir: &Path,
+    size: u64,
+    range: Range<u64>,
+    records: bool,
+) -> Result<BTreeMap<String, u64>, VerifyError> {
     let above = TileFiles::new(dir, size);
     let mut types = BTreeMap::new();
-    for number in 0..Level::Entries.files(size) {
+    for number in range {
         let width = Level::Entries.width(number, size);
         let hashes = read_hashes(dir, 0, number, width)?;
         let checked = if width == TILE_WIDTH {

@@ -1,6 +1,10 @@
-//! One commit at a time: take the lock, look at the checkpoint, extend, publish.
+//! One commit at a time: take the lock, look at the checkpoint and the journal, extend, and write: either
+//! to the journal, from which a later call publishes, or at once to tiles and checkpoint.
 //!
 //! Invariants:
+//! * What the journal has after the newest checkpoint is in the log: whoever opens the log, or holds its
+//!   lock next, goes on from there, and publishing covers all of it.
+//! * The journal is written over only when the checkpoint that covers it is durable.
 //! * Everything that a new checkpoint builds on was checked against the signed old one: the hashes
 //!   of the right edge give its root, and the entries of the open bundle give the edge's leaves. So
 //!   a log that was tampered with is never signed again.
@@ -10,7 +14,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io, mem,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,6 +25,7 @@ use crate::{
     defect::Defect,
     hash::leaf_hash,
     head::{self, HeadError},
+    journal::{Journal, JournalError, Tail},
     note::{NoteError, Signer, Verifier},
     proof,
     read::{TileFiles, first_changed},
@@ -73,6 +78,16 @@ pub(crate) enum CommitError {
     },
 }
 
+impl CommitError {
+    /// The same where nobody's entries were to be added.
+    fn without_entries(self) -> OpenError {
+        match self {
+            CommitError::Open(error) => error,
+            CommitError::Logged { error, .. } => error.into(),
+        }
+    }
+}
+
 /// What failed after the entries were in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -82,14 +97,66 @@ pub(crate) enum Step {
     Head,
 }
 
-/// What the newest checkpoint describes, as far as appending needs it.
-#[derive(Debug, Clone)]
+/// The log's end, as far as appending needs it.
+#[derive(Debug)]
 struct State {
+    /// The newest checkpoint.
     note: String,
     checkpoint: Checkpoint,
+    /// All entries, those of the journal included.
     frontier: Frontier,
     /// The open bundle: the entries that no full bundle holds yet.
     bundle: Vec<u8>,
+    /// Bundles and tiles that became full since the checkpoint.
+    bundles: Vec<NewFile>,
+    tiles: Vec<NewFile>,
+    tail: Tail,
+}
+
+impl State {
+    /// How many entries are not under the checkpoint yet.
+    fn unpublished(&self) -> u64 {
+        self.frontier.size() - self.checkpoint.size
+    }
+
+    /// Adds an entry at the end.
+    fn push(&mut self, entry: &[u8]) {
+        // Lengths were checked when the entry was accepted.
+        push_entry(&mut self.bundle, entry);
+        let tiles = &mut self.tiles;
+        self.frontier
+            .push(leaf_hash(entry), |level, index, hashes| {
+                tiles.push((
+                    Tile::full(Level::Hashes(level), index),
+                    encode_hashes(hashes),
+                ));
+            });
+        let size = self.frontier.size();
+        if Level::Entries.partial(size) == 0 {
+            let tile = Tile::full(Level::Entries, Level::Entries.full(size) - 1);
+            self.bundles.push((tile, mem::take(&mut self.bundle)));
+        }
+    }
+
+    /// The files that are new since the checkpoint, bundles first.
+    fn files(&self) -> Vec<NewFile> {
+        let (old, size) = (self.checkpoint.size, self.frontier.size());
+        let (mut bundles, mut tiles) = (self.bundles.clone(), self.tiles.clone());
+        for level in Level::all(size) {
+            let index = level.full(size);
+            let tile = Tile::at(level, index, size);
+            match (tile, level) {
+                (Some(tile), _) if Tile::at(level, index, old) == Some(tile) => {}
+                (Some(tile), Level::Entries) => bundles.push((tile, self.bundle.clone())),
+                (Some(tile), Level::Hashes(l)) => {
+                    tiles.push((tile, encode_hashes(self.frontier.level(l))))
+                }
+                (None, _) => {}
+            }
+        }
+        bundles.append(&mut tiles);
+        bundles
+    }
 }
 
 /// A log open for appending.
@@ -102,8 +169,16 @@ pub(crate) struct Writer {
     head_unflushed: Option<File>,
     disk: Arc<dyn Disk>,
     lock: Arc<File>,
+    journal: Journal,
+    /// Whether commits go to the journal.
+    journaling: bool,
+    /// The checkpoint was read, and whoever wrote it may not have made its name durable.
+    unflushed_name: bool,
     state: Option<State>,
 }
+
+/// With so many entries not under a checkpoint, a commit publishes.
+const MAX_UNPUBLISHED: u64 = 1 << 14;
 
 /// Holds the log's lock file; other processes wait.
 struct Locked(Arc<File>);
@@ -129,6 +204,7 @@ impl Writer {
         dir: &Path,
         signer: Signer,
         head: Option<PathBuf>,
+        journaling: bool,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let path = dir.join(LOCK);
@@ -156,6 +232,9 @@ impl Writer {
         let mut writer = Writer {
             dir: dir.to_owned(),
             verifier: signer.verifier(),
+            journal: Journal::new(dir, &signer),
+            journaling,
+            unflushed_name: true,
             signer,
             head,
             head_unflushed: None,
@@ -175,36 +254,97 @@ impl Writer {
 
     /// Appends `entries` and makes them durable; returns the number of the first.
     pub(crate) fn commit(&mut self, entries: &[&[u8]]) -> Result<u64, CommitError> {
-        let before = |e: OpenError| CommitError::Open(e);
-        let _locked = Locked::take(&self.lock, &self.dir).map_err(|e| before(e.into()))?;
-        let old = self.current().map_err(before)?;
-        let first = old.frontier.size();
+        let _locked =
+            Locked::take(&self.lock, &self.dir).map_err(|e| CommitError::Open(e.into()))?;
+        // On an error the state stays unknown and is read again for the next commit.
+        let mut state = self.current().map_err(CommitError::Open)?;
+        let first = state.frontier.size();
         if entries.is_empty() {
-            self.state = Some(old);
+            self.state = Some(state);
             return Ok(first);
         }
-        let (files, new) = extend(&old, entries, &self.signer).map_err(|e| before(e.into()))?;
-        // On an error the state stays unknown and is read again for the next commit.
-        publish(&*self.disk, &self.dir, &files, &new.note).map_err(|e| {
-            if e.visible {
-                CommitError::Logged {
-                    first,
-                    step: Step::Durable,
-                    error: e.error,
+        let full =
+            state.unpublished() > 0 && state.unpublished() + entries.len() as u64 > MAX_UNPUBLISHED;
+        let mut room = self.journaling && !full;
+        if room {
+            match self.write_journal(&mut state, entries) {
+                Ok(done) => room = done,
+                Err(JournalError::NotWritten(e)) => return Err(CommitError::Open(e.into())),
+                Err(JournalError::NotDurable(error)) => {
+                    let step = Step::Durable;
+                    return Err(CommitError::Logged { first, step, error });
                 }
-            } else {
-                before(e.error.into())
+            }
+        }
+        entries.iter().for_each(|entry| state.push(entry));
+        match room {
+            true => self.state = Some(state),
+            false => self.publish_state(state, first)?,
+        }
+        Ok(first)
+    }
+
+    /// `Ok(false)` when there is no room.
+    fn write_journal(
+        &mut self,
+        state: &mut State,
+        entries: &[&[u8]],
+    ) -> Result<bool, JournalError> {
+        if mem::take(&mut self.unflushed_name) {
+            self.disk.sync_dir(&self.dir).map_err(|e| {
+                self.unflushed_name = true;
+                JournalError::NotWritten(FileError::new("flush", &self.dir, e))
+            })?;
+        }
+        let first = state.frontier.size();
+        let tail = self
+            .journal
+            .append(&*self.disk, state.tail, first, entries)?;
+        state.tail = tail.unwrap_or(state.tail);
+        Ok(tail.is_some())
+    }
+
+    /// Whether entries are not under a checkpoint yet, as far as this writer knows.
+    pub(crate) fn unpublished(&self) -> bool {
+        self.state.as_ref().is_some_and(|s| s.unpublished() > 0)
+    }
+
+    /// Brings tiles and checkpoint up to date.
+    pub(crate) fn publish(&mut self) -> Result<(), OpenError> {
+        let _locked = Locked::take(&self.lock, &self.dir)?;
+        let state = self.current()?;
+        if state.unpublished() == 0 {
+            self.state = Some(state);
+            return Ok(());
+        }
+        self.publish_state(state, 0)
+            .map_err(CommitError::without_entries)
+    }
+
+    /// Publishes everything; `first` is what an error says of.
+    fn publish_state(&mut self, mut state: State, first: u64) -> Result<(), CommitError> {
+        let (old, size) = (state.checkpoint.size, state.frontier.size());
+        let checkpoint = Checkpoint::new(&state.checkpoint.origin, size, state.frontier.root());
+        let note = checkpoint
+            .sign(&self.signer)
+            .map_err(|e| CommitError::Open(e.into()))?;
+        publish(&*self.disk, &self.dir, &state.files(), &note).map_err(|e| {
+            let (step, error) = (Step::Durable, e.error);
+            match e.visible {
+                true => CommitError::Logged { first, step, error },
+                false => CommitError::Open(error.into()),
             }
         })?;
-        let note = new.note.clone();
-        self.remove_superseded(first, new.frontier.size());
-        self.state = Some(new);
-        self.remember(&note).map_err(|error| CommitError::Logged {
-            first,
-            step: Step::Head,
-            error,
-        })?;
-        Ok(first)
+        self.remove_superseded(old, size);
+        self.unflushed_name = false;
+        state.tail = Tail::after(&note);
+        (state.bundles, state.tiles) = (Vec::new(), Vec::new());
+        (state.note, state.checkpoint) = (note.clone(), checkpoint);
+        self.state = Some(state);
+        self.remember(&note).map_err(|error| {
+            let step = Step::Head;
+            CommitError::Logged { first, step, error }
+        })
     }
 
     /// Makes the head file durable, if it was replaced since the last time.
@@ -217,16 +357,28 @@ impl Writer {
         }
     }
 
-    /// The state of the log on disk, re-read only when another process has moved the checkpoint.
+    /// The state of the log on disk, re-read only when another process has moved the checkpoint; what
+    /// others have added to the journal is taken in.
     fn current(&mut self) -> Result<State, OpenError> {
         let bytes = read_file(&self.dir.join(CHECKPOINT), CHECKPOINT);
         match (self.state.take(), bytes) {
-            (Some(state), Ok(bytes)) if state.note.as_bytes() == bytes => Ok(state),
+            (Some(mut state), Ok(bytes)) if state.note.as_bytes() == bytes => {
+                self.take_in(&mut state)?;
+                Ok(state)
+            }
             _ => {
                 self.load()?;
                 self.state.take().ok_or(OpenError::CheckpointRemoved)
             }
         }
+    }
+
+    fn take_in(&mut self, state: &mut State) -> Result<(), OpenError> {
+        let first = state.frontier.size();
+        let (entries, tail) = self.journal.read(&*self.disk, state.tail, first)?;
+        entries.iter().for_each(|entry| state.push(entry));
+        state.tail = tail;
+        Ok(())
     }
 
     fn load(&mut self) -> Result<(), OpenError> {
@@ -235,7 +387,8 @@ impl Writer {
             other => other?,
         };
         let checkpoint = Checkpoint::open(&bytes, &self.verifier)?;
-        let state = read_edge(&self.dir, &bytes, checkpoint)?;
+        self.unflushed_name = true;
+        let mut state = read_edge(&self.dir, &bytes, checkpoint)?;
         if let Some(path) = self.head.clone() {
             let known = head::read(&path)?;
             if let Some(known) = &known
@@ -251,8 +404,14 @@ impl Writer {
             }
         }
         self.remove_unfinished(state.checkpoint.size);
-        self.state = Some(state);
-        Ok(())
+        // Whoever wrote it is gone, or would go on from here all the same.
+        self.take_in(&mut state)?;
+        if state.unpublished() == 0 {
+            self.state = Some(state);
+            return Ok(());
+        }
+        self.publish_state(state, 0)
+            .map_err(CommitError::without_entries)
     }
 
     /// The first checkpoint of a new log, signed before any tile is written: from then on tiles
@@ -387,66 +546,15 @@ fn read_edge(dir: &Path, note: &[u8], checkpoint: Checkpoint) -> Result<State, D
             bytes
         }
     };
+    // The checkpoint was parsed from it, so it is UTF-8.
+    let note = String::from_utf8_lossy(note).into_owned();
     Ok(State {
-        // The checkpoint was parsed from it, so it is UTF-8.
-        note: String::from_utf8_lossy(note).into_owned(),
+        tail: Tail::after(&note),
+        note,
         checkpoint,
         frontier,
         bundle,
+        bundles: Vec::new(),
+        tiles: Vec::new(),
     })
-}
-
-/// The files that appending `entries` makes, lowest level first, and the state after it.
-fn extend(
-    old: &State,
-    entries: &[&[u8]],
-    signer: &Signer,
-) -> Result<(Vec<NewFile>, State), NoteError> {
-    let mut frontier = old.frontier.clone();
-    let mut bundle = old.bundle.clone();
-    let (mut bundles, mut tiles) = (Vec::new(), Vec::new());
-    for entry in entries {
-        // Lengths were checked when the entry was accepted.
-        push_entry(&mut bundle, entry);
-        frontier.push(leaf_hash(entry), |level, index, hashes| {
-            tiles.push((
-                Tile::full(Level::Hashes(level), index),
-                encode_hashes(hashes),
-            ));
-        });
-        let size = frontier.size();
-        if Level::Entries.partial(size) == 0 {
-            let index = Level::Entries.full(size) - 1;
-            bundles.push((
-                Tile::full(Level::Entries, index),
-                std::mem::take(&mut bundle),
-            ));
-        }
-    }
-    let size = frontier.size();
-    for level in Level::all(size) {
-        let index = level.full(size);
-        let Some(tile) = Tile::at(level, index, size) else {
-            continue;
-        };
-        if Tile::at(level, index, old.frontier.size()) == Some(tile) {
-            continue;
-        }
-        match level {
-            Level::Entries => bundles.push((tile, bundle.clone())),
-            Level::Hashes(l) => tiles.push((tile, encode_hashes(frontier.level(l)))),
-        }
-    }
-    bundles.append(&mut tiles);
-    let checkpoint = Checkpoint::new(&old.checkpoint.origin, size, frontier.root());
-    let note = checkpoint.sign(signer)?;
-    Ok((
-        bundles,
-        State {
-            note,
-            checkpoint,
-            frontier,
-            bundle,
-        },
-    ))
 }

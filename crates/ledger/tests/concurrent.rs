@@ -23,9 +23,11 @@ use proptest::prelude::*;
 const DIR: &str = "LEDGER_TEST_WRITER";
 const THREADS: u64 = 3;
 
+/// Some processes publish at once, others by way of the journal: they share the log all the same.
 fn open(root: &Path) -> Log {
     let options = LogOptions {
         head: Some(root.join("head")),
+        lag: Duration::from_millis(u64::from(std::process::id() % 3) * 10),
     };
     Log::open_with(&root.join("ledger"), signer(1), options).expect("opened")
 }

@@ -357,6 +357,7 @@ fn put_back_to_an_older_state() {
     ));
     let options = LogOptions {
         head: Some(case.root.path().join("head")),
+        ..LogOptions::default()
     };
     let open = |options: &LogOptions| Log::open_with(&case.path(""), signer(1), options.clone());
     assert!(matches!(
@@ -401,6 +402,7 @@ fn another_history_by_the_same_key() {
     let head = case.root.path().join("head");
     let options = LogOptions {
         head: Some(head.clone()),
+        ..LogOptions::default()
     };
     assert!(matches!(
         Log::open_with(&case.path(""), signer(1), options),

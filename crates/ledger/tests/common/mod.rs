@@ -32,6 +32,7 @@ pub fn append(log: &Log, range: std::ops::Range<u64>) {
 pub fn log(root: &Path, size: u64) -> Log {
     let options = LogOptions {
         head: Some(root.join("head")),
+        ..LogOptions::default()
     };
     let log = Log::open_with(&root.join("ledger"), signer(1), options).expect("opened");
     if size > 0 {

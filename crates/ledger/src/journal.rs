@@ -1,0 +1,249 @@
+//! The journal: what makes a group of entries durable with one write and one `fdatasync`, before they are
+//! in tiles and under a checkpoint.
+//!
+//! Records stand one after another from the beginning of the file `journal`:
+//!
+//! ```text
+//! u32 length of the payload, u64 number of the first entry, big-endian
+//! the payload: entries as in a bundle, each after a big-endian u16 length
+//! 32 bytes of tag: keyed SHA-256 over the tag before it and all of the above
+//! ```
+//!
+//! The tag before the first record is the SHA-256 of the newest checkpoint, as stored. So a new checkpoint
+//! empties the journal without a write: no record that is there follows from it any more, and the next
+//! one is written over the first. Space is written with zeros beforehand, so that making a record
+//! durable changes nothing but data.
+//!
+//! Invariants:
+//! * What does not follow from the checkpoint, or from the record before it, counts for nothing: it is of
+//!   an older checkpoint, or was torn, and then nobody was told that it is durable.
+//! * The key is the log key's. Whoever can write into the folder but has not that key cannot bring an
+//!   entry into the log by this way either.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    note::Signer,
+    store::{Disk, FileError, JOURNAL},
+    tile::{MAX_ENTRY, push_entry, split_bundle},
+};
+
+/// A record that would end beyond this is not written: a checkpoint comes first.
+const MAX_BYTES: u64 = 8 << 20;
+/// Space is made in steps of this.
+const STEP: u64 = 1 << 20;
+const HEAD: usize = 12;
+const TAG: usize = 32;
+
+/// Where the next record goes, and what it follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    offset: u64,
+    tag: [u8; TAG],
+}
+
+impl Tail {
+    /// The beginning of the file, after a checkpoint.
+    pub(crate) fn after(note: &str) -> Self {
+        Tail {
+            offset: 0,
+            tag: Sha256::digest(note).into(),
+        }
+    }
+
+    fn record(&self, key: &[u8; 32], first: u64, payload: &[u8]) -> Option<Vec<u8>> {
+        let length = u32::try_from(payload.len()).ok()?;
+        let mut out = length.to_be_bytes().to_vec();
+        out.extend_from_slice(&first.to_be_bytes());
+        out.extend_from_slice(payload);
+        let tag = tag(key, &self.tag, &out);
+        out.extend_from_slice(&tag);
+        Some(out)
+    }
+
+    fn behind(&self, record: &[u8]) -> Option<Tail> {
+        Some(Tail {
+            offset: self.offset + record.len() as u64,
+            tag: *record.last_chunk()?,
+        })
+    }
+}
+
+/// The inner hash takes the key first, the outer one keeps what it gives from being extended.
+fn tag(key: &[u8; 32], before: &[u8; TAG], record: &[u8]) -> [u8; TAG] {
+    let inner = Sha256::new()
+        .chain_update(key)
+        .chain_update(before)
+        .chain_update(record);
+    let outer = Sha256::new().chain_update(key).chain_update([1]);
+    outer.chain_update(inner.finalize()).finalize().into()
+}
+
+/// The file, open; its bytes are read and written under the log's lock alone.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    key: [u8; 32],
+    file: Option<File>,
+    /// How much of it is there to be overwritten.
+    space: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(dir: &Path, signer: &Signer) -> Self {
+        Journal {
+            path: dir.join(JOURNAL),
+            key: signer.journal_key(),
+            file: None,
+            space: 0,
+        }
+    }
+
+    /// The records after `tail`: their entries, and the tail after them. None when there is no file.
+    pub(crate) fn read(
+        &mut self,
+        disk: &dyn Disk,
+        mut tail: Tail,
+        mut first: u64,
+    ) -> Result<(Vec<Vec<u8>>, Tail), FileError> {
+        let mut entries = Vec::new();
+        if !self.open(disk, false)? {
+            return Ok((entries, tail));
+        }
+        while let Some(record) = self.record_at(tail, first)? {
+            let payload = &record[HEAD..record.len() - TAG];
+            for entry in split_bundle(payload).flatten() {
+                entries.push(entry.to_vec());
+                first += 1;
+            }
+            let Some(behind) = tail.behind(&record) else {
+                break;
+            };
+            tail = behind;
+        }
+        Ok((entries, tail))
+    }
+
+    /// The record at the tail, whole and following from it; otherwise `None`.
+    fn record_at(&self, tail: Tail, first: u64) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let mut head = [0; HEAD];
+        if !self.read_at(file, &mut head, tail.offset)? {
+            return Ok(None);
+        }
+        let length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        if head[4..] != first.to_be_bytes() || length > MAX_BYTES {
+            return Ok(None);
+        }
+        let mut record = vec![0; HEAD + length as usize + TAG];
+        if !self.read_at(file, &mut record, tail.offset)? {
+            return Ok(None);
+        }
+        let (text, found) = record.split_at(record.len() - TAG);
+        let follows = found == tag(&self.key, &tail.tag, text).as_slice();
+        Ok(follows.then_some(record))
+    }
+
+    /// Whether the file is long enough.
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<bool, FileError> {
+        match file.read_exact_at(bytes, offset) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(FileError::new("read", &self.path, e)),
+        }
+    }
+
+    /// Writes a group of entries, durable when this returns. `Ok(None)` when there is no room.
+    pub(crate) fn append(
+        &mut self,
+        disk: &dyn Disk,
+        tail: Tail,
+        first: u64,
+        entries: &[&[u8]],
+    ) -> Result<Option<Tail>, JournalError> {
+        let size: usize = entries.iter().map(|e| e.len() + 2).sum();
+        let end = tail.offset + (HEAD + size + TAG) as u64;
+        if end > MAX_BYTES || entries.iter().any(|e| e.len() > MAX_ENTRY) {
+            return Ok(None);
+        }
+        let mut payload = Vec::with_capacity(size);
+        for entry in entries {
+            push_entry(&mut payload, entry);
+        }
+        let Some(record) = tail.record(&self.key, first, &payload) else {
+            return Ok(None);
+        };
+        self.open(disk, true).map_err(JournalError::NotWritten)?;
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let failed = |operation| {
+            let path = self.path.clone();
+            move |e| FileError::new(operation, &path, e)
+        };
+        if end > self.space {
+            // Another process may have made room meanwhile, and written there.
+            self.space = file
+                .metadata()
+                .map_err(failed("open"))
+                .map_err(JournalError::NotWritten)?
+                .len();
+        }
+        if end > self.space {
+            let space = end.next_multiple_of(STEP);
+            let zeros = vec![0; (space - self.space) as usize];
+            disk.write_at(&self.path, file, self.space, &zeros)
+                .and_then(|()| disk.sync(&self.path, file))
+                .map_err(failed("extend"))
+                .map_err(JournalError::NotWritten)?;
+            self.space = space;
+        }
+        disk.write_at(&self.path, file, tail.offset, &record)
+            .map_err(failed("write"))
+            .map_err(JournalError::NotWritten)?;
+        disk.sync_data(&self.path, file)
+            .map_err(failed("flush"))
+            .map_err(JournalError::NotDurable)?;
+        Ok(tail.behind(&record))
+    }
+
+    /// Opens the file if it is not; makes it, durably, if `make`. Whether it is there.
+    fn open(&mut self, disk: &dyn Disk, make: bool) -> Result<bool, FileError> {
+        if self.file.is_some() {
+            return Ok(true);
+        }
+        let failed = |e| FileError::new("open", &self.path, e);
+        let file = match disk.open(&self.path, make) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !make => return Ok(false),
+            other => other.map_err(failed)?,
+        };
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            return Err(failed(io::Error::other("not a regular file")));
+        }
+        if make && let Some(dir) = self.path.parent() {
+            disk.sync_dir(dir).map_err(failed)?;
+        }
+        self.space = meta.len();
+        self.file = Some(file);
+        Ok(true)
+    }
+}
+
+/// A record that was not written, or may not survive.
+#[derive(Debug)]
+pub(crate) enum JournalError {
+    /// Not written, or torn: the entries are not in the log.
+    NotWritten(FileError),
+    /// Written, and read by whoever looks; it may be lost with the power.
+    NotDurable(FileError),
+}
