@@ -393,7 +393,7 @@ fn stand(
     };
     let mut begun: Result<Log> = Err(anyhow::anyhow!("the ledger was not opened"));
     let launched = launch(spec, || {
-        begun = state.keep_log().and_then(|log| {
+        begun = state.open_log().and_then(|log| {
             begin_ledger(session, &log, args, prepared, start)?;
             Ok(log)
         });

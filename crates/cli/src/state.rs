@@ -15,13 +15,12 @@ use std::{
     env, fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
     Entry, KeyError, Log, LogOptions, Reader, Record, Signer, Verifier,
-    entry::rfc3339_ms as rfc3339, key, log,
+    entry::rfc3339_ms as rfc3339, key,
 };
 use anyhow::{Context as _, Result, bail};
 
@@ -189,21 +188,11 @@ impl State {
         Ok(signer.verifier())
     }
 
-    /// Opens the log for writing; made on first use. Every commit is published at once.
+    /// Opens the log for writing; made on first use.
     pub fn open_log(&self) -> Result<Log> {
-        self.open_log_with(Duration::ZERO)
-    }
-
-    /// The same for a process that keeps the log open: entries are durable in the journal, the checkpoint
-    /// follows within 100 ms, when the log is closed, or when whoever comes next opens it.
-    pub fn keep_log(&self) -> Result<Log> {
-        self.open_log_with(log::MAX_DELAY)
-    }
-
-    fn open_log_with(&self, lag: Duration) -> Result<Log> {
         let options = LogOptions {
             head: Some(self.head_path()),
-            lag,
+            ..LogOptions::default()
         };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
             format!(

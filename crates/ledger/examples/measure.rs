@@ -85,7 +85,7 @@ fn rounds(count: u64, mut action: impl FnMut() -> Result<()>) -> Result<Vec<u64>
     (0..count).map(one).collect()
 }
 
-/// As sessions open it: entries are durable in the journal, the checkpoint follows.
+/// With the journal: entries are durable in the journal, the checkpoint follows.
 fn open(dir: &Path, signer: Signer) -> Result<Log> {
     let options = LogOptions {
         head: Some(dir.with_file_name("head")),

@@ -37,8 +37,8 @@ use crate::{
 
 /// A record that would end beyond this is not written: a checkpoint comes first.
 const MAX_BYTES: u64 = 8 << 20;
-/// Space is made in steps of this.
-const STEP: u64 = 1 << 20;
+/// Space is made in steps of this: what is there and not used counts as the log's.
+const STEP: u64 = 64 << 10;
 const HEAD: usize = 12;
 const TAG: usize = 32;
 

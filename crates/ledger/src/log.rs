@@ -50,7 +50,9 @@ pub struct LogOptions {
     /// For how long the checkpoint may lag behind. With zero every commit writes tiles and checkpoint,
     /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
     /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
-    /// [`Log::flush`], or when the log is opened next.
+    /// [`Log::flush`], or when the log is opened next. Readers see what is published: a process that ends
+    /// without flushing leaves its last entries, durable, to whoever opens the log for writing. Who removes
+    /// the journal before that takes them away without a trace.
     pub lag: Duration,
 }
 

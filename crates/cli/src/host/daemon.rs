@@ -149,7 +149,7 @@ impl Daemon {
     /// Takes over what stands, and says in the ledger that it does.
     pub fn start(kernel: Arc<dyn Kernel>, opening: Opening) -> Result<Daemon> {
         let state = State::open_at(&opening.places.state)?;
-        let log = state.keep_log()?;
+        let log = state.open_log()?;
         let (outcome, book) = match opening.found {
             Found::Nothing => ("loaded", Some(Book::fresh())),
             Found::Same(book) => ("opened", book),
