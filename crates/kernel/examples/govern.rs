@@ -1,12 +1,13 @@
 //! Starts a command under a policy in the kernel, without the daemon: for trying the programs by hand.
 //!
-//!     govern load PINS
+//!     govern load PINS         (or: monitor PINS)
 //!     govern run PINS VIEW POLICY WORKSPACE HOME -- COMMAND...
 //!     govern events PINS SECONDS
-//!     govern stats
+//!     govern stats [monitor]
 //!
 //! `load` attaches the programs and pins them; `run` compiles the policy, puts it into the view, puts itself under it
-//! and becomes the command; `events` prints what is refused. Needs root and a kernel that loads LSM programs.
+//! and becomes the command; `events` prints what is refused. Needs root and, but for `monitor`, a kernel that loads LSM
+//! programs.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -18,16 +19,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentwall_action::{Facts, Subject};
-use agentwall_kernel::{Options, Wall, object};
+use agentwall_kernel::{Options, Programs, Wall};
 use agentwall_policy::{Compiled, Layer, Source, Variables, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
-        ["load", pins] => {
+        ["load" | "monitor", pins] => {
             let start = Instant::now();
-            let mut wall = Wall::load(&Options::default())?;
+            let mut options = Options::default();
+            if args[1] == "monitor" {
+                options.programs = Programs::Monitor;
+            }
+            let mut wall = Wall::load(&options)?;
             println!(
                 "{} programs in {:?}",
                 wall.programs().count(),
@@ -68,7 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             std::process::exit(status.code().unwrap_or(128));
         }
         ["events", pins, seconds] => events(Path::new(pins), seconds.parse()?)?,
-        ["stats"] => stats()?,
+        ["stats"] => stats(Programs::Wall)?,
+        ["stats", "monitor"] => stats(Programs::Monitor)?,
         _ => return Err("see the head of this file".into()),
     }
     Ok(())
@@ -141,7 +147,7 @@ fn events(pins: &Path, seconds: u64) -> Result<(), Box<dyn Error>> {
 }
 
 /// How much work the kernel has with each program before it takes it.
-fn stats() -> Result<(), Box<dyn Error>> {
+fn stats(programs: Programs) -> Result<(), Box<dyn Error>> {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, text| {
         for line in text.lines() {
             if line.contains("processed") || line.contains("-- BEGIN") {
@@ -149,8 +155,7 @@ fn stats() -> Result<(), Box<dyn Error>> {
             }
         }
     })));
-    let mut opened = libbpf_rs::ObjectBuilder::default().open_memory(object::WALL)?;
-    let symbols = std::fs::read_to_string("/proc/kallsyms")?;
+    let mut opened = libbpf_rs::ObjectBuilder::default().open_memory(programs.object())?;
     for mut program in opened.progs_mut() {
         program.set_log_level(4);
         let section = program.section().to_string_lossy().into_owned();

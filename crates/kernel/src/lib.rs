@@ -16,7 +16,7 @@ pub mod wire;
 
 pub use holds::{Held, Holds};
 pub use notes::{MAX_ENTRIES, Notes};
-pub use wall::{Counters, Events, Note, Options, Wall, WallError};
+pub use wall::{Counters, Events, Note, Options, Programs, Wall, WallError};
 
 /// The objects that `build.rs` made of `bpf/`.
 pub mod object {
@@ -24,4 +24,6 @@ pub mod object {
     pub const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
     /// The programs of the LSM hooks.
     pub const WALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wall.bpf.o"));
+    /// The programs of the monitor.
+    pub const MONITOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor.bpf.o"));
 }

@@ -3,6 +3,8 @@
 //! First ungoverned, when everything must go through, else a refusal proves nothing. Then under a policy that
 //! allows one file: everything else must fail with a refusal *and* have had no effect, and that file must
 //! still open. Only then anybody says *enforcing*.
+//!
+//! The monitor is proved by the same tries ([`watch`]): all must go through, and all but the last must be told.
 
 use std::{
     fs,
@@ -14,7 +16,8 @@ use std::{
     sync::Arc,
 };
 
-use agentwall_action::{Facts, Subject};
+use agentwall_action::{Facts, Subject, Verb};
+use agentwall_kernel::wire::Event;
 use agentwall_policy::{Compiled, Layer, Source, Variables, glob_escape, load};
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -53,9 +56,15 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Whether the wall refuses what it should, and only that.
+    /// Whether the programs do what they should, and only that.
     pub fn holds(&self) -> bool {
         self.results.len() == TRIED.len() && self.results.iter().all(|r| r.held)
+    }
+
+    /// Whether nothing at all was refused.
+    pub fn is_all_done(&self) -> bool {
+        self.results.len() == TRIED.len()
+            && self.results.iter().all(|r| !r.said.starts_with("refused"))
     }
 
     /// What is not as it should be.
@@ -66,15 +75,27 @@ impl Proof {
     }
 }
 
-/// Tries it, in a folder that is made for it and removed.
+/// Reads the events that came.
+pub type Reading<'r> = &'r mut dyn FnMut() -> Result<Vec<Event>>;
+
+/// Proves that the kernel refuses, in a folder that is made for it and removed.
 pub fn prove(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
+    tried(kernel, folder, None)
+}
+
+/// Proves that the monitor sees, in the same way.
+pub fn watch(kernel: &dyn Kernel, folder: &Path, events: Reading<'_>) -> Result<Proof> {
+    tried(kernel, folder, Some(events))
+}
+
+fn tried(kernel: &dyn Kernel, folder: &Path, events: Option<Reading<'_>>) -> Result<Proof> {
     // Left over from one that was killed.
     let _ = fs::remove_dir_all(folder);
     fs::DirBuilder::new()
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("cannot make {}", crate::state::shown(folder)))?;
-    let proof = within(kernel, folder);
+    let proof = within(kernel, folder, events);
     let removed = kernel.remove(CANARY_VIEW);
     let _ = fs::remove_dir_all(folder);
     let proof = proof?;
@@ -82,7 +103,7 @@ pub fn prove(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
     Ok(proof)
 }
 
-fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
+fn within(kernel: &dyn Kernel, folder: &Path, events: Option<Reading<'_>>) -> Result<Proof> {
     // Names as the kernel has them.
     let folder = &folder.canonicalize()?;
     for name in ["secret", "neighbour", "victim"] {
@@ -119,24 +140,71 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
         false,
         false,
     ];
+    let told = match events {
+        Some(read) => Some(read()?),
+        None => None,
+    };
     let results = TRIED
         .iter()
         .zip(after)
         .zip(effects)
-        .map(|((what, said), effect)| Tried {
-            what,
-            held: match *what {
-                "neighbour" => said == "done",
-                _ => said == "refused" && !effect,
-            },
-            said: match effect && said == "refused" {
-                true => "refused, and yet it happened".to_owned(),
-                false => said,
-            },
+        .map(|((what, said), effect)| match &told {
+            None => of_refusal(what, said, effect),
+            Some(told) => {
+                let is_it = |e: &Event| e.view == CANARY_VIEW && is_about(e, what, folder, port);
+                of_sight(what, said, effect, told.iter().any(is_it))
+            }
         });
     Ok(Proof {
         results: results.collect(),
     })
+}
+
+fn of_refusal(what: &'static str, said: String, effect: bool) -> Tried {
+    Tried {
+        what,
+        held: match what {
+            "neighbour" => said == "done",
+            _ => said == "refused" && !effect,
+        },
+        said: match effect && said == "refused" {
+            true => "refused, and yet it happened".to_owned(),
+            false => said,
+        },
+    }
+}
+
+/// Everything happens, and what the policy would refuse is told.
+fn of_sight(what: &'static str, said: String, effect: bool, told: bool) -> Tried {
+    let leaves_nothing = ["read", "exec", "neighbour"].contains(&what);
+    let happened = said == "done" && (effect || leaves_nothing);
+    Tried {
+        what,
+        held: happened && told == (what != "neighbour"),
+        said: match (happened, told) {
+            (false, _) => format!("did not happen: {said}"),
+            (true, true) => "seen".to_owned(),
+            (true, false) => "not told".to_owned(),
+        },
+    }
+}
+
+/// Whether an event tells of a try.
+fn is_about(event: &Event, what: &str, folder: &Path, port: u16) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let named = |verb, name: &str| {
+        let path = folder.join(name);
+        event.verb == Some(verb) && event.text.as_deref() == Some(path.as_os_str().as_bytes())
+    };
+    match what {
+        "read" => named(Verb::FileRead, "secret"),
+        "write" => named(Verb::FileWrite, "secret"),
+        "create" => named(Verb::FileCreate, "new"),
+        "delete" => named(Verb::FileDelete, "victim"),
+        "connect" => event.verb == Some(Verb::NetConnect) && event.identity.port == u32::from(port),
+        "exec" => event.verb == Some(Verb::ProcessExec),
+        _ => named(Verb::FileRead, "neighbour"),
+    }
 }
 
 /// Nothing is allowed but reading one file.
