@@ -222,6 +222,8 @@ pub struct HostStatus {
     pub enforcing: bool,
     /// Nothing is refused, only recorded.
     pub audit: bool,
+    /// Why it is the monitor that stands, and no wall.
+    pub no_wall: Option<String>,
     /// The daemon answers.
     pub daemon: bool,
     /// The kernel's release.
@@ -230,7 +232,7 @@ pub struct HostStatus {
     pub programs: String,
     /// How many hooks they are attached to.
     pub hooks: usize,
-    /// When the canaries were refused, milliseconds since the Unix epoch.
+    /// When the canaries were refused, or seen by the monitor, milliseconds since the Unix epoch.
     pub proved_ms: Option<u64>,
     /// Rules about host names are enforced: canaries proved that too.
     pub names: bool,

@@ -6,7 +6,9 @@ use agentwall_policy::{Layer, Source};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{args::DoctorArgs, host, output, policies, selftest, state::State};
+use agentwall_kernel::{Options, Programs, Wall};
+
+use crate::{args::DoctorArgs, cmd::daemon::stand, host, output, policies, selftest, state::State};
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -26,7 +28,7 @@ pub struct Finding {
 
 /// What this host offers; the last one builds a wall.
 pub fn findings() -> Vec<Finding> {
-    vec![
+    let mut all = vec![
         kernel(),
         user_namespaces(),
         apparmor(),
@@ -34,9 +36,10 @@ pub fn findings() -> Vec<Finding> {
         overlay(),
         nf_tables(),
         state_folder(),
-        kernel_wall(),
-        wall(),
-    ]
+    ];
+    all.extend(kernel_wall());
+    all.push(wall());
+    all
 }
 
 /// Whether a wall stands on a host with these findings.
@@ -174,42 +177,77 @@ fn nf_tables() -> Finding {
 }
 
 /// The kernel wall is proved by loading it and letting canaries out, and taken away again at once. One that
-/// stands is proved as it stands.
-fn kernel_wall() -> Finding {
-    use agentwall_kernel::{Options, Wall};
+/// stands is proved as it stands. Where it does not stand the monitor is tried in the same way.
+fn kernel_wall() -> Vec<Finding> {
     const WHAT: &str = "kernel wall";
     if !rustix::process::geteuid().is_root() {
-        return finding(WHAT, false, false, "not tried")
-            .or("run 'agentwall doctor' as root: only root can load it");
+        return vec![
+            finding(WHAT, false, false, "not tried")
+                .or("run 'agentwall doctor' as root: only root can load it"),
+        ];
     }
+    let folder = std::env::temp_dir().join(format!("agentwall-canary-{}", std::process::id()));
     let opened = Wall::open(Path::new(host::PINS));
-    let (wall, stands) = match opened {
-        Ok(Some(wall)) => (Ok(wall), true),
-        Ok(None) => (Wall::load(&Options::default()), false),
-        Err(e) => (Err(e), true),
+    let (wall, mode) = match opened {
+        Ok(Some(wall)) if wall.kind() == Programs::Wall => (Ok(wall), "stands"),
+        Ok(_) => (Wall::load(&Options::default()), "loads"),
+        Err(e) => (Err(e), "stands"),
     };
     let wall = match wall {
         Ok(wall) => wall,
         Err(e) => {
-            let found = e.to_string();
-            let first = found.lines().next().unwrap_or_default();
-            return finding(WHAT, false, false, first.to_owned()).or(
+            let found = finding(WHAT, false, false, stand::first_line(&e)).or(
                 "'agentwall run' stands without it; the kernel wall needs Linux 6.1 or newer, built with \
                  CONFIG_BPF_LSM and started with bpf among lsm=… in its command line",
             );
+            return match e.is_about_the_hooks() {
+                true => vec![found, monitor(&folder)],
+                false => vec![found],
+            };
         }
     };
-    let folder = std::env::temp_dir().join(format!("agentwall-canary-{}", std::process::id()));
-    let mode = if stands { "stands" } else { "loads" };
     match host::canary::prove(&wall, &folder) {
         Ok(proof) if proof.holds() => {
             let found = format!("{mode}, {} canaries held", proof.results.len());
+            vec![finding(WHAT, false, true, found)]
+        }
+        Ok(proof) if stand::is_never_called(&wall, &proof).unwrap_or(false) => {
+            let found = finding(WHAT, false, false, stand::NEVER_CALLED)
+                .or("start the kernel with bpf among lsm=… in its command line");
+            vec![found, monitor(&folder)]
+        }
+        Ok(proof) => vec![
+            finding(WHAT, false, false, proof.failures())
+                .or("report this: the kernel wall must not be used"),
+        ],
+        Err(e) => vec![
+            finding(WHAT, false, false, format!("{e:#}"))
+                .or("report this: the kernel wall must not be used"),
+        ],
+    }
+}
+
+/// One of its own, also where one stands: whose events are the daemon's.
+fn monitor(folder: &Path) -> Finding {
+    const WHAT: &str = "monitor";
+    let options = Options {
+        programs: Programs::Monitor,
+        ..Options::default()
+    };
+    let seen = Wall::load(&options)
+        .map_err(|e| stand::first_line(&e))
+        .and_then(|wall| stand::watch(&wall, folder).map_err(|e| format!("{e:#}")));
+    match seen {
+        Ok((proof, _)) if proof.holds() => {
+            let count = proof.results.len();
+            let found = format!("loads, {count} canaries seen; audit only: it refuses nothing");
             finding(WHAT, false, true, found)
         }
-        Ok(proof) => finding(WHAT, false, false, proof.failures())
-            .or("report this: the kernel wall must not be used"),
-        Err(e) => finding(WHAT, false, false, format!("{e:#}"))
-            .or("report this: the kernel wall must not be used"),
+        Ok((proof, _)) => finding(WHAT, false, false, proof.failures())
+            .or("report this: the monitor must not be used"),
+        Err(e) => finding(WHAT, false, false, e).or(
+            "the monitor needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF; 'agentwall run' needs neither",
+        ),
     }
 }
 

@@ -17,10 +17,13 @@ use crate::{
     state::State,
 };
 
+/// Who governs where no kernel wall can.
+const MONITOR: &str = "monitor";
+
 /// The policy that governs a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Governance {
-    /// By what: `session`, or `kernel` for the kernel wall.
+    /// By what: `session`, `kernel` for the kernel wall, `monitor` where that only looks on: nothing is refused.
     pub by: &'static str,
     /// The id, of the session.
     pub id: String,
@@ -30,6 +33,21 @@ pub struct Governance {
     pub source: String,
     /// SHA-256 of the effective policy, lower-case hex.
     pub digest: String,
+}
+
+impl Governance {
+    /// Whether nothing is refused.
+    pub fn is_audit(&self) -> bool {
+        self.by == MONITOR
+    }
+
+    /// By what, for a person.
+    pub fn in_words(&self) -> &'static str {
+        match self.is_audit() {
+            true => "monitor, audit only,",
+            false => self.by,
+        }
+    }
 }
 
 /// Somebody who may govern processes.
@@ -72,7 +90,10 @@ impl Kernel {
                 continue;
             };
             let governance = Governance {
-                by: "kernel",
+                by: match status.no_wall {
+                    Some(_) => MONITOR,
+                    None => "kernel",
+                },
                 id: session.id.clone(),
                 name: view.subject.clone(),
                 source: view.policy.clone(),

@@ -65,6 +65,7 @@ struct table {
 #define TEXT_ROOM 4096
 #define TEXT_MASK (TEXT_ROOM - 1)
 #define COMPONENT 256
+#define SPARE TEXT_ROOM /* where something short may lie meanwhile: a name ends before */
 
 /* One question to a table. The text is work.text[start .. start + len). */
 struct question {

@@ -3,73 +3,46 @@
 #ifndef AGENTWALL_FILES_H
 #define AGENTWALL_FILES_H
 
-#include "judge.h"
+#include "objects.h"
 #include <bpf/bpf_tracing.h>
 
-#define FMODE_READ 0x1u
-#define FMODE_WRITE 0x2u
-#define FMODE_CREATED 0x100000u
 #define FLAG_EXEC 0x20u /* __FMODE_EXEC, set by the kernel when it opens a program */
-#define FLAG_TMPFILE 020000000u
 
-static __always_inline bool is_device(__u32 mode)
+/* Sequence counters of the kernel: every rename of a cached name and every change of mounts moves them.
+ * Where the kernel does not tell their place, nothing is cached. */
+extern const void rename_lock __ksym __attribute__((weak));
+extern const void mount_lock __ksym __attribute__((weak));
+
+/* The decision cache: with the inode, so that it is gone when the inode is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct seen);
+} seen SEC(".maps");
+
+static __always_inline __u32 sequence(const void *lock)
 {
-	return (mode & S_IFMT) == S_IFCHR || (mode & S_IFMT) == S_IFBLK;
+	__u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), lock);
+	return value;
 }
 
-/*
- * Devices that every program has: null, zero, full, random, urandom, tty, ptmx, and terminals of its own
- * (pts). Refused by a rule that names them, not by a default.
- */
-static __always_inline __u32 device_softness(__u32 mode, __u32 rdev)
-{
-	__u32 major = rdev >> 20, minor = rdev & 0xfffff;
-
-	if ((mode & S_IFMT) != S_IFCHR)
-		return 0;
-	if (major == 1 && (minor == 3 || minor == 5 || minor == 7 || minor == 8 || minor == 9))
-		return SOFT_DEFAULT;
-	if (major == 5 && (minor == 0 || minor == 2))
-		return SOFT_DEFAULT;
-	return major >= 136 && major <= 143 ? SOFT_DEFAULT : 0;
-}
-
-/* What opening this file does, asked for one after the other. Also for files that come from elsewhere. */
 static __always_inline void consider_file(struct task *t, struct file *file)
 {
-	__u64 mnt = as_number(t, file->f_path.mnt), dentry = as_number(t, file->f_path.dentry);
-	__u32 mode = file->f_mode, how = 0, kind = file->f_inode->i_mode;
-
-	if (is_device(kind)) {
-		how = device_softness(kind, file->f_inode->i_rdev);
-		t->answer.cacheable = 0;
-		consider(t, VERB_DEVICE, mnt, dentry, how);
-	}
-	if (mode & FMODE_CREATED || file->f_flags & FLAG_TMPFILE) {
-		/* Its name was asked for when it was made; a nameless one is asked for here. */
-		t->answer.cacheable = 0;
-		consider(t, VERB_CREATE, mnt, dentry, how);
-		return;
-	}
-	if (mode & FMODE_READ)
-		consider(t, VERB_READ, mnt, dentry, how);
-	if (mode & FMODE_WRITE)
-		consider(t, VERB_WRITE, mnt, dentry, how);
+	t->opened.mount = as_number(t, file->f_path.mnt);
+	t->opened.dentry = as_number(t, file->f_path.dentry);
+	t->opened.mode = file->f_mode;
+	t->opened.flags = file->f_flags;
+	t->opened.kind = file->f_inode->i_mode;
+	t->opened.rdev = file->f_inode->i_rdev;
+	consider_opened(t);
 }
 
 static __always_inline __u32 wanted(__u32 mode)
 {
 	return (mode & FMODE_READ ? 1u << VERB_READ : 0) | (mode & FMODE_WRITE ? 1u << VERB_WRITE : 0);
-}
-
-/* The generation of the task's table; 0: none. */
-static __always_inline __u64 generation_of(struct task *t)
-{
-	struct table *table = table_of(t);
-
-	if (!table)
-		return 0;
-	return (__u64)table->words[TABLE_GENERATION + 1] << 32 | table->words[TABLE_GENERATION];
 }
 
 static __always_inline __u64 last_name(struct dentry *dentry)

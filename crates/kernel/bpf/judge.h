@@ -67,7 +67,12 @@ static __always_inline __u64 as_number(struct task *t, const void *pointer)
 	return *place;
 }
 
+/* The monitor's programs hold many operations, and their stacks are as short as the hooks'. */
+#ifdef MONITOR
+static __attribute__((noinline)) void begin(struct task *t)
+#else
 static __always_inline void begin(struct task *t)
+#endif
 {
 	t->answer.effect = NONE;
 	t->answer.verb = 0;
@@ -157,12 +162,26 @@ static __always_inline struct table *table_of(struct task *t)
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
 
-/* Whether nothing is to be refused. Without a table everything is. */
-static __always_inline __u32 is_audit(struct task *t)
+/* The generation of the task's table; 0: none. */
+static __always_inline __u64 generation_of(struct task *t)
 {
 	struct table *table = table_of(t);
 
+	if (!table)
+		return 0;
+	return (__u64)table->words[TABLE_GENERATION + 1] << 32 | table->words[TABLE_GENERATION];
+}
+
+/* Whether nothing is to be refused. Without a table everything is; the monitor never refuses anything. */
+static __always_inline __u32 is_audit(struct task *t)
+{
+#ifdef MONITOR
+	return 1;
+#else
+	struct table *table = table_of(t);
+
 	return table ? table->words[TABLE_FLAGS] & TABLE_AUDIT : 0;
+#endif
 }
 
 /* The only place where a policy is asked. The question is in t->work. */
@@ -441,12 +460,33 @@ __attribute__((noinline)) int consider_inode(struct task *t, __u32 verb, __u64 d
 		}                                                                                            \
 	})
 
+/* Numbers an event and says whose it is. */
+static __always_inline bool sign(struct task *t)
+{
+	struct event *e = &t->event;
+	__u64 id = bpf_get_current_pid_tgid(), *number;
+	__u32 zero = 0;
+
+	number = bpf_map_lookup_elem(&numbers, &zero);
+	if (!number)
+		return false;
+	e->number = __sync_fetch_and_add(number, 1);
+	e->time = bpf_ktime_get_boot_ns();
+	e->session = t->session;
+	e->view = t->view;
+	e->pid = id >> 32;
+	e->tid = (__u32)id;
+	e->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	return true;
+}
+
 /* Tells user space of the answer: one event, the text behind it. */
 __attribute__((noinline)) int tell(struct task *t)
 {
 	struct event *e;
-	__u64 id, *number, text;
-	__u32 len, zero = 0;
+	__u64 text;
+	__u32 len;
 	bool refused;
 
 	if (!t)
@@ -459,17 +499,8 @@ __attribute__((noinline)) int tell(struct task *t)
 
 		t->work.question.has_text = found == NAMED || found == NAMED_INSIDE;
 	}
-	id = bpf_get_current_pid_tgid();
-	number = bpf_map_lookup_elem(&numbers, &zero);
-	if (!number)
+	if (!sign(t))
 		return 0;
-	e->number = __sync_fetch_and_add(number, 1);
-	e->time = bpf_ktime_get_boot_ns();
-	e->session = t->session;
-	e->view = t->view;
-	e->pid = id >> 32;
-	e->tid = (__u32)id;
-	e->uid = (__u32)bpf_get_current_uid_gid();
 	e->verb = t->answer.verb;
 	e->kind = t->work.question.kind;
 	e->directory = t->answer.directory;
@@ -481,7 +512,7 @@ __attribute__((noinline)) int tell(struct task *t)
 	e->marks = t->answer.marks;
 	e->identity = refused ? t->answer.identity : t->identity;
 	e->address_len = t->work.question.address_len;
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	e->base = 0;
 	len = t->work.question.has_text ? t->work.question.len : 0;
 	if (len > TEXT_ROOM || t->work.question.start > TEXT_ROOM)
 		len = 0;

@@ -39,14 +39,6 @@ struct {
 	__type(value, struct task);
 } tasks SEC(".maps");
 
-/* The decision cache: with the inode, so that it is gone when the inode is. */
-struct {
-	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct seen);
-} seen SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -117,11 +109,6 @@ struct host {
 	__u32 mount_namespace; /* the inode number of the host's */
 };
 volatile const struct host host SEC(".rodata.host");
-
-/* Sequence counters of the kernel: every rename of a cached name and every change of mounts moves them.
- * Where the kernel does not tell their place, nothing is cached. */
-extern const void rename_lock __ksym __attribute__((weak));
-extern const void mount_lock __ksym __attribute__((weak));
 
 static __always_inline void count(__u32 which)
 {

@@ -33,12 +33,12 @@ static __always_inline __u64 mount_of(__u64 vfsmount)
 	return vfsmount - bpf_core_field_offset(struct mount, mnt);
 }
 
-static __always_inline __u32 sequence(const void *lock)
+/* Whether a namespace is that of detached mounts: it has no number. */
+static __always_inline bool is_of_detached(struct mnt_namespace *ns)
 {
-	__u32 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), lock);
-	return value;
+	if (bpf_core_field_exists(struct mnt_namespace, seq))
+		return BPF_CORE_READ(ns, seq) == 0;
+	return BPF_CORE_READ((struct ns_common___numbered *)&ns->ns, ns_id) == 0;
 }
 
 /*
@@ -66,8 +66,7 @@ __attribute__((noinline)) int name_step(struct task *t)
 
 			if ((__u64)ns >= ERROR_POINTERS)
 				return INTERNAL;
-			/* The namespace of a detached mount has no root of its own in user space: no number. */
-			if (!ns || BPF_CORE_READ(ns, seq) == 0)
+			if (!ns || is_of_detached(ns))
 				return DETACHED;
 			inum = BPF_CORE_READ(ns, ns.inum);
 			if (pos == TEXT_ROOM) {
@@ -149,8 +148,11 @@ static __always_inline __u64 first_mount(struct super_block *sb)
 	return entry - bpf_core_field_offset(struct mount, mnt_instance);
 }
 
-static __always_inline __u64 next_mount(struct super_block *sb, struct mount *mnt)
+/* A function of its own: taken out of its branch, the place of what a kernel has no more would not load. */
+__attribute__((noinline)) __u64 next_mount(__u64 super_block, __u64 mount)
 {
+	struct super_block *sb = (struct super_block *)super_block;
+	struct mount *mnt = (struct mount *)mount;
 	__u64 entry;
 
 	if (bpf_core_field_exists(struct mount___next, mnt_next_for_sb))
@@ -182,7 +184,7 @@ __attribute__((noinline)) __u64 host_mount(__u64 dentry, __u32 skip)
 			if ((root == whole || is_below(dentry, root)) && !skip--)
 				return mount + bpf_core_field_offset(struct mount, mnt);
 		}
-		mount = next_mount(sb, mnt);
+		mount = next_mount((__u64)sb, mount);
 	}
 	return 0;
 }

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/*
- * Hooks about processes: how a policy is inherited, and what one process does to another. The processes of
- * one session are each other's own; anybody else's is asked for by its program.
- */
+/* Hooks about processes: how a policy is inherited, and what one process does to another. */
 #ifndef AGENTWALL_PROCESSES_H
 #define AGENTWALL_PROCESSES_H
 
 #include "files.h"
 #include "meant.h"
+#include "tasks.h"
 
 /*
  * A new task is governed as its parent is: fork, clone and threads, io_uring's workers, whatever it does
@@ -16,50 +14,7 @@
 SEC("lsm/task_alloc")
 int BPF_PROG(aw_task_alloc, struct task_struct *task, unsigned long clone_flags)
 {
-	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), NULL, 0);
-	struct task *child;
-
-	if (!t || (!t->view && !t->flags))
-		return 0;
-	child = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!child) {
-		count(COUNT_NO_MEMORY);
-		return -ENOMEM;
-	}
-	child->flags = t->flags;
-	child->session = t->session;
-	child->view = t->view;
-	return 0;
-}
-
-/*
- * What one process does to another: only inside a session, as where a session has its own pid namespace. A rule
- * says what of that is refused; no rule lets anybody out.
- */
-static __always_inline int on_process(__u32 verb, struct task_struct *other, bool quiet)
-{
-	struct task *t = governed();
-	struct task *o;
-	struct file *program;
-
-	if (!t)
-		return 0;
-	o = bpf_task_storage_get(&tasks, other, NULL, 0);
-	begin(t);
-	if (!o || o->session != t->session || t->session == NO_SESSION || o->flags & TASK_WALL) {
-		if (quiet) {
-			count(COUNT_REFUSED);
-			return is_audit(t) ? 0 : -EACCES;
-		}
-		refuse(t, verb, o && o->flags & TASK_WALL ? WHY_WALL : WHY_FOREIGN);
-		return conclude(t);
-	}
-	program = BPF_CORE_READ(other, mm, exe_file);
-	if (!program)
-		return 0; /* it has ended */
-	consider(t, verb, (__u64)BPF_CORE_READ(program, f_path.mnt), (__u64)BPF_CORE_READ(program, f_path.dentry),
-		 SOFT_DEFAULT);
-	return conclude(t);
+	return inherit(task) ? 0 : -ENOMEM;
 }
 
 #define PTRACE_MODE_NOAUDIT 4u

@@ -42,20 +42,6 @@ int BPF_PROG(aw_bprm_creds, struct linux_binprm *bprm, struct file *file)
 	return 0;
 }
 
-/* A file that becomes code. The program itself was decided when it was started. */
-static __always_inline int on_code(struct task *t, struct file *file)
-{
-	struct task_struct *me = (struct task_struct *)bpf_get_current_task_btf();
-	struct file *program = BPF_CORE_READ(me, mm, exe_file);
-
-	if (program && BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(file, f_inode))
-		return 0;
-	begin(t);
-	consider(t, VERB_MAP_EXEC, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry),
-		 CODE);
-	return conclude(t);
-}
-
 SEC("lsm/mmap_file")
 int BPF_PROG(aw_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
 {

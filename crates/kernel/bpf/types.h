@@ -128,9 +128,14 @@ struct ns_common {
 	unsigned int inum;
 } IN_KERNEL;
 
+/* Since Linux 6.18 the number of a namespace, which was its seq, is here. */
+struct ns_common___numbered {
+	__u64 ns_id;
+} IN_KERNEL;
+
 struct mnt_namespace {
 	struct ns_common ns;
-	__u64 seq; /* 0: of a mount that is not attached anywhere */
+	__u64 seq; /* 0: of mounts that are not attached anywhere */
 } IN_KERNEL;
 
 struct path {
@@ -141,6 +146,7 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
 	unsigned int f_flags;
 	unsigned int f_mode;
 } IN_KERNEL;
@@ -162,15 +168,22 @@ struct fdtable {
 	struct file **fd;
 } IN_KERNEL;
 
+struct fs_struct {
+	struct path root;
+	struct path pwd;
+} IN_KERNEL;
+
+struct thread_info {
+	unsigned long flags; /* arm64 */
+	__u32 status; /* x86 */
+} IN_KERNEL;
+
 struct files_struct {
 	struct fdtable *fdt;
 } IN_KERNEL;
 
-struct fs_struct {
-	struct path pwd;
-} IN_KERNEL;
-
 struct task_struct {
+	struct thread_info thread_info;
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;
@@ -180,6 +193,8 @@ struct task_struct {
 	const struct cred *cred;
 	struct files_struct *files;
 	struct fs_struct *fs;
+	struct list_head ptraced;
+	struct list_head ptrace_entry;
 	char comm[16];
 	__u64 start_boottime;
 } IN_KERNEL;
@@ -187,6 +202,8 @@ struct task_struct {
 struct linux_binprm {
 	struct file *file;
 	struct cred *cred;
+	const char *filename;
+	const char *interp;
 } IN_KERNEL;
 
 struct vm_area_struct {
@@ -216,7 +233,10 @@ struct sock_common {
 	unsigned short skc_family;
 	possible_net_t skc_net;
 	__u16 skc_num;
+	__be16 skc_dport;
+	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 } IN_KERNEL;
 
@@ -263,6 +283,7 @@ struct unix_sock {
 	struct sock sk;
 	struct unix_address *addr;
 	struct path path;
+	struct sock *peer;
 } IN_KERNEL;
 
 struct msghdr {
@@ -275,7 +296,10 @@ struct user_namespace {
 	int level;
 } IN_KERNEL;
 
-struct kernel_siginfo;
+struct kernel_siginfo {
+	int si_code;
+} IN_KERNEL;
+
 struct key;
 
 #endif

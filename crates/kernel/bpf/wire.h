@@ -33,6 +33,17 @@ enum why {
 	WHY_MEANT = 13, /* the configuration means it: a session begins */
 	WHY_UNPREPARED = 14, /* the configuration means it, and no policy stands ready */
 	WHY_NAMES = 15, /* a name that cannot be decided here: another network namespace, another protocol */
+	/* Of the monitor alone: */
+	WHY_CALL = 16, /* not decided here: what a call named, for user space to decide on */
+	WHY_UNREAD = 17, /* what a call named cannot be read any more */
+	WHY_UNSEEN = 18, /* what comes by this way is not seen: see enum unseen */
+};
+
+/* Ways to act that the monitor does not see (docs/kernel.md, "The monitor"). */
+enum unseen {
+	UNSEEN_URING = 1,
+	UNSEEN_CALLS = 2, /* system calls of another kind than the kernel's own: 32-bit, x32 */
+	UNSEEN_MANY = 3, /* more messages or descriptors in one call than are looked at */
 };
 
 /* What no policy permits to a governed task (docs/kernel.md, "Never"). */
@@ -114,7 +125,7 @@ struct event {
 	__u32 audit; /* 1: nothing was refused */
 	__u32 marks;
 	__u32 address_len;
-	__u32 pad;
+	__u32 base; /* WHY_CALL: bytes of the text that name a folder; the rest is as the call has it */
 	char comm[16];
 	__u32 len; /* of the text; 0: there is none */
 	__u32 end;
@@ -140,6 +151,23 @@ struct name_walk {
 	__u64 root; /* of the mount */
 };
 
+/* An open file, as far as opening it is asked about. */
+struct opened {
+	__u64 mount;
+	__u64 dentry;
+	__u32 mode;
+	__u32 flags;
+	__u32 kind; /* its inode's mode */
+	__u32 rdev;
+};
+
+/* Where the control messages of a received message are. */
+struct received {
+	__u64 at;
+	__u64 len; /* of the first */
+	__u64 room; /* of all */
+};
+
 /* A governed task. The scratch memory is why it is large. */
 struct task {
 	__u32 view;
@@ -150,9 +178,11 @@ struct task {
 	__u64 dentry;
 	__u64 alias; /* where the note of the object lies that is looked at; read under RCU */
 	__u32 noted; /* its flags */
+	__u32 unseen; /* a bit for each of enum unseen that was told */
 	__u32 held_back; /* what a default said of one of several names */
 	__u32 place; /* of the table that this operation is asked of */
-	__u32 pad;
+	struct opened opened;
+	struct received received;
 	struct answer answer;
 	struct identity identity;
 	struct grant_key grant;

@@ -1,12 +1,13 @@
 //! Starts a command under a policy in the kernel, without the daemon: for trying the programs by hand.
 //!
-//!     govern load PINS
+//!     govern load PINS         (or: monitor PINS)
 //!     govern run PINS VIEW POLICY WORKSPACE HOME -- COMMAND...
 //!     govern events PINS SECONDS
-//!     govern stats
+//!     govern stats [monitor]
 //!
 //! `load` attaches the programs and pins them; `run` compiles the policy, puts it into the view, puts the command under
-//! it and serves it host names; `events` prints what is refused. Needs root and a kernel that loads LSM programs.
+//! it and serves it host names; `events` prints what is refused. Needs root and, but for `monitor`, a kernel that loads
+//! LSM programs.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -23,16 +24,20 @@ use agentwall_action::{Action, Effect, Endpoint, Facts, Protocol, Resource, Subj
 use agentwall_egress::{
     Capture, Connection, Egress, EgressConfig, Gate, Listeners, Origin, Verdict,
 };
-use agentwall_kernel::{Arrival, Door, Options, Wall, abi::TABLE_NAMES, object};
+use agentwall_kernel::{Arrival, Door, Options, Programs, Wall, abi::TABLE_NAMES};
 use agentwall_policy::{Compiled, Layer, Source, Variables, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
-        ["load", pins] => {
+        ["load" | "monitor", pins] => {
             let start = Instant::now();
-            let mut wall = Wall::load(&Options::default())?;
+            let mut options = Options::default();
+            if args[1] == "monitor" {
+                options.programs = Programs::Monitor;
+            }
+            let mut wall = Wall::load(&options)?;
             println!(
                 "{} programs in {:?}",
                 wall.programs().count(),
@@ -76,7 +81,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             std::process::exit(status.code().unwrap_or(128));
         }
         ["events", pins, seconds] => events(Path::new(pins), seconds.parse()?)?,
-        ["stats"] => stats()?,
+        ["stats"] => stats(Programs::Wall)?,
+        ["stats", "monitor"] => stats(Programs::Monitor)?,
         _ => return Err("see the head of this file".into()),
     }
     Ok(())
@@ -248,7 +254,7 @@ fn events(pins: &Path, seconds: u64) -> Result<(), Box<dyn Error>> {
 }
 
 /// How much work the kernel has with each program before it takes it.
-fn stats() -> Result<(), Box<dyn Error>> {
+fn stats(programs: Programs) -> Result<(), Box<dyn Error>> {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, text| {
         for line in text.lines() {
             if line.contains("processed") || line.contains("-- BEGIN") {
@@ -256,7 +262,7 @@ fn stats() -> Result<(), Box<dyn Error>> {
             }
         }
     })));
-    let mut opened = libbpf_rs::ObjectBuilder::default().open_memory(object::WALL)?;
+    let mut opened = libbpf_rs::ObjectBuilder::default().open_memory(programs.object())?;
     let symbols = std::fs::read_to_string("/proc/kallsyms")?;
     for mut program in opened.progs_mut() {
         program.set_log_level(4);

@@ -19,7 +19,7 @@ pub mod wire;
 pub use holds::{Held, Holds};
 pub use names::{Arrival, Captured, Door};
 pub use notes::{MAX_ENTRIES, Notes};
-pub use wall::{Counters, Events, Note, Options, Wall, WallError};
+pub use wall::{Counters, Events, Note, Options, Programs, Wall, WallError};
 
 /// The objects that `build.rs` made of `bpf/`.
 pub mod object {
@@ -29,4 +29,6 @@ pub mod object {
     pub const WALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wall.bpf.o"));
     /// The programs of the root cgroup, which lead names to their doors.
     pub const NAMES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/names.bpf.o"));
+    /// The programs of the monitor.
+    pub const MONITOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor.bpf.o"));
 }

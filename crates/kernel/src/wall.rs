@@ -6,6 +6,9 @@
 //! the old one, attaches beside it and only then takes it away, so at no moment does nothing stand
 //! ([`Wall::replace`]).
 //!
+//! Where a kernel loads no LSM programs, the [monitor's](Programs::Monitor) stand in the same way and refuse
+//! nothing.
+//!
 //! Nothing here decides: the policy is in the tables ([`crate::tables`]).
 
 use std::collections::BTreeMap;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use agentwall_action::Verb;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{Func, FuncProto};
+use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::{
     Iter, Link, MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, RingBuffer,
     RingBufferBuilder,
@@ -50,17 +54,43 @@ const OPTIONAL: [&str; 9] = [
     "key_permission",
 ];
 
+/// Which programs stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Programs {
+    /// Those of the LSM hooks, which refuse.
+    #[default]
+    Wall,
+    /// Those of tracepoints, which tell what the others would have refused.
+    Monitor,
+}
+
+impl Programs {
+    /// The object that has them.
+    pub const fn object(self) -> &'static [u8] {
+        match self {
+            Programs::Wall => object::WALL,
+            Programs::Monitor => object::MONITOR,
+        }
+    }
+}
+
+/// A program that only the monitor has.
+const OF_THE_MONITOR: &str = "mon_call";
+
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Bytes of the ring buffer: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// What.
+    pub programs: Programs,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             ring_bytes: 1 << 22,
+            programs: Programs::Wall,
         }
     }
 }
@@ -150,6 +180,27 @@ pub enum WallError {
     Wire(#[from] WireError),
 }
 
+impl WallError {
+    /// Whether the kernel has no LSM hooks for programs, or lets nobody use them; that it takes other programs,
+    /// loading the monitor shows. Everything else is a failure of its own.
+    pub fn is_about_the_hooks(&self) -> bool {
+        // Where trampolines are missing the kernel says ENOTSUPP, which has no name in user space.
+        const ENOTSUPP: i32 = 524;
+        let refused = |source: &libbpf_rs::Error| {
+            let number = std::error::Error::source(source)
+                .and_then(|e| e.downcast_ref::<io::Error>())
+                .and_then(io::Error::raw_os_error);
+            source.kind() == libbpf_rs::ErrorKind::PermissionDenied
+                || matches!(number, Some(libc::EPERM | libc::EOPNOTSUPP | ENOTSUPP))
+        };
+        match self {
+            WallError::NoHook { .. } => true,
+            WallError::Load { source, .. } | WallError::Attach { source, .. } => refused(source),
+            _ => false,
+        }
+    }
+}
+
 /// The programs, attached, and their maps.
 #[derive(Debug)]
 pub struct Wall {
@@ -176,6 +227,8 @@ pub struct Counters {
     pub no_memory: u64,
     /// Grants that were used.
     pub granted: u64,
+    /// Runs of a program that the kernel left out, since the same one was at work on that processor.
+    pub missed: u64,
 }
 
 impl Wall {
@@ -201,6 +254,10 @@ impl Wall {
         inherited: &BTreeMap<String, MapHandle>,
     ) -> Result<Wall, WallError> {
         let hooks = Hooks::of_this_kernel()?;
+        if options.programs == Programs::Wall && !hooks.has("file_open") {
+            let hook = "file_open".to_owned();
+            return Err(WallError::NoHook { hook });
+        }
         let messages = Messages::collect();
         let loaded = load(options, &hooks, inherited).map_err(|source| WallError::Load {
             source,
@@ -333,6 +390,14 @@ impl Wall {
             path: folder.to_owned(),
             source,
         })
+    }
+
+    /// Which programs these are.
+    pub fn kind(&self) -> Programs {
+        match self.links.contains_key(OF_THE_MONITOR) {
+            true => Programs::Monitor,
+            false => Programs::Wall,
+        }
     }
 
     /// The hooks that are attached, by program.
@@ -689,7 +754,20 @@ impl Wall {
             undecided: read(4)?,
             no_memory: read(5)?,
             granted: read(6)?,
+            missed: self.missed()?,
         })
+    }
+
+    fn missed(&self) -> Result<u64, WallError> {
+        let ids = self.links.values().map(|link| Ok(link.info()?.prog_id));
+        let ids: Vec<u32> =
+            ids.collect::<libbpf_rs::Result<_>>()
+                .map_err(|source| WallError::Map {
+                    map: "links",
+                    source,
+                })?;
+        let of_ours = ProgInfoIter::default().filter(|p| ids.contains(&p.id));
+        Ok(of_ours.map(|p| p.recursion_misses).sum())
     }
 
     /// Plain allows of a view by verb, those above zero.
@@ -797,7 +875,7 @@ fn load(
     hooks: &Hooks,
     inherited: &BTreeMap<String, MapHandle>,
 ) -> Result<Object, libbpf_rs::Error> {
-    let mut opened = ObjectBuilder::default().open_memory(object::WALL)?;
+    let mut opened = ObjectBuilder::default().open_memory(options.programs.object())?;
     for mut program in opened.progs_mut() {
         let section = program.section().to_string_lossy().into_owned();
         if let Some(hook) = section.strip_prefix("lsm/")

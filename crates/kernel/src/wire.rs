@@ -60,6 +60,22 @@ pub enum Why {
     Unprepared,
     /// A host name that cannot be decided here: another network namespace, another protocol.
     Names,
+    /// What a call named cannot be read any more (the monitor).
+    Unread,
+    /// Nothing was refused or permitted: what comes by this way is not seen from now on (the monitor).
+    Unseen(Unseen),
+}
+
+/// Ways to act that the monitor does not see (`enum unseen`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Unseen {
+    /// What is done by io_uring, but for TCP.
+    Uring,
+    /// System calls of another kind than the kernel's own: 32-bit, x32.
+    Calls,
+    /// More messages or descriptors in one call than are looked at.
+    Many,
 }
 
 /// What no policy permits to a governed task (`enum never`).
@@ -219,8 +235,9 @@ pub struct Event {
     pub kind: Kind,
     /// The object is a folder.
     pub directory: bool,
-    /// What the policy says.
-    pub effect: Effect,
+    /// What the policy says; `None`: it was not asked, and is to be asked about `text`, which is what a system call
+    /// named (the monitor).
+    pub effect: Option<Effect>,
     /// The layer and the rank of the rule in it that decided; `None`: a default, or no table.
     pub rule: Option<(u32, u32)>,
     /// Why.
@@ -233,7 +250,8 @@ pub struct Event {
     pub address: Option<IpAddr>,
     /// The task's name; any task sets its own, so it identifies nobody.
     pub comm: Vec<u8>,
-    /// The object's name as it was asked for: a path, or `@` and an abstract name.
+    /// The object's name as it was asked for: a path, or `@` and an abstract name. Of what a call named: that, below
+    /// the folder it is relative to, with `.` and `..` resolved as text.
     pub text: Option<Vec<u8>>,
 }
 
@@ -282,6 +300,18 @@ impl Event {
         if bytes.len() < whole {
             return Err(wrong(whole));
         }
+        let text = &bytes[Event::HEAD..whole];
+        let (why, base) = (r.u32(120), r.u32(140) as usize);
+        let (why, effect, text) = match why {
+            WHY_CALL => match (text.get(..base), text.get(base..)) {
+                (Some(folder), Some(name)) => (Why::Rule, None, joined(folder, name)),
+                _ => return Err(wrong(Event::HEAD + base)),
+            },
+            _ => {
+                let effect = effect_of(r.u32(108))?;
+                (why_of(why, r.u32(124))?, Some(effect), text.to_vec())
+            }
+        };
         let verb = r.u32(96);
         let identity = Identity::read(&r, 32);
         let rank = r.u32(116);
@@ -299,16 +329,44 @@ impl Event {
             verb: (verb != u32::MAX).then(|| verb_of(verb)).transpose()?,
             kind: kind_of(r.u32(100))?,
             directory: r.u32(104) != 0,
-            effect: effect_of(r.u32(108))?,
+            effect,
             rule: (rank != u32::MAX).then(|| (r.u32(112), rank)),
-            why: why_of(r.u32(120), r.u32(124))?,
+            why,
             audit: r.u32(128) != 0,
             marks: r.u32(132),
             address: address_of(r.u32(136), &identity.address)?,
             comm: comm.iter().copied().take_while(|b| *b != 0).collect(),
-            text: (len > 0).then(|| bytes[Event::HEAD..whole].to_vec()),
+            text: (!text.is_empty()).then_some(text),
         })
     }
+}
+
+/// What a call named: not decided in the kernel.
+const WHY_CALL: u32 = 16;
+
+/// A name as a system call has it, below the folder that it is relative to. An absolute one is relative to the
+/// process's root folder, which `..` does not leave. Links are not followed: nobody knows where they led.
+fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut all: Vec<&[u8]> = parts(folder).collect();
+    let floor = match name.first() {
+        Some(b'/') => all.len(),
+        _ => 0,
+    };
+    for part in parts(name) {
+        match part {
+            b".." => all.truncate(all.len().saturating_sub(1).max(floor)),
+            _ => all.push(part),
+        }
+    }
+    if all.is_empty() {
+        return b"/".to_vec();
+    }
+    all.iter().flat_map(|part| [b"/", *part].concat()).collect()
+}
+
+fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
 }
 
 fn verb_of(number: u32) -> Result<Verb, WireError> {
@@ -373,6 +431,18 @@ fn why_of(number: u32, never: u32) -> Result<Why, WireError> {
         13 => Why::Meant,
         14 => Why::Unprepared,
         15 => Why::Names,
+        17 => Why::Unread,
+        18 => Why::Unseen(match never {
+            1 => Unseen::Uring,
+            2 => Unseen::Calls,
+            3 => Unseen::Many,
+            value => {
+                return Err(WireError::Unknown {
+                    field: "unseen",
+                    value,
+                });
+            }
+        }),
         value => {
             return Err(WireError::Unknown {
                 field: "why",

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{LedgerCommand, LedgerShowArgs, LedgerVerifyArgs},
+    host::told,
     output::{self, Style, UsageError, paint, tame},
     state::{State, shown},
 };
@@ -257,6 +258,8 @@ fn summary(record: &Record) -> String {
                 false => format!("FAILED: {}", failed.join(", ")),
             }
         }
+        // Of what is not seen at all nobody counts records.
+        Record::Gap(gap) if gap.lost == 0 => gap.reason.clone(),
         Record::Gap(gap) => {
             let between = match (&gap.from, &gap.to) {
                 (Some(from), Some(to)) => format!(" between {from} and {to}"),
@@ -270,7 +273,11 @@ fn summary(record: &Record) -> String {
             format!("{} was allowed {}", tally.subject, counts.join(", "))
         }
         Record::KernelWall(wall) => format!(
-            "the kernel wall is {}, {}{}",
+            "the {} is {}, {}{}",
+            match wall.monitor {
+                Some(_) => "monitor",
+                None => "kernel wall",
+            },
             wall.outcome,
             output::count(wall.hooks as usize, "hook"),
             if wall.audit { ", audit only" } else { "" }
@@ -328,8 +335,13 @@ fn decided(decision: &DecisionRecord) -> String {
         true => String::new(),
         false => format!(" watched by {}", decision.monitors.join(", ")),
     };
+    // What would have been refused was done.
+    let done = match decision.enforced_by.as_str() {
+        told::KERNEL_AUDIT | told::MONITOR => ", audit only",
+        _ => "",
+    };
     format!(
-        "{} {}{exe} (rule {rule}{watched}: {})",
+        "{} {}{exe} (rule {rule}{watched}{done}: {})",
         decision.action.verb, decision.action.resource, decision.reason
     )
 }

@@ -43,6 +43,12 @@ pub struct Book {
     pub lost: u64,
     /// Of those, what the programs themselves had counted.
     pub dropped: u64,
+    /// New processes that the monitor could not follow, as far as the ledger has them.
+    pub unfollowed: u64,
+    /// Runs of its programs that the kernel left out, as far as the ledger has them.
+    pub missed: u64,
+    /// Why it is the monitor that stands, and no wall.
+    pub no_wall: Option<String>,
     /// The number of the next session.
     pub next_session: u64,
     /// The number of the next question.
@@ -82,6 +88,8 @@ pub struct ViewNote {
     pub home: Option<String>,
     /// What the tally had counted, by verb.
     pub told: Vec<(String, u64)>,
+    /// What it had not yet of what was decided in user space, by verb (the monitor).
+    pub allowed: Vec<(String, u64)>,
 }
 
 /// A source.

@@ -6,6 +6,8 @@
 //!
 //! Host names are proved beside that ([`prove_names`]): without it the wall stands, and rules about names permit
 //! nothing.
+//!
+//! The monitor is proved by the same tries ([`watch`]): all must go through, and all but the last must be told.
 
 use std::{
     fs,
@@ -18,9 +20,9 @@ use std::{
     time::Duration,
 };
 
-use agentwall_action::{Endpoint, Facts, Subject};
+use agentwall_action::{Endpoint, Facts, Subject, Verb};
 use agentwall_egress::{Connection, EgressConfig, Gate, Lookup, Origin, Verdict};
-use agentwall_kernel::abi::TABLE_NAMES;
+use agentwall_kernel::{abi::TABLE_NAMES, wire::Event};
 use agentwall_policy::{Compiled, Layer, Source, Variables, glob_escape, load};
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -67,9 +69,15 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Whether the wall refuses what it should, and only that.
+    /// Whether the programs do what they should, and only that.
     pub fn holds(&self) -> bool {
         !self.results.is_empty() && self.results.iter().all(|r| r.held)
+    }
+
+    /// Whether nothing at all was refused.
+    pub fn is_all_done(&self) -> bool {
+        self.results.len() == TRIED.len()
+            && self.results.iter().all(|r| !r.said.starts_with("refused"))
     }
 
     /// What is not as it should be.
@@ -80,9 +88,17 @@ impl Proof {
     }
 }
 
-/// Tries it, in a folder that is made for it and removed.
+/// Reads the events that came.
+pub type Reading<'r> = &'r mut dyn FnMut() -> Result<Vec<Event>>;
+
+/// Proves that the kernel refuses, in a folder that is made for it and removed.
 pub fn prove(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
-    in_folder(kernel, folder, || within(kernel, folder))
+    in_folder(kernel, folder, || within(kernel, folder, None))
+}
+
+/// Proves that the monitor sees, in the same way.
+pub fn watch(kernel: &dyn Kernel, folder: &Path, events: Reading<'_>) -> Result<Proof> {
+    in_folder(kernel, folder, || within(kernel, folder, Some(events)))
 }
 
 /// Tries that host names lead to a door, and past it nothing: one name that is permitted, to a server of ours.
@@ -111,7 +127,7 @@ fn in_folder(
     Ok(proof)
 }
 
-fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
+fn within(kernel: &dyn Kernel, folder: &Path, events: Option<Reading<'_>>) -> Result<Proof> {
     // Names as the kernel has them.
     let folder = &folder.canonicalize()?;
     for name in ["secret", "neighbour", "victim"] {
@@ -148,20 +164,20 @@ fn within(kernel: &dyn Kernel, folder: &Path) -> Result<Proof> {
         false,
         false,
     ];
+    let told = match events {
+        Some(read) => Some(read()?),
+        None => None,
+    };
     let results = TRIED
         .iter()
         .zip(after)
         .zip(effects)
-        .map(|((what, said), effect)| Tried {
-            what,
-            held: match *what {
-                "neighbour" => said == "done",
-                _ => said == "refused" && !effect,
-            },
-            said: match effect && said == "refused" {
-                true => "refused, and yet it happened".to_owned(),
-                false => said,
-            },
+        .map(|((what, said), effect)| match &told {
+            None => of_refusal(what, said, effect),
+            Some(told) => {
+                let is_it = |e: &Event| e.view == CANARY_VIEW && is_about(e, what, folder, port);
+                of_sight(what, said, effect, told.iter().any(is_it))
+            }
         });
     Ok(Proof {
         results: results.collect(),
@@ -242,6 +258,53 @@ impl Gate for OneName {
     }
 
     fn finished(&self, _: &Connection) {}
+}
+
+fn of_refusal(what: &'static str, said: String, effect: bool) -> Tried {
+    Tried {
+        what,
+        held: match what {
+            "neighbour" => said == "done",
+            _ => said == "refused" && !effect,
+        },
+        said: match effect && said == "refused" {
+            true => "refused, and yet it happened".to_owned(),
+            false => said,
+        },
+    }
+}
+
+/// Everything happens, and what the policy would refuse is told.
+fn of_sight(what: &'static str, said: String, effect: bool, told: bool) -> Tried {
+    let leaves_nothing = ["read", "exec", "neighbour"].contains(&what);
+    let happened = said == "done" && (effect || leaves_nothing);
+    Tried {
+        what,
+        held: happened && told == (what != "neighbour"),
+        said: match (happened, told) {
+            (false, _) => format!("did not happen: {said}"),
+            (true, true) => "seen".to_owned(),
+            (true, false) => "not told".to_owned(),
+        },
+    }
+}
+
+/// Whether an event tells of a try.
+fn is_about(event: &Event, what: &str, folder: &Path, port: u16) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let named = |verb, name: &str| {
+        let path = folder.join(name);
+        event.verb == Some(verb) && event.text.as_deref() == Some(path.as_os_str().as_bytes())
+    };
+    match what {
+        "read" => named(Verb::FileRead, "secret"),
+        "write" => named(Verb::FileWrite, "secret"),
+        "create" => named(Verb::FileCreate, "new"),
+        "delete" => named(Verb::FileDelete, "victim"),
+        "connect" => event.verb == Some(Verb::NetConnect) && event.identity.port == u32::from(port),
+        "exec" => event.verb == Some(Verb::ProcessExec),
+        _ => named(Verb::FileRead, "neighbour"),
+    }
 }
 
 /// Nothing is allowed but reading one file.

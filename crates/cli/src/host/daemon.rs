@@ -14,8 +14,9 @@ use std::{
     time::Instant,
 };
 
+use agentwall_action::Verb;
 use agentwall_kernel::{
-    Holds, Notes,
+    Holds, Notes, Programs,
     abi::{TABLE_AUDIT, TABLE_NAMES},
     wire::{Governed as Task, SELECTOR, STARTED_HERE, VIEWS},
 };
@@ -72,14 +73,16 @@ pub struct Opening {
     pub found: Found,
     /// What the administrator wants.
     pub config: Config,
-    /// What holds for all policies.
+    /// What holds for all policies. The monitor never refuses anything.
     pub mode: Mode,
     /// SHA-256 of the programs.
     pub programs: String,
-    /// That they refuse.
+    /// That they refuse; of the monitor, that it sees.
     pub proof: Proof,
     /// What can hold starts; `None`: nothing can.
     pub holds: Option<Holds>,
+    /// Why it is the monitor that stands, and no wall.
+    pub no_wall: Option<String>,
 }
 
 /// The daemon.
@@ -92,6 +95,7 @@ pub struct Daemon {
     pub(super) doors: Doors,
     pub(super) programs: String,
     pub(super) proved_ms: u64,
+    pub(super) no_wall: Option<String>,
     log: Log,
     /// The session of the ledger that entries about the wall itself belong to.
     run: String,
@@ -125,6 +129,8 @@ pub(super) struct Inner {
     pub gaps: Gaps,
     pub lost: u64,
     pub dropped: u64,
+    pub unfollowed: u64,
+    pub missed: u64,
     pub next_session: u64,
     pub generation: u64,
     pub trouble: BTreeSet<String>,
@@ -168,6 +174,8 @@ impl Daemon {
             gaps: Gaps::new(book.next_event, book.dropped, boot_ns()),
             lost: book.lost,
             dropped: book.dropped,
+            unfollowed: book.unfollowed,
+            missed: book.missed,
             next_session: book.next_session.max(1),
             generation: book.generation,
             trouble: BTreeSet::new(),
@@ -181,10 +189,14 @@ impl Daemon {
             places: opening.places,
             own: opening.own,
             state,
-            mode: opening.mode,
+            mode: Mode {
+                audit: opening.mode.audit || opening.no_wall.is_some(),
+                ..opening.mode
+            },
             doors: Doors::default(),
             programs: opening.programs,
             proved_ms: now,
+            no_wall: opening.no_wall,
             log,
             run: format!("{}-{}", minute_of(now), random_text(4)?),
             inner: Mutex::new(inner),
@@ -195,7 +207,11 @@ impl Daemon {
         };
         let mut inner = lock(&daemon.inner);
         daemon.seal(&mut inner, None, daemon.wall(outcome, None))?;
-        daemon.seal(&mut inner, None, of_proof(&opening.proof))?;
+        daemon.seal(
+            &mut inner,
+            None,
+            of_proof(&opening.proof, daemon.kernel.kind()),
+        )?;
         daemon.restore(&mut inner, &book, known)?;
         daemon.select(&mut inner)?;
         daemon.save(&inner)?;
@@ -227,10 +243,8 @@ impl Daemon {
             let mut view = View::new(note.view, &note.name, note.policy.clone(), ready);
             view.audit = note.audit;
             view.generation = note.generation;
-            let told = note.told.iter();
-            view.told = told
-                .filter_map(|(v, n)| Some((v.parse().ok()?, *n)))
-                .collect();
+            view.told = by_verb(&note.told);
+            view.allowed = by_verb(&note.allowed);
             // The same text can lead elsewhere by now, and another version has other rules of its own.
             view.installed = book.sessions.iter().any(|s| s.view == note.view)
                 || tasks.iter().any(|t| t.view == note.view)
@@ -246,7 +260,7 @@ impl Daemon {
         for note in &book.sessions {
             let seq = next.get(&note.id).copied().unwrap_or(0);
             let note = note.clone();
-            inner.sessions.insert(note.number, Session { note, seq });
+            (inner.sessions).insert(note.number, Session::new(note, seq));
         }
         let strangers = tasks
             .iter()
@@ -276,6 +290,7 @@ impl Daemon {
             programs: self.programs.clone(),
             hooks: self.kernel.hooks() as u64,
             audit: self.mode.audit,
+            monitor: self.no_wall.clone(),
             by: by.map(|uid| format!("uid:{uid}")),
         })
     }
@@ -408,6 +423,11 @@ impl Daemon {
         self.failed.load(Ordering::SeqCst)
     }
 
+    /// Why it is the monitor that stands, and no wall.
+    pub fn no_wall(&self) -> Option<&str> {
+        self.no_wall.as_deref()
+    }
+
     /// How it is to end, if it is.
     pub fn ending(&self) -> Option<Ending> {
         *lock(&self.ending)
@@ -434,6 +454,9 @@ impl Daemon {
             next_event: inner.gaps.next(),
             lost: inner.lost,
             dropped: inner.dropped,
+            unfollowed: inner.unfollowed,
+            missed: inner.missed,
+            no_wall: self.no_wall.clone(),
             next_session: inner.next_session,
             next_question: inner.questions.next(),
             generation: inner.generation,
@@ -457,6 +480,13 @@ impl Daemon {
         tasks.retain(|t| t.session == session && t.view != 0);
         Ok(tasks)
     }
+}
+
+fn by_verb(counts: &[(String, u64)]) -> BTreeMap<Verb, u64> {
+    let known = counts
+        .iter()
+        .filter_map(|(v, n)| Some((v.parse().ok()?, *n)));
+    known.collect()
 }
 
 impl Inner {
@@ -489,9 +519,13 @@ impl Book {
     }
 }
 
-fn of_proof(proof: &Proof) -> Record {
+fn of_proof(proof: &Proof, programs: Programs) -> Record {
+    let by = match programs {
+        Programs::Wall => "kernel",
+        Programs::Monitor => "monitor",
+    };
     let canaries = proof.results.iter().map(|r| Canary {
-        name: format!("kernel {}", r.what),
+        name: format!("{by} {}", r.what),
         result: r.said.clone(),
         ok: r.held,
     });

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 use agentwall_action::{Effect, Verb};
 use agentwall_engine::Scope;
 use agentwall_kernel::{
-    Arrival, Captured, Counters, Door, Note, WallError,
-    wire::{Event, Start, Why},
+    Arrival, Captured, Counters, Door, Note, Programs, WallError,
+    wire::{Event, Start, Unseen, Why},
 };
 use agentwall_ledger::entry::Gap;
 use agentwall_policy::CompiledTable;
@@ -31,6 +31,8 @@ pub(crate) struct Fake {
     pub arrived: Mutex<Vec<(SocketAddr, Arrival, Captured)>>,
     /// It does not do what it is told.
     pub deaf: AtomicBool,
+    /// It is the monitor.
+    pub looks_on: AtomicBool,
 }
 
 impl Kernel for Fake {
@@ -160,6 +162,13 @@ impl Kernel for Fake {
     fn hooks(&self) -> usize {
         60
     }
+
+    fn kind(&self) -> Programs {
+        match self.looks_on.load(Ordering::Relaxed) {
+            true => Programs::Monitor,
+            false => Programs::Wall,
+        }
+    }
 }
 
 const ROOT: Peer = Peer { uid: 0, pid: 1 };
@@ -228,6 +237,11 @@ impl Host {
                 }],
             },
             holds: None,
+            no_wall: self
+                .kernel
+                .looks_on
+                .load(Ordering::Relaxed)
+                .then(|| "no hooks".into()),
         };
         let kernel = Arc::<Fake>::clone(&self.kernel) as Arc<dyn Kernel>;
         let daemon = Arc::new(Daemon::start(kernel, opening).unwrap());
@@ -740,6 +754,69 @@ fn losses_are_in_the_ledger_and_plain_allows_are_counted_once() {
     };
     host.daemon().event(Err(wrong));
     assert!(!host.daemon().status().unwrap().trouble.is_empty());
+}
+
+#[test]
+fn the_monitor_asks_the_policy_itself_and_refuses_nothing() {
+    let mut host = Host::new();
+    host.kernel.looks_on.store(true, Ordering::Relaxed);
+    host.restart();
+    host.policy(&format!(
+        "{ASKS}  - {{id: f, action: file.read, resource: /free, effect: allow}}\n"
+    ));
+    let pid = host.sleeper();
+    let governed = host.govern(pid);
+    assert!(governed.audit);
+    assert_eq!(lock(&host.kernel.tables)[&governed.view].1, TABLE_AUDIT);
+    // What a call named was not decided in the kernel.
+    let named = |number, path| Event {
+        effect: None,
+        rule: None,
+        audit: true,
+        ..host.event(number, pid, Verb::FileRead, path)
+    };
+    host.daemon().event(Ok(named(0, "/q/a")));
+    host.daemon().event(Ok(named(1, "/free")));
+    host.daemon().event(Ok(named(2, "/free")));
+    let unseen = |number| Event {
+        why: Why::Unseen(Unseen::Uring),
+        ..named(number, "/")
+    };
+    host.daemon().event(Ok(unseen(3)));
+    host.daemon().event(Ok(unseen(4)));
+    assert!(host.daemon().pending().is_empty());
+    // A daemon that is killed forgets none of what was allowed.
+    host.daemon().tick(true);
+    host.restart();
+    host.daemon().tally();
+    let records: Vec<String> = (host.ledger().into_iter())
+        .filter_map(|(.., record)| match record {
+            Record::Decision(d) => Some(format!("{} by {}", d.effect, d.enforced_by)),
+            Record::Tally(t) => Some(format!("{:?}", t.allowed)),
+            Record::Gap(gap) => Some(gap.reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        records,
+        [
+            "ask by monitor",
+            "from now on what is done by io_uring, but for TCP, is not seen",
+            r#"{"file.read": 2}"#
+        ]
+    );
+    let status = host.daemon().status().unwrap();
+    assert!(status.audit && !status.enforcing && status.no_wall.is_some());
+    assert!(host.daemon().in_a_line().starts_with("audit only"));
+    // A policy that has to be enforced is not taken.
+    host.policy("agentwall: 1\nrequire: {enforcement: race}\ndefault: deny\n");
+    let pid = host.sleeper();
+    let policy = HostPolicy::File(host.policy_path());
+    let said = host.ask(HostRequest::Govern {
+        pid: Some(pid),
+        policy,
+    });
+    assert!(matches!(said, Response::Error { text } if text.contains("requires enforcement")));
 }
 
 #[test]

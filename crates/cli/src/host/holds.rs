@@ -21,7 +21,7 @@ use std::{
 
 use agentwall_action::{Action, Effect, Resource, Verb};
 use agentwall_kernel::{
-    Held,
+    Held, Programs,
     wire::{Event, Governed as Task, Kind, Why},
 };
 use agentwall_policy::{By, Glob, Layer, RuleEffect, Source, Variables, load};
@@ -111,7 +111,7 @@ impl Daemon {
             .filter(|v| !self.mode_with(v.audit).audit);
         let Some((event, told)) = view.and_then(|view| {
             let event = event(&held, task, view.generation, &view.ready)?;
-            let told = told(&event, Some(&view.ready));
+            let told = told(&event, Some(&view.ready), Programs::Wall);
             Some((event, told))
         }) else {
             return;
@@ -251,7 +251,7 @@ fn event(held: &Held, task: &Task, generation: u64, ready: &Ready) -> Option<Eve
         verb: Some(Verb::ProcessExec),
         kind: Kind::Path,
         directory: false,
-        effect: Effect::Ask,
+        effect: Some(Effect::Ask),
         rule: Some((u32::try_from(layer).ok()?, rank)),
         why: Why::Rule,
         audit: false,

@@ -2,7 +2,7 @@
 
 use agentwall_action::Verb;
 use agentwall_kernel::{
-    Arrival, Captured, Counters, Door, Note, Wall, WallError,
+    Arrival, Captured, Counters, Door, Note, Programs, Wall, WallError,
     wire::{Governed, Identity, Start},
 };
 use agentwall_policy::CompiledTable;
@@ -58,6 +58,8 @@ pub trait Kernel: Send + Sync {
     fn allows(&self, view: u32) -> Result<Vec<(Verb, u64)>, WallError>;
     /// How many hooks there are programs at.
     fn hooks(&self) -> usize;
+    /// Which programs these are.
+    fn kind(&self) -> Programs;
 }
 
 /// What a person said yes to: this verb, by this session, on this object.
@@ -171,5 +173,9 @@ impl Kernel for Wall {
         // Iterators are links, too, but are run by user space.
         let iterators = ["aw_adopt", "aw_list"];
         self.programs().filter(|p| !iterators.contains(p)).count()
+    }
+
+    fn kind(&self) -> Programs {
+        Wall::kind(self)
     }
 }

@@ -18,7 +18,10 @@ use std::{
 };
 
 use agentwall_action::{Facts, Subject, escape_bytes};
-use agentwall_kernel::wire::{Event, MAX_FOLDER, SELECTOR, STARTED_HERE, Start};
+use agentwall_kernel::{
+    Programs,
+    wire::{Event, MAX_FOLDER, SELECTOR, STARTED_HERE, Start},
+};
 use agentwall_policy::{Compiled, CompiledTable, Layer, Source, Variables, glob_escape, load};
 use anyhow::{Result, anyhow, bail};
 
@@ -110,6 +113,10 @@ impl Daemon {
     /// Puts into the kernel what the configuration in force means. Until the new selector is there, the former one
     /// holds, with what stands ready for it.
     pub(super) fn select(&self, inner: &mut Inner) -> Result<()> {
+        // The monitor sees a start when it is over: what an entry means is found among what runs.
+        if self.kernel.kind() == Programs::Monitor {
+            return Ok(());
+        }
         let generation = inner.next_generation();
         let made = selector(&inner.config, &self.own.binary)?;
         let mut open = Vec::new();
@@ -317,7 +324,7 @@ impl Daemon {
             of_policy(&under.ready, None, None),
             self.of_start(&note, command, &under.name, under.audit, &under.ready),
         ];
-        inner.sessions.insert(number, Session { note, seq: 0 });
+        inner.sessions.insert(number, Session::new(note, 0));
         // It has happened: nothing waits for the ledger, nor for the book, which is written every second.
         for record in records {
             self.note(inner, Some(number), record);

@@ -134,7 +134,7 @@ fn a_policy_that_depends_on_the_folder_is_made_for_the_first_start_there() {
         view: 0,
         session: 0,
         generation,
-        effect: Effect::Deny,
+        effect: Some(Effect::Deny),
         why: Why::Unprepared,
         rule: Some((0, 1)),
         identity: Identity::default(),

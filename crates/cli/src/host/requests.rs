@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use agentwall_kernel::Programs;
 use agentwall_ledger::{
     Record,
     entry::{PolicyRecord, PolicySource, PolicyVariables, SessionEnd, SessionStart, User},
@@ -54,10 +55,13 @@ impl Daemon {
                     unload,
                     by: Some(peer.uid),
                 });
-                Ok(done(match unload {
-                    true => "the daemon ends and takes the kernel wall away".to_owned(),
-                    false => "the daemon ends; what is enforced stays so".to_owned(),
-                }))
+                let text = match (unload, self.no_wall()) {
+                    (true, None) => "the daemon ends and takes the kernel wall away",
+                    (true, Some(_)) => "the daemon ends and takes the monitor away",
+                    (false, None) => "the daemon ends; what is enforced stays so",
+                    (false, Some(_)) => "the daemon ends; the monitor stays and its events wait",
+                };
+                Ok(done(text.to_owned()))
             }
             Request::Pending => Ok(Response::Pending(self.pending())),
             Request::Approve { id, scope } => return self.approve(&id, scope, peer.uid),
@@ -168,13 +172,9 @@ impl Daemon {
         let (lacks, digest, names) = (ready.lacks(), ready.digest().to_owned(), ready.names);
         let view = self.view_for(inner, &entry.name, &entry.policy, ready, entry.audit)?;
         inner.next_session += 1;
-        inner.sessions.insert(
-            number,
-            Session {
-                note: SessionNote { view, ..note },
-                seq: 0,
-            },
-        );
+        inner
+            .sessions
+            .insert(number, Session::new(SessionNote { view, ..note }, 0));
         // The book before the kernel: what is governed is known to who comes after this daemon.
         let begun = records
             .into_iter()
@@ -317,7 +317,11 @@ impl Daemon {
             true => "audit",
             false => "enforce",
         };
-        let enforcement = [("backend", "kernel"), ("mode", mode)];
+        let backend = match self.kernel.kind() {
+            Programs::Wall => "kernel",
+            Programs::Monitor => "monitor",
+        };
+        let enforcement = [("backend", backend), ("mode", mode)];
         let values = &ready.variables;
         Record::SessionStart(SessionStart {
             name: name.to_owned(),

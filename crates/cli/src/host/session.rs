@@ -1,11 +1,12 @@
 //! A view (a policy in the kernel) and a session (a governed tree), as the daemon knows them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
 };
 
 use agentwall_action::Verb;
+use agentwall_kernel::wire::Unseen;
 
 use super::{
     book::{SessionNote, SourceNote, ViewNote},
@@ -36,6 +37,8 @@ pub struct View {
     former: VecDeque<(u64, Ready)>,
     /// Plain allows that are in the ledger already.
     pub told: BTreeMap<Verb, u64>,
+    /// Plain allows that were decided here and are not in the ledger yet (the monitor).
+    pub allowed: BTreeMap<Verb, u64>,
 }
 
 impl View {
@@ -51,6 +54,7 @@ impl View {
             installed: false,
             former: VecDeque::new(),
             told: BTreeMap::new(),
+            allowed: BTreeMap::new(),
         }
     }
 
@@ -84,11 +88,17 @@ impl View {
             sources: self.ready.sources.iter().map(SourceNote::of).collect(),
             workspace: text(&self.ready.variables.workspace),
             home: text(&self.ready.variables.home),
-            told: (self.told.iter())
-                .map(|(verb, n)| (verb.as_str().to_owned(), *n))
-                .collect(),
+            told: by_name(&self.told),
+            allowed: by_name(&self.allowed),
         }
     }
+}
+
+fn by_name(counts: &BTreeMap<Verb, u64>) -> Vec<(String, u64)> {
+    let named = counts
+        .iter()
+        .map(|(verb, n)| (verb.as_str().to_owned(), *n));
+    named.collect()
 }
 
 /// A governed tree.
@@ -98,4 +108,17 @@ pub struct Session {
     pub note: SessionNote,
     /// The number of its next entry.
     pub seq: u64,
+    /// What is not seen of it, as far as it stands in the ledger (the monitor).
+    pub unseen: BTreeSet<Unseen>,
+}
+
+impl Session {
+    /// One whose entries begin with number `seq`.
+    pub fn new(note: SessionNote, seq: u64) -> Session {
+        Session {
+            note,
+            seq,
+            unseen: BTreeSet::new(),
+        }
+    }
 }

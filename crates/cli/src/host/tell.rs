@@ -21,6 +21,7 @@ impl Daemon {
             standing: true,
             enforcing: !self.mode.audit,
             audit: self.mode.audit,
+            no_wall: self.no_wall.clone(),
             daemon: true,
             kernel: release_of_kernel(),
             programs: self.programs.clone(),
@@ -83,6 +84,7 @@ pub fn of_counters(
         ("undecided", counters.undecided),
         ("no_memory", counters.no_memory),
         ("granted", counters.granted),
+        ("missed", counters.missed),
     ]
     .map(|(name, n)| (name.to_owned(), n))
     .into()

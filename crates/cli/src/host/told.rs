@@ -14,7 +14,10 @@ use agentwall_action::{
     Action, Decision, Effect, Endpoint, Facts, Hint, ObjectKind, PathResource, Protocol, Resource,
     Subject, Verb,
 };
-use agentwall_kernel::wire::{Event, Kind, Why};
+use agentwall_kernel::{
+    Programs,
+    wire::{Event, Kind, Unseen, Why},
+};
 use agentwall_policy::Rule;
 use agentwall_wall::wire::{Actor, Binding, Event as Told};
 
@@ -26,9 +29,11 @@ pub const KERNEL: &str = "kernel";
 pub const KERNEL_AUDIT: &str = "kernel-audit";
 /// The same for what was decided by a host name, as in every wall.
 pub const EGRESS: &str = "egress";
+/// What only looks on: nothing can be refused.
+pub const MONITOR: &str = "monitor";
 
-/// What an event says, under the policy whose table answered; `None`: it is not known any more.
-pub fn told(event: &Event, policy: Option<&Ready>) -> Told {
+/// What an event of these programs says, under the policy whose table answered; `None`: it is not known any more.
+pub fn told(event: &Event, policy: Option<&Ready>, programs: Programs) -> Told {
     let action = action(event, policy);
     Told {
         decision: decision(event, policy, &action),
@@ -41,9 +46,10 @@ pub fn told(event: &Event, policy: Option<&Ready>) -> Told {
             device: u64::from(event.identity.device),
             inode: event.identity.inode,
         },
-        enforced_by: match event.audit {
-            true => KERNEL_AUDIT.to_owned(),
-            false => KERNEL.to_owned(),
+        enforced_by: match (programs, event.audit) {
+            (Programs::Monitor, _) => MONITOR.to_owned(),
+            (Programs::Wall, true) => KERNEL_AUDIT.to_owned(),
+            (Programs::Wall, false) => KERNEL.to_owned(),
         },
     }
 }
@@ -106,7 +112,7 @@ fn resource(event: &Event) -> Resource {
 fn decision(event: &Event, policy: Option<&Ready>, action: &Action) -> Decision {
     let Some(policy) = policy else {
         return Decision {
-            effect: refused(event.effect),
+            effect: refused(event.effect.unwrap_or(Effect::Deny)),
             rule: None,
             reason: match event.why {
                 Why::Rule => "decided by a policy that this daemon does not know".to_owned(),
@@ -119,6 +125,10 @@ fn decision(event: &Event, policy: Option<&Ready>, action: &Action) -> Decision 
         };
     };
     let said = policy.compiled.decide(action);
+    // Of what a call named the kernel knows no more than we do: the policy's own answer is the only one.
+    let Some(effect) = event.effect else {
+        return said;
+    };
     let rule = event
         .rule
         .and_then(|(layer, rank)| policy.compiled.ranked(layer as usize, rank));
@@ -140,7 +150,7 @@ fn decision(event: &Event, policy: Option<&Ready>, action: &Action) -> Decision 
         }
         why => {
             return Decision {
-                effect: event.effect,
+                effect,
                 rule: None,
                 reason: sentence(why),
                 hint: Hint::default(),
@@ -148,18 +158,18 @@ fn decision(event: &Event, policy: Option<&Ready>, action: &Action) -> Decision 
             };
         }
     }
-    let same = said.effect == event.effect && said.rule.as_deref() == rule.map(|r| r.id.as_str());
-    let reason = match (event.effect, same) {
+    let same = said.effect == effect && said.rule.as_deref() == rule.map(|r| r.id.as_str());
+    let reason = match (effect, same) {
         (Effect::Isolate, _) => {
             "the policy isolates it, and the kernel wall makes no copy: refused; 'agentwall run' makes one"
                 .to_owned()
         }
         (Effect::RateLimit, _) => "its rate is limited, and the kernel counts none: refused".to_owned(),
         (_, true) => said.reason.clone(),
-        (_, false) => reason_of(rule, event.effect),
+        (_, false) => reason_of(rule, effect),
     };
     Decision {
-        effect: refused(event.effect),
+        effect: refused(effect),
         rule: rule.map(|r| r.id.clone()),
         reason,
         hint: rule.map(|r| r.hint.clone()).unwrap_or_default(),
@@ -188,6 +198,16 @@ fn reason_of(rule: Option<&Rule>, effect: Effect) -> String {
     }
 }
 
+/// What the monitor does not see of a session from some moment on.
+pub fn unseen(unseen: Unseen) -> &'static str {
+    match unseen {
+        Unseen::Uring => "what is done by io_uring, but for TCP, is not seen",
+        Unseen::Calls => "system calls of 32-bit programs are not seen",
+        Unseen::Many => "of a call with many messages or descriptors only the first are seen",
+        _ => "something is not seen that has no name here",
+    }
+}
+
 /// Why the kernel answered, where no rule did.
 fn sentence(why: Why) -> String {
     match why {
@@ -207,6 +227,7 @@ fn sentence(why: Why) -> String {
             "it is asked for by name, and names are decided for TCP in the host's own network alone"
                 .to_owned()
         }
+        Why::Unread => "what it named could not be read: nothing is known of it".to_owned(),
         other => format!("the kernel wall refused it: {other:?}"),
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn event(verb: Verb, path: &str) -> Event {
         verb: Some(verb),
         kind: Kind::Path,
         directory: false,
-        effect: Effect::Deny,
+        effect: Some(Effect::Deny),
         rule: None,
         why: Why::Rule,
         audit: false,
@@ -64,7 +64,7 @@ pub(crate) fn event(verb: Verb, path: &str) -> Event {
 pub(crate) fn answered(policy: &Ready, mut event: Event) -> Event {
     let action = action(&event, Some(policy));
     let answer = policy.table().answer(&action).unwrap();
-    event.effect = answer.effect;
+    event.effect = Some(answer.effect);
     event.rule = match answer.by {
         agentwall_policy::By::Rule { layer, rank } => Some((layer as u32, rank)),
         agentwall_policy::By::Default { .. } => None,
@@ -81,7 +81,11 @@ fn where_the_policy_says_the_same_its_words_are_used() {
         (Verb::FileRead, "/w/m"),
         (Verb::FileDelete, "/w/x"),
     ] {
-        let told = told(&answered(&policy, event(verb, path)), Some(&policy));
+        let told = told(
+            &answered(&policy, event(verb, path)),
+            Some(&policy),
+            Programs::Wall,
+        );
         assert_eq!(
             told.decision,
             policy.policy().decide(&told.action),
@@ -96,7 +100,14 @@ fn where_the_policy_says_the_same_its_words_are_used() {
 #[test]
 fn where_the_kernel_is_stricter_it_says_why() {
     let policy = policy(TEXT);
-    let told_of = |verb, path| told(&answered(&policy, event(verb, path)), Some(&policy)).decision;
+    let told_of = |verb, path| {
+        told(
+            &answered(&policy, event(verb, path)),
+            Some(&policy),
+            Programs::Wall,
+        )
+        .decision
+    };
     let copy = told_of(Verb::FileWrite, "/w/x");
     assert_eq!(
         (copy.effect, copy.rule.as_deref()),
@@ -120,7 +131,7 @@ fn what_no_rule_decided_is_told_as_what_it_is() {
         why: Why::Never(Never::Mount),
         ..event(Verb::FileRead, "")
     };
-    let told_never = told(&never, Some(&policy));
+    let told_never = told(&never, Some(&policy), Programs::Wall);
     assert_eq!(
         told_never.action.resource,
         Resource::Named("kernel:mount".into())
@@ -138,21 +149,21 @@ fn what_no_rule_decided_is_told_as_what_it_is() {
         ..event(Verb::ProcessSignal, "/bin/sh")
     };
     assert!(
-        told(&foreign, Some(&policy))
+        told(&foreign, Some(&policy), Programs::Wall)
             .decision
             .reason
             .contains("not of this session")
     );
-    let unknown = told(&event(Verb::FileRead, "/k"), None).decision;
+    let unknown = told(&event(Verb::FileRead, "/k"), None, Programs::Wall).decision;
     assert_eq!(unknown.effect, Effect::Deny);
     assert!(unknown.reason.contains("does not know"));
     let granted = Event {
-        effect: Effect::Allow,
+        effect: Some(Effect::Allow),
         why: Why::Grant,
         audit: true,
         ..event(Verb::FileRead, "/k/id")
     };
-    let granted = told(&granted, Some(&policy));
+    let granted = told(&granted, Some(&policy), Programs::Wall);
     assert_eq!(granted.decision.effect, Effect::Allow);
     assert_eq!(
         granted.decision.rule, None,

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::host::{daemon::tests::Fake, told, told::tests as made};
     use agentwall_action::Verb;
-    use agentwall_kernel::wire::Governed;
+    use agentwall_kernel::{Programs, wire::Governed};
 
     fn places(tmp: &tempfile::TempDir) -> Places {
         Places {
@@ -148,7 +148,11 @@ mod tests {
         assert_eq!(ask(&places.why()), None, "not governed");
         let policy = made::policy("agentwall: 1\ndefault: deny\n");
         for (session, path) in [(3, "/mine"), (4, "/other")] {
-            let event = told::told(&made::event(Verb::FileRead, path), Some(&policy));
+            let event = told::told(
+                &made::event(Verb::FileRead, path),
+                Some(&policy),
+                Programs::Wall,
+            );
             note(&places, session, &event).unwrap();
         }
         let me = |session| Governed {
@@ -174,7 +178,12 @@ mod tests {
         let long = format!("/{}", "x".repeat(30_000));
         for n in 0..30 {
             let event = made::event(Verb::FileRead, &format!("{long}{n}"));
-            note(&places, 1, &told::told(&event, Some(&policy))).unwrap();
+            note(
+                &places,
+                1,
+                &told::told(&event, Some(&policy), Programs::Wall),
+            )
+            .unwrap();
         }
         let text = fs::read_to_string(places.trail(1)).unwrap();
         assert!(text.len() as u64 <= LIMIT + 100_000, "{}", text.len());

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use agentwall_action::Effect;
-use agentwall_kernel::wire::{Event, Why, WireError};
+use agentwall_kernel::{
+    Counters, Programs,
+    wire::{Event, Unseen, Why, WireError},
+};
 use agentwall_ledger::{
     Record,
     entry::{Gap, PolicyAnswer, Tally},
@@ -53,15 +56,25 @@ impl Daemon {
         match event.why {
             Why::Meant => return self.started(&mut inner, &event),
             // It goes on without a policy, and is found with all others that run.
-            Why::Unprepared if event.effect == Effect::Allow => return,
+            Why::Unprepared if event.effect == Some(Effect::Allow) => return,
+            Why::Unseen(way) => return self.note_unseen(&mut inner, event.session, way),
             _ => {}
         }
         let view = inner.views.get(&event.view);
         let ready = view.and_then(|v| v.of(event.generation)).cloned();
-        let mut told = told(&event, ready.as_ref());
+        let mut told = told(&event, ready.as_ref(), self.kernel.kind());
         if event.why == Why::Unprepared {
             told.decision.reason = meant::refusal(&event, &inner.meant);
             self.unprepared(&mut inner, &event);
+        }
+        // Decided here and not in the kernel, which counts its own.
+        if event.effect.is_none()
+            && told.decision.effect == Effect::Allow
+            && told.decision.monitors.is_empty()
+            && let Some(view) = inner.views.get_mut(&event.view)
+        {
+            *view.allowed.entry(told.action.verb).or_default() += 1;
+            return;
         }
         let grant = Grant {
             session: event.session,
@@ -115,13 +128,26 @@ impl Daemon {
         self.note(inner, Some(grant.session), record);
     }
 
+    /// What is not seen of a session stands in the ledger once.
+    fn note_unseen(&self, inner: &mut Inner, session: u64, way: Unseen) {
+        let known = inner.sessions.get_mut(&session);
+        if known.is_some_and(|s| !s.unseen.insert(way)) {
+            return;
+        }
+        let record = Record::Gap(Gap {
+            reason: format!("from now on {}", told::unseen(way)),
+            ..Gap::default()
+        });
+        self.note(inner, Some(session), record);
+    }
+
     /// What stands, for the service manager.
     pub fn in_a_line(&self) -> String {
         let inner = lock(&self.inner);
-        let mode = if self.mode.audit {
-            "audit only"
-        } else {
-            "enforcing"
+        let mode = match (&self.no_wall, self.mode.audit) {
+            (Some(_), _) => "audit only (monitor)",
+            (None, true) => "audit only",
+            (None, false) => "enforcing",
         };
         let (sessions, waiting) = (inner.sessions.len(), inner.questions.len());
         let mut text = format!("{mode}, {}", output::count(sessions, "session"));
@@ -149,6 +175,7 @@ impl Daemon {
                     self.note(&mut inner, None, record);
                 }
                 inner.dropped = counters.dropped;
+                self.note_blind(&mut inner, &counters);
             }
             Err(e) => {
                 inner
@@ -161,6 +188,36 @@ impl Daemon {
         self.expire(&mut inner, |question| question.is_over(now));
         if let Err(e) = self.save(&inner) {
             inner.trouble.insert(format!("{e:#}"));
+        }
+    }
+
+    /// What the monitor itself could not do: nobody knows what it would have seen.
+    fn note_blind(&self, inner: &mut Inner, counters: &Counters) {
+        if self.kernel.kind() != Programs::Monitor {
+            return;
+        }
+        let (unfollowed, missed) = (inner.unfollowed, inner.missed);
+        inner.unfollowed = counters.no_memory;
+        // Of programs that were replaced meanwhile it began anew.
+        inner.missed = counters.missed;
+        for (count, what) in [
+            (
+                counters.no_memory.saturating_sub(unfollowed),
+                "new processes could not be followed for want of memory: what they do is not seen",
+            ),
+            (
+                counters.missed.saturating_sub(missed),
+                "runs of the monitor were left out by the kernel: what they would have seen is not known",
+            ),
+        ] {
+            if count > 0 {
+                let record = Record::Gap(Gap {
+                    lost: count,
+                    reason: what.to_owned(),
+                    ..Gap::default()
+                });
+                self.note(inner, None, record);
+            }
         }
     }
 
@@ -202,8 +259,11 @@ impl Daemon {
                 let told = view.told.insert(verb, count).unwrap_or(0);
                 // A counter below what was told began anew.
                 let fresh = if count < told { count } else { count - told };
-                if fresh > 0 {
-                    allowed.insert(verb.as_str().to_owned(), fresh);
+                *view.allowed.entry(verb).or_default() += fresh;
+            }
+            for (verb, count) in std::mem::take(&mut view.allowed) {
+                if count > 0 {
+                    allowed.insert(verb.as_str().to_owned(), count);
                 }
             }
             if !allowed.is_empty() {

@@ -127,17 +127,39 @@ impl Record {
 }
 
 pub fn events_are_read_as_the_object_writes_them() {
-    let btf = Btf::from_raw("wall", object::WALL)
-        .expect("an object")
-        .expect("with BTF");
-    let mut identity = Record::new(&btf, "identity");
+    for (name, object) in [("wall", object::WALL), ("monitor", object::MONITOR)] {
+        let btf = Btf::from_raw(name, object)
+            .expect("an object")
+            .expect("with BTF");
+        read_as_written(&btf);
+        if name == "wall" {
+            starts_are_read_as_written(&btf);
+        }
+    }
+}
+
+/// For which starts a policy stands ready: the monitor has none.
+fn starts_are_read_as_written(btf: &Btf<'_>) {
+    let mut start = Record::new(btf, "start");
+    start.u64("generation", 41);
+    start.u32("rank", 42);
+    start.u32("user", 990);
+    start.put("folder", b"/srv/ci");
+    let read = Start::parse(&start.bytes).expect("a whole key");
+    assert_eq!((read.generation, read.rank), (41, 42));
+    assert_eq!(read.of, Some((990, b"/srv/ci".to_vec())));
+    assert_eq!(read.key(), Some(start.bytes));
+}
+
+fn read_as_written(btf: &Btf<'_>) {
+    let mut identity = Record::new(btf, "identity");
     identity.u64("ino", 11);
     identity.u64("name", 12);
     identity.u32("dev", 13);
     identity.u32("protocol", 6);
     identity.u32("port", 443);
     identity.put("address", &[9, 8, 7, 6]);
-    let mut event = Record::new(&btf, "event");
+    let mut event = Record::new(btf, "event");
     for (field, value) in [
         ("number", 1),
         ("time", 2),
@@ -187,24 +209,27 @@ pub fn events_are_read_as_the_object_writes_them() {
     assert_eq!((read.view, read.pid, read.tid, read.uid), (21, 22, 23, 24));
     assert_eq!(read.verb, Some(Verb::NetConnect));
     assert_eq!((read.kind, read.directory), (Kind::Endpoint, true));
-    assert_eq!((read.effect, read.rule), (Effect::Ask, Some((25, 26))));
+    assert_eq!(
+        (read.effect, read.rule),
+        (Some(Effect::Ask), Some((25, 26)))
+    );
     assert_eq!(read.why, Why::Never(Never::Terminal));
     assert_eq!((read.audit, read.marks), (true, 27));
     assert_eq!(read.address, Some([9, 8, 7, 6].into()));
     assert_eq!(read.comm, b"sh");
     assert_eq!(read.text.as_deref(), Some(&b"/ab"[..]));
 
-    let mut start = Record::new(&btf, "start");
-    start.u64("generation", 41);
-    start.u32("rank", 42);
-    start.u32("user", 990);
-    start.put("folder", b"/srv/ci");
-    let read = Start::parse(&start.bytes).expect("a whole key");
-    assert_eq!((read.generation, read.rank), (41, 42));
-    assert_eq!(read.of, Some((990, b"/srv/ci".to_vec())));
-    assert_eq!(read.key(), Some(start.bytes));
+    // Of what a call named the folder is told apart.
+    event.u32("why", 16);
+    event.u32("effect", u32::MAX);
+    event.u32("base", 1);
+    let mut bytes = event.bytes.clone();
+    bytes.extend_from_slice(b"/ab");
+    let read = Event::parse(&bytes).expect("a whole record");
+    assert_eq!((read.effect, read.why), (None, Why::Rule));
+    assert_eq!(read.text.as_deref(), Some(&b"/ab"[..]));
 
-    let mut listed = Record::new(&btf, "listed");
+    let mut listed = Record::new(btf, "listed");
     listed.u64("session", 31);
     listed.u64("born", 32);
     listed.u32("pid", 33);

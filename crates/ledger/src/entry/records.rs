@@ -588,6 +588,9 @@ pub struct KernelWall {
     /// Whether nothing is refused, only recorded.
     #[serde(skip_serializing_if = "is_false")]
     pub audit: bool,
+    /// Why it is only the monitor, which refuses nothing; absent: it is a wall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
     /// Who did it, for example `uid:0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

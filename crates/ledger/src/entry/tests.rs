@@ -163,6 +163,7 @@ fn samples() -> Vec<Record> {
             programs: "cd".repeat(32),
             hooks: 61,
             audit: false,
+            monitor: Some("no hooks".into()),
             by: Some("uid:0".into()),
         }),
         Record::Gap(Gap {
@@ -293,6 +294,7 @@ fn the_exact_bytes_of_a_gap_and_a_tally() {
         programs: "cd".into(),
         hooks: 61,
         audit: true,
+        monitor: None,
         by: Some("uid:0".into()),
     };
     assert_eq!(

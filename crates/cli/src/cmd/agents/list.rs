@@ -115,10 +115,14 @@ fn folder(process: &Process) -> String {
 fn policy(look: &Look, process: &Process) -> String {
     match look.policy(process) {
         Policy::By(by) => paint(
-            Style::Green,
+            if by.is_audit() {
+                Style::Yellow
+            } else {
+                Style::Green
+            },
             &format!(
                 "{} {} ({})",
-                by.by,
+                by.in_words(),
                 escape_text(&by.id),
                 escape_text(&by.name)
             ),

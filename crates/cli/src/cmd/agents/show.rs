@@ -143,7 +143,7 @@ fn facts(look: &Look, process: &Process) -> Vec<(&'static str, String)> {
         match look.policy(process) {
             Policy::By(by) => format!(
                 "{} {} ({}): {}",
-                by.by,
+                by.in_words(),
                 output::tame(&by.id),
                 output::tame(&by.name),
                 output::tame(&by.source)

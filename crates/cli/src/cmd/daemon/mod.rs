@@ -3,6 +3,7 @@
 mod exec;
 mod install;
 mod run;
+pub mod stand;
 mod status;
 mod stop;
 

@@ -1,11 +1,10 @@
-//! `agentwall daemon run`: the kernel wall is loaded or found, proved, and served until a signal.
+//! `agentwall daemon run`: the kernel wall, or the monitor, is loaded or found, proved, and served until a signal.
 //!
 //! Whatever happens to this process, what stands goes on; it is taken away only when somebody asks for that.
 
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -14,20 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentwall_kernel::{Holds, Note, Options, Wall, WallError, object};
-use agentwall_ledger::hash::sha256_hex;
-use anyhow::{Context as _, Result, anyhow, bail};
+use agentwall_kernel::{Holds, Note, Wall};
+use anyhow::{Context as _, Result, bail};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::stand::{self, Standing};
 use crate::{
     args::daemon::RunArgs,
     host::{
         Places,
         book::Book,
         canary::{self, Proof},
-        config::Config,
-        daemon::{Daemon, Ending, Every, Found, Opening, hold_lock},
+        daemon::{Daemon, Ending, Every, Opening, hold_lock},
         kernel::Kernel,
         policy::{self, Mode, OwnFiles},
         trail,
@@ -65,23 +63,29 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
         output::note(&format!("{e:#}; the policies that stand go on unknown"));
         None
     });
-    let (wall, found) = stand(&places.pins, &config, book)?;
-    let wall = Arc::new(wall);
-    let mut proof = prove(&wall, &places, found == Found::Nothing)?;
+    let Standing {
+        wall,
+        found,
+        mut proof,
+        no_wall,
+        events,
+    } = stand::stand(&places, &config, book)?;
     wall.protect_process(std::process::id())?;
     let kernel: Arc<dyn Kernel> = Arc::<Wall>::clone(&wall);
-    let names = match prove_names(&wall, &kernel, &places) {
-        Ok(more) => {
-            proof.results.extend(more.results);
-            true
-        }
-        Err(why) => {
-            output::note(&format!(
-                "host names are not decided here, so rules about them permit nothing: {why:#}"
-            ));
-            false
-        }
-    };
+    // What only looks on leads nothing anywhere.
+    let names = no_wall.is_none()
+        && match prove_names(&wall, &kernel, &places) {
+            Ok(more) => {
+                proof.results.extend(more.results);
+                true
+            }
+            Err(why) => {
+                output::note(&format!(
+                    "host names are not decided here, so rules about them permit nothing: {why:#}"
+                ));
+                false
+            }
+        };
     let opening = Opening {
         own: OwnFiles::of(&places, own_binary()?),
         places: places.clone(),
@@ -91,22 +95,29 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
             audit: args.audit,
             names,
         },
-        programs: programs(),
+        programs: stand::digest(wall.kind()),
         proof,
-        holds,
+        // Where nothing is refused nothing is held.
+        holds: holds.filter(|_| no_wall.is_none()),
+        no_wall,
     };
     let config = opening.config.clone();
     let daemon = Arc::new(Daemon::start(Arc::clone(&kernel), opening)?);
     daemon.serve_names();
     daemon.try_entries(&config)?;
-    if let Some(e) = no_holds {
-        daemon.cannot_hold(&e);
+    if daemon.no_wall().is_none() {
+        if let Some(e) = no_holds {
+            daemon.cannot_hold(&e);
+        }
+        daemon.hold_starts();
     }
-    daemon.hold_starts();
     open_sockets(&places, &daemon, &kernel)?;
     // Not what is replaced now and then: its number would be another file's soon.
     for path in [&places.state, &places.run, &places.control()] {
         kernel.note(path, &Note::Wall)?;
+    }
+    for event in events {
+        daemon.event(event);
     }
     let ending = serve(&daemon, &wall)?;
     tell(&[NotifyState::Stopping]);
@@ -122,59 +133,6 @@ fn raise_limit() -> Result<()> {
         maximum,
     };
     setrlimit(Resource::Nofile, all).context("cannot raise the limit on open files")
-}
-
-/// The programs that this binary brings.
-fn programs() -> String {
-    sha256_hex(&[object::WALL, object::NAMES].concat())
-}
-
-/// The wall: what is pinned, if it is what this binary brings, else loaded.
-fn stand(pins: &Path, config: &Config, book: Option<Book>) -> Result<(Wall, Found)> {
-    let mut options = Options::default();
-    if let Some(bytes) = config.ring_bytes {
-        options.ring_bytes = bytes;
-    }
-    let same = book.as_ref().is_some_and(|b| b.programs == programs());
-    let (mut wall, found) = match Wall::open(pins) {
-        Ok(Some(wall)) if same && Some(wall.hooks()) == book.as_ref().map(|b| b.hooks) => {
-            return Ok((wall, Found::Same(book)));
-        }
-        Ok(Some(wall)) => (wall.replace(&options).map_err(cannot)?, Found::Other(book)),
-        Ok(None) => (Wall::load(&options).map_err(cannot)?, Found::Nothing),
-        Err(e) => return Err(cannot(e)),
-    };
-    wall.pin(pins).with_context(|| {
-        format!(
-            "the programs cannot be pinned to {}; it must lie in a BPF file system: 'mount -t bpf bpf \
-             /sys/fs/bpf'",
-            shown(pins)
-        )
-    })?;
-    Ok((wall, found))
-}
-
-/// Why no wall stands, and what works all the same. The place for a monitor without enforcement, where one
-/// is built, is here: it would be served instead, and never say that it enforces.
-fn cannot(e: WallError) -> anyhow::Error {
-    anyhow!(
-        "the kernel wall cannot stand here: {e}\nnothing is governed. 'agentwall run' guards what it starts \
-         without it, on this kernel, too; 'agentwall doctor' tells what this host offers"
-    )
-}
-
-/// Only what is refused is a wall.
-fn prove(wall: &Arc<Wall>, places: &Places, fresh: bool) -> Result<Proof> {
-    let proof = canary::prove(&**wall, &places.run.join("canary"));
-    let wrong = match proof {
-        Ok(proof) if proof.holds() => return Ok(proof),
-        Ok(proof) => proof.failures(),
-        Err(e) => format!("{e:#}"),
-    };
-    if fresh {
-        Wall::unpin(&places.pins)?;
-    }
-    bail!("the kernel wall does not refuse what it should, so it must not be relied on: {wrong}")
 }
 
 /// That host names lead to their doors, after those of a former daemon are closed.
@@ -239,9 +197,14 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
     })?;
     let watchdog = sd_notify::watchdog_enabled().is_some();
     tell(&[NotifyState::Ready]);
-    output::note(
-        "the kernel wall stands and is served; interrupt to end the daemon and leave it standing",
-    );
+    output::note(&match daemon.no_wall() {
+        None => "the kernel wall stands and is served; interrupt to end the daemon and leave it standing"
+            .to_owned(),
+        Some(why) => format!(
+            "audit only: the kernel wall cannot stand here ({why}); the monitor tells what it would have \
+             refused, and nothing is refused. Interrupt to end the daemon and leave the monitor standing"
+        ),
+    });
     let now = Instant::now();
     let mut second = Every::new(Duration::from_secs(1), now);
     let mut minute = Every::new(Duration::from_secs(60), now);
@@ -254,8 +217,8 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
         }
         if daemon.has_failed() {
             bail!(
-                "the ledger cannot be written, and without one the daemon does not go on; what is enforced \
-                 stays so"
+                "the ledger cannot be written, and without one the daemon does not go on; {}",
+                what_stays(daemon)
             );
         }
         if hangup.swap(false, Ordering::SeqCst) {
@@ -289,15 +252,25 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
 fn end(daemon: &Daemon, places: &Places, ending: Ending) -> Result<ExitCode> {
     if !ending.unload {
         daemon.close("left", ending.by)?;
-        output::note("the daemon has ended; what is enforced stays so");
+        output::note(&format!("the daemon has ended; {}", what_stays(daemon)));
         return Ok(ExitCode::SUCCESS);
     }
     // It stands in the ledger before nothing is refused any more.
     daemon.close("removed", ending.by)?;
     Wall::unpin(&places.pins)?;
     let _ = fs::remove_file(places.book());
-    output::note("the daemon has ended and the kernel wall is removed");
+    output::note(match daemon.no_wall() {
+        None => "the daemon has ended and the kernel wall is removed",
+        Some(_) => "the daemon has ended and the monitor is removed",
+    });
     Ok(ExitCode::SUCCESS)
+}
+
+fn what_stays(daemon: &Daemon) -> &'static str {
+    match daemon.no_wall() {
+        None => "what is enforced stays so",
+        Some(_) => "the monitor stays and its events wait",
+    }
 }
 
 /// Tells the service manager, if one started this.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use agentwall_kernel::Wall;
+use agentwall_kernel::{Programs, Wall};
 use anyhow::{Result, bail};
 
 use super::{ask, refused};
@@ -73,11 +73,16 @@ fn without_daemon(places: &Places) -> HostStatus {
     };
     status.hooks = wall.hooks();
     status.standing = status.hooks > 0;
-    status.trouble.push(
-        "no daemon runs: what is enforced stays so, but nothing is recorded, asked or found; \
-         'systemctl start agentwall' or 'agentwall daemon run' starts one"
-            .to_owned(),
-    );
+    let stays = match wall.kind() {
+        Programs::Wall => "what is enforced stays so, but",
+        Programs::Monitor => {
+            "the monitor's events wait in the kernel as long as there is room, and"
+        }
+    };
+    status.trouble.push(format!(
+        "no daemon runs: {stays} nothing is recorded, asked or found; 'systemctl start agentwall' or \
+         'agentwall daemon run' starts one"
+    ));
     match wall.counters() {
         Ok(counters) => status.counters = of_counters(&counters),
         Err(e) => status
@@ -104,11 +109,13 @@ fn without_daemon(places: &Places) -> HostStatus {
         }
     };
     status.audit = book.audit;
+    status.no_wall = book.no_wall;
     status.programs = book.programs;
     status.proved_ms = book.proved_ms;
     // The canaries were refused by just these programs, and they are still attached.
     let whole = status.standing && status.hooks == book.hooks;
-    status.enforcing = whole && book.proved_ms.is_some() && !book.audit;
+    let refuses = wall.kind() == Programs::Wall && !book.audit;
+    status.enforcing = whole && book.proved_ms.is_some() && refuses;
     if !whole {
         status.trouble.push(format!(
             "{} of {} hooks are attached: it was damaged; 'agentwall daemon run' mends it",
@@ -138,14 +145,16 @@ fn without_daemon(places: &Places) -> HostStatus {
 }
 
 fn in_words(status: &HostStatus) -> String {
+    let monitor = status.no_wall.is_some();
     let (style, word) = match (status.standing, status.enforcing, status.audit) {
         (false, ..) => (Style::Red, "NOT STANDING"),
-        (true, true, _) => (Style::Green, "enforcing"),
+        (true, true, _) if !monitor => (Style::Green, "enforcing"),
         (true, false, true) => (Style::Yellow, "audit only: nothing is refused"),
-        (true, false, false) => (Style::Red, "standing, NOT PROVED"),
+        (true, ..) => (Style::Red, "standing, NOT PROVED"),
     };
+    let what = if monitor { "monitor" } else { "kernel wall" };
     let mut rows = vec![
-        vec!["kernel wall".to_owned(), paint(style, word)],
+        vec![what.to_owned(), paint(style, word)],
         vec![
             "daemon".to_owned(),
             match status.daemon {
@@ -162,10 +171,17 @@ fn in_words(status: &HostStatus) -> String {
             format!("{} hooks, {short}", status.hooks),
         ]);
     }
+    if let Some(why) = &status.no_wall {
+        rows.insert(
+            1,
+            vec!["kernel wall".to_owned(), format!("none: {}", tame(why))],
+        );
+    }
     if let Some(ms) = status.proved_ms {
+        let how = if monitor { "seen" } else { "refused" };
         rows.push(vec![
             "canaries".to_owned(),
-            format!("refused {}", rfc3339_of(ms)),
+            format!("{how} {}", rfc3339_of(ms)),
         ]);
     }
     if status.standing {
@@ -264,6 +280,18 @@ mod tests {
                 ..HostStatus::default()
             };
             assert!(in_words(&status).contains(word));
+        }
+        // A monitor never enforces, whatever else is said of it.
+        for (enforcing, audit) in [(false, true), (true, false), (true, true)] {
+            let status = HostStatus {
+                standing: true,
+                enforcing,
+                audit,
+                no_wall: Some("no hooks".into()),
+                ..HostStatus::default()
+            };
+            let text = in_words(&status);
+            assert!(!text.contains("enforcing") && text.contains("none: no hooks"));
         }
     }
 

@@ -104,6 +104,7 @@ fn unload(places: &Places) -> Result<ExitCode> {
         programs: book.programs,
         hooks: book.hooks as u64,
         audit: book.audit,
+        monitor: book.no_wall,
         by: Some(format!("uid:{}", rustix::process::getuid().as_raw())),
     });
     let state = State::open_at(&places.state)?;
