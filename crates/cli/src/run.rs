@@ -222,6 +222,8 @@ fn conduct(
         started: true,
     });
     if let Some(courier) = courier {
+        // What it brings is the checkpoint; a failure of the log has ended the session, or shows at its next use.
+        let _ = log.flush();
         courier.end();
     }
     ended
