@@ -40,3 +40,4 @@ pub mod table;
 pub mod text;
 pub mod tree;
 pub mod wall;
+pub mod witness;

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod policy;
 pub mod portable;
 pub mod review;
+pub mod witness;
 
 use agents::AgentsArgs;
 use daemon::DaemonCommand;
@@ -24,6 +25,7 @@ use ledger::{FilterArgs, TimelineArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
 use review::ReviewArgs;
+use witness::{LedgerServeArgs, LedgerWitnessArgs, ProveArgs, WitnessCommand};
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -101,6 +103,9 @@ pub enum Command {
     /// Show and verify the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Cosign the checkpoints of other hosts' ledgers
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// Check, test and explain policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -436,8 +441,14 @@ pub enum LedgerCommand {
     Show(LedgerShowArgs),
     /// Tell what happened in a session, as a story or a picture
     Timeline(TimelineArgs),
-    /// Check every byte of the log against its signed checkpoint
+    /// Check every byte of a log against its signed checkpoint, or the proof of one entry
     Verify(LedgerVerifyArgs),
+    /// Write the offline proof of one entry
+    Prove(ProveArgs),
+    /// Bring the log to witnesses, and tell how much they vouch for
+    Witness(LedgerWitnessArgs),
+    /// Serve the log to monitors, read-only
+    Serve(LedgerServeArgs),
     /// Print the log's public key (a C2SP vkey)
     Key,
 }
@@ -464,14 +475,24 @@ pub struct LedgerShowArgs {
 /// `agentwall ledger verify`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  agentwall ledger verify\n  \
-    agentwall ledger verify /backup/ledger --key 'agentwall.local/…+1a2b3c4d+…'")]
+    agentwall ledger verify /backup/ledger --key 'agentwall.local/…+1a2b3c4d+…'\n  \
+    agentwall ledger verify 41.tlog-proof --key log.vkey --policy auditor.policy\n  \
+    agentwall ledger verify https://log.example/ --key log.vkey\n\n\
+    A file is a proof that 'ledger prove' has written, checked without a network. A URL is a log as 'ledger \
+    serve' or any C2SP log serves it, read whole. With --policy, enough witnesses must have cosigned.")]
 pub struct LedgerVerifyArgs {
-    /// The log's folder [default: this user's log]
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub dir: Option<PathBuf>,
-    /// The public key, as text or in a file [default: this user's own key]
+    /// The log's folder or URL, or the proof of an entry [default: this user's log]
+    #[arg(value_name = "DIR|FILE|URL", value_hint = ValueHint::AnyPath)]
+    pub what: Option<OsString>,
+    /// The public key, as text or in a file [default: the policy's, else this user's own]
     #[arg(long, value_name = "VKEY|FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<OsString>,
+    /// Which witnesses must have cosigned (c2sp.org/tlog-policy)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The entry that a proof is about [default: the one in the proof]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub entry: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

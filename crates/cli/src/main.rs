@@ -35,6 +35,7 @@ mod session;
 mod state;
 mod supervisor;
 mod why;
+mod witnesses;
 
 use std::{io, process::ExitCode};
 
@@ -90,6 +91,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Approve(args) => cmd::approvals::approve(args),
         Command::Reject(args) => cmd::approvals::reject(args),
         Command::Ledger(command) => cmd::ledger::main(command),
+        Command::Witness(command) => cmd::witness::main(command),
         Command::Policy(command) => cmd::policy::main(command),
         Command::Why(args) => why::main(args),
         Command::Doctor(args) => doctor::main(args),

@@ -35,6 +35,7 @@ use crate::{
         Ending, Supervisor, SupervisorGate, TerminalRelay, opening, serve_control,
         standard_terminals,
     },
+    witnesses::Courier,
 };
 
 /// Runs a command behind the wall.
@@ -215,10 +216,17 @@ fn conduct(
         broker,
         manifests,
     };
-    ready.go(session).map_err(|error| Failure {
+    let courier = Courier::begin(state, false);
+    let ended = ready.go(session).map_err(|error| Failure {
         error,
         started: true,
-    })
+    });
+    if let Some(courier) = courier {
+        // What it brings is the checkpoint; a failure of the log has ended the session, or shows at its next use.
+        let _ = log.flush();
+        courier.end();
+    }
+    ended
 }
 
 /// Everything that can fail before the agent starts has not failed.

@@ -2,14 +2,20 @@
 //!
 //! Into FOLDER: `ledger/` (the log, 70,000 entries by default), `vkey`, `proof-N` (an offline proof
 //! of entry N) and `entry-N` for some N, and `consistency-N` (base64 hashes, one per line) for
-//! some older sizes N with `former-N`, the checkpoint of that size.
+//! some older sizes N with `former-N`, the checkpoint of that size; `ledger/checkpoint.cosigned`, the key of the
+//! witness in `witness-vkey`, and `cosigned-proof`, an offline proof under it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use agentwall_ledger::{
-    Checkpoint, Log, Reader,
+    Checkpoint, Cosigner, Log, Reader, Signer, Witness,
+    cosigned::keep,
     entry::{Entry, Gap, Record},
     key,
+    witness::{AddCheckpoint, Answer},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,5 +59,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let former = Checkpoint::new(signer.name(), old, reader.root_at(old)?);
         fs::write(root.join(format!("former-{old}")), former.sign(&signer)?)?;
     }
+    cosigned(&root, &reader)
+}
+
+/// By a witness in `FOLDER/witness`.
+fn cosigned(root: &Path, reader: &Reader) -> Result<(), Box<dyn std::error::Error>> {
+    let log: Signer = key::load(&root.join("key"))?;
+    let cosigner = key::load_or_create(&root.join("witness-key"), "witness.example/interop")?;
+    let witness = Witness::open(
+        &root.join("witness"),
+        Cosigner::new(cosigner),
+        [log.verifier()],
+    )?;
+    fs::write(root.join("witness-vkey"), witness.key().to_string())?;
+    let request = AddCheckpoint {
+        old: 0,
+        proof: Vec::new(),
+        checkpoint: reader.checkpoint().clone(),
+        note: reader.note().clone(),
+    };
+    let Answer::Cosigned(line) = witness.add(request.to_string().as_bytes()) else {
+        return Err("the witness did not cosign".into());
+    };
+    let lines = [reader.note().signatures(), &[line]].concat();
+    let note = reader.note().with_signatures(lines)?;
+    keep(&root.join("ledger"), &note)?;
+    let index = reader.size() / 3;
+    let entry = reader.entry(index)?;
+    let proof = reader.tlog_proof_under(index, &note, Some(&entry))?;
+    fs::write(root.join("cosigned-proof"), proof.to_string())?;
     Ok(())
 }

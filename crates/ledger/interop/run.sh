@@ -19,6 +19,7 @@ trap 'rm -rf "$work"' EXIT INT TERM
 export GO111MODULE=off GOPATH="$gocode" GOFLAGS= GOCACHE="${GOCACHE:-$work/cache}"
 go vet "$here/verify.go"
 go build -o "$work/verify" "$here/verify.go"
+go build -o "$work/cosigned" "$here/cosigned.go"
 
 # What the library makes: private keys as Go reads them, proofs and consistency proofs of many sizes.
 for size in 300 70000; do
@@ -28,6 +29,7 @@ for size in 300 70000; do
     key=$(cat vkey)
     "$work/verify" key key --key "$key"
     "$work/verify" log ledger --key "$key"
+    "$work/cosigned" "$work/$size"
     for entry in entry-*; do
         "$work/verify" proof "proof-${entry#entry-}" --entry "$entry" --key "$key" >/dev/null
     done

@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// The process ends: what was written stays, a write may be torn.
     Killed,
     /// The power fails: what was not flushed is empty or torn, or as it was before it was written
@@ -36,7 +36,7 @@ enum Fault {
 }
 
 #[derive(Debug)]
-struct Faulty {
+pub(crate) struct Faulty {
     kind: Fault,
     /// Operations before the fault.
     left: AtomicUsize,
@@ -50,7 +50,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn new(kind: Fault, left: usize) -> Arc<Self> {
+    pub(crate) fn new(kind: Fault, left: usize) -> Arc<Self> {
         Arc::new(Faulty {
             kind,
             left: AtomicUsize::new(left),
@@ -61,6 +61,11 @@ impl Faulty {
             replaced: Mutex::default(),
             overwritten: Mutex::default(),
         })
+    }
+
+    /// Whether the fault has come.
+    pub(crate) fn was_hit(&self) -> bool {
+        self.hit.load(Ordering::SeqCst)
     }
 
     /// `Ok` when the operation may happen.
@@ -79,7 +84,7 @@ impl Faulty {
     }
 
     /// What the disk looks like after the power failed.
-    fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         for (path, bytes) in self.replaced.lock().expect("lock").iter() {
             if bytes.is_empty() {
                 let _ = fs::remove_file(path);
@@ -300,7 +305,7 @@ fn crash_everywhere(kind: Fault, size: u64, lag: Duration) {
             // No time to publish: the process is gone.
             mem::forget(log);
         }
-        let hit = disk.hit.load(Ordering::SeqCst);
+        let hit = disk.was_hit();
         if kind == Fault::PowerLost {
             disk.lose_power();
         }

@@ -107,7 +107,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Replaces the head. The returned file is not durable yet: flushing it is left to a quieter
+/// Replaces a file that holds a checkpoint. The returned file is not durable yet: flushing it is left to a quieter
 /// moment, because an older head after a power loss is still true of the newer log.
 pub(crate) fn write(path: &Path, checkpoint: &str) -> Result<File, FileError> {
     let mut temporary = path.as_os_str().to_owned();

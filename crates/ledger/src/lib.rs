@@ -5,6 +5,8 @@
 //! Ed25519 as a C2SP signed note, that names size and root. Many threads and processes append
 //! through [`Log`]; [`Reader`] reads entries and makes proofs; [`verify()`] recomputes everything.
 //! [`entry`] is the schema of what AgentWall logs, one canonical JSON object per entry.
+//! [`Witness`] cosigns checkpoints of other logs, [`TrustPolicy`] says how many of whose cosignatures
+//! count, [`cosigned`] is what of this log is beyond its owner's reach by them. Nothing here is on a network.
 //!
 //! Invariants:
 //! * A checkpoint is signed only on top of a right edge that was checked against the one before.
@@ -18,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod cosignature;
+pub mod cosigned;
 pub mod defect;
 pub mod entry;
 pub mod hash;
@@ -32,10 +36,14 @@ mod store;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
+pub mod trust;
 pub mod verify;
+pub mod witness;
 mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use cosignature::{Cosigner, CosignerKey};
+pub use cosigned::{Cosigned, CosignedError};
 pub use defect::Defect;
 pub use entry::{Entry, EntryError, Record};
 pub use hash::Hash;
@@ -46,7 +54,9 @@ pub use note::{Note, NoteError, Signer, Verifier, VkeyError};
 pub use read::{ReadError, Reader};
 pub use store::FileError;
 pub use tlog_proof::{TlogProof, TlogProofError};
+pub use trust::{TrustError, TrustPolicy, UntrustedError, Witnessed};
 pub use verify::{Report, VerifyError, VerifyOptions, verify};
+pub use witness::{Witness, WitnessError};
 pub use writer::OpenError;
 
 #[cfg(test)]

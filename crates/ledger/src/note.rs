@@ -1,4 +1,5 @@
-//! Signed notes and verifier keys (c2sp.org/signed-note), Ed25519 (type 0x01) only.
+//! Signed notes and verifier keys (c2sp.org/signed-note), Ed25519 (type 0x01) only; the keys of witnesses
+//! are in [`crate::cosignature`].
 //!
 //! A note is a text that ends in a newline, an empty line, and signature lines
 //! `— <name> <base64(u32be key id || signature)>`. The key id is a hint that binds name, algorithm
@@ -37,26 +38,11 @@ impl Verifier {
 
     /// Reads the textual form, called *vkey*. The id inside must fit name and key.
     pub fn parse(vkey: &str) -> Result<Self, VkeyError> {
-        let mut parts = vkey.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(VkeyError::Shape);
-        };
-        let blob = STANDARD.decode(key).map_err(|_| VkeyError::Shape)?;
-        let key = match blob.split_first() {
-            Some((&ED25519, key)) => <[u8; 32]>::try_from(key).map_err(|_| VkeyError::Key)?,
-            Some((&other, _)) => return Err(VkeyError::Algorithm(other)),
-            None => return Err(VkeyError::Shape),
-        };
-        let key = VerifyingKey::from_bytes(&key).map_err(|_| VkeyError::Key)?;
-        let verifier = Verifier::new(name, key)?;
-        let expected = format!("{:08x}", verifier.id());
-        if id != expected {
-            return Err(VkeyError::Id {
-                found: escape_text(id),
-                expected,
-            });
+        let vkey = Vkey::parse(vkey)?;
+        if vkey.algorithm != ED25519 {
+            return Err(VkeyError::Algorithm(vkey.algorithm));
         }
-        Ok(verifier)
+        Verifier::new(vkey.name, ed25519_key(&vkey.key)?)
     }
 
     /// The key's name; for a log its origin.
@@ -66,7 +52,12 @@ impl Verifier {
 
     /// `SHA-256(name || 0x0A || type || key)[:4]`, big-endian.
     pub fn id(&self) -> u32 {
-        key_id(&self.name, self.key.as_bytes())
+        key_id(&self.name, ED25519, self.key.as_bytes())
+    }
+
+    /// The key itself: two names with one key are one signer.
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        self.key.as_bytes()
     }
 
     /// Whether `signature` over `text` was made with this key.
@@ -79,15 +70,7 @@ impl Verifier {
 /// The vkey.
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut blob = vec![ED25519];
-        blob.extend_from_slice(self.key.as_bytes());
-        write!(
-            f,
-            "{}+{:08x}+{}",
-            self.name,
-            self.id(),
-            STANDARD.encode(blob)
-        )
+        f.write_str(&vkey(&self.name, ED25519, self.key.as_bytes()))
     }
 }
 
@@ -147,6 +130,11 @@ impl Signer {
         )
     }
 
+    /// The name and the key, for signatures of another form.
+    pub(crate) fn into_parts(self) -> (String, SigningKey) {
+        (self.name, self.key)
+    }
+
     /// Reads the private key text.
     pub(crate) fn parse_private(text: &str) -> Result<Self, VkeyError> {
         let rest = text.strip_prefix("PRIVATE+KEY+").ok_or(VkeyError::Shape)?;
@@ -174,13 +162,12 @@ impl Signer {
     /// Signs a text and returns the whole note. The text must be one that a note may carry.
     pub fn sign(&self, text: &str) -> Result<String, NoteError> {
         check_text(text)?;
-        let mut blob = self.verifier().id().to_be_bytes().to_vec();
-        blob.extend_from_slice(&self.key.sign(text.as_bytes()).to_bytes());
-        Ok(format!(
-            "{text}\n\u{2014} {} {}\n",
-            self.name,
-            STANDARD.encode(blob)
-        ))
+        let signature = NoteSignature {
+            name: self.name.clone(),
+            id: self.verifier().id(),
+            signature: self.key.sign(text.as_bytes()).to_bytes().to_vec(),
+        };
+        Ok(format!("{text}\n{signature}\n"))
     }
 }
 
@@ -204,6 +191,29 @@ pub struct NoteSignature {
     pub signature: Vec<u8>,
 }
 
+impl NoteSignature {
+    /// Reads a line, without its newline; `None` if it is not in canonical form.
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("\u{2014} ")?;
+        let (name, blob) = rest.split_once(' ')?;
+        let blob = STANDARD.decode(blob).ok()?;
+        let (id, signature) = blob.split_first_chunk::<4>()?;
+        (valid_name(name) && !signature.is_empty()).then(|| NoteSignature {
+            name: name.to_owned(),
+            id: u32::from_be_bytes(*id),
+            signature: signature.to_vec(),
+        })
+    }
+}
+
+/// The line, without its newline.
+impl fmt::Display for NoteSignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blob = [&self.id.to_be_bytes(), self.signature.as_slice()].concat();
+        write!(f, "\u{2014} {} {}", self.name, STANDARD.encode(blob))
+    }
+}
+
 /// A parsed note; nothing about it is verified until [`Note::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
@@ -224,7 +234,8 @@ impl Note {
             if number >= MAX_SIGNATURES {
                 return Err(NoteError::TooManySignatures);
             }
-            signatures.push(parse_signature(line).ok_or(NoteError::SignatureLine(number + 1))?);
+            let signature = NoteSignature::parse(line);
+            signatures.push(signature.ok_or(NoteError::SignatureLine(number + 1))?);
         }
         Ok(Note {
             text: text.to_owned(),
@@ -245,12 +256,38 @@ impl Note {
     /// The note as it is stored.
     pub fn to_text(&self) -> String {
         let mut out = format!("{}\n", self.text);
-        for s in &self.signatures {
-            let mut blob = s.id.to_be_bytes().to_vec();
-            blob.extend_from_slice(&s.signature);
-            out.push_str(&format!("\u{2014} {} {}\n", s.name, STANDARD.encode(blob)));
+        for signature in &self.signatures {
+            out.push_str(&format!("{signature}\n"));
         }
         out
+    }
+
+    /// The same text with other signatures; at least one.
+    pub fn with_signatures(&self, signatures: Vec<NoteSignature>) -> Result<Self, NoteError> {
+        match signatures.len() {
+            0 => Err(NoteError::NoSignatures),
+            1..=MAX_SIGNATURES => Ok(Note {
+                text: self.text.clone(),
+                signatures,
+            }),
+            _ => Err(NoteError::TooManySignatures),
+        }
+    }
+
+    /// Succeeds when one of the keys has signed and none of them wrongly, see [`Note::verify`].
+    pub fn verify_any<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Verifier>,
+    ) -> Result<(), NoteError> {
+        let (mut found, mut missing) = (false, Err(NoteError::NoSignatures));
+        for key in keys {
+            match self.verify(key) {
+                Ok(()) => found = true,
+                Err(error @ NoteError::ForeignKey { .. }) => missing = Err(error),
+                Err(wrong) => return Err(wrong),
+            }
+        }
+        if found { Ok(()) } else { missing }
     }
 
     /// Succeeds when the key has signed. Signatures by other keys are ignored; one under this
@@ -334,10 +371,12 @@ pub enum VkeyError {
     #[error("a key name is not empty and has no spaces and no '+', found {0:?}")]
     Name(String),
     /// Another algorithm.
-    #[error("expected an Ed25519 key (type 1), found type {0}")]
+    #[error(
+        "this type of key is not taken here: found type {0}; a log's key has type 1 (Ed25519), a witness's type 4 (Ed25519) or 6 (ML-DSA-44)"
+    )]
     Algorithm(u8),
     /// Not a key of that algorithm.
-    #[error("expected 32 bytes that are a valid Ed25519 key")]
+    #[error("the key is not one of its type")]
     Key,
     /// The id does not belong to name and key.
     #[error("the key id is {found}, but name and key give {expected}")]
@@ -349,10 +388,57 @@ pub enum VkeyError {
     },
 }
 
-fn key_id(name: &str, key: &[u8; 32]) -> u32 {
+/// The parts of a vkey, whose id fits.
+pub(crate) struct Vkey<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) algorithm: u8,
+    pub(crate) key: Vec<u8>,
+}
+
+impl<'a> Vkey<'a> {
+    pub(crate) fn parse(vkey: &'a str) -> Result<Self, VkeyError> {
+        let mut parts = vkey.splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(VkeyError::Shape);
+        };
+        let blob = STANDARD.decode(key).map_err(|_| VkeyError::Shape)?;
+        let (&algorithm, key) = blob.split_first().ok_or(VkeyError::Shape)?;
+        if !valid_name(name) {
+            return Err(VkeyError::Name(name.to_owned()));
+        }
+        let expected = format!("{:08x}", key_id(name, algorithm, key));
+        if id != expected {
+            return Err(VkeyError::Id {
+                found: escape_text(id),
+                expected,
+            });
+        }
+        Ok(Vkey {
+            name,
+            algorithm,
+            key: key.to_vec(),
+        })
+    }
+}
+
+/// The vkey of a key.
+pub(crate) fn vkey(name: &str, algorithm: u8, key: &[u8]) -> String {
+    let blob = [&[algorithm], key].concat();
+    let id = key_id(name, algorithm, key);
+    format!("{name}+{id:08x}+{}", STANDARD.encode(blob))
+}
+
+/// A key of 32 bytes that is a point of the curve.
+pub(crate) fn ed25519_key(bytes: &[u8]) -> Result<VerifyingKey, VkeyError> {
+    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| VkeyError::Key)?;
+    VerifyingKey::from_bytes(&bytes).map_err(|_| VkeyError::Key)
+}
+
+/// `SHA-256(name || 0x0A || type || key)[:4]`, big-endian.
+pub(crate) fn key_id(name: &str, algorithm: u8, key: &[u8]) -> u32 {
     let mut h = Sha256::new();
     h.update(name.as_bytes());
-    h.update([b'\n', ED25519]);
+    h.update([b'\n', algorithm]);
     h.update(key);
     let digest = h.finalize();
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
@@ -379,18 +465,6 @@ fn check_text(text: &str) -> Result<(), NoteError> {
     } else {
         Err(NoteError::NoNewline)
     }
-}
-
-fn parse_signature(line: &str) -> Option<NoteSignature> {
-    let rest = line.strip_prefix("\u{2014} ")?;
-    let (name, blob) = rest.split_once(' ')?;
-    let blob = STANDARD.decode(blob).ok()?;
-    let (id, signature) = blob.split_first_chunk::<4>()?;
-    (valid_name(name) && !signature.is_empty()).then(|| NoteSignature {
-        name: name.to_owned(),
-        id: u32::from_be_bytes(*id),
-        signature: signature.to_vec(),
-    })
 }
 
 #[cfg(test)]

@@ -13,13 +13,15 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
+    cosigned::{self, Cosigned, CosignedError},
     defect::Defect,
     hash::{Hash, leaf_hash},
     note::{Note, Verifier},
     proof::{NodeSource, prove_consistency, prove_inclusion, root_at},
     store::{CHECKPOINT, read_bundle, read_file, read_hashes},
-    tile::{Level, split_bundle},
+    tile::{Level, Tile, encode_hashes, split_bundle},
     tlog_proof::TlogProof,
+    trust::TrustPolicy,
 };
 
 /// The hash tiles of a log of a given size; one tile per level is remembered.
@@ -156,6 +158,21 @@ impl Reader {
         (range.start..range.end.min(self.size())).map(|i| Ok((i, self.entry(i)?)))
     }
 
+    /// The content of a tile or bundle that the log has at this size, or had at a smaller one: a narrower
+    /// one is the beginning of what is there. `None` for what is beyond, which nobody has signed.
+    pub fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, Defect> {
+        if tile.width > tile.level.width(tile.index, self.size()) {
+            return Ok(None);
+        }
+        let Tile { index, width, .. } = tile;
+        match tile.level {
+            Level::Hashes(level) => {
+                read_hashes(&self.dir, level, index, width).map(|h| Some(encode_hashes(&h)))
+            }
+            Level::Entries => read_bundle(&self.dir, index, width).map(|(bytes, _)| Some(bytes)),
+        }
+    }
+
     /// The root of the first `size` entries.
     pub fn root_at(&self, size: u64) -> Result<Hash, ReadError> {
         if size > self.size() {
@@ -179,16 +196,70 @@ impl Reader {
         prove_consistency(&self.tiles, old, size)?.ok_or(ReadError::Index { index: old, size })
     }
 
+    /// The newest checkpoint with cosignatures, if there is one, checked against this log.
+    pub fn cosigned(
+        &self,
+        key: &Verifier,
+        trust: Option<&TrustPolicy>,
+    ) -> Result<Option<Cosigned>, CosignedError> {
+        let Some(bytes) = cosigned::read(&self.dir)? else {
+            return Ok(None);
+        };
+        let check = |log: &Checkpoint, tiles: &TileFiles| {
+            cosigned::check(&bytes, key, trust, log, |size| root_at(tiles, size))
+        };
+        match check(&self.checkpoint, &self.tiles) {
+            // The log may have grown, and been cosigned, since this reader was opened.
+            Err(CosignedError::RolledBack { .. }) => match Reader::open(&self.dir) {
+                Ok(now) => check(&now.checkpoint, &now.tiles).map(Some),
+                Err(ReadError::Defect(defect)) => Err(defect.into()),
+                Err(ReadError::Checkpoint(error)) => Err(error.into()),
+                Err(ReadError::Index { .. }) => Ok(None),
+            },
+            other => other.map(Some),
+        }
+    }
+
+    /// The newest checkpoint with cosignatures as it is stored, for handing it on: nothing is checked but
+    /// that it is a checkpoint.
+    pub fn cosigned_unchecked(&self) -> Result<Option<Note>, CosignedError> {
+        let bytes = cosigned::read(&self.dir)?;
+        let note = bytes.map(|bytes| Checkpoint::parse_note(&bytes).map(|(_, note)| note));
+        Ok(note.transpose()?)
+    }
+
+    /// The offline proof of entry `index` under an older checkpoint of this log, such as a cosigned one.
+    pub fn tlog_proof_under(
+        &self,
+        index: u64,
+        note: &Note,
+        extra: Option<&[u8]>,
+    ) -> Result<TlogProof, ReadError> {
+        let older = Checkpoint::parse(note.text())?;
+        let size = older.size;
+        let found = self.root_at(size)?;
+        if found != older.root {
+            return Err(Defect::Root {
+                size,
+                expected: older.root,
+                found,
+            }
+            .into());
+        }
+        let hashes = prove_inclusion(&self.tiles, index, size)?;
+        Ok(TlogProof {
+            extra: extra.map(<[u8]>::to_vec),
+            index,
+            hashes: hashes.ok_or(ReadError::Index { index, size })?,
+            checkpoint: note.to_text(),
+        })
+    }
+
     /// The offline proof of entry `index` (c2sp.org/tlog-proof@v1): together with the entry's bytes
     /// and the log's public key it is all that an outsider needs. `extra` is carried along,
     /// unauthenticated.
     pub fn tlog_proof(&self, index: u64, extra: Option<&[u8]>) -> Result<TlogProof, ReadError> {
-        Ok(TlogProof {
-            extra: extra.map(<[u8]>::to_vec),
-            index,
-            hashes: self.inclusion_proof(index)?,
-            checkpoint: self.note.to_text(),
-        })
+        self.tlog_proof_under(index, &self.note, extra)
     }
 
     fn check_bundle(&self, bytes: &[u8], number: u64, file: &str) -> Result<(), Defect> {

@@ -26,6 +26,10 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub(crate) const CHECKPOINT_TEMPORARY: &str = "checkpoint.tmp";
 /// Groups of entries that are durable and not under a checkpoint yet.
 pub(crate) const JOURNAL: &str = "journal";
+/// The newest checkpoint that witnesses have cosigned.
+pub(crate) const COSIGNED: &str = "checkpoint.cosigned";
+/// What that is called until it is whole.
+pub(crate) const COSIGNED_TEMPORARY: &str = "checkpoint.cosigned.tmp";
 /// Held exclusively by whoever appends.
 pub(crate) const LOCK: &str = "lock";
 

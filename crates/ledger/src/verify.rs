@@ -24,6 +24,7 @@ use agentwall_action::escape_bytes;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
+    cosigned::{self, Cosigned, CosignedError},
     defect::Defect,
     entry::{Entry, EntryError, Record},
     hash::{Hash, leaf_hash, tree_hash},
@@ -32,11 +33,12 @@ use crate::{
     proof,
     read::{TileFiles, first_changed},
     store::{
-        CHECKPOINT, CHECKPOINT_TEMPORARY, FileError, JOURNAL, LOCK, read_bundle, read_file,
-        read_hashes,
+        CHECKPOINT, CHECKPOINT_TEMPORARY, COSIGNED, COSIGNED_TEMPORARY, FileError, JOURNAL, LOCK,
+        read_bundle, read_file, read_hashes,
     },
     tile::{Level, TILE_WIDTH, Tile, split_bundle},
     tree::Frontier,
+    trust::TrustPolicy,
 };
 
 /// What to check a log against.
@@ -51,6 +53,9 @@ pub struct VerifyOptions {
     /// Whether entries must be canonical records of [`crate::entry`]. Only logs of other content
     /// say `false`.
     pub records: bool,
+    /// By which policy the cosignatures of witnesses count. Without it they are not looked at; that the
+    /// checkpoint that carries them is of this history is checked all the same.
+    pub trust: Option<TrustPolicy>,
 }
 
 impl VerifyOptions {
@@ -60,6 +65,7 @@ impl VerifyOptions {
             key,
             head: None,
             records: true,
+            trust: None,
         }
     }
 }
@@ -80,6 +86,9 @@ pub struct Report {
     pub types: BTreeMap<String, u64>,
     /// Whether the log was compared with a head file.
     pub head: bool,
+    /// The newest checkpoint with cosignatures, if the log has one: what is after it, nobody but the log
+    /// vouches for.
+    pub cosigned: Option<Cosigned>,
     /// Files beyond the checkpoint, left by a commit that was cut off; they count for nothing and
     /// the next opening for writing removes them. Told here only when the head file shows that
     /// the checkpoint is not an older one; otherwise they are an error.
@@ -105,6 +114,9 @@ pub enum VerifyError {
     /// The log against the head file.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// What witnesses have cosigned.
+    #[error("the file '{COSIGNED}': {0}")]
+    Cosigned(#[from] CosignedError),
     /// A file that no log has.
     #[error("{file} does not belong into a log")]
     Foreign {
@@ -173,8 +185,10 @@ fn verify_locked(
     options: &VerifyOptions,
     lock: Option<File>,
 ) -> Result<Report, VerifyError> {
-    let (bytes, found) = {
+    let (bytes, cosigned, found) = {
         let _locked = lock;
+        // Before the checkpoint: what is cosigned is never newer than the log.
+        let cosigned = cosigned::read(dir)?;
         let bytes = match read_file(&dir.join(CHECKPOINT), CHECKPOINT) {
             Err(Defect::Missing { .. }) => {
                 return Err(VerifyError::NoCheckpoint {
@@ -193,7 +207,7 @@ fn verify_locked(
             expected: 0,
         };
         walk(dir, "", &mut found)?;
-        (bytes, found)
+        (bytes, cosigned, found)
     };
     let log = &found.checkpoint;
     if let Some(path) = &options.head {
@@ -220,7 +234,17 @@ fn verify_locked(
             proof::root_at(&tiles, size)
         })?;
     }
+    let trust = options.trust.as_ref();
+    let cosigned = cosigned
+        .map(|bytes| {
+            let tiles = TileFiles::new(dir, log.size);
+            cosigned::check(&bytes, &options.key, trust, log, |size| {
+                proof::root_at(&tiles, size)
+            })
+        })
+        .transpose()?;
     Ok(Report {
+        cosigned,
         origin: log.origin.clone(),
         size: log.size,
         root: log.root,
@@ -313,7 +337,15 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
             continue;
         }
         let tile = Tile::parse(&path);
-        let own = [CHECKPOINT, LOCK, JOURNAL, CHECKPOINT_TEMPORARY].contains(&path.as_str());
+        let own = [
+            CHECKPOINT,
+            CHECKPOINT_TEMPORARY,
+            COSIGNED,
+            COSIGNED_TEMPORARY,
+            JOURNAL,
+            LOCK,
+        ];
+        let own = own.contains(&path.as_str());
         if tile.is_none() && !own {
             return Err(VerifyError::Foreign { file: shown() });
         }

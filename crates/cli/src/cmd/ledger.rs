@@ -2,31 +2,32 @@
 
 mod filter;
 mod picture;
+mod prove;
+mod serve;
 mod timeline;
+mod verify;
+mod witness;
 
-use std::{
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use agentwall_ledger::{
-    Entry, Reader, Record, Report, Verifier, VerifyOptions,
+    Entry, Reader, Record,
     entry::{ChangedFile, Changes, DecisionRecord, PolicyBundle},
-    verify,
 };
-use anyhow::{Context as _, Result, anyhow, bail};
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::{
-    args::{LedgerCommand, LedgerShowArgs, LedgerVerifyArgs},
+    args::{LedgerCommand, LedgerShowArgs},
     host::told,
-    output::{self, Style, UsageError, paint, tame},
-    state::{State, shown},
+    output::{self, Style, paint, tame},
+    state::State,
+    witnesses::{self, Standing},
 };
 use filter::Filter;
+
+pub use serve::{allowed, place};
+pub use verify::{given_key, what};
 
 /// How often `--follow` looks.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -36,7 +37,10 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
     match command {
         LedgerCommand::Show(args) => show(&args),
         LedgerCommand::Timeline(args) => timeline::main(&args),
-        LedgerCommand::Verify(args) => check(&args),
+        LedgerCommand::Verify(args) => verify::main(&args),
+        LedgerCommand::Prove(args) => prove::main(&args),
+        LedgerCommand::Witness(args) => witness::main(args),
+        LedgerCommand::Serve(args) => serve::main(args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)
@@ -47,6 +51,7 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
 fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
     let state = State::for_reading()?;
     let mut filter = Filter::new(&state, &args.filter)?;
+    let trust = witnesses::configured(&state)?;
     let mut next = 0;
     let mut first = true;
     loop {
@@ -64,14 +69,29 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
                 Some(last) if first => found.len().saturating_sub(last),
                 _ => 0,
             };
+            let standing = match &trust {
+                Some(trust) => Some(Standing::look(&reader, &state.verifier()?, trust)),
+                None => None,
+            };
+            // What contradicts the witnesses is witnessed by nobody.
+            let vouched = |s: &Result<Standing>| s.as_ref().map_or(0, |s| s.witnessed);
+            let witnessed = standing.as_ref().map(vouched);
             for (index, entry, bytes) in found.into_iter().skip(skip) {
                 if args.json {
                     let mut value: Value = serde_json::from_slice(&bytes)?;
                     value["index"] = index.into();
+                    if let Some(witnessed) = witnessed {
+                        value["witnessed"] = (index < witnessed).into();
+                    }
                     output::print_json_line(&value)?;
                 } else {
                     output::print(&line(index, &entry))?;
                 }
+            }
+            match standing {
+                Some(Ok(standing)) if !args.follow => output::note(&standing.sentence()),
+                Some(Err(e)) if first => output::note(&format!("{e:#}")),
+                _ => {}
             }
             next = reader.size();
             first = false;
@@ -349,120 +369,6 @@ fn decided(decision: &DecisionRecord) -> String {
 fn counts(map: &std::collections::BTreeMap<String, u64>) -> String {
     let parts: Vec<String> = map.iter().map(|(k, n)| format!("{n} {k}")).collect();
     parts.join(", ")
-}
-
-fn check(args: &LedgerVerifyArgs) -> Result<ExitCode> {
-    let (dir, options) = what(args.dir.as_deref(), args.key.as_deref())?;
-    let result = if has_log(&dir) {
-        verify(&dir, &options).map_err(|e| anyhow!("{e}"))
-    } else {
-        Err(anyhow!(
-            "{} has no file 'checkpoint': it is not a log, or the checkpoint was removed",
-            shown(&dir)
-        ))
-    };
-    match result {
-        Ok(report) if args.json => output::print_json(&json!({
-            "ok": true,
-            "dir": shown(&dir),
-            "origin": report.origin,
-            "size": report.size,
-            "root": report.root.to_string(),
-            "key": report.key,
-            "types": report.types,
-            "head": report.head,
-            "unfinished": report.unfinished,
-        }))?,
-        Ok(report) => output::print(&verified(&dir, &report))?,
-        Err(error) => {
-            if args.json {
-                let text = format!("{error:#}");
-                output::print_json(&json!({ "ok": false, "dir": shown(&dir), "error": text }))?;
-            }
-            output::note(&format!(
-                "the ledger {} does not verify: {}",
-                shown(&dir),
-                tame(&format!("{error:#}"))
-            ));
-            return Ok(ExitCode::from(output::FAILED));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn verified(dir: &Path, report: &Report) -> String {
-    let types: Vec<String> = report
-        .types
-        .iter()
-        .map(|(k, n)| format!("{n} {k}"))
-        .collect();
-    let mut text = format!(
-        "{} {}\n  {} entries: {}\n  root    {}\n  signed  {}\n",
-        paint(Style::Green, "verified"),
-        shown(dir),
-        report.size,
-        tame(&types.join(", ")),
-        report.root,
-        tame(&report.key)
-    );
-    text.push_str(match report.head {
-        true => "  newest  as this host remembers it: nothing was cut off or put back\n",
-        false => {
-            "  note    without this host's memory (the head file) an older genuine state cannot be \
-             told from the newest\n"
-        }
-    });
-    if !report.unfinished.is_empty() {
-        text.push_str(&format!(
-            "  note    {} left by a write that was cut off; the next one removes them\n",
-            output::count(report.unfinished.len(), "file")
-        ));
-    }
-    text
-}
-
-/// The folder, the key that is trusted, and this host's memory where it belongs to that log.
-pub fn what(dir: Option<&Path>, key: Option<&OsStr>) -> Result<(PathBuf, VerifyOptions)> {
-    // With both given, no state of this host is needed.
-    if let (Some(dir), Some(key)) = (dir, key) {
-        return Ok((dir.to_owned(), VerifyOptions::new(given_key(key)?)));
-    }
-    let state = State::for_reading()?;
-    let own = state.ledger_dir();
-    let given = dir.is_some();
-    let dir = dir.map_or_else(|| own.clone(), Path::to_owned);
-    let same = fs::canonicalize(&dir).is_ok_and(|d| fs::canonicalize(&own).is_ok_and(|o| o == d));
-    let key = match key {
-        Some(key) => given_key(key)?,
-        None if !state.key_path().exists() && !has_log(&own) => {
-            bail!(
-                "there is no ledger yet; 'agentwall run -- CMD' begins one ('run --learn' also for \
-                 'policy recommend')"
-            )
-        }
-        None => state.verifier()?,
-    };
-    let mut options = VerifyOptions::new(key);
-    if same || !given {
-        options.head = Some(state.head_path());
-    }
-    Ok((dir, options))
-}
-
-/// A public key as text, or the first line of a file.
-fn given_key(given: &OsStr) -> Result<Verifier> {
-    let text = match given.to_str().filter(|t| t.contains('+')) {
-        Some(text) if !Path::new(given).exists() => text.to_owned(),
-        _ => fs::read_to_string(given)
-            .with_context(|| format!("cannot read the key file {}", shown(Path::new(given))))?,
-    };
-    let line = text.lines().next().unwrap_or_default().trim();
-    Verifier::parse(line).map_err(|e| {
-        let expected = "expected NAME+ID+KEY, as 'agentwall ledger key' prints it";
-        anyhow!(UsageError(format!(
-            "--key is not a public key: {e}; {expected}"
-        )))
-    })
 }
 
 fn has_log(dir: &Path) -> bool {

@@ -18,4 +18,5 @@ pub mod review;
 pub mod rollback;
 pub mod sessions;
 pub mod undo;
+pub mod witness;
 pub mod word;

@@ -129,8 +129,8 @@ ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelModules=yes
 PrivateDevices=yes
-# Commands come by a Unix socket; what governed processes reach by name the daemon connects to, and NETLINK is
-# for the host's resolver.
+# Commands come by a Unix socket; what governed processes reach by name, and the log's witnesses, the daemon
+# connects to, and NETLINK is for the host's resolver.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes

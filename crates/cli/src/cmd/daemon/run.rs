@@ -32,8 +32,9 @@ use crate::{
     },
     output,
     prepare::own_binary,
-    state::shown,
+    state::{State, shown},
     supervisor::serve_host,
+    witnesses::Courier,
 };
 
 /// How long the events may be waited for: signals and the watchdog are looked at in between.
@@ -119,9 +120,14 @@ pub fn main(args: RunArgs) -> Result<ExitCode> {
     for event in events {
         daemon.event(event);
     }
+    let courier = Courier::begin(&State::open_at(&places.state)?, true);
     let ending = serve(&daemon, &wall)?;
     tell(&[NotifyState::Stopping]);
-    end(&daemon, &places, ending)
+    let ended = end(&daemon, &places, ending);
+    if let Some(courier) = courier {
+        courier.end();
+    }
+    ended
 }
 
 /// As many descriptors as may be: each connection by name takes some.

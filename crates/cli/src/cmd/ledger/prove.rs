@@ -1,0 +1,54 @@
+//! `agentwall ledger prove`: the offline proof of one entry, under the newest checkpoint that witnesses have
+//! cosigned if it covers the entry.
+
+use std::process::ExitCode;
+
+use agentwall_ledger::Reader;
+use anyhow::{Context as _, Result, bail};
+
+use super::verify::what;
+use crate::{
+    args::witness::ProveArgs,
+    output::{self, tame},
+    state::State,
+    witnesses,
+};
+
+pub fn main(args: &ProveArgs) -> Result<ExitCode> {
+    let demanded = args
+        .policy
+        .as_deref()
+        .map(witnesses::read_policy)
+        .transpose()?;
+    let (dir, options) = what(args.dir.as_deref(), args.key.as_deref())?;
+    let reader = Reader::open_signed(&dir, &options.key).context("cannot read the ledger")?;
+    let entry = reader.entry(args.entry)?;
+    // The head file is this host's memory: so is the policy beside it.
+    let trust = match (&demanded, options.head.is_some()) {
+        (Some(demanded), _) => Some(demanded.clone()),
+        (None, true) => witnesses::configured(&State::for_reading()?)?,
+        (None, false) => None,
+    };
+    let cosigned = reader
+        .cosigned(&options.key, trust.as_ref())
+        .map_err(|e| anyhow::anyhow!("the log contradicts what witnesses have cosigned: {e}"))?
+        .filter(|c| args.entry < c.checkpoint.size);
+    let note = cosigned.as_ref().map_or(reader.note(), |c| &c.note);
+    let proof = reader.tlog_proof_under(args.entry, note, Some(&entry))?;
+    if let Some(demanded) = &demanded {
+        if let Err(e) = demanded.open(proof.checkpoint.as_bytes(), Some(&options.key)) {
+            bail!(
+                "entry {} cannot be proved as the policy wants: {}; 'agentwall ledger witness push' brings the \
+                 log to its witnesses",
+                args.entry,
+                tame(&e.to_string())
+            );
+        }
+    } else if cosigned.is_none() {
+        output::note("no witness has seen this entry yet: the proof has the log's signature alone");
+    }
+    // What a checker would say is known before it is written.
+    proof.verify(&entry, &options.key)?;
+    output::print(&proof.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}

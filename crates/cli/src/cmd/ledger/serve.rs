@@ -1,0 +1,52 @@
+//! `agentwall ledger serve`: the log's tiles for monitors.
+
+use std::{process::ExitCode, sync::Arc};
+
+use agentwall_witness::{Listen, LogService, serve};
+use anyhow::{Result, bail};
+
+use super::has_log;
+use crate::{
+    args::witness::LedgerServeArgs,
+    output::{self, UsageError, tame},
+    state::{State, shown},
+};
+
+pub fn main(args: LedgerServeArgs) -> Result<ExitCode> {
+    allowed(&args.listen, args.plain)?;
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => State::for_reading()?.ledger_dir(),
+    };
+    if !has_log(&dir) {
+        bail!("{} has no file 'checkpoint': it is not a log", shown(&dir));
+    }
+    let service = LogService::new(dir, |why| output::note(&tame(why)));
+    let server = serve(&args.listen, Arc::new(service))?;
+    output::note(&format!(
+        "the log is served at {}; interrupt to end",
+        place(server.at())
+    ));
+    server.wait();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Others than this host are served without TLS only if somebody says so.
+pub fn allowed(listen: &Listen, plain: bool) -> Result<()> {
+    if plain || listen.is_local() {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "{listen} can be reached from elsewhere, and this server speaks plain HTTP: listen on loopback or a Unix \
+         socket behind a server with TLS, or say --plain"
+    ))
+    .into())
+}
+
+/// Where a person or a proxy finds it.
+pub fn place(at: &Listen) -> String {
+    match at {
+        Listen::Tcp(address) => format!("http://{address}/"),
+        unix @ Listen::Unix(_) => tame(&unix.to_string()),
+    }
+}

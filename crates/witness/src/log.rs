@@ -1,0 +1,71 @@
+//! A log for reading (c2sp.org/tlog-tiles): its checkpoint, its tiles and bundles, and the checkpoint that
+//! witnesses have cosigned.
+//!
+//! Only what the newest checkpoint covers is handed out. A file beyond it is the rest of a commit that was cut
+//! off: another will be written under its name, and what was handed out may be kept for ever.
+
+use std::path::PathBuf;
+
+use agentwall_ledger::{Note, Reader, tile::Tile};
+
+use crate::serve::{Reply, Service};
+
+/// Answers from a log's folder.
+#[derive(Debug)]
+pub struct LogService {
+    dir: PathBuf,
+    /// What cannot be read is told to whoever runs the server.
+    failed: fn(&str),
+}
+
+impl LogService {
+    /// The log in `dir`; `failed` is told what cannot be read.
+    pub fn new(dir: PathBuf, failed: fn(&str)) -> Self {
+        LogService { dir, failed }
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Reply>, String> {
+        let note = |note: &Note| Reply::text(200, &note.to_text());
+        let reader = Reader::open(&self.dir).map_err(|e| e.to_string())?;
+        match path {
+            "/checkpoint" => Ok(Some(note(reader.note()))),
+            "/checkpoint.cosigned" => {
+                let cosigned = reader.cosigned_unchecked().map_err(|e| e.to_string())?;
+                Ok(cosigned.as_ref().map(note))
+            }
+            _ => {
+                let tile = path.strip_prefix('/').and_then(Tile::parse);
+                let Some(tile) = tile else { return Ok(None) };
+                let content = reader.tile(tile).map_err(|e| e.to_string())?;
+                Ok(content.map(|body| Reply {
+                    status: 200,
+                    headers: vec![
+                        ("content-type", "application/octet-stream"),
+                        // The name says how much is in it, so it never changes.
+                        ("cache-control", "public, max-age=31536000, immutable"),
+                    ],
+                    body,
+                }))
+            }
+        }
+    }
+}
+
+impl Service for LogService {
+    fn max_body(&self) -> usize {
+        0
+    }
+
+    fn answer(&self, method: &str, path: &str, _body: &[u8]) -> Reply {
+        if method != "GET" && method != "HEAD" {
+            return Reply::method("GET, HEAD");
+        }
+        match self.read(path) {
+            Ok(reply) => reply.unwrap_or_else(Reply::not_found),
+            Err(why) => {
+                (self.failed)(&why);
+                Reply::text(500, "the log cannot be read\n")
+            }
+        }
+    }
+}
