@@ -441,6 +441,8 @@ pub enum LedgerCommand {
     Show(LedgerShowArgs),
     /// Tell what happened in a session, as a story or a picture
     Timeline(TimelineArgs),
+    /// Write entries in a form that other systems collect
+    Export(ledger::ExportArgs),
     /// Check every byte of a log against its signed checkpoint, or the proof of one entry
     Verify(LedgerVerifyArgs),
     /// Write the offline proof of one entry

@@ -268,3 +268,27 @@ fn a_timeline_is_of_one_session() {
     let error = host.call(&["ledger", "timeline", "zzzz"]).code(2).err;
     assert!(error.contains("agentwall sessions"), "{error}");
 }
+
+#[test]
+fn entries_leave_in_four_forms_and_from_any_number() {
+    let host = with_entries();
+    let lines = |args: &[&str]| {
+        let all: Vec<&str> = [["ledger", "export"].as_slice(), args].concat();
+        let out = host.call(&all).code(0).out;
+        out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = lines(&[]);
+    assert!(all.len() > 3);
+    for format in ["jsonl", "ocsf", "otel", "cef"] {
+        assert_eq!(lines(&["--format", format]).len(), all.len(), "{format}");
+        let rest = lines(&["--format", format, "--from", "3"]);
+        assert_eq!(rest.len(), all.len() - 3, "{format}");
+    }
+    let denied = lines(&["--format", "cef", "--effect", "deny"]);
+    assert!(!denied.is_empty() && denied.len() < all.len());
+    assert!(
+        denied
+            .iter()
+            .all(|l| l.starts_with("CEF:0|") && l.contains(" act=deny "))
+    );
+}

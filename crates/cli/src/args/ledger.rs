@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use time::{Date, OffsetDateTime, Time, format_description::well_known::Rfc3339};
 
 use super::layers::age;
@@ -55,6 +55,42 @@ pub struct TimelineArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `agentwall ledger export`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Each line tells the number of its entry and the name of the log. A collector that keeps the \
+    greatest number goes on with --from.\n\nExamples:\n  \
+    agentwall ledger export --format ocsf --since 1d > day.ocsf.jsonl\n  \
+    agentwall ledger export --format cef --effect deny --follow | logger --tag agentwall"
+)]
+pub struct ExportArgs {
+    /// The form of the lines
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: Format,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Begin with this entry
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub from: u64,
+    /// Stay and write new entries as they come
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+}
+
+/// In which form entries leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The entries as they are, with their numbers
+    #[default]
+    Jsonl,
+    /// Open Cybersecurity Schema Framework 1.3.0
+    Ocsf,
+    /// OpenTelemetry log records, in the JSON of OTLP
+    Otel,
+    /// Common Event Format
+    Cef,
 }
 
 /// A moment in the spellings of the help.

@@ -1,5 +1,6 @@
 //! `agentwall ledger`: show what was recorded, verify that it is what was signed.
 
+mod export;
 mod filter;
 mod picture;
 mod prove;
@@ -41,6 +42,7 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Prove(args) => prove::main(&args),
         LedgerCommand::Witness(args) => witness::main(args),
         LedgerCommand::Serve(args) => serve::main(args),
+        LedgerCommand::Export(args) => export::main(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)

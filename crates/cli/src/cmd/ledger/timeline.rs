@@ -276,7 +276,7 @@ fn place(record: &Record) -> (Lane, Tone) {
 }
 
 /// Milliseconds since the epoch; what is no time is the epoch.
-fn unix_ms(time: &str) -> i64 {
+pub fn unix_ms(time: &str) -> i64 {
     OffsetDateTime::parse(time, &Rfc3339).map_or(0, |t| {
         t.unix_timestamp() * 1000 + i64::from(t.millisecond())
     })
