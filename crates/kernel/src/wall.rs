@@ -501,6 +501,10 @@ impl Wall {
     /// # Errors
     /// The map cannot be read.
     pub fn prepared(&self) -> Result<Vec<(Start, Option<u32>)>, WallError> {
+        // The monitor puts nobody under a view.
+        if self.kind() == Programs::Monitor {
+            return Ok(Vec::new());
+        }
         let map = self.map("prepared")?;
         let mut all = Vec::new();
         for key in map.keys() {

@@ -358,9 +358,9 @@ fn decided(decision: &DecisionRecord) -> String {
         false => format!(" watched by {}", decision.monitors.join(", ")),
     };
     // What would have been refused was done.
-    let done = match decision.enforced_by.as_str() {
-        told::KERNEL_AUDIT | told::MONITOR => ", audit only",
-        _ => "",
+    let done = match told::is_only_told(&decision.enforced_by) {
+        true => ", audit only",
+        false => "",
     };
     format!(
         "{} {}{exe} (rule {rule}{watched}{done}: {})",

@@ -32,6 +32,11 @@ pub const EGRESS: &str = "egress";
 /// What only looks on: nothing can be refused.
 pub const MONITOR: &str = "monitor";
 
+/// Whether what enforces it refuses nothing and only tells.
+pub fn is_only_told(enforced_by: &str) -> bool {
+    matches!(enforced_by, KERNEL_AUDIT | MONITOR)
+}
+
 /// What an event of these programs says, under the policy whose table answered; `None`: it is not known any more.
 pub fn told(event: &Event, policy: Option<&Ready>, programs: Programs) -> Told {
     let action = action(event, policy);

@@ -93,7 +93,7 @@ impl Daemon {
         mut told: Told,
         ready: Option<&Ready>,
     ) {
-        let refused = told.enforced_by != told::KERNEL_AUDIT;
+        let refused = !told::is_only_told(&told.enforced_by);
         if told.decision.effect == Effect::Ask && refused {
             match inner.questions.ask(grant, view, &told, Instant::now()) {
                 Asked::New(number) => output::note(&format!(

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{Filter, INTERVAL, has_log, summary};
 use crate::{
     args::ledger::{ExportArgs, Format},
+    host::told,
     output,
     state::State,
 };
@@ -55,7 +56,7 @@ impl Line<'_> {
     /// What became of a decision.
     fn outcome(&self) -> Option<Outcome> {
         let decision = self.entry.record.decision()?;
-        let only_told = matches!(decision.enforced_by.as_str(), "kernel-audit" | "monitor");
+        let only_told = told::is_only_told(&decision.enforced_by);
         Some(match decision.effect.as_str() {
             "allow" => Outcome::Allowed,
             "isolate" => Outcome::Isolated,
