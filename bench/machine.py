@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from statistics import median
 
 sys.dont_write_bytecode = True
 from measure import Probe
@@ -34,6 +35,9 @@ ASKED = {
     "connect": (f"connect 127.0.0.1 {PORT} 200", 200),
     "exec": ("spawn 10", 10),
 }
+# A hook that returns at once: what the kernel's statistics cost themselves, the reading of its clock.
+STATISTICS = 9
+AT_ONCE = {"mprotect": ("protect 2000", 2000)}
 
 
 class Hooks:
@@ -166,28 +170,32 @@ def work(hooks, probe, count):
     return found
 
 
-def statistics(hooks, probes):
-    """What one operation of each probe runs: {what: {subject: {program: [runs, ns]}}}."""
+def counted(hooks, probes):
+    """What one operation of each probe runs: {what: {subject: {program: [runs, ns of a run]}}}, medians."""
     found = {}
     with open("/proc/sys/kernel/bpf_stats_enabled", "w", encoding="ascii") as file:
         file.write("1")
     hooks.ask("attach")
-    for what, (request, many) in ASKED.items():
-        found[what] = {}
-        for name, probe in probes.items():
-            before = json.loads(hooks.ask("count"))
-            probe.ask(request)
-            after = json.loads(hooks.ask("count"))
-            ran = {program: [(runs - before.get(program, [0, 0])[0]) / many,
-                             (ns - before.get(program, [0, 0])[1]) / many]
-                   for program, (runs, ns) in after.items()}
+    asked = [(what, name) for what in (ASKED | AT_ONCE) for name in probes] * STATISTICS
+    random.shuffle(asked)
+    for what, name in asked:
+        request, many = (ASKED | AT_ONCE)[what]
+        before = json.loads(hooks.ask("count"))
+        probes[name].ask(request)
+        cells = found.setdefault(what, {}).setdefault(name, {})
+        for program, (runs, ns) in json.loads(hooks.ask("count")).items():
+            runs -= before.get(program, [0, 0])[0]
+            ns -= before.get(program, [0, 0])[1]
             # The question itself makes runs of two programs, too.
-            found[what][name] = {program: cell for program, cell in ran.items()
-                                 if cell[0] > 0.4 and program not in ("aw_bpf", "aw_capable")}
+            if runs > 0.4 * many and program not in ("aw_bpf", "aw_capable"):
+                cells.setdefault(program, []).append([runs / many, ns / runs])
     hooks.ask("detach")
     with open("/proc/sys/kernel/bpf_stats_enabled", "w", encoding="ascii") as file:
         file.write("0")
-    return found
+    return {what: {name: {program: [median(each) for each in zip(*values)]
+                          for program, values in cells.items()}
+                   for name, cells in subjects.items()}
+            for what, subjects in found.items()}
 
 
 def main(program, probe, count, result, *more):
@@ -204,7 +212,7 @@ def main(program, probe, count, result, *more):
         probes[str(rules)] = Probe([probe], PLACE)
         hooks.ask(f"govern {probes[str(rules)].process.pid} {view} {policy(rules)}")
     told = {"programs": hooks.count, "rounds": rounds(hooks, probes, int(count)),
-            "counted": statistics(hooks, probes)}
+            "counted": counted(hooks, probes)}
     if "work" in more:
         told["work"] = work(hooks, probes[str(WORK_RULES)], max(3, int(count) // 3))
     with open(result, "w", encoding="utf-8") as file:

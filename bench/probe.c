@@ -12,6 +12,7 @@
  *   spawn N        N times posix_spawn of /bin/true and wait
  *   rename PATH N  N times rename to another name in the same folder, and back
  *   connect ADDR PORT N   N times connect and close
+ *   protect N      N times mprotect of a page, never to be executed
  *   wake N         N round trips of a byte over two pipes with a child: what two wake-ups cost here
  *   recv ADDR PORT BYTES   connect and read BYTES
  *   until PATH E   open PATH again and again until that ends with errno E (0: it is open); answers the
@@ -31,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -192,6 +194,15 @@ static int receive(const char *address, int port, long long bytes) {
     return 0;
 }
 
+static int protects(long n) {
+    char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int e = page == MAP_FAILED ? errno : 0;
+    while (e == 0 && n-- > 0)
+        if (mprotect(page, 4096, n & 1 ? PROT_READ | PROT_WRITE : PROT_READ)) e = errno;
+    if (page != MAP_FAILED) munmap(page, 4096);
+    return e;
+}
+
 static int serve(long long bytes) {
     struct sockaddr_in at = {.sin_family = AF_INET};
     socklen_t size = sizeof at;
@@ -241,6 +252,7 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "rename %4095s %ld", word, &n) == 2) e = renames(word, n);
         else if (sscanf(line, "connect %63s %d %ld", host, &port, &n) == 3)
             e = connects(host, port, n);
+        else if (sscanf(line, "protect %ld", &n) == 1) e = protects(n);
         else if (sscanf(line, "wake %ld", &n) == 1) e = wakes(n);
         else if (sscanf(line, "recv %63s %d %lld", host, &port, &bytes) == 3)
             e = receive(host, port, bytes);
