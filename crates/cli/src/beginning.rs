@@ -178,6 +178,7 @@ impl Ground {
                         root: layer.root.clone(),
                         upper: folder.join("upper"),
                         work: folder.join("work"),
+                        surface: layer.surface,
                     }
                 }
             };
@@ -279,6 +280,11 @@ fn begun(paths: &LayerPaths, base: Timestamp) -> io::Result<Layer> {
             work: paths.work.clone(),
             base,
             root_id: Some(FileId { dev: 0, ino: 0 }),
+            surface: paths.surface,
+        }),
+        Ok(layer) => Ok(Layer {
+            surface: paths.surface,
+            ..layer
         }),
         other => other,
     }
@@ -289,5 +295,6 @@ fn paths_of(layer: &Layer) -> LayerPaths {
         root: layer.root.clone(),
         upper: layer.upper.clone(),
         work: layer.work.clone(),
+        surface: layer.surface,
     }
 }

@@ -210,12 +210,12 @@ pub fn planned(
 }
 
 /// The isolated trees that hold the state folder. Overlayfs refuses an upper directory below its
-/// own lower tree, so their copies lie elsewhere.
+/// own lower tree, so their copies lie elsewhere. A lower tree in memory holds nothing of the host's.
 fn isolated_around(view: &FileView, path: &Path) -> Vec<PathBuf> {
     let isolated = view
         .nodes
         .iter()
-        .filter(|n| n.placement.writes == Writes::Isolated);
+        .filter(|n| n.placement.writes == Writes::Isolated && !n.placement.surface);
     isolated
         .filter(|n| path.starts_with(&n.path))
         .map(|n| n.path.clone())

@@ -165,6 +165,13 @@ fn conduct(
         terminal: controller,
         report,
     } = wall;
+    for (place, why) in &report.read_only {
+        note(&format!(
+            "{} is read-only in this session: {}",
+            shown(place),
+            escape_bytes(why.as_bytes())
+        ));
+    }
     let log: Arc<Log> = Arc::new(log);
     raise_descriptor_limit();
     let (all, fresh) = ground.layers(base)?;
@@ -400,12 +407,15 @@ fn stand(
         terminal: standard_terminals(),
     };
     let mut begun: Result<Log> = Err(anyhow::anyhow!("the ledger was not opened"));
+    let base = || base_timestamp(session.dir(), None);
+    // What is copied while the wall is built must not change unseen after that.
+    let before = view.has_surfaces().then(base);
     let launched = launch(spec, || {
         begun = state.open_log().and_then(|log| {
             begin_ledger(session, &log, args, prepared, start)?;
             Ok(log)
         });
-        base_timestamp(session.dir(), None)
+        before.unwrap_or_else(base)
     });
     match (launched, begun) {
         (Ok((wall, base)), Ok(log)) => {

@@ -53,6 +53,10 @@ pub struct Layer {
     /// conflict of every change of the layer. `None` skips that check.
     #[serde(default)]
     pub root_id: Option<FileId>,
+    /// The layer is of what lies directly in the root: each folder in it had a layer or a place of its
+    /// own. Its manifest goes no deeper.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub surface: bool,
 }
 
 impl Layer {
@@ -77,6 +81,7 @@ impl Layer {
                 dev: meta.dev(),
                 ino: meta.ino(),
             }),
+            surface: false,
         })
     }
 

@@ -12,7 +12,9 @@ use common::{Session, sh, status, summary};
 
 use std::path::PathBuf;
 
-use agentwall_cow::{Conflict, Layer, Limits, ScanError, Status, Taker, scan};
+use agentwall_cow::{
+    AtBase, Conflict, Layer, Limits, Manifest, ScanError, Status, Taker, UndoStatus, scan,
+};
 use sha2::{Digest as _, Sha256};
 
 /// Where the base is in the head of a manifest.
@@ -317,4 +319,51 @@ fn it_is_taken_while_the_agent_works() {
     let expected = ["Delete d/1", "Modify d/2", "Delete d/3", "Add x", "Add y"];
     assert_eq!(summary(&s.scan(), s.root()), expected);
     s.commit_all();
+}
+
+/// The overlay of a surface has an empty folder where the original has a full one: that is nobody's
+/// deletion. What the agent did not see is a conflict, and nothing below is recorded.
+#[test]
+fn a_surface_is_of_what_lies_directly_in_the_tree() {
+    let mut s =
+        Session::by_change_times("echo a >a; echo b >b; echo c >c; mkdir -p d/e; echo f >d/e/f");
+    s.layer.surface = true;
+    s.take_manifest();
+    let manifest = Manifest::of(&s.layer).unwrap().unwrap();
+    assert_eq!(manifest.len(), 5);
+    assert!(matches!(manifest.at(b"d"), AtBase::There(_)));
+    assert_eq!(manifest.at(b"d/e"), AtBase::Unread);
+    let script = "mkdir lower; cp -p root/a root/b root/c lower; mkdir lower/d
+        mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged
+        cd merged; echo x >>a; rm b; echo x >>c; echo n >n; mkdir -p new/x; echo y >both; cd ..; umount merged";
+    common::in_namespace(s.tmp.path(), script);
+    s.user("echo u >>c; echo u >both; echo g >d/g");
+    let expected = [
+        "Modify a",
+        "Delete b",
+        "Modify both !changed",
+        "Modify c !changed",
+        "Add n",
+        "Add new",
+        "Add new/x",
+    ];
+    assert_eq!(summary(&s.scan(), s.root()), expected);
+    s.commit(&s.scan());
+    assert_eq!(
+        (s.read("a"), s.read("both"), s.read("c")),
+        ("a\nx\n".into(), "u\n".into(), "c\nu\n".into())
+    );
+    assert!(!s.exists("b") && s.exists("new/x"));
+    assert_eq!(
+        (s.read("d/e/f"), s.read("d/g")),
+        ("f\n".into(), "g\n".into())
+    );
+    assert!(
+        s.undo()
+            .outcomes
+            .iter()
+            .all(|o| o.status == UndoStatus::Undone)
+    );
+    assert_eq!((s.read("a"), s.read("b")), ("a\n".into(), "b\n".into()));
+    assert_eq!(summary(&s.scan(), s.root()), expected);
 }

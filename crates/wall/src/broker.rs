@@ -297,6 +297,7 @@ impl Broker {
             brokered: false,
             noexec: true,
             startable: false,
+            surface: false,
         };
         self.view.placement(path).unwrap_or(&WALL_MADE)
     }

@@ -224,6 +224,8 @@ const COPY: &str = "decided by name, then the kernel continues: a racing thread 
                     object of the copy; the commit decides again";
 const MAPPED: &str = "mmap(2) is not trapped: code can be mapped from all of the tree";
 const OWN_FILES: &str = "the session's own kernel files: opens for reading are decided there only if the plan traps reads";
+const SURFACE: &str = "other mounts lie below: each folder has a copy layer of its own and keeps its name; \
+                       files that cannot be copied into memory are read-only";
 const ALL_ISOLATED: &str = "goes to the copy; a commit carries it over";
 const TRACED: &str = "tracing is refused for the whole session or not at all: a rule that denies it for all \
                       of the session has to match /proc";
@@ -419,7 +421,13 @@ fn change(effect: RuleEffect, placement: &Placement) -> Answer {
             Some("nothing of the tree can be changed"),
         ),
         Writes::Isolated if allows => (Mechanism::Overlay, Fidelity::Stricter, Some(ALL_ISOLATED)),
+        _ if placement.brokered && placement.surface && !denies => {
+            (Mechanism::SeccompBroker, Fidelity::Stricter, Some(SURFACE))
+        }
         _ if placement.brokered => (Mechanism::SeccompBroker, EXACT, None),
+        Writes::Isolated if isolates && placement.surface => {
+            (Mechanism::Overlay, Fidelity::Stricter, Some(SURFACE))
+        }
         Writes::Isolated if isolates => (Mechanism::Overlay, EXACT, None),
         Writes::Isolated => (Mechanism::SeccompBroker, Fidelity::Race, Some(COPY)),
         Writes::Private if isolates || allows => (

@@ -95,6 +95,8 @@ pub struct Wall {
 pub struct Report {
     /// Hidden paths with the rules that hid them.
     pub masks: Vec<(PathBuf, Option<String>)>,
+    /// Trees that were to be isolated and are read-only, and why.
+    pub read_only: Vec<(PathBuf, String)>,
     /// Whether the Landlock floor holds.
     pub landlock: bool,
     /// Each canary.
@@ -415,6 +417,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     )?;
     let report = Report {
         masks: built.masks,
+        read_only: built.read_only,
         landlock,
         canaries,
     };

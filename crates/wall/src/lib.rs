@@ -6,6 +6,7 @@
 //! enforcement  plan → by what each rule is enforced, and whether exactly
 //! launch   namespaces, the three processes, the handshake
 //! mounts   executes the plan: the sound bound on files
+//! surface  what lies directly in an isolated folder that holds other mounts
 //! seccomp  the filter: which calls are decided outside the kernel
 //! notify   the protocol by which they arrive
 //! resolve  what a path means to the caller
@@ -36,6 +37,7 @@ pub mod plan;
 mod resolve;
 mod revise;
 mod seccomp;
+mod surface;
 mod sys;
 pub mod wire;
 

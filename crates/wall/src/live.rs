@@ -141,6 +141,8 @@ fn at<'a>(places: &BTreeMap<&Path, &'a Placement>, path: &Path) -> Option<&'a Pl
 fn is_alike(stands: &Placement, wanted: &Placement) -> bool {
     let same = Placement {
         brokered: stands.brokered,
+        // How the copy layer is made says nothing of what it lets through.
+        surface: stands.surface,
         ..wanted.clone()
     };
     *stands == same && (stands.brokered || !wanted.brokered)

@@ -6,10 +6,12 @@
 //! symlink meanwhile can redirect a mount. The root and everything in it is created in memory:
 //! the host gets no ghost files.
 
+mod copies;
+
 use std::{
-    ffi::CString,
+    ffi::CStr,
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -17,19 +19,12 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 
 use crate::{
     plan::{FileView, Node, NodeKind, Writes},
+    surface,
     sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY},
 };
 
-/// One overlay: where it is, and where its writable part lies on the host.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct LayerPaths {
-    /// The isolated tree.
-    pub root: PathBuf,
-    /// Upper directory.
-    pub upper: PathBuf,
-    /// Work directory.
-    pub work: PathBuf,
-}
+use copies::Tree;
+pub use copies::{LayerPaths, create_layers};
 
 /// A tree the broker writes to while the agent's own mount of it is read-only.
 #[derive(Debug)]
@@ -49,6 +44,8 @@ pub struct Built {
     pub broker_views: Vec<BrokerView>,
     /// Every hidden path that hides something, with the rule that did.
     pub masks: Vec<(PathBuf, Option<String>)>,
+    /// Trees that were to be isolated and are shown read-only, and why.
+    pub read_only: Vec<(PathBuf, String)>,
     /// The wall's own folder (`/dev/agentwall`), writable; the agent's mount of it is not.
     pub own: OwnedFd,
     /// Skeleton mounts to be made read-only once all mount points exist.
@@ -83,12 +80,18 @@ struct Builder<'a> {
     stage: &'a Path,
     host: OwnedFd,
     root: OwnedFd,
+    view: &'a FileView,
     layers: &'a [LayerPaths],
     built_views: Vec<BrokerView>,
     masks: Vec<(PathBuf, Option<String>)>,
+    read_only: Vec<(PathBuf, String)>,
     skeletons: Vec<OwnedFd>,
-    /// An empty, unreadable-for-write file in memory, bound over hidden files.
+    /// Bytes that may still be copied for surfaces.
+    copies_left: u64,
+    /// An empty file in memory that nobody can write to, bound over hidden files.
     empty_file: OwnedFd,
+    /// The same as a folder.
+    empty_folder: OwnedFd,
 }
 
 /// Builds the root on top of `stage`, an empty host directory of ours. `/proc` is left to the
@@ -126,6 +129,11 @@ pub fn build(
     .map_err(at("create the empty file for", stage))?;
     let empty_file = sys::open_path_exact(empty.as_fd(), c"empty", 0)
         .map_err(at("open the empty file for", stage))?;
+    mkdirat(&empty, "folder", Mode::from_raw_mode(0o755))
+        .map_err(io::Error::from)
+        .map_err(at("create the empty folder for", stage))?;
+    let empty_folder = sys::open_path_exact(empty.as_fd(), c"folder", 0)
+        .map_err(at("open the empty folder for", stage))?;
     sys::mount_setattr(
         empty.as_fd(),
         MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC,
@@ -139,11 +147,15 @@ pub fn build(
         stage,
         host,
         root,
+        view,
         layers,
         built_views: Vec::new(),
         masks: Vec::new(),
+        read_only: Vec::new(),
         skeletons: Vec::new(),
+        copies_left: surface::MAX_BYTES,
         empty_file,
+        empty_folder,
     };
     builder.make_dir(Path::new("/.agentwall"))?;
     let hook = open_exact(builder.root.as_fd(), Path::new("/.agentwall"))
@@ -165,7 +177,8 @@ pub fn build(
             stack.pop();
         }
         let parent = stack.last().copied();
-        builder.place(node, parent)?;
+        let in_split = stack.iter().any(|above| above.placement.surface);
+        builder.place(node, parent, in_split)?;
         stack.push(node);
     }
     for dir in ["/proc", "/sys"] {
@@ -173,32 +186,20 @@ pub fn build(
     }
     let own = builder.devices(extra)?;
 
-    rustix::mount::unmount(
-        stage.join(".agentwall"),
-        rustix::mount::UnmountFlags::DETACH,
-    )
-    .and_then(|()| {
-        rustix::fs::unlinkat(&builder.root, ".agentwall", rustix::fs::AtFlags::REMOVEDIR)
-    })
-    .map_err(io::Error::from)
-    .map_err(at("remove the scaffold", Path::new("/.agentwall")))?;
+    builder.unmount_scaffold(Path::new("/.agentwall"))?;
+    rustix::fs::unlinkat(&builder.root, ".agentwall", rustix::fs::AtFlags::REMOVEDIR)
+        .map_err(io::Error::from)
+        .map_err(at("remove the scaffold", Path::new("/.agentwall")))?;
 
     let built = Built {
         root: builder.root,
         broker_views: builder.built_views,
         masks: builder.masks,
+        read_only: builder.read_only,
         own,
         skeletons: builder.skeletons,
     };
     Ok(built)
-}
-
-/// Takes away the uppermost mount of the folder that holds what is being copied.
-fn unmount_scaffold(stage: &Path) -> rustix::io::Result<()> {
-    rustix::mount::unmount(
-        stage.join(".agentwall"),
-        rustix::mount::UnmountFlags::DETACH,
-    )
 }
 
 /// What the wall itself puts into `/dev`.
@@ -222,8 +223,11 @@ impl Built {
 }
 
 /// A memory file system; small unless it is for the agent's own use.
-fn tmpfs(mode: &std::ffi::CStr, roomy: bool) -> io::Result<OwnedFd> {
-    let size = if roomy { c"50%" } else { c"16m" };
+fn tmpfs(mode: &CStr, roomy: bool) -> io::Result<OwnedFd> {
+    tmpfs_of(if roomy { c"50%" } else { c"16m" }, mode)
+}
+
+fn tmpfs_of(size: &CStr, mode: &CStr) -> io::Result<OwnedFd> {
     sys::new_mount(
         c"tmpfs",
         &[
@@ -289,17 +293,23 @@ impl Builder<'_> {
         open_exact(self.root.as_fd(), path).map_err(at("open the mount point", path))
     }
 
-    fn place(&mut self, node: &Node, parent: Option<&Node>) -> Result<(), MountError> {
+    /// `in_split` says that the node is below a folder that holds mounts and is isolated.
+    fn place(
+        &mut self,
+        node: &Node,
+        parent: Option<&Node>,
+        in_split: bool,
+    ) -> Result<(), MountError> {
         let placement = &node.placement;
         if node.path == Path::new("/") {
             return Ok(()); // always the in-memory root; its entries are nodes of their own
         }
         let parent_is_root = parent.is_none_or(|p| p.path == Path::new("/"));
-        let covered = parent.is_some_and(|p| {
-            !parent_is_root
-                && p.placement == *placement
-                && !(node.is_mount && p.placement.writes == Writes::Isolated)
-        });
+        let covered = !parent_is_root
+            && parent.is_some_and(|p| {
+                let own_layer = node.is_mount && p.placement.writes == Writes::Isolated;
+                p.placement == *placement && !own_layer && !p.placement.surface
+            });
         if covered {
             return Ok(());
         }
@@ -326,7 +336,7 @@ impl Builder<'_> {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(e) => return Err(at("open", &node.path)(e)),
         };
-        match self.show(node, &source) {
+        match self.show(node, &source, in_split) {
             // Somebody removed it meanwhile: there is nothing to show.
             Err(e) if e.source.kind() == io::ErrorKind::NotFound && !self.on_host(&node.path) => {
                 Ok(())
@@ -340,23 +350,29 @@ impl Builder<'_> {
     }
 
     /// What a visible node shows, at its place in the view.
-    fn show(&mut self, node: &Node, source: &OwnedFd) -> Result<(), MountError> {
+    fn show(&mut self, node: &Node, source: &OwnedFd, in_split: bool) -> Result<(), MountError> {
         let placement = &node.placement;
-        let mount = match placement.writes {
-            Writes::Isolated => self.overlay(&node.path)?,
-            _ => sys::clone_tree(source.as_fd(), true).map_err(at("clone", &node.path))?,
-        };
+        let Tree {
+            mount,
+            covers,
+            read_only,
+        } = self.tree(node, source, in_split)?;
         let mut set = BASE;
         if placement.noexec {
             set |= MOUNT_ATTR_NOEXEC;
         }
-        if placement.writes == Writes::None {
+        if read_only {
             set |= MOUNT_ATTR_RDONLY;
         }
         sys::mount_setattr(mount.as_fd(), set, 0, true)
             .map_err(at("set attributes of", &node.path))?;
         let target = self.make_mount_point(&node.path, node.kind)?;
         sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", &node.path))?;
+        // Before anybody gets another view of the tree: no stand-in is ever without its cover.
+        for (name, cover) in &covers {
+            self.cover(&mount, source, name, *cover, set)
+                .map_err(at("cover a name in", &node.path))?;
+        }
         if placement.brokered {
             // Only now: kernels before 6.15 clone attached mounts only.
             let writable = sys::clone_tree(mount.as_fd(), true)
@@ -385,10 +401,7 @@ impl Builder<'_> {
         if node.kind == NodeKind::Directory {
             return sys::attach(memory.as_fd(), target.as_fd()).map_err(at("attach", &node.path));
         }
-        // Filled where the scaffold is, because only an attached mount can be cloned.
-        let scaffold = open_exact(self.root.as_fd(), Path::new("/.agentwall"))
-            .map_err(at("open", &node.path))?;
-        sys::attach(memory.as_fd(), scaffold.as_fd()).map_err(at("attach", &node.path))?;
+        self.mount_scaffold(&memory, &node.path)?;
         let copy = || -> io::Result<OwnedFd> {
             let from = openat(
                 &self.host,
@@ -404,11 +417,26 @@ impl Builder<'_> {
             sys::clone_tree(file.as_fd(), false)
         };
         let file = copy().map_err(at("copy", &node.path));
-        unmount_scaffold(self.stage)
-            .map_err(io::Error::from)
-            .map_err(at("remove the scaffold", &node.path))?;
+        self.unmount_scaffold(&node.path)?;
         let file = file?;
         sys::attach(file.as_fd(), target.as_fd()).map_err(at("attach", &node.path))
+    }
+
+    /// Attaches memory for a while: only an attached mount can be cloned.
+    fn mount_scaffold(&self, memory: &OwnedFd, of: &Path) -> Result<(), MountError> {
+        let scaffold =
+            open_exact(self.root.as_fd(), Path::new("/.agentwall")).map_err(at("open", of))?;
+        sys::attach(memory.as_fd(), scaffold.as_fd()).map_err(at("attach", of))
+    }
+
+    /// Takes away what [`Self::mount_scaffold`] attached last.
+    fn unmount_scaffold(&self, of: &Path) -> Result<(), MountError> {
+        rustix::mount::unmount(
+            self.stage.join(".agentwall"),
+            rustix::mount::UnmountFlags::DETACH,
+        )
+        .map_err(io::Error::from)
+        .map_err(at("remove the scaffold", of))
     }
 
     fn mask(&mut self, node: &Node) -> Result<(), MountError> {
@@ -436,36 +464,6 @@ impl Builder<'_> {
             self.skeletons.push(cover);
         }
         Ok(())
-    }
-
-    fn overlay(&self, root: &Path) -> Result<OwnedFd, MountError> {
-        let layer =
-            self.layers.iter().find(|l| l.root == root).ok_or_else(|| {
-                at("find the copy layer of", root)(io::ErrorKind::NotFound.into())
-            })?;
-        // As descriptors: fsconfig(2) takes at most 255 bytes of text, and a colon in a name would
-        // separate layers.
-        let open = |path: &Path| -> Result<OwnedFd, MountError> {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from);
-            fd.map_err(at("open a folder of the copy layer of", root))
-        };
-        let name = |fd: &OwnedFd| {
-            CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
-        };
-        let (lower, upper, work) = (open(root)?, open(&layer.upper)?, open(&layer.work)?);
-        let result = sys::new_mount(
-            c"overlay",
-            &[
-                (c"source", Some(c"agentwall")),
-                (c"lowerdir", Some(&name(&lower))),
-                (c"upperdir", Some(&name(&upper))),
-                (c"workdir", Some(&name(&work))),
-                (c"userxattr", None),
-            ],
-            BASE,
-        );
-        result.map_err(at("put a copy layer over", root))
     }
 
     /// `/dev`: memory, with the harmless host devices bound in, a private `pts` and `shm`.
@@ -555,39 +553,6 @@ impl Builder<'_> {
         let target = self.make_mount_point(path, NodeKind::File)?;
         sys::attach(mount.as_fd(), target.as_fd()).map_err(at("attach", path))
     }
-}
-
-/// Creates upper and work directories for each isolated node, numbered in order; `place` says below
-/// which folder those of a tree lie.
-pub fn create_layers(
-    view: &FileView,
-    place: impl Fn(&Path) -> PathBuf,
-) -> io::Result<Vec<LayerPaths>> {
-    let mut layers = Vec::new();
-    let isolated = view
-        .nodes
-        .iter()
-        .filter(|n| n.placement.writes == Writes::Isolated);
-    for (index, node) in isolated.enumerate() {
-        // The upper's own mode shows through as the mode of the tree's root.
-        let meta = match fs::metadata(&node.path) {
-            Ok(meta) => meta,
-            // Removed since the view was planned: it will not be shown.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        let base = place(&node.path).join(index.to_string());
-        let layer = LayerPaths {
-            root: node.path.clone(),
-            upper: base.join("upper"),
-            work: base.join("work"),
-        };
-        fs::create_dir_all(&layer.upper)?;
-        fs::create_dir_all(&layer.work)?;
-        fs::set_permissions(&layer.upper, meta.permissions())?;
-        layers.push(layer);
-    }
-    Ok(layers)
 }
 
 /// Mounts a fresh procfs for the calling process's process namespace on `root`/proc, with the

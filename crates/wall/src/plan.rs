@@ -20,6 +20,8 @@ use agentwall_action::{Action, Effect, Facts, Resource, Subject, Verb, is_within
 use agentwall_policy::Policy;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 
+use crate::surface::MAX_NAMES;
+
 /// How writes under a node are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
@@ -47,6 +49,9 @@ pub struct Placement {
     pub noexec: bool,
     /// Landlock lets programs be started from it.
     pub startable: bool,
+    /// Only what lies directly in the folder is placed so: it holds other mounts, and each folder in
+    /// it has a place of its own. The copy layer's lower tree is made in memory (`surface`).
+    pub surface: bool,
 }
 
 impl Placement {
@@ -56,6 +61,7 @@ impl Placement {
         brokered: false,
         noexec: true,
         startable: false,
+        surface: false,
     };
 }
 
@@ -116,6 +122,11 @@ impl FileView {
                 verb if STARTS.contains(&verb) => placement.startable && !placement.noexec,
                 _ => true,
             }
+    }
+
+    /// Whether some copy layer's lower tree is made in memory when the wall is built.
+    pub fn has_surfaces(&self) -> bool {
+        self.nodes.iter().any(|n| n.placement.surface)
     }
 
     /// What holds at a path; `None` for what the wall itself makes.
@@ -258,6 +269,8 @@ struct Planner<'a> {
     starts: Vec<Verb>,
     /// Every path that gets a node: is it a directory, is it a mount.
     paths: BTreeMap<PathBuf, (NodeKind, bool)>,
+    /// Folders that hold mounts, every folder in which has a node.
+    split: BTreeSet<PathBuf>,
     /// Places the policy names where nothing is (or a symlink, which is not an object).
     absent: Vec<PathBuf>,
     /// Whether they are denied, per verb and index; looked up when first needed.
@@ -272,6 +285,7 @@ impl<'a> Planner<'a> {
             changes: distinct(input.policy, &FILE_CHANGES),
             starts: distinct(input.policy, &STARTS),
             paths: BTreeMap::new(),
+            split: BTreeSet::new(),
             absent: Vec::new(),
             absent_denied: BTreeMap::new(),
             view: FileView::default(),
@@ -289,7 +303,7 @@ impl<'a> Planner<'a> {
         self.collect()?;
         self.absent.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
         self.absent.dedup();
-        self.split_isolated_trees()?;
+        self.split_isolated_trees();
         let paths: Vec<_> = self.paths.iter().map(|(p, k)| (p.clone(), *k)).collect();
         for (path, (kind, is_mount)) in paths {
             let node = self.place(path, kind, is_mount)?;
@@ -514,6 +528,7 @@ impl<'a> Planner<'a> {
                     brokered: false,
                     noexec: !startable,
                     startable,
+                    surface: false,
                 },
                 rule: None,
             });
@@ -543,8 +558,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Overlayfs in a user namespace refuses a lower tree with other mounts inside it (their
-    /// mounts are locked), so such a tree becomes one overlay per child.
-    fn split_isolated_trees(&mut self) -> Result<(), PlanError> {
+    /// mounts are locked), so such a tree becomes one overlay per child, and one for the names
+    /// between them.
+    fn split_isolated_trees(&mut self) {
         let mut work: Vec<PathBuf> = self.paths.keys().cloned().collect();
         while let Some(dir) = work.pop() {
             let Some(&(NodeKind::Directory, _)) = self.paths.get(&dir) else {
@@ -561,19 +577,28 @@ impl<'a> Planner<'a> {
             {
                 continue;
             }
+            // What cannot be listed cannot be stood in for: it stays read-only.
+            let entries = read_dir(&dir).unwrap_or_default();
+            let surface = !entries.is_empty() && entries.len() <= MAX_NAMES;
+            let between = match surface {
+                true => "files that are too large for a copy in memory are read-only",
+                false => "what lies directly in it is read-only",
+            };
             self.view.notes.push(format!(
-                "{}: holds other mounts, so each folder in it gets a copy layer of its own and \
-                 files directly in it are read-only",
+                "{}: holds other mounts, so each folder in it gets a copy layer of its own, and \
+                 {between}",
                 dir.display()
             ));
-            for entry in read_dir(&dir)? {
+            if surface {
+                self.split.insert(dir);
+            }
+            for entry in entries {
                 if !self.paths.contains_key(&entry) && entry.is_dir() && !entry.is_symlink() {
                     self.add(&entry, false);
                     work.push(entry);
                 }
             }
         }
-        Ok(())
     }
 
     fn place(&mut self, path: PathBuf, kind: NodeKind, is_mount: bool) -> Result<Node, PlanError> {
@@ -667,22 +692,23 @@ impl<'a> Planner<'a> {
                 path.display()
             ));
         }
+        let surface = writes == Writes::Isolated && self.split.contains(&path);
         // An overlay cannot be made of a tree with mounts in it, nor of a single file.
-        let (writes, brokered) =
-            if writes == Writes::Isolated && (kind == NodeKind::File || self.has_mounts(&path)) {
-                if kind == NodeKind::File && !brokered && small_file(&path) {
-                    self.view.notes.push(format!(
-                        "{}: a single file has no copy layer; changes to it end with the session \
+        let whole = kind == NodeKind::Directory && (surface || !self.has_mounts(&path));
+        let (writes, brokered) = if writes == Writes::Isolated && !whole {
+            if kind == NodeKind::File && !brokered && small_file(&path) {
+                self.view.notes.push(format!(
+                    "{}: a single file has no copy layer; changes to it end with the session \
                      (isolate its folder to keep them)",
-                        path.display()
-                    ));
-                    (Writes::Private, false)
-                } else {
-                    (Writes::None, false)
-                }
+                    path.display()
+                ));
+                (Writes::Private, false)
             } else {
-                (writes, brokered)
-            };
+                (Writes::None, false)
+            }
+        } else {
+            (writes, brokered)
+        };
 
         let agent_can_create = writes != Writes::None;
         if !(read.uniform && !read.monitored && read.effects.iter().all(|e| e.proceeds())) {
@@ -698,6 +724,7 @@ impl<'a> Planner<'a> {
                 brokered,
                 noexec,
                 startable,
+                surface,
             },
             rule: None,
         })
@@ -817,41 +844,5 @@ fn walk(dir: &Path, except: &[PathBuf], visit: &mut dyn FnMut(&Path, bool) -> bo
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape_octal(b"/a\\040b\\134c"), PathBuf::from("/a b\\c"));
-        assert_eq!(unescape_octal(b"/plain\\"), PathBuf::from("/plain\\"));
-    }
-
-    /// A learning session sees every open; what is denied stays as absent as without.
-    #[test]
-    fn learning_traps_what_may_go_ahead_and_opens_nothing() {
-        let text = "agentwall: 1\nrules:\n  - {id: etc, action: file.read, resource: /etc/**, effect: allow}\n  \
-                    - {id: no, priority: 1, action: file.*, resource: [/etc/ssl/**, /usr/**], effect: deny}\n";
-        let source = agentwall_policy::Source::new("t", text, agentwall_policy::Layer::User);
-        let policy = agentwall_policy::load(&[source], &Default::default()).expect("it loads");
-        let view = |learning| {
-            let input = PlanInput {
-                policy: &policy,
-                subject: &Subject::agent("a"),
-                facts: &Facts::default(),
-                protected: &[],
-                replaced: REPLACED,
-                mounts: &[],
-                learning,
-            };
-            plan(&input).expect("this host can be looked at")
-        };
-        let (plain, learning) = (view(false), view(true));
-        assert!(!plain.trap_reads && learning.trap_reads);
-        let hidden = |v: &FileView| -> Vec<PathBuf> {
-            let nodes = v.nodes.iter().filter(|n| n.placement.hidden);
-            nodes.map(|n| n.path.clone()).collect()
-        };
-        assert!(hidden(&plain).contains(&PathBuf::from("/usr")));
-        assert_eq!(hidden(&plain), hidden(&learning));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -22,7 +22,14 @@ fn planned(rules: &str) -> Planned {
     let tmp = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(tmp.path()).unwrap();
     for dir in [
-        "work/src", "fine", "secret", "shown", "direct", "bin", "noexec",
+        "work/src",
+        "fine",
+        "secret",
+        "shown",
+        "direct",
+        "bin",
+        "noexec",
+        "split/mount",
     ] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
@@ -39,7 +46,8 @@ fn planned(rules: &str) -> Planned {
         Err(e) => panic!("{e}"),
     };
     let (subject, facts) = (Subject::agent("a"), Facts::default());
-    let mounts = host_mounts().unwrap();
+    let mut mounts = host_mounts().unwrap();
+    mounts.push(root.join("split/mount"));
     let view = plan(&PlanInput {
         learning: false,
         policy: &policy,
@@ -98,6 +106,7 @@ const RULES: &str = r#"
   - { id: tools, priority: 30, action: [file.read, file.exec, process.exec], resource: "W/bin/**", effect: allow }
   - { id: no-map, priority: 20, action: file.exec, resource: "W/bin/*.so", effect: deny }
   - { id: no-start, priority: 20, action: process.exec, resource: "W/bin/*.sh", effect: ask }
+  - { id: split, priority: 30, action: "file.*", resource: "W/split/**", effect: isolate }
   - { id: still, priority: 30, action: [process.exec, file.exec], resource: "W/work/**", effect: deny }
   - { id: hosts, action: net.connect, resource: "tcp://example.org:443", effect: allow }
   - { id: udp, action: net.connect, resource: "udp://example.org:53", effect: allow }
@@ -116,6 +125,14 @@ fn each_rule_lands_where_the_plan_put_it() {
     use Fidelity::{Exact, Race, Stricter, Unenforced};
     let p = planned(RULES);
     let write = Verb::FileWrite;
+    assert_eq!(
+        p.at("split", write, Some("split")),
+        (Mechanism::Overlay, Stricter)
+    );
+    assert_eq!(
+        p.at("split", write, Some("split/mount")),
+        (Mechanism::Overlay, Exact)
+    );
     assert_eq!(
         p.at("secret", Verb::FileRead, Some("secret")),
         (Mechanism::Mask, Exact)

@@ -292,8 +292,11 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// A directory and what is in it, sorted; `None` when it cannot be read.
+    /// A directory and what is in it, sorted; `None` when it cannot be read, or is none of the layer's.
     fn read(&self, job: &Job, buffer: &mut Vec<u8>) -> Result<Option<Read>, End> {
+        if self.layer.surface && !job.rel.is_empty() {
+            return Ok(None);
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = self.tree.dir(&job.rel).and_then(|dir| {
             let fd = openat(&dir, c".", flags, Mode::empty())?;
