@@ -12,6 +12,7 @@ mod host;
 mod killed;
 mod kit;
 mod ledger;
+mod mounts;
 mod names;
 mod policy;
 mod reflink;
@@ -53,6 +54,7 @@ fn cases() -> Vec<Fault> {
     all.extend(host::cases());
     all.extend(killed::cases());
     all.extend(sessions::cases());
+    all.extend(mounts::cases());
     all.extend(names::cases());
     all.extend(shown::cases());
     all.extend(ledger::cases());
