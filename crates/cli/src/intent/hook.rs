@@ -34,15 +34,16 @@ pub fn main(command: HookCommand) -> Result<ExitCode> {
         HookCommand::ClaudeCode(args) => (HookAgent::ClaudeCode, args),
         HookCommand::Codex(args) => (HookAgent::Codex, args),
     };
-    match answer(agent, args.allow) {
-        Ok(Some(said)) => output::print_json(&said)?,
-        Ok(None) => {}
+    // A refusal that cannot be told blocks, too.
+    let told = answer(agent, args.allow)
+        .and_then(|said| said.map_or(Ok(()), |said| output::print_json(&said)));
+    Ok(match told {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(&output::explain(&error));
-            return Ok(ExitCode::from(BLOCK));
+            ExitCode::from(BLOCK)
         }
-    }
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn answer(agent: HookAgent, allow: bool) -> Result<Option<Value>> {

@@ -14,7 +14,7 @@ use std::{
     },
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::Duration,
@@ -64,6 +64,8 @@ pub struct Intents {
     /// Who waits until the events so far are recorded.
     settling: Mutex<Vec<(u64, mpsc::Sender<()>)>>,
     next: AtomicU64,
+    /// The broker tells the ancestors of processes.
+    traced: AtomicBool,
 }
 
 impl Supervisor {
@@ -73,6 +75,7 @@ impl Supervisor {
         linker.command(sealed.get());
         if tells_intents {
             linker.capture();
+            self.intents.traced.store(true, Ordering::SeqCst);
             self.send(&ToBroker::Trace);
         }
         drop(linker);
@@ -161,7 +164,7 @@ impl Supervisor {
     }
 
     /// Answers one request of a process.
-    fn hear(self: &Arc<Self>, request: &http::Request, speaker: &Speaker) -> Reply {
+    fn hear(&self, request: &http::Request, speaker: &Speaker) -> Reply {
         if request.method != "POST" {
             return Reply::failure(405, "use POST");
         }
@@ -183,7 +186,7 @@ impl Supervisor {
     }
 
     /// Seals what was said.
-    fn state(self: &Arc<Self>, statement: Statement, speaker: &Speaker) -> Result<Reply, Reply> {
+    fn state(&self, statement: Statement, speaker: &Speaker) -> Result<Reply, Reply> {
         let wrong = |error: anyhow::Error| Reply::failure(400, &format!("{error:#}"));
         let actions = self.actions_of(&statement).map_err(wrong)?;
         let commanded = statement.source.as_deref() == Some("command");
@@ -194,8 +197,11 @@ impl Supervisor {
         let intent = self
             .intent_of(statement, &actions, speaker)
             .map_err(wrong)?;
-        // Before it is answered, so that the first of its events can be linked.
-        self.send(&ToBroker::Trace);
+        // Before the first is answered, so that the first of its events can be linked.
+        if !self.intents.traced.swap(true, Ordering::SeqCst) {
+            self.send(&ToBroker::Trace);
+            self.settle();
+        }
         let seq = self.next_seq();
         let sealed = self
             .log
