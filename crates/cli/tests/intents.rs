@@ -399,3 +399,26 @@ print("ALL")
         "what was refused as a request left nothing: {intents:?}"
     );
 }
+
+#[test]
+fn nothing_is_let_go_on_that_cannot_be_sealed() {
+    let wall = Wall::new();
+    let go = wall.host.home.join("go");
+    let script = format!(
+        "{TOOL} act --why x -- touch before; echo READY; until [ -e {} ]; do :; done; \
+         {TOOL} act --why y -- touch after",
+        go.display()
+    );
+    let running = wall.start(&["--keep"], &script);
+    let ledger = wall.host.state.join("ledger");
+    let away = wall.host.state.join("away");
+    fs::rename(&ledger, &away).unwrap();
+    fs::write(&ledger, "").unwrap();
+    fs::write(&go, "").unwrap();
+    assert_ne!(running.end(), 0);
+    fs::remove_file(&ledger).unwrap();
+    fs::rename(&away, &ledger).unwrap();
+    let changes: Vec<String> = wall.changes(&wall.id()).into_iter().map(|c| c.0).collect();
+    assert_eq!(changes, ["before"]);
+    wall.host.call(&["ledger", "verify"]).code(0);
+}
