@@ -1,4 +1,4 @@
-use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb};
+use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb, VerbFamily};
 use agentwall_ledger::{
     entry::{Claim, Intent},
     hash::{leaf_hash, tree_hash},

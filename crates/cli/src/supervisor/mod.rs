@@ -12,6 +12,7 @@ pub mod intents;
 mod keeper;
 mod learned;
 mod linker;
+mod meant;
 pub mod opening;
 mod revise;
 mod standing;
