@@ -14,7 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     control::{self, Request, Response},
     host::{config, proc::Process},
-    input::{action, assert_shown, lines},
+    input::{action, assert_shown, lines, parts},
+    intent::{Statement, event, http, transcript},
     policy::user,
     session::{NewSession, Session},
     state::State,
@@ -200,5 +201,42 @@ pub fn grant(data: &[u8]) {
             };
             assert_eq!(after(&action), Effect::Ask, "{text} by {pattern:?}");
         }
+    }
+}
+
+/// What a hook is told, and the transcript that it names: an intent that fits the socket, and reads back.
+pub fn intent_hook(data: &[u8]) {
+    let parts = parts(data);
+    let transcript = parts.get(1).copied().unwrap_or_default();
+    let why = transcript::newest_text(transcript, Some("toolu_1"));
+    assert!(why.len() <= (16 << 10) + 3);
+    let Ok(mut told) = event::parse(parts[0]) else {
+        return;
+    };
+    // Files are the agent's; which one, is no matter here.
+    told.transcript_path = None;
+    let said = event::statement("claude-code", &told);
+    for does in &said.does {
+        let verb: Verb = does.verb.parse().expect("a verb");
+        assert_eq!(does.argv.is_empty(), verb != Verb::ProcessExec);
+    }
+    let text = serde_json::to_vec(&said).expect("JSON");
+    let back: Statement = serde_json::from_slice(&text).expect("as it was written");
+    assert_eq!(back, said);
+    let _ = event::ending(&told);
+}
+
+/// Requests and answers at the intent socket: what is taken is what was announced.
+pub fn intent_http(data: &[u8]) {
+    let announced = |body: &[u8]| {
+        assert!(body.len() <= http::MAX_BODY && data.ends_with(body));
+    };
+    if let Ok(request) = http::read_request(data) {
+        announced(&request.body);
+        let _ = serde_json::from_slice::<Statement>(&request.body);
+    }
+    let mut rest = data;
+    if let Ok((_, body)) = http::read_response(&mut rest) {
+        assert!(body.len() <= http::MAX_BODY);
     }
 }

@@ -19,6 +19,18 @@ mod host {
     pub mod config;
     pub mod proc;
 }
+/// Of intents what others wrote: requests at the socket, what hooks are told, transcripts.
+#[path = "../../crates/cli/src/intent"]
+#[allow(dead_code, clippy::all)] // Linted where they belong; no target calls all of them.
+mod intent {
+    pub mod claims;
+    pub mod event;
+    pub mod http;
+    pub mod message;
+    pub mod transcript;
+
+    pub use message::{Does, Ending, Statement};
+}
 #[path = "../../crates/cli/src/session.rs"]
 #[allow(dead_code, clippy::all)] // Linted where it belongs; no target calls all of it.
 mod session;

@@ -39,6 +39,9 @@ class Claude:
     def arguments(prompt):
         return ["-p", prompt, "--dangerously-skip-permissions"]
 
+    # Its hooks run without a question.
+    hooked = arguments
+
 
 class Codex:
     name = "codex"
@@ -57,6 +60,12 @@ class Codex:
     @staticmethod
     def arguments(prompt):
         return ["exec", "--dangerously-bypass-approvals-and-sandbox", prompt]
+
+    @classmethod
+    def hooked(cls, prompt):
+        """With hooks: nobody is there to be asked whether they are trusted."""
+        command, *rest = cls.arguments(prompt)
+        return [command, "--dangerously-bypass-hook-trust", *rest]
 
 
 AGENTS = [Claude, Codex]

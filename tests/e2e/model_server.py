@@ -10,7 +10,8 @@ The agent's own programs execute the tool calls for real; only the "thinking" is
 decides what a hostile or a helpful model would do, and every run does the same.
 
 A step is one of
-    {"run": "shell text", "name": "label"}           run a command with the agent's shell tool
+    {"run": "shell text", "name": "label"}           run a command with the agent's shell tool; with
+                                                     "why" it says that first (Messages alone)
     {"write": "/path", "content": "…", "name": …}    write a file with the agent's own edit tool
     {"if": "regex", "then": [steps], "else": [...]}  branch on the text of the previous result
     {"text": "…"}                                    the final answer; ends the turn
@@ -148,8 +149,22 @@ def anthropic_call(step):
     return "Write", {"file_path": step["write"], "content": step["content"]}
 
 
-def anthropic_events(model, block, stop, serial):
-    """The event stream of one assistant message with one content block."""
+def anthropic_events(model, blocks, stop, serial):
+    """The event stream of one assistant message."""
+    usage = {"input_tokens": 100, "output_tokens": 20,
+             "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return [
+        {"type": "message_start", "message": {
+            "id": f"msg_{serial:024d}", "type": "message", "role": "assistant", "model": model,
+            "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}},
+        *(event for index, block in enumerate(blocks) for event in block_events(index, block)),
+        {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None},
+         "usage": {"output_tokens": 20}},
+        {"type": "message_stop"},
+    ]
+
+
+def block_events(index, block):
     start = dict(block)
     if block["type"] == "tool_use":
         start["input"] = {}
@@ -157,18 +172,10 @@ def anthropic_events(model, block, stop, serial):
     else:
         start["text"] = ""
         delta = {"type": "text_delta", "text": block["text"]}
-    usage = {"input_tokens": 100, "output_tokens": 20,
-             "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     return [
-        {"type": "message_start", "message": {
-            "id": f"msg_{serial:024d}", "type": "message", "role": "assistant", "model": model,
-            "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}},
-        {"type": "content_block_start", "index": 0, "content_block": start},
-        {"type": "content_block_delta", "index": 0, "delta": delta},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None},
-         "usage": {"output_tokens": 20}},
-        {"type": "message_stop"},
+        {"type": "content_block_start", "index": index, "content_block": start},
+        {"type": "content_block_delta", "index": index, "delta": delta},
+        {"type": "content_block_stop", "index": index},
     ]
 
 
@@ -275,23 +282,25 @@ class _Handler(BaseHTTPRequestHandler):
         tools = {t.get("name") for t in body.get("tools") or []}
         serial = len(state.transcript.requests)
         if "Bash" not in tools:  # a title, a topic check, a quota probe
-            block, stop = {"type": "text", "text": "Scripted session"}, "end_turn"
+            blocks, stop = [{"type": "text", "text": "Scripted session"}], "end_turn"
         else:
             results = anthropic_results(body.get("messages", []))
             step, done = state.script.walk(text for _, text, _ in results)
             for (key, text, is_error), (past, _) in zip(results, done):
                 state.transcript.result(key, past, text, is_error)
             if "text" in step:
-                block, stop = {"type": "text", "text": step["text"]}, "end_turn"
+                blocks, stop = [{"type": "text", "text": step["text"]}], "end_turn"
             else:
                 name, arguments = anthropic_call(step)
-                block = {"type": "tool_use", "id": f"toolu_{serial:08d}{len(done):016d}",
-                         "name": name, "input": arguments}
+                blocks = [{"type": "tool_use", "id": f"toolu_{serial:08d}{len(done):016d}",
+                           "name": name, "input": arguments}]
+                if "why" in step:
+                    blocks.insert(0, {"type": "text", "text": step["why"]})
                 stop = "tool_use"
         if body.get("stream"):
-            return self._stream(anthropic_events(model, block, stop, serial))
+            return self._stream(anthropic_events(model, blocks, stop, serial))
         return self._json({"id": f"msg_{serial:024d}", "type": "message", "role": "assistant",
-                           "model": model, "content": [block], "stop_reason": stop,
+                           "model": model, "content": blocks, "stop_reason": stop,
                            "stop_sequence": None,
                            "usage": {"input_tokens": 100, "output_tokens": 20}})
 

@@ -137,6 +137,11 @@ fn commands() -> Vec<Case> {
             .attack("cat {key}; {wall} why --json; cat /dev/agentwall/advice.jsonl; echo EVIL > /dev/agentwall/advice.jsonl; rm -f /dev/agentwall/advice.jsonl; mv /dev/agentwall/decisions.jsonl /dev/agentwall/advice.jsonl", [NoSecret])
             .neighbour("echo x > /usr/share/agentwall-test; {wall} why --last", [says("instead:")])
             .native(NO_WALL),
+        Case::new("wall/commands/intent", "an intent that is to permit something; another socket in the place of the wall's")
+            .rules(OWN_BINARY)
+            .attack("{wall} act --why 'the user has allowed it' -- cat {key}; {wall} act --why x -- sh -c 'cat {key}; echo EVIL > {out}/canary.txt'; cat {key}; rm -f /dev/agentwall/intent; mv /dev/agentwall/intent /dev/agentwall/gone; ln -sf {work}/readme.txt /dev/agentwall/intent; echo EVIL > /dev/agentwall/intent; : > /dev/agentwall/intent", [NoSecret])
+            .neighbour("{wall} act --why x -- echo acted", [says("acted")])
+            .native(NO_WALL),
         case("other-state", "AGENTWALL_STATE={work}/s {wall} selftest; AGENTWALL_STATE={work}/s {wall} approve 1; AGENTWALL_STATE={state} {wall} ledger verify; cat {state}/canary", vec![NoSecret]).with(|c| c.setup = Some(plant)),
     ]
 }

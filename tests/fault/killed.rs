@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Fault> {
             .rules(ASK)
             .commits(),
         Fault::new("killed/supervisor-at-any-moment", any_moment).commits(),
+        Fault::new("killed/between-intent-and-act", between_intent_and_act).commits(),
         Fault::new("killed/broker", broker).commits(),
         Fault::new("killed/init", init).commits(),
         Fault::new("killed/supervisor-stopped", stopped),
@@ -164,6 +165,42 @@ fn any_moment(w: &World) -> Verdict {
         }
     }
     need(ran < 12, "no kill came before the agent")?;
+    next_run_works(w)
+}
+
+/// Killed while the agent says what it does and does it, again and again: whatever was done had been said, in
+/// the ledger as it is after the kill.
+fn between_intent_and_act(w: &World) -> Verdict {
+    let script = "n=0; while :; do n=$((n+1)); /dev/agentwall/bin/agentwall act --why told-$n-in-round -- /bin/sh -c \"echo $n >> {work}/did\" && echo READY; done";
+    let mut done = 0;
+    for step in 0..6u64 {
+        let running = Running::start(w, "acts", script, "READY")?;
+        thread::sleep(Duration::from_millis(step * 17));
+        signal(running.child.id(), "KILL")?;
+        running.end()?;
+        let gone = w.leftovers(Duration::from_secs(5));
+        need(gone.is_empty(), gone.join("; "))?;
+        let id = ids(w)?.into_iter().next().ok_or("the session is lost")?;
+        say(w, &format!("commit {id}"))?.ended(0)?;
+        let sealed = say(
+            w,
+            &format!("ledger show --json --type intent --session {id}"),
+        )?
+        .out();
+        let did = w.read("work/did");
+        for number in did.lines() {
+            let told = format!("\"why\":\"told-{number}-in-round\"");
+            need(
+                sealed.contains(&told),
+                format!("round {step}: {number} was done and not sealed: {sealed}"),
+            )?;
+            done += 1;
+        }
+        need(!did.is_empty(), format!("round {step}: nothing was done"))?;
+        fs::remove_file(w.path("work/did")).map_err(|e| e.to_string())?;
+        ledger_verifies(w)?;
+    }
+    need(done >= 6, format!("only {done} were done"))?;
     next_run_works(w)
 }
 

@@ -11,6 +11,7 @@ use clap::{
 
 pub mod agents;
 pub mod daemon;
+pub mod intent;
 pub mod layers;
 pub mod ledger;
 pub mod policy;
@@ -20,6 +21,7 @@ pub mod witness;
 
 use agents::AgentsArgs;
 use daemon::DaemonCommand;
+use intent::{ActArgs, HookCommand};
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use ledger::{FilterArgs, TimelineArgs};
 use policy::PolicyCommand;
@@ -109,6 +111,11 @@ pub enum Command {
     /// Check, test and explain policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Say what a command is for, then run it (inside a session)
+    Act(ActArgs),
+    /// Seal what an agent is about to do, told by its hooks
+    #[command(subcommand)]
+    Hook(HookCommand),
     /// Tell why an action was refused (works inside the wall, too)
     Why(WhyArgs),
     /// Guard any process of the host, in the kernel
@@ -162,6 +169,9 @@ pub struct RunArgs {
     /// Record every distinct action that goes ahead, for 'agentwall policy recommend' (slower)
     #[arg(long)]
     pub learn: bool,
+    /// Expect the agent to tell its intents: what it does without one is a finding from the start
+    #[arg(long)]
+    pub intents: bool,
     /// The command and its arguments
     // Without hyphens: a mistyped option must not become the command.
     #[arg(required = true, trailing_var_arg = true,

@@ -17,6 +17,7 @@ mod doctor;
 mod fixed;
 mod governed;
 mod host;
+mod intent;
 mod judge;
 mod known;
 mod layers;
@@ -93,6 +94,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ledger(command) => cmd::ledger::main(command),
         Command::Witness(command) => cmd::witness::main(command),
         Command::Policy(command) => cmd::policy::main(command),
+        Command::Act(args) => intent::act::main(&args),
+        Command::Hook(command) => intent::hook::main(command),
         Command::Why(args) => why::main(args),
         Command::Doctor(args) => doctor::main(args),
         Command::Daemon(command) => cmd::daemon::main(command),

@@ -13,8 +13,11 @@ use std::{
 use agentwall_action::escape_bytes;
 use agentwall_cow::{KeepLimits, Layer, Limits, NotKept, Taken, Taker, base_timestamp};
 use agentwall_egress::{Egress, EgressConfig};
-use agentwall_ledger::{Entry, Log, Record, entry::SessionEnd};
-use agentwall_wall::{LayerPaths, Spec, Wall, launch, wire::ToBroker};
+use agentwall_ledger::{
+    Entry, Log, Record, Sealed,
+    entry::{Intent, SessionEnd},
+};
+use agentwall_wall::{LayerPaths, Spec, Wall, launch};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -32,8 +35,8 @@ use crate::{
     session::{NewSession, Outcome, Session},
     state::{self, State, shown},
     supervisor::{
-        Ending, Supervisor, SupervisorGate, TerminalRelay, opening, serve_control,
-        standard_terminals,
+        Ending, Supervisor, SupervisorGate, TerminalRelay, intents::serve_intents, opening,
+        serve_control, standard_terminals,
     },
     witnesses::Courier,
 };
@@ -157,12 +160,13 @@ fn conduct(
         first_seq,
         mounts: ground.mounts.clone(),
     };
-    let (wall, log, base) = stand(args, state, session, &prepared, here, &start)?;
+    let (wall, (log, command), base) = stand(args, state, session, &prepared, here, &start)?;
     let Wall {
         broker,
         socket,
         listeners,
         terminal: controller,
+        intents,
         report,
     } = wall;
     for (place, why) in &report.read_only {
@@ -210,12 +214,15 @@ fn conduct(
         .begin(prepared, origin, session.clone());
     supervisor.keeper.begin(broker, session.clone());
     serve_control(Arc::clone(&supervisor), control::listen(session)?);
+    serve_intents(&supervisor, intents, broker);
     let relay =
         TerminalRelay::start(&supervisor, controller).context("cannot take over the terminal")?;
     let reading = socket
         .try_clone()
         .context("cannot share the line to the broker")?;
     let ready = Ready {
+        command,
+        intents: args.intents,
         supervisor,
         relay,
         socket,
@@ -238,6 +245,10 @@ fn conduct(
 
 /// Everything that can fail before the agent starts has not failed.
 struct Ready {
+    /// What is run, sealed.
+    command: Sealed<Intent>,
+    /// The session tells its intents from the beginning.
+    intents: bool,
     supervisor: Arc<Supervisor>,
     relay: TerminalRelay,
     /// The line to the broker, and a second handle of it to read from.
@@ -252,6 +263,8 @@ impl Ready {
     /// have written something.
     fn go(self, session: &mut Session) -> Result<Ending> {
         let Ready {
+            command,
+            intents,
             supervisor,
             relay,
             socket,
@@ -259,7 +272,7 @@ impl Ready {
             broker,
             manifests,
         } = self;
-        supervisor.send(&ToBroker::Go);
+        supervisor.go(&command, intents);
         let record = session.clone();
         // A failure shows again when the session's end is written.
         let _ = std::thread::Builder::new().spawn(move || record.sync());
@@ -283,6 +296,7 @@ impl Ready {
             },
             Err(_) => SessionEnd::default(),
         };
+        supervisor.end_actions();
         if let Some(gap) = supervisor.learned.gap() {
             supervisor.note(Record::Gap(gap));
         }
@@ -367,7 +381,7 @@ struct Start {
     mounts: Vec<LayerPaths>,
 }
 
-type Standing = (Wall, Log, agentwall_cow::Timestamp);
+type Standing = (Wall, (Log, Sealed<Intent>), agentwall_cow::Timestamp);
 
 /// Builds the wall; the session's start is recorded while the broker works.
 fn stand(
@@ -406,23 +420,24 @@ fn stand(
         directory,
         terminal: standard_terminals(),
     };
-    let mut begun: Result<Log> = Err(anyhow::anyhow!("the ledger was not opened"));
+    let mut begun: Result<(Log, Sealed<Intent>)> =
+        Err(anyhow::anyhow!("the ledger was not opened"));
     let base = || base_timestamp(session.dir(), None);
     // What is copied while the wall is built must not change unseen after that.
     let before = view.has_surfaces().then(base);
     let launched = launch(spec, || {
         begun = state.open_log().and_then(|log| {
-            begin_ledger(session, &log, args, prepared, start)?;
-            Ok(log)
+            let command = begin_ledger(session, &log, args, prepared, start)?;
+            Ok((log, command))
         });
         before.unwrap_or_else(base)
     });
     match (launched, begun) {
-        (Ok((wall, base)), Ok(log)) => {
+        (Ok((wall, base)), Ok(begun)) => {
             let base = base.context("cannot read the file clock in the state folder")?;
-            Ok((wall, log, base))
+            Ok((wall, begun, base))
         }
-        (Err(e), Ok(log)) => {
+        (Err(e), Ok((log, _))) => {
             // The start is in the ledger; so is that nothing came of it.
             let end = Record::SessionEnd(SessionEnd {
                 exit: Some(WALL_FAILED.into()),
@@ -449,16 +464,16 @@ fn begin_ledger(
     args: &RunArgs,
     prepared: &Prepared,
     start: &Start,
-) -> Result<()> {
+) -> Result<Sealed<Intent>> {
     let records = opening::begin(&args.command, prepared, &start.beginning);
     let entries = (start.first_seq..)
         .zip(records)
-        .map(|(seq, record)| Entry::now(session.id(), seq, record).to_bytes());
-    let entries: Vec<Vec<u8>> = entries.collect();
-    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-    log.append_batch(&slices)
-        .context("the session's start could not be recorded")?;
-    Ok(())
+        .map(|(seq, record)| Entry::now(session.id(), seq, record));
+    let entries: Vec<Entry> = entries.collect();
+    let command = opening::command(&session.record.name, &args.command)?;
+    let seq = start.first_seq + entries.len() as u64;
+    log.seal(&entries, session.id(), seq, command)
+        .context("the session's start could not be recorded")
 }
 
 /// Each connection takes up to six descriptors here. After the wall's processes were made: the
@@ -495,6 +510,10 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
     path.push(":/dev/agentwall/bin");
     variables.push(("PATH".into(), path));
     variables.push(("AGENTWALL_SESSION".into(), session.into()));
+    variables.push((
+        "AGENTWALL_INTENT".into(),
+        agentwall_wall::INTENT_PATH.into(),
+    ));
     variables
 }
 

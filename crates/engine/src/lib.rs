@@ -14,7 +14,7 @@ mod grant;
 
 use std::sync::{
     Arc, OnceLock, RwLock,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 use agentwall_action::{Action, Decision, Effect, Facts, Resource, Subject, Verb};
@@ -27,6 +27,9 @@ pub use grant::{Grant, GrantError, Scope};
 /// files is over sooner than its policy would be compiled.
 const COMPILE_AFTER: u32 = 256;
 
+/// The highest risk.
+const MAX_RISK: u8 = 100;
+
 /// The decision core of one session.
 #[derive(Debug)]
 pub struct Engine {
@@ -34,6 +37,8 @@ pub struct Engine {
     grants: RwLock<Vec<Grant>>,
     subject: Subject,
     facts: Facts,
+    /// The risk of every action is at least this.
+    risk: AtomicU8,
     /// Decisions that were a plain allow or isolate, per verb in the order of [`Verb::ALL`].
     plain: Vec<AtomicU64>,
     learning: bool,
@@ -117,6 +122,7 @@ impl Engine {
             force: ArcSwap::from_pointee(InForce::new(policy)),
             grants: RwLock::default(),
             subject,
+            risk: AtomicU8::new(facts.risk.min(MAX_RISK)),
             facts,
             plain: Verb::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             learning: false,
@@ -169,9 +175,27 @@ impl Engine {
         &self.subject
     }
 
-    /// The session's facts.
+    /// The facts that the session began with.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The session's facts at this moment.
+    pub fn facts_now(&self) -> Facts {
+        Facts {
+            risk: self.risk(),
+            ..self.facts.clone()
+        }
+    }
+
+    /// The session's risk at this moment, 0 to 100.
+    pub fn risk(&self) -> u8 {
+        self.risk.load(Ordering::Relaxed)
+    }
+
+    /// Raises the risk of all actions from now on to `risk`, at most 100. It never falls.
+    pub fn raise_risk(&self, risk: u8) {
+        self.risk.fetch_max(risk.min(MAX_RISK), Ordering::Relaxed);
     }
 
     /// An action by this engine's subject with the session's facts.
@@ -180,7 +204,7 @@ impl Engine {
             subject: self.subject.clone(),
             verb,
             resource,
-            facts: self.facts.clone(),
+            facts: self.facts_now(),
         }
     }
 
@@ -245,6 +269,31 @@ mod tests {
         );
         let source = Source::new("p.yaml", text, Layer::User);
         Arc::new(load(&[source], &Variables::default()).unwrap())
+    }
+
+    #[test]
+    fn a_raised_risk_reaches_conditions_and_never_falls() {
+        let text = "agentwall: 1\nrules:\n  - { id: a, action: file.read, resource: /a/**, effect: allow }\n  \
+                    - { id: b, action: file.read, resource: /a/**, effect: ask, when: 'risk >= 40' }\n";
+        let source = Source::new("p.yaml", text, Layer::User);
+        let policy = Arc::new(load(&[source], &Variables::default()).unwrap());
+        let engine = Engine::new(policy, Subject::agent("a"), Facts::default());
+        let said = || {
+            let interpreted = engine.decide(&engine.action(Verb::FileRead, Resource::path("/a/b")));
+            engine.compile();
+            let compiled = engine.decide(&engine.action(Verb::FileRead, Resource::path("/a/b")));
+            assert_eq!(interpreted, compiled);
+            compiled.effect
+        };
+        assert_eq!(said(), Effect::Allow);
+        engine.raise_risk(39);
+        assert_eq!(said(), Effect::Allow);
+        engine.raise_risk(40);
+        assert_eq!(said(), Effect::Ask);
+        engine.raise_risk(1);
+        assert_eq!((said(), engine.risk()), (Effect::Ask, 40));
+        engine.raise_risk(255);
+        assert_eq!(engine.risk(), 100);
     }
 
     #[test]

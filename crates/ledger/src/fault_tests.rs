@@ -17,7 +17,8 @@ use std::{
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    AppendError, Log, LogOptions, OpenError, Reader, Signer, VerifyOptions,
+    AppendError, Entry, Log, LogOptions, OpenError, Reader, Record, Sealed, Signer, VerifyOptions,
+    entry::{Gap, Intent},
     journal::{Journal, Tail},
     store::{CHECKPOINT, Disk, JOURNAL, RealDisk},
     verify,
@@ -362,6 +363,65 @@ fn power_lost_between_any_two_writes_with_a_journal() {
 }
 
 /// One operation fails, as on a full disk; the log stays usable and nothing is there twice.
+/// Seals an intent after two entries, and then does what it is about; gives whether that was done.
+fn seal_and_do(log: &Log, done: &Path) -> bool {
+    let session_start = Entry::now("s", 0, Record::Gap(Gap::default()));
+    let policy = Entry::now("s", 1, Record::Gap(Gap::default()));
+    let intent = Intent {
+        action_id: "a".into(),
+        ..Intent::default()
+    };
+    let execute = |sealed: &Sealed<Intent>| fs::write(done, sealed.index().to_string()).is_ok();
+    log.seal(&[session_start, policy], "s", 2, intent)
+        .is_ok_and(|sealed| execute(&sealed))
+}
+
+#[test]
+fn what_was_executed_was_sealed_whenever_the_world_stops() {
+    for (kind, lag) in [
+        (Fault::Killed, Duration::ZERO),
+        (Fault::PowerLost, Duration::ZERO),
+        (Fault::Killed, LATER),
+        (Fault::PowerLost, LATER),
+        (Fault::Once, Duration::ZERO),
+    ] {
+        let mut executed = 0;
+        for left in 0.. {
+            let scene = Scene::lagging(3, lag);
+            let disk = Faulty::new(kind, left);
+            let done = scene.root.path().join("done");
+            if let Ok(log) = scene.open(disk.clone()) {
+                let did = seal_and_do(&log, &done);
+                assert_eq!(did, done.exists());
+                mem::forget(log);
+            }
+            let hit = disk.was_hit();
+            if kind == Fault::PowerLost {
+                disk.lose_power();
+            }
+            let log = scene.open(Arc::new(RealDisk)).expect("opens again");
+            log.flush().expect("published");
+            let reader = Reader::open(&scene.dir()).expect("readable");
+            let found = (0..reader.size()).find(|index| {
+                let bytes = reader.entry(*index).expect("an entry");
+                matches!(
+                    Entry::from_bytes(&bytes).map(|e| e.record),
+                    Ok(Record::Intent(_))
+                )
+            });
+            let what = format!("{kind:?} at operation {left}, lag {lag:?}");
+            if let Ok(index) = fs::read_to_string(&done) {
+                executed += 1;
+                assert_eq!(found.map(|i| i.to_string()), Some(index), "{what}");
+            }
+            if !hit {
+                assert!(executed > 0, "{what}: nothing was in the way");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_failed_write_is_reported_and_survived() {
     for left in 0..26 {

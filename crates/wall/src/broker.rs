@@ -45,6 +45,7 @@ use agentwall_policy::Guard;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 
 use crate::{
+    intent,
     mounts::BrokerView,
     notify::{Call, Listener},
     plan::{FileView, Placement},
@@ -88,6 +89,8 @@ pub struct Broker {
     own_binary: Binding,
     /// While the canaries are out, refusals are not reported.
     muted: AtomicBool,
+    /// Events tell the ancestors of their processes.
+    traces: AtomicBool,
     /// One of the pool's threads takes the calls.
     serving: AtomicBool,
     pool: Pool,
@@ -147,6 +150,7 @@ impl Broker {
             guard: parts.guard,
             own_binary: parts.own_binary,
             muted: AtomicBool::new(true),
+            traces: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             pool: Pool::new(),
         })
@@ -157,11 +161,16 @@ impl Broker {
         self.muted.store(false, Ordering::Release);
     }
 
+    /// Tells the ancestors of processes from now on.
+    pub fn trace(&self) {
+        self.traces.store(true, Ordering::Release);
+    }
+
     fn is_muted(&self) -> bool {
         self.muted.load(Ordering::Acquire)
     }
 
-    /// Waits a moment for what the workers still have to report, once no agent process is left.
+    /// Waits a moment for what the workers still have to report.
     pub fn settle(&self) {
         let patience = std::time::Duration::from_millis(300);
         let serving = || usize::from(self.serving.load(Ordering::SeqCst));
@@ -283,7 +292,20 @@ impl Broker {
         Actor {
             pid: ids.map_or(tid, |i| i.host_tgid),
             exe: exe.map_or(String::new(), |e| escape_bytes(e.as_bytes())),
+            lineage: self.lineage(tid),
         }
+    }
+
+    /// The thread's process and its ancestors, if that is wanted.
+    fn lineage(&self, tid: u32) -> Vec<(u32, u64)> {
+        if !self.traces.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let proc = self.resolver.host_proc.as_fd();
+        let Ok(ids) = NamespaceIds::of(proc, tid) else {
+            return Vec::new();
+        };
+        intent::lineage(proc, ids.host_tgid, std::process::id())
     }
 
     fn is_own_binary(&self, image: &Binding) -> bool {

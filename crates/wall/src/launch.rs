@@ -16,7 +16,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -32,6 +32,7 @@ use crate::{
     broker::{Broker, Parts, Trail},
     canary::{Canaries, CanaryResult},
     init::{self, InitSpec},
+    intent,
     mounts::{self, Extra, LayerPaths},
     notify::Listener,
     plan::FileView,
@@ -86,6 +87,8 @@ pub struct Wall {
     pub listeners: Listeners,
     /// The controlling end of the agent's terminal.
     pub terminal: Option<OwnedFd>,
+    /// Where the agent tells what it is about to do; see [`crate::INTENT_PATH`].
+    pub intents: UnixListener,
     /// What was proved.
     pub report: Report,
 }
@@ -199,6 +202,8 @@ pub fn launch<T>(spec: Spec, meanwhile: impl FnOnce() -> T) -> Result<(Wall, T),
     } else {
         terminal_of(&mut fds)
     };
+    let intents = intent::take(&mut fds)
+        .ok_or_else(|| LaunchError::Setup("the socket for intents did not arrive".into()))?;
     let listeners =
         Listeners::from_owned_fds(fds).map_err(|e| LaunchError::Setup(e.to_string()))?;
     Ok((
@@ -207,6 +212,7 @@ pub fn launch<T>(spec: Spec, meanwhile: impl FnOnce() -> T) -> Result<(Wall, T),
             socket: ours,
             listeners,
             terminal,
+            intents,
             report,
         },
         meanwhile,
@@ -333,6 +339,7 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
         mounts::build(&spec.view, &spec.layers, &spec.stage, &extra),
     )?;
     let trail = step("create the trail", Trail::create(&built.own))?;
+    let intents = step("listen for intents", intent::listen(&built.own))?;
     let view_for_broker = spec.view.clone();
     let traps = Traps {
         reads: spec.view.trap_reads,
@@ -426,9 +433,11 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
     if let Some(terminal) = &terminal {
         out.push(terminal.controller.as_fd());
     }
+    out.push(intents.as_fd());
     step("report", sys::send_fds(socket, &hello, &out))?;
     broker.unmute();
     drop(out);
+    drop(intents);
     drop(listeners);
     drop(terminal);
 
@@ -450,6 +459,16 @@ fn stand(spec: Spec, socket: &UnixStream) -> Result<i32, String> {
             ToBroker::Note(event) => pump_broker.trail.note(&event),
             ToBroker::Prepare(number, revision) => revisions.prepare(number, *revision),
             ToBroker::Enforce(number, digest) => revisions.enforce(number, &digest),
+            ToBroker::Trace => pump_broker.trace(),
+            ToBroker::Risk(risk) => pump_broker.engine.raise_risk(risk),
+            ToBroker::Settle(number) => {
+                let (broker, line) = (Arc::clone(&pump_broker), Arc::clone(&pump_line));
+                // Without a thread for it nobody answers, and the asker stops waiting.
+                let _ = std::thread::Builder::new().spawn(move || {
+                    broker.settle();
+                    let _ = line.send(&ToSupervisor::Settled(number));
+                });
+            }
             ToBroker::Answer(..) => {}
         });
         // The supervisor is gone, and with it the ledger: nothing may go on.

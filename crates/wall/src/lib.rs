@@ -12,6 +12,7 @@
 //! resolve  what a path means to the caller
 //! broker   Action → engine → Decision → errno, descriptor or "continue"
 //! init     first process inside: restrictions on, canaries out, agent started
+//! intent   the socket at which an agent tells what it is about to do
 //! wire     broker ⇄ supervisor
 //! live     which other policy a standing wall can enforce
 //! revise   how it gets into force
@@ -28,6 +29,7 @@ pub mod enforcement;
 #[doc(hidden)]
 pub mod fuzzing;
 mod init;
+mod intent;
 mod landlock_floor;
 mod launch;
 pub mod live;
@@ -43,6 +45,7 @@ pub mod wire;
 
 pub use broker::{ADVICE_PATH, AdviceEntry, Instead, TRAIL_PATH, TrailEntry, wall_made};
 pub use canary::{Canaries, CanaryResult};
+pub use intent::{INTENT_PATH, lineage};
 pub use landlock_floor::abi as landlock_abi;
 pub use launch::{LaunchError, Report, Spec, Wall, launch};
 pub use mounts::{LayerPaths, create_layers};

@@ -27,6 +27,10 @@ pub struct Actor {
     pub pid: u32,
     /// The program it runs, escaped.
     pub exe: String,
+    /// The process and its ancestors inside the wall, as [`crate::lineage`] gives them; only while intents
+    /// are traced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<(u32, u64)>,
 }
 
 /// The exact object a question or a program start is about.
@@ -82,6 +86,8 @@ pub enum ToSupervisor {
     Revised(u64, Result<String, String>),
     /// The agent was stopped by job control (Ctrl-Z).
     Stopped,
+    /// Every event of a call that was answered before [`ToBroker::Settle`] came has been sent.
+    Settled(u64),
     /// The agent has ended: a wait status of waitpid(2), and what went through uneventfully.
     Ended {
         /// Raw wait status.
@@ -105,6 +111,12 @@ pub enum ToBroker {
     Signal(i32),
     /// Load this policy, so that it can come into force at once. Answered by number.
     Prepare(u64, Box<Revision>),
+    /// Say with each event who the ancestors of its process are, from now on.
+    Trace,
+    /// The risk of the session's actions is at least this, 0 to 100.
+    Risk(u8),
+    /// Answer by number when the events up to now are sent.
+    Settle(u64),
     /// The prepared policy with this digest comes into force. Answered by number.
     Enforce(u64, String),
 }

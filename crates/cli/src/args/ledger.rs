@@ -29,6 +29,9 @@ pub struct FilterArgs {
     /// Only what is about this path or something below it; a pattern as in policies
     #[arg(long, value_name = "PATH|GLOB", value_hint = ValueHint::AnyPath)]
     pub path: Option<String>,
+    /// Only actions with this id, or whose intent has these words, with all that belongs to them
+    #[arg(long, value_name = "TEXT|ID")]
+    pub intent: Option<String>,
     /// Only from this moment on: RFC 3339, a date, or an age such as 90s, 15min, 2h, 3d
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     pub since: Option<OffsetDateTime>,

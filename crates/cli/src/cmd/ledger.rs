@@ -2,6 +2,7 @@
 
 mod export;
 mod filter;
+mod intents;
 mod picture;
 mod prove;
 mod serve;
@@ -131,7 +132,7 @@ fn line(index: u64, entry: &Entry) -> String {
     }
     let style = match kind.as_str() {
         "deny" | "gap" => Style::Red,
-        "ask" | "rate_limit" | "approval" => Style::Yellow,
+        "ask" | "rate_limit" | "approval" | "finding" => Style::Yellow,
         _ => Style::Bold,
     };
     let kind = paint(style, &format!("{:<13}", tame(&kind)));
@@ -304,6 +305,11 @@ fn summary(record: &Record) -> String {
             output::count(wall.hooks as usize, "hook"),
             if wall.audit { ", audit only" } else { "" }
         ),
+        Record::Intent(_)
+        | Record::ActionStart(_)
+        | Record::KernelSummary(_)
+        | Record::ActionEnd(_)
+        | Record::Finding(_) => intents::summary(record),
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),
     }
@@ -362,8 +368,14 @@ fn decided(decision: &DecisionRecord) -> String {
         true => ", audit only",
         false => "",
     };
+    let action = match (&decision.action_id, &decision.attribution) {
+        (Some(id), Some(by)) => format!("; of {id} by {by}"),
+        (Some(id), None) => format!("; of {id}"),
+        (None, Some(by)) => format!("; {by}"),
+        (None, None) => String::new(),
+    };
     format!(
-        "{} {}{exe} (rule {rule}{watched}{done}: {})",
+        "{} {}{exe} (rule {rule}{watched}{done}: {}){action}",
         decision.action.verb, decision.action.resource, decision.reason
     )
 }

@@ -35,6 +35,7 @@ pub fn main(agent: Agent, args: WordArgs) -> Result<ExitCode> {
         ending: Ending::default(),
         ask_timeout: ASK_TIMEOUT,
         learn: false,
+        intents: false,
         command,
         user_policy: Some(policy),
     })

@@ -219,6 +219,7 @@ impl SessionGate {
                 0 => String::new(),
                 pid => proc::program(pid, b"?"),
             },
+            ..Actor::default()
         }
     }
 

@@ -46,6 +46,7 @@ pub fn told(event: &Event, policy: Option<&Ready>, programs: Programs) -> Told {
         actor: Actor {
             pid: event.pid,
             exe: proc::program(event.pid, &event.comm),
+            ..Actor::default()
         },
         binding: Binding {
             device: u64::from(event.identity.device),

@@ -164,14 +164,14 @@ fn write(mut to: impl Write, response: &Response) -> io::Result<()> {
 
 /// A stream that fails with `TimedOut` when its time is over, however many calls that takes.
 #[derive(Debug)]
-struct Timed<'a> {
+pub(super) struct Timed<'a> {
     stream: &'a UnixStream,
     patience: Duration,
     deadline: Instant,
 }
 
 impl<'a> Timed<'a> {
-    fn new(stream: &'a UnixStream, patience: Duration) -> Self {
+    pub(super) fn new(stream: &'a UnixStream, patience: Duration) -> Self {
         Timed {
             stream,
             patience,
@@ -211,10 +211,10 @@ impl Write for Timed<'_> {
 }
 
 /// One of a bounded number of peers; gives its place back when dropped.
-struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(taken: &Arc<AtomicUsize>, limit: usize) -> Option<Place> {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, limit: usize) -> Option<Place> {
         let place = Place(Arc::clone(taken));
         (taken.fetch_add(1, Ordering::SeqCst) < limit).then_some(place)
     }

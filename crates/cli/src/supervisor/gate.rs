@@ -153,7 +153,7 @@ impl Gate for SupervisorGate {
         };
         let engine = &supervisor.engine;
         let policy = engine.policy();
-        let decision = policy.resolve_name(engine.subject(), name, engine.facts());
+        let decision = policy.resolve_name(engine.subject(), name, &engine.facts_now());
         match decision.effect {
             // Learning an address does nothing yet; the connection asks.
             Effect::Allow | Effect::Isolate | Effect::Ask => Verdict::Allow,

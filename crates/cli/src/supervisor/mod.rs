@@ -8,8 +8,11 @@ mod asks;
 mod channel;
 mod freeze;
 mod gate;
+pub mod intents;
 mod keeper;
 mod learned;
+mod linker;
+mod meant;
 pub mod opening;
 mod revise;
 mod standing;
@@ -30,8 +33,9 @@ use agentwall_action::{Decision, Effect, Verb};
 use agentwall_egress::Egress;
 use agentwall_engine::Engine;
 use agentwall_ledger::{
-    AppendError, Entry, Log, Record,
+    AppendError, Entry, Hash, Log, Record,
     entry::{Connect, DecisionRecord, Exec, PolicyAnswer},
+    hash::leaf_hash,
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
@@ -76,6 +80,8 @@ pub struct Supervisor {
     pub revisions: Revisions,
     /// Checkpoints while the agent runs.
     pub keeper: Keeper,
+    /// What the agent says it will do, and what becomes of it.
+    intents: intents::Intents,
     failed: AtomicBool,
 }
 
@@ -109,6 +115,7 @@ impl Supervisor {
             learned: Learned::default(),
             revisions: Revisions::default(),
             keeper: Keeper::default(),
+            intents: intents::Intents::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -119,19 +126,31 @@ impl Supervisor {
     }
 
     fn entry(&self, record: Record) -> Vec<u8> {
-        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
-        Entry::now(&self.session, seq, record).to_bytes()
+        Entry::now(&self.session, self.next_seq(), record).to_bytes()
+    }
+
+    /// The number in the session of the next entry.
+    fn next_seq(&self) -> u64 {
+        self.seq.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Appends a record of something that has happened; durable within a bounded moment. If the
     /// ledger cannot take it, the session ends: an agent without a ledger is not to run.
     pub fn note(&self, record: Record) {
-        if let Err(e) = self.log.append_later(&self.entry(record))
+        self.note_numbered(record);
+    }
+
+    /// The same; gives the entry's number in the session and its leaf hash.
+    fn note_numbered(&self, record: Record) -> (u64, Hash) {
+        let seq = self.next_seq();
+        let entry = Entry::now(&self.session, seq, record).to_bytes();
+        if let Err(e) = self.log.append_later(&entry)
             && !self.failed.swap(true, Ordering::SeqCst)
         {
             eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
             self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
         }
+        (seq, leaf_hash(&entry))
     }
 
     /// Whether the session was ended because of the ledger.
@@ -161,7 +180,7 @@ impl Supervisor {
         if !self.learned.is_news(&event) {
             return;
         }
-        self.note(recorded_as(&event, self.policy_answer(&event)));
+        self.record_linked(&event);
     }
 
     /// What the policy alone says about the event's action: without a person's answer, and without
@@ -191,6 +210,7 @@ impl Supervisor {
                     self.revisions.answered(number, outcome);
                 }
                 ToSupervisor::Stopped => stopped(),
+                ToSupervisor::Settled(number) => self.settled(number),
                 ToSupervisor::Ended { status, counts } => {
                     let exited = status & 0x7f == 0;
                     let (code, signal) = if exited {

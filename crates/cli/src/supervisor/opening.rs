@@ -3,21 +3,24 @@
 
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-use agentwall_action::escape_bytes;
+use agentwall_action::{Verb, escape_bytes};
 use agentwall_ledger::{
     Record,
     entry::{
-        Canary, Mask, PolicyRecord, PolicySource, PolicyVariables, Selftest, SessionStart, User,
+        Canary, Claim, Intent, Mask, PolicyRecord, PolicySource, PolicyVariables, Selftest,
+        SessionStart, User, argv_sha256,
     },
     hash::sha256_hex,
 };
 use agentwall_policy::Variables;
 use agentwall_wall::Report;
 
-use crate::{bundles, prepare::Prepared};
+use anyhow::Result;
 
-/// How many entries [`begin`] makes.
-pub const COUNT: u64 = 2;
+use crate::{bundles, prepare::Prepared, state::random_text};
+
+/// How many entries a session begins with: those of [`begin`], and the intent of its command.
+pub const COUNT: u64 = 3;
 
 /// How the session begins, for the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,11 +34,7 @@ pub struct Beginning {
 }
 
 /// What is sealed before anything else.
-pub fn begin(
-    command: &[OsString],
-    prepared: &Prepared,
-    beginning: &Beginning,
-) -> [Record; COUNT as usize] {
+pub fn begin(command: &[OsString], prepared: &Prepared, beginning: &Beginning) -> [Record; 2] {
     let engine = &prepared.engine;
     let digest = engine.policy().digest().to_owned();
     let session = &engine.facts().session;
@@ -67,6 +66,24 @@ pub fn begin(
             ..SessionStart::default()
         }),
     ]
+}
+
+/// The intent of the session's own command.
+pub fn command(agent: &str, command: &[OsString]) -> Result<Intent> {
+    let argv: Vec<&[u8]> = command.iter().map(|c| c.as_bytes()).collect();
+    let text: Vec<String> = argv.iter().map(|c| escape_bytes(c)).collect();
+    Ok(Intent {
+        action_id: random_text(16)?,
+        agent: agent.to_owned(),
+        source: "command".into(),
+        parameters: text.join(" "),
+        claims: vec![Claim {
+            verb: Verb::ProcessExec.as_str().into(),
+            resource: text.first().cloned().unwrap_or_default(),
+            argv_sha256: Some(argv_sha256(&argv)),
+        }],
+        ..Intent::default()
+    })
 }
 
 /// The values of the policy's variables as the ledger has them.

@@ -13,6 +13,7 @@
 
 pub mod clip;
 mod facts;
+mod intent;
 mod layers;
 mod recall;
 pub mod records;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
+pub use self::intent::{ActionEnd, ActionStart, Claim, Finding, Intent, KernelSummary, ProcessId};
 pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
@@ -134,6 +136,16 @@ records! {
     KernelWall(KernelWall) = "kernel_wall",
     /// Records were lost.
     Gap(Gap) = "gap",
+    /// An agent said what it is about to do, and why.
+    Intent(Intent) = "intent",
+    /// An action was let go on.
+    ActionStart(ActionStart) = "action_start",
+    /// What was seen of an action.
+    KernelSummary(KernelSummary) = "kernel_summary",
+    /// An action ended.
+    ActionEnd(ActionEnd) = "action_end",
+    /// Intent and action do not fit.
+    Finding(Finding) = "finding",
 }
 
 /// An entry in a form that this version does not know.

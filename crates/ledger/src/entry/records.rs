@@ -149,6 +149,13 @@ pub struct DecisionRecord {
     /// What the policy itself answers, where `effect` and `rule` are not that (format 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<PolicyAnswer>,
+    /// The action it belongs to, see [`Intent`](super::Intent) (format 2, as is the next).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_id: Option<String>,
+    /// By what it was found to belong there, the strongest first: `cgroup`, `lineage+argv`, `lineage`,
+    /// `window`; `unattributed` when it belongs to no action of a session that tells its intents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<String>,
 }
 
 impl DecisionRecord {
@@ -167,6 +174,8 @@ impl DecisionRecord {
             exe: None,
             facts: Some(FactsText::of(action)),
             said: None,
+            action_id: None,
+            attribution: None,
         }
     }
 
@@ -633,7 +642,8 @@ impl FormatOf for PolicyRecord {
 impl FormatOf for DecisionRecord {
     fn format(&self) -> u64 {
         let older = self.facts.is_none() && self.said.is_none();
-        if older { 1 } else { 2 }
+        let linked = self.action_id.is_some() || self.attribution.is_some();
+        if older && !linked { 1 } else { 2 }
     }
 }
 
@@ -719,6 +729,8 @@ impl Clip for DecisionRecord {
         if let Some(said) = &mut self.said {
             said.clip(limit);
         }
+        clip::option(&mut self.action_id, limit);
+        clip::option(&mut self.attribution, limit);
     }
 }
 

@@ -171,6 +171,51 @@ fn samples() -> Vec<Record> {
             reason: "queue".into(),
             ..Gap::default()
         }),
+        Record::Intent(Intent {
+            action_id: "k3f9".into(),
+            agent: "claude".into(),
+            source: "claude-code".into(),
+            tool: Some("Bash".into()),
+            call: Some("toolu_1".into()),
+            why: "the tests have to pass".into(),
+            parameters: "make test".into(),
+            claims: vec![Claim {
+                verb: "process.exec".into(),
+                resource: "/usr/bin/bash".into(),
+                argv_sha256: Some("00".repeat(32)),
+            }],
+            claims_cut: 0,
+            process: Some(ProcessId { pid: 7, start: 8 }),
+        }),
+        Record::ActionStart(ActionStart {
+            action_id: "k3f9".into(),
+            previous: 3,
+            intent: 9,
+        }),
+        Record::KernelSummary(KernelSummary {
+            action_id: "k3f9".into(),
+            previous: 4,
+            events: 2,
+            counts: BTreeMap::from([("process.exec allow".to_owned(), 2)]),
+            attribution: BTreeMap::from([("lineage".to_owned(), 2)]),
+            root: "AA==".into(),
+            lost: 0,
+        }),
+        Record::ActionEnd(ActionEnd {
+            action_id: "k3f9".into(),
+            previous: 5,
+            outcome: "done".into(),
+            exit: Some(0),
+        }),
+        Record::Finding(Finding {
+            action_id: Some("k3f9".into()),
+            previous: Some(4),
+            kind: "action-broader-than-intent".into(),
+            verb: "net.connect".into(),
+            resource: "tcp://example.org:443".into(),
+            entry: Some(5),
+            risk: 10,
+        }),
     ]
 }
 
@@ -432,6 +477,20 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Tally(r) => r.subject = long.clone(),
             Record::KernelWall(r) => r.by = Some(long.clone()),
             Record::Gap(r) => r.reason = long.clone(),
+            Record::Intent(r) => {
+                let claim = Claim {
+                    resource: long[..9000].into(),
+                    ..Claim::default()
+                };
+                (r.why, r.parameters) = (long.clone(), long.clone());
+                r.claims = vec![claim; 600];
+            }
+            Record::ActionStart(r) => r.action_id = long.clone(),
+            Record::KernelSummary(r) => {
+                r.counts = many.iter().map(|m| (m.clone(), 1)).collect();
+            }
+            Record::ActionEnd(r) => r.outcome = long.clone(),
+            Record::Finding(r) => r.resource = long.clone(),
             Record::Other(_) => {}
         }
         let mut entry = entry(record.clone());

@@ -17,6 +17,7 @@ use agentwall_action::{Effect, ObjectKind, Resource, Verb};
 
 use super::{Broker, Way, ask::Decided, binding_none, binding_of, name_binding};
 use crate::{
+    intent::INTENT_PATH,
     notify::Call,
     plan::Writes,
     resolve::{NamespaceIds, is_socket_at},
@@ -187,7 +188,8 @@ fn local(broker: &Arc<Broker>, call: Call, path: &[u8], socket: OwnedFd) {
         Ok(object) => object,
         Err(e) => return broker.unresolved(&call, &e),
     };
-    let own = made_inside(broker, &object.path);
+    // To be heard is nobody's to refuse; what is said there is bounded by who hears it.
+    let own = made_inside(broker, &object.path) || object.path == Path::new(INTENT_PATH);
     let decided = (!own).then(|| {
         let action = broker
             .engine

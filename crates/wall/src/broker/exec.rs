@@ -133,8 +133,20 @@ fn start(broker: &Arc<Broker>, call: Call, plan: Plan, decided: Decided) {
         return broker.refuse(&call, action, decision, plan.image, true);
     }
     broker.later(move |broker| {
+        // A short program may be gone before it is looked at again.
+        let lineage = broker.lineage(call.pid);
         run(broker, &call, &plan, &action, &decision);
-        broker.record(&call, action, decision, plan.image, "exec-check");
+        let mut actor = broker.actor(call.pid);
+        if !lineage.is_empty() {
+            actor.lineage = lineage;
+        }
+        broker.report(Event {
+            action,
+            decision,
+            actor,
+            binding: plan.image,
+            enforced_by: "exec-check".to_owned(),
+        });
     });
 }
 

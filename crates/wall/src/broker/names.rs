@@ -216,7 +216,7 @@ fn holds_unreadable(broker: &Broker, held: &Held<'_>, dir: &Object) -> bool {
         Verb::FileRead,
         &dir.path,
         &[],
-        broker.engine.facts(),
+        &broker.engine.facts_now(),
     );
     !(region.uniform && region.effects.iter().all(|e| e.proceeds()))
 }

@@ -1,7 +1,7 @@
 //! The trail: refusals in a form the agent can read.
 //!
 //! A file in the wall's own memory file system, read-only for the agent, one JSON object a line,
-//! newest last. `agentwall why` inside the wall reads it; no socket and no channel back exist.
+//! newest last. `agentwall why` inside the wall reads it; it is no channel back.
 //!
 //! What would have been allowed instead is computed only when `agentwall why` is started: the last
 //! refusals are remembered for that, and the answers stand in a second file beside the first.

@@ -1,6 +1,6 @@
 //! Which entries a person wants to see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use agentwall_action::Effect;
 use agentwall_ledger::{Entry, Record};
@@ -8,6 +8,7 @@ use agentwall_policy::{Glob, GlobKind, glob_escape};
 use anyhow::Result;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::intents;
 use crate::{
     args::ledger::FilterArgs,
     output::{UsageError, tame},
@@ -25,6 +26,9 @@ pub struct Filter {
     effect: Option<String>,
     rule: Option<String>,
     path: Option<Glob>,
+    intent: Option<String>,
+    /// The actions that `intent` means.
+    actions: HashSet<String>,
     since: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,
     /// Sessions and the names of their agents.
@@ -66,6 +70,8 @@ impl Filter {
             effect: args.effect.clone(),
             rule: args.rule.clone(),
             path: args.path.as_deref().map(below).transpose()?,
+            intent: args.intent.clone(),
+            actions: HashSet::new(),
             since: args.since,
             until: args.until,
             agents: BTreeMap::new(),
@@ -82,10 +88,13 @@ impl Filter {
             wanted.as_deref().is_none_or(|w| found == Some(w))
         };
         let decision = entry.record.decision();
+        let meant = (self.intent.as_ref())
+            .is_none_or(|text| intents::means(&entry.record, text, &mut self.actions));
         let session = (self.session.as_ref()).is_none_or(|(text, ids)| {
             is_session(&entry.session, text) || ids.contains(&entry.session)
         });
         session
+            && meant
             && is(
                 &self.agent,
                 self.agents.get(&entry.session).map(String::as_str),

@@ -26,6 +26,8 @@ pub enum Lane {
     Session,
     /// What a person said.
     People,
+    /// What the agent said it would do, and where that does not fit.
+    Intents,
     /// What the policy said.
     Decisions,
     /// Programs that were started.
@@ -38,9 +40,10 @@ pub enum Lane {
 
 impl Lane {
     /// All, in the order of the picture.
-    pub const ALL: [Lane; 6] = [
+    pub const ALL: [Lane; 7] = [
         Lane::Session,
         Lane::People,
+        Lane::Intents,
         Lane::Decisions,
         Lane::Programs,
         Lane::Network,
@@ -52,6 +55,7 @@ impl Lane {
         match self {
             Lane::Session => "session",
             Lane::People => "people",
+            Lane::Intents => "intents",
             Lane::Decisions => "decisions",
             Lane::Programs => "programs",
             Lane::Network => "network",
@@ -250,6 +254,11 @@ fn place(record: &Record) -> (Lane, Tone) {
         Record::Connect(_) => Lane::Network,
         Record::Decision(_) | Record::Mask(_) => Lane::Decisions,
         Record::Approval(_) => Lane::People,
+        Record::Intent(_)
+        | Record::ActionStart(_)
+        | Record::KernelSummary(_)
+        | Record::ActionEnd(_)
+        | Record::Finding(_) => Lane::Intents,
         Record::Commit(_)
         | Record::Undo(_)
         | Record::Discard(_)
@@ -260,6 +269,8 @@ fn place(record: &Record) -> (Lane, Tone) {
     };
     let tone = match record {
         Record::Gap(_) => Tone::Refused,
+        Record::Finding(_) => Tone::Attention,
+        Record::ActionEnd(end) if end.outcome == "denied" => Tone::Refused,
         Record::Selftest(selftest) if !selftest.ok => Tone::Refused,
         Record::Approval(approval) if approval.verdict != "approve" => Tone::Refused,
         Record::Approval(_) => Tone::Attention,

@@ -10,6 +10,7 @@ pub fn line(line: &Line<'_>) -> String {
     let record = &line.entry.record;
     let severity = match (record, line.outcome()) {
         (Record::Gap(_), _) => 8,
+        (Record::Finding(_), _) => 6,
         (_, Some(Outcome::Blocked)) => 6,
         (_, Some(Outcome::Logged | Outcome::Delayed)) => 4,
         _ => 1,

@@ -50,6 +50,7 @@ pub fn event(line: &Line<'_>) -> Value {
     };
     let severity = match (&line.entry.record, line.outcome()) {
         (Record::Gap(_), _) => 4,
+        (Record::Finding(_), _) => 3,
         (_, Some(Outcome::Blocked | Outcome::Logged)) => 2,
         _ => 1,
     };

@@ -13,6 +13,7 @@ const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
 pub fn logs(line: &Line<'_>) -> Value {
     let (severity, name) = match (&line.entry.record, line.outcome()) {
         (Record::Gap(_), _) => (17, "ERROR"),
+        (Record::Finding(_), _) => (13, "WARN"),
         (_, Some(Outcome::Blocked | Outcome::Logged | Outcome::Delayed)) => (13, "WARN"),
         _ => (9, "INFO"),
     };
