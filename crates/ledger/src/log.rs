@@ -51,7 +51,8 @@ pub struct LogOptions {
     /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
     /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
     /// [`Log::flush`], or when the log is opened next. Readers see what is published: a process that ends
-    /// without flushing leaves its last entries, durable, to whoever opens the log for writing. Who removes
+    /// without flushing leaves its last entries, durable, to whoever opens the log for writing, or
+    /// [settles](crate::settle()) it. Who removes
     /// the journal before that takes them away without a trace.
     pub lag: Duration,
 }
@@ -176,7 +177,14 @@ impl Log {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let verifier = signer.verifier();
-        let writer = Writer::open(dir, signer, options.head, !options.lag.is_zero(), disk)?;
+        let writer = Writer::open(
+            dir,
+            signer,
+            options.head,
+            !options.lag.is_zero(),
+            disk,
+            None,
+        )?;
         Ok(Log {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
@@ -260,6 +268,11 @@ impl Log {
             self.shared.due.notify_one();
         }
         Ok(())
+    }
+
+    /// How many entries of [`Log::append_later`] are not committed.
+    pub fn queued(&self) -> usize {
+        self.shared.lock_queue().later
     }
 
     /// Commits everything that is queued, and makes the head file durable.

@@ -17,6 +17,7 @@ mod layers;
 mod recall;
 pub mod records;
 mod time;
+mod upkeep;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -26,6 +27,7 @@ pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::time::rfc3339_ms;
+pub use self::upkeep::{Access, ClockJump, Heartbeat};
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
@@ -134,6 +136,12 @@ records! {
     KernelWall(KernelWall) = "kernel_wall",
     /// Records were lost.
     Gap(Gap) = "gap",
+    /// The host's clock was set.
+    Clock(ClockJump) = "clock",
+    /// The daemon lives.
+    Heartbeat(Heartbeat) = "heartbeat",
+    /// Somebody read the ledger.
+    Access(Access) = "access",
 }
 
 /// An entry in a form that this version does not know.

@@ -171,6 +171,26 @@ fn samples() -> Vec<Record> {
             reason: "queue".into(),
             ..Gap::default()
         }),
+        Record::Clock(ClockJump {
+            jump_ms: -3_600_000,
+            expected: "2026-01-02T04:04:05.678Z".into(),
+        }),
+        Record::Heartbeat(Heartbeat {
+            every_s: 300,
+            uptime_s: 7,
+            size: u64::MAX,
+            root: "AA==".into(),
+        }),
+        Record::Access(Access {
+            user: User {
+                uid: 1000,
+                name: "u".into(),
+            },
+            command: "show".into(),
+            filter: vec!["--last".into(), "5".into()],
+            entries: 5,
+            follows: true,
+        }),
     ]
 }
 
@@ -432,6 +452,9 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Tally(r) => r.subject = long.clone(),
             Record::KernelWall(r) => r.by = Some(long.clone()),
             Record::Gap(r) => r.reason = long.clone(),
+            Record::Clock(r) => r.expected = long.clone(),
+            Record::Heartbeat(r) => r.root = long.clone(),
+            Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
             Record::Other(_) => {}
         }
         let mut entry = entry(record.clone());
