@@ -473,8 +473,9 @@ impl Shared {
                 let result = lock(&self.writer).publish();
                 rested = Instant::now() + MAX_REST.min(now.elapsed() * PUBLISH_SHARE);
                 queue = self.lock_queue();
-                if let Err(e) = result {
-                    queue.error = Some(AppendError::NotPublished(Arc::new(e)));
+                if result.is_err() {
+                    // All entries are durable: nobody is refused for it, `flush` tells what stays wrong, and
+                    // the journal takes no more than it has room for.
                     queue.unpublished = Some(now);
                 }
                 continue;
