@@ -27,7 +27,7 @@ pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::time::rfc3339_ms;
-pub use self::upkeep::{Access, ClockJump, Heartbeat};
+pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
@@ -142,6 +142,8 @@ records! {
     Heartbeat(Heartbeat) = "heartbeat",
     /// Somebody read the ledger.
     Access(Access) = "access",
+    /// Old entries were removed.
+    Prune(Prune) = "prune",
 }
 
 /// An entry in a form that this version does not know.

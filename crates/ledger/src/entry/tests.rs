@@ -191,6 +191,12 @@ fn samples() -> Vec<Record> {
             entries: 5,
             follows: true,
         }),
+        Record::Prune(Prune {
+            minimum: 256,
+            before: "2026-01-02T03:04:05.678Z".into(),
+            policy: "ab".repeat(32),
+            user: User::default(),
+        }),
     ]
 }
 
@@ -454,6 +460,7 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Gap(r) => r.reason = long.clone(),
             Record::Clock(r) => r.expected = long.clone(),
             Record::Heartbeat(r) => r.root = long.clone(),
+            Record::Prune(r) => r.user.name = long.clone(),
             Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
             Record::Other(_) => {}
         }

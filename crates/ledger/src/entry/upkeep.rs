@@ -1,4 +1,5 @@
-//! What the ledger says about itself: its clock, that somebody keeps it, who read it.
+//! What the ledger says about itself: its clock, that somebody keeps it, who read it, and what was
+//! removed from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,9 +52,24 @@ pub struct Access {
     pub follows: bool,
 }
 
+/// Entries were removed, or are going to be, as the retention policy says. Their hashes stay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prune {
+    /// The minimum index: bundles wholly below it may be missing. A multiple of 256, not above this entry's own number.
+    pub minimum: u64,
+    /// All that is below was written before this moment, RFC 3339.
+    pub before: String,
+    /// SHA-256 of the retention policy, lower-case hex.
+    pub policy: String,
+    /// Who removed them.
+    pub user: User,
+}
+
 impl FormatOf for ClockJump {}
 impl FormatOf for Heartbeat {}
 impl FormatOf for Access {}
+impl FormatOf for Prune {}
 
 impl Clip for ClockJump {
     fn clip(&mut self, limit: usize) {
@@ -72,5 +88,13 @@ impl Clip for Access {
         clip::text(&mut self.user.name, limit);
         clip::text(&mut self.command, limit);
         clip::marked_list(&mut self.filter, limit);
+    }
+}
+
+impl Clip for Prune {
+    fn clip(&mut self, limit: usize) {
+        clip::text(&mut self.before, limit);
+        clip::text(&mut self.policy, limit);
+        clip::text(&mut self.user.name, limit);
     }
 }
