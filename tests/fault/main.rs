@@ -13,6 +13,7 @@ mod killed;
 mod kit;
 mod ledger;
 mod names;
+mod outage;
 mod policy;
 mod reflink;
 mod sessions;
@@ -56,6 +57,7 @@ fn cases() -> Vec<Fault> {
     all.extend(names::cases());
     all.extend(shown::cases());
     all.extend(ledger::cases());
+    all.extend(outage::cases());
     all.extend(start::cases());
     all.extend(apply::cases());
     all.extend(commit::cases());

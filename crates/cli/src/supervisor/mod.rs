@@ -6,6 +6,7 @@
 
 mod asks;
 mod channel;
+mod diary;
 mod freeze;
 mod gate;
 mod keeper;
@@ -21,7 +22,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -30,15 +31,18 @@ use agentwall_action::{Decision, Effect, Verb};
 use agentwall_egress::Egress;
 use agentwall_engine::Engine;
 use agentwall_ledger::{
-    AppendError, Entry, Log, Record,
+    AppendError, Log, Record,
     entry::{Connect, DecisionRecord, Exec, PolicyAnswer},
 };
+use agentwall_policy::LedgerFailure;
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-use crate::{answer, control};
+use crate::{answer, control, session::Unrecorded};
 
 pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
+use diary::Diary;
+
 pub use channel::{Peer, serve_control, serve_host};
 pub use gate::SupervisorGate;
 pub(crate) use gate::{complaint, verdict};
@@ -64,8 +68,7 @@ pub struct Ending {
 pub struct Supervisor {
     pub(crate) engine: Arc<Engine>,
     pub(crate) session: String,
-    log: Arc<Log>,
-    seq: AtomicU64,
+    diary: Diary,
     decisions: Mutex<BTreeMap<String, u64>>,
     out: Mutex<UnixStream>,
     pub(crate) asks: Asks,
@@ -100,9 +103,8 @@ impl Supervisor {
         Arc::new(Supervisor {
             engine,
             asks: Asks::new(&session, ask_timeout),
+            diary: Diary::new(log, &session, first_seq),
             session,
-            log,
-            seq: AtomicU64::new(first_seq),
             decisions: Mutex::default(),
             out: Mutex::new(socket),
             egress: OnceLock::new(),
@@ -115,23 +117,34 @@ impl Supervisor {
 
     /// Appends a record that must be durable before anything goes on.
     pub fn seal(&self, record: Record) -> Result<(), AppendError> {
-        self.log.append(&self.entry(record)).map(drop)
+        self.diary.seal(record)
     }
 
-    fn entry(&self, record: Record) -> Vec<u8> {
-        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
-        Entry::now(&self.session, seq, record).to_bytes()
-    }
-
-    /// Appends a record of something that has happened; durable within a bounded moment. If the
-    /// ledger cannot take it, the session ends: an agent without a ledger is not to run.
+    /// Appends a record of something that has happened; durable within a bounded moment. If the ledger cannot take
+    /// it, the session ends, unless the policy says that it goes on: then what is lost becomes a gap.
     pub fn note(&self, record: Record) {
-        if let Err(e) = self.log.append_later(&self.entry(record))
+        if let Err(e) = self.diary.note(record, || self.on_ledger_failure())
             && !self.failed.swap(true, Ordering::SeqCst)
         {
             eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
             self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
         }
+    }
+
+    /// Brings what is durable to where readers of the ledger see it.
+    pub fn publish(&self) -> Result<(), AppendError> {
+        self.diary.publish()
+    }
+
+    /// What the policy in force says about a ledger that cannot be written.
+    fn on_ledger_failure(&self) -> LedgerFailure {
+        self.engine.policy().on_ledger_failure()
+    }
+
+    /// What no ledger has of a session whose end could not be recorded, if its policy let it go on all the same.
+    pub fn unrecorded(&self, error: &AppendError) -> Option<Unrecorded> {
+        let open = self.on_ledger_failure() == LedgerFailure::Open && !self.has_failed();
+        open.then(|| self.diary.unrecorded(error))
     }
 
     /// Whether the session was ended because of the ledger.
