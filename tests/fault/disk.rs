@@ -45,8 +45,13 @@ fn filled(w: &World) -> Result<String, String> {
     )?;
     // The agent runs to its end, unless the ledger's time to write is over first; what the wall could
     // not write any more it says.
-    let said = said.ended(125)?;
-    said.says(&["AGENT-RAN", "No space left on device", "make room"])?;
+    said.says(&["AGENT-RAN", "No space left on device"])?;
+    if said.status != 0 {
+        // The ledger's journal had no room for the end, either.
+        said.ended(125)?.says(&["make room"])?;
+    }
+    // Whatever was left is gone now.
+    fill_disk(&w.path("state/full"), 0)?;
     if said.says(&["FIRST", "end"]).is_err() {
         said.says(&["ending the session"])?;
     }

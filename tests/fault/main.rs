@@ -14,6 +14,7 @@ mod kit;
 mod ledger;
 mod mounts;
 mod names;
+mod outage;
 mod policy;
 mod reflink;
 mod sessions;
@@ -58,6 +59,7 @@ fn cases() -> Vec<Fault> {
     all.extend(names::cases());
     all.extend(shown::cases());
     all.extend(ledger::cases());
+    all.extend(outage::cases());
     all.extend(start::cases());
     all.extend(apply::cases());
     all.extend(commit::cases());

@@ -461,6 +461,8 @@ pub enum LedgerCommand {
     Witness(LedgerWitnessArgs),
     /// Serve the log to monitors, read-only
     Serve(LedgerServeArgs),
+    /// Remove old entries as a written policy says; the rest is proved as before
+    Prune(ledger::PruneArgs),
     /// Print the log's public key (a C2SP vkey)
     Key,
 }

@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod answer;
 mod args;
 mod beginning;
 mod bundles;
 mod changes;
+mod clock;
 mod cmd;
 mod control;
 mod doctor;

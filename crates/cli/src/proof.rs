@@ -92,7 +92,8 @@ pub fn seal(state: &State, session: &Session, sealed: &Sealed<'_>) -> Result<Vec
     state.record(session.id(), vec![record])?;
     let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
     let (mut export, mut start) = (None, None);
-    for index in (0..reader.size()).rev() {
+    let first = reader.first().context("cannot read the ledger")?;
+    for index in (first..reader.size()).rev() {
         let bytes = reader.entry(index).context("cannot read the ledger")?;
         let entry = Entry::from_bytes(&bytes).context("cannot read the ledger")?;
         if entry.session != session.id() {

@@ -301,6 +301,12 @@ impl Ready {
             supervisor.note(Record::Gap(gap));
         }
         let recorded = supervisor.seal(Record::SessionEnd(end));
+        if let (Ok(()), Err(e)) = (&recorded, supervisor.publish()) {
+            note(&format!(
+                "the session's end is durable in the ledger's journal, but not in its tiles yet: {e}; the next command \
+                 that reads the ledger tries again"
+            ));
+        }
         match gone {
             Ok(gone) => drop(gone.join()),
             Err(_) => wait_for(broker),
@@ -309,8 +315,34 @@ impl Ready {
         finish_manifests(session, manifests);
         session.record.ended_ms = Some(state::now_ms());
         session.record.exit = served.as_ref().ok().map(|e| e.code);
+        let unrecorded = recorded
+            .as_ref()
+            .err()
+            .and_then(|e| supervisor.unrecorded(e));
+        if unrecorded.is_some() {
+            session.record.unrecorded.clone_from(&unrecorded);
+        }
         // The ledger has the end, durably; the layers were named durably when the session began.
-        session.save_soon()?;
+        let saved = session.save_soon();
+        if let Some(unrecorded) = &unrecorded {
+            // The policy let it go on without a ledger: this is the only place that still takes it for sure.
+            note(&format!(
+                "{} of this session are in no ledger, its end among them, since {}: {}",
+                crate::output::count(
+                    usize::try_from(unrecorded.lost).unwrap_or(usize::MAX),
+                    "record"
+                ),
+                unrecorded.from,
+                unrecorded.reason
+            ));
+            if let Err(e) = saved {
+                note(&format!("{e:#}"));
+            }
+            return served.map_err(|e| {
+                anyhow::anyhow!("{e}; the changes are kept in session {}", session.id())
+            });
+        }
+        saved?;
         if supervisor.has_failed() {
             bail!(
                 "the session was ended because the ledger could not be written; the changes are kept \
@@ -426,7 +458,7 @@ fn stand(
     // What is copied while the wall is built must not change unseen after that.
     let before = view.has_surfaces().then(base);
     let launched = launch(spec, || {
-        begun = state.open_log().and_then(|log| {
+        begun = state.keep_log().and_then(|log| {
             let command = begin_ledger(session, &log, args, prepared, start)?;
             Ok((log, command))
         });
@@ -445,7 +477,8 @@ fn stand(
             });
             let seq = start.first_seq + opening::COUNT;
             let entry = Entry::now(session.id(), seq, end).to_bytes();
-            let _ = log.append(&entry);
+            // A failure of it is told by the next command that reads the ledger.
+            let _ = log.append(&entry).and_then(|_| log.flush());
             Err(e.into())
         }
         (Err(e), Err(_)) => Err(e.into()),

@@ -131,6 +131,20 @@ pub struct SessionRecord {
     pub supervisor_pid: u32,
     /// What became of its changes.
     pub outcome: Outcome,
+    /// What the ledger lacks of it: it could not be written, and the policy let the session go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<Unrecorded>,
+}
+
+/// Records that no ledger has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unrecorded {
+    /// Since when, RFC 3339.
+    pub from: String,
+    /// How many, at most.
+    pub lost: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// A session and its folder.
@@ -205,6 +219,7 @@ impl Session {
                 exit: None,
                 supervisor_pid: std::process::id(),
                 outcome: Outcome::Kept,
+                unrecorded: None,
             },
         };
         match session.furnish() {

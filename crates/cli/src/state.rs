@@ -15,12 +15,13 @@ use std::{
     env, fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
     Entry, KeyError, Log, LogOptions, Reader, Record, Signer, Verifier,
-    entry::rfc3339_ms as rfc3339, key,
+    entry::rfc3339_ms as rfc3339, key, log, settle,
 };
 use anyhow::{Context as _, Result, bail};
 
@@ -29,6 +30,9 @@ use anyhow::{Context as _, Result, bail};
 pub struct State {
     root: PathBuf,
 }
+
+/// How long a writer of the ledger may take before it is not waited for any more.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this process runs inside the wall.
 pub fn inside_wall() -> bool {
@@ -188,11 +192,41 @@ impl State {
         Ok(signer.verifier())
     }
 
-    /// Opens the log for writing; made on first use.
+    /// Opens the log for writing; made on first use. Every commit is published at once.
     pub fn open_log(&self) -> Result<Log> {
+        self.open_log_with(Duration::ZERO)
+    }
+
+    /// The same for a process that keeps the log open: entries are durable in the journal, tiles and checkpoint
+    /// follow within 100 ms, when the log is flushed, or when somebody [settles](State::settle) it.
+    pub fn keep_log(&self) -> Result<Log> {
+        self.open_log_with(log::MAX_DELAY)
+    }
+
+    /// Brings what is durable in the journal alone to where readers see it. A writer that was stopped in the
+    /// middle of a commit is waited for no longer than `patience`.
+    ///
+    /// # Errors
+    /// Readers do not see all that is durable.
+    pub fn settle(&self, patience: Duration) -> Result<()> {
+        let dir = self.ledger_dir();
+        let signer = match key::load(&self.key_path()) {
+            Ok(signer) => signer,
+            Err(_) if !dir.join("journal").exists() => return Ok(()),
+            // Without it nobody can tell what of the journal counts.
+            Err(e) => {
+                return Err(e).with_context(|| format!("the ledger {} may be behind", shown(&dir)));
+            }
+        };
+        settle(&dir, signer, Some(self.head_path()), patience)
+            .map(drop)
+            .with_context(|| format!("the ledger {} is behind", shown(&dir)))
+    }
+
+    fn open_log_with(&self, lag: Duration) -> Result<Log> {
         let options = LogOptions {
             head: Some(self.head_path()),
-            ..LogOptions::default()
+            lag,
         };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
             format!(
@@ -207,8 +241,10 @@ impl State {
         if !self.ledger_dir().join("checkpoint").exists() {
             return Ok(0);
         }
+        self.settle(PATIENCE)?;
         let reader = Reader::open(&self.ledger_dir()).context("cannot read the ledger")?;
-        for index in (0..reader.size()).rev() {
+        let first = reader.first().context("cannot read the ledger")?;
+        for index in (first..reader.size()).rev() {
             let bytes = reader.entry(index).context("cannot read the ledger")?;
             let entry = Entry::from_bytes(&bytes).context("cannot read the ledger")?;
             if entry.session == session {

@@ -142,7 +142,10 @@ fn a_long_change_set_is_recorded_whole() {
     let expected = (0..1000).map(|n| host.work.join(format!("file {n:04}")));
     let expected: Vec<String> = expected.map(|p| p.to_str().unwrap().to_owned()).collect();
     assert_eq!(listed, expected);
-    let text = host.call(&["ledger", "show", "--last", "1"]).code(0).out;
+    let text = host
+        .call(&["ledger", "show", "--type", "commit", "--last", "1"])
+        .code(0)
+        .out;
     assert!(
         text.contains("1000 committed: ")
             && text.contains(", and ")

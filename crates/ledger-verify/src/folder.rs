@@ -42,15 +42,31 @@ pub fn verify(dir: &Path, trust: &Trust, k: usize, former: Option<&str>) -> Answ
     walk(dir, "", log.size)?;
     let mut tree = Rebuilt { dir, formers, count: 0, levels: vec![Vec::new()] };
     tree.compare_former()?;
+    let (mut gone, mut minimum) = (0, 0);
     while tree.count < log.size {
         let width = (log.size - tree.count).min(256) as usize;
-        let file = name(ENTRIES, tree.count / 256, width);
-        let bundle = read(&dir.join(&file), &file)?;
-        for entry in split(&bundle, width, &file)? {
+        let index = tree.count / 256;
+        let there =
+            gone < tree.count || width < 256 || dir.join(name(ENTRIES, index, 256)).exists();
+        // Whether a record allows what is missing is seen when all are read; its hashes stand for it.
+        let file = name(if there { ENTRIES } else { 0 }, index, width);
+        let bytes = read(&dir.join(&file), &file)?;
+        let hashes: Vec<Hash> = if there {
+            let entries = split(&bytes, width, &file)?;
+            minimum = entries.iter().zip(tree.count..).map(allowed).fold(minimum, u64::max);
+            entries.into_iter().map(tree::leaf).collect()
+        } else {
+            gone += 256;
+            bytes.as_chunks::<32>().0.to_vec()
+        };
+        for hash in hashes {
             tree.count += 1;
-            tree.push(0, tree::leaf(entry))?;
+            tree.push(0, hash)?;
             tree.compare_former()?;
         }
+    }
+    if gone > minimum {
+        return refuse(&name(ENTRIES, minimum / 256, 256), "missing");
     }
     (0..tree.levels.len()).try_for_each(|level| tree.compare(level))?;
     match tree::edge_root(&tree.levels) == log.root {
@@ -111,14 +127,21 @@ impl Rebuilt<'_> {
 
     /// Compares with the former checkpoints that had as many entries.
     fn compare_former(&self) -> Answer<()> {
-        for former in self.formers.iter().filter(|former| former.size == self.count) {
-            if former.root != tree::edge_root(&self.levels) {
-                let what = format!("the first {} entries were others before", former.size);
-                return refuse("checkpoint", what);
-            }
+        let mut formers = self.formers.iter().filter(|former| former.size == self.count);
+        match formers.all(|former| former.root == tree::edge_root(&self.levels)) {
+            true => Ok(()),
+            false => refuse("checkpoint", format!("its first {} were others before", self.count)),
         }
-        Ok(())
     }
+}
+
+/// Below which number entries may be missing, as this entry says: a record of pruning, canonical JSON.
+fn allowed((entry, index): (&&[u8], u64)) -> u64 {
+    let number = std::str::from_utf8(entry).ok().and_then(|text| {
+        let body = text.split_once("\"type\":\"")?.1.strip_prefix("prune\",")?;
+        note::number(body.split_once("\"minimum\":")?.1.split(',').next()?)
+    });
+    number.filter(|n| n % 256 == 0 && *n <= index).unwrap_or(0)
 }
 
 /// The entries of a bundle, exactly `width`.
@@ -160,8 +183,7 @@ fn parse(path: &str) -> Option<(usize, u64, usize)> {
         Some((number, width)) => (number, width.parse().ok().filter(|w| *w < 256)?),
         None => (rest, 256),
     };
-    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    let index = digits.parse().ok()?;
+    let index = number.chars().filter(char::is_ascii_digit).collect::<String>().parse().ok()?;
     (name(level, index, width) == path).then_some((level, index, width))
 }
 

@@ -72,22 +72,18 @@ fn run(args: Vec<String>) -> Answer<Checkpoint> {
     let names = ["--key", "--quorum", "--former", "--entry"];
     let (mut values, mut witnesses) = ([None; 4], Vec::new());
     for option in options.chunks(2) {
-        let [name, value] = option else {
-            return usage(format!("{} needs a value", option[0]));
-        };
+        let [name, value] = option else { return usage(format!("{} needs a value", option[0])) };
         match names.iter().position(|n| n == name) {
             Some(i) if values[i].is_none() => values[i] = Some(value.as_str()),
             None if name == "--witness" => witnesses.push(Key::parse(value, COSIGNATURE)?),
             _ => return usage(format!("{name:?} is unknown or given twice")),
         }
     }
-    let [Some(key), quorum, former, entry] = values else {
-        return usage("--key is needed");
-    };
+    let [Some(key), quorum, former, entry] = values else { return usage("--key is needed") };
     let log = Key::parse(key, ED25519)?;
     // Nobody counts twice: a cosignature does not bind the name of the witness.
     for (i, one) in witnesses.iter().enumerate() {
-        if one.same_key(&log) || witnesses[..i].iter().any(|other| one.same_key(other)) {
+        if one.key == log.key || witnesses[..i].iter().any(|other| one.key == other.key) {
             return usage("two of the keys are the same key");
         }
     }

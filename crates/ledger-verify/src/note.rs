@@ -25,7 +25,7 @@ pub struct Key {
     name: String,
     kind: u8,
     id: u32,
-    key: VerifyingKey,
+    pub key: VerifyingKey,
 }
 
 impl Key {
@@ -48,15 +48,9 @@ impl Key {
         Ok(Key { name: name.to_owned(), kind, id, key })
     }
 
-    /// Whether two keys are one, whatever they are called.
-    pub fn same_key(&self, other: &Key) -> bool {
-        self.key == other.key
-    }
-
     /// Whether the key has signed; `Err` when a signature under its name and id is wrong.
     fn signed(&self, note: &Note) -> Result<bool, String> {
-        let own =
-            note.signatures.iter().filter(|(name, id, _)| *name == self.name && *id == self.id);
+        let own = note.signatures.iter().filter(|s| s.0 == self.name && s.1 == self.id);
         let good: Vec<bool> = own.map(|(_, _, blob)| self.accepts(note.text, blob)).collect();
         match good.contains(&false) {
             true => Err(format!("the signature by {:?} is wrong", self.name)),
@@ -102,14 +96,12 @@ pub fn checkpoint(bytes: &[u8], trust: &Trust, quorum: usize) -> Result<Checkpoi
     if cosigned < quorum {
         return Err(format!("cosigned by {cosigned} of {quorum} witnesses"));
     }
-    let (origin, size, root) =
-        body(note.text).ok_or("not origin, size and root in their one spelling")?;
+    let (origin, size, root) = body(note.text).ok_or("not origin, size and root, spelled so")?;
     if origin != name {
         return Err(format!("of the log {origin:?}, expected {name:?}"));
     }
-    let origin = origin.to_owned();
     let cosigned = (cosigned, if cosigned > 0 { size } else { 0 });
-    Ok(Checkpoint { origin, size, root, cosigned })
+    Ok(Checkpoint { origin: origin.to_owned(), size, root, cosigned })
 }
 
 /// A text, and its signature lines `— <name> <base64>`: name, id, signature.

@@ -18,11 +18,10 @@ use crate::{Answer, read, refuse, tree};
 pub fn verify(path: &str, entry: &str, trust: &Trust, quorum: usize) -> Answer<Checkpoint> {
     let entry = read(Path::new(entry), entry)?;
     let bytes = read(Path::new(path), path)?;
-    let Some((index, hashes, checkpoint)) = std::str::from_utf8(&bytes).ok().and_then(parse) else {
+    let Some((index, hashes, text)) = std::str::from_utf8(&bytes).ok().and_then(parse) else {
         return refuse(path, "not a tlog-proof in its one spelling");
     };
-    let log =
-        note::checkpoint(checkpoint.as_bytes(), trust, quorum).or_else(|e| refuse(path, e))?;
+    let log = note::checkpoint(text.as_bytes(), trust, quorum).or_else(|e| refuse(path, e))?;
     match tree::climb(tree::leaf(&entry), index, log.size, &hashes) {
         Some(root) if root == log.root => Ok(log),
         _ => refuse(path, format!("does not prove this entry to be number {index}")),

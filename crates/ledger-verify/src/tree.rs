@@ -44,10 +44,7 @@ pub fn edge_root(levels: &[Vec<Hash>]) -> Hash {
 /// more or fewer hashes than `index` and `size` call for (RFC 9162 section 2.1.3.2).
 pub fn climb(leaf: Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
     // Positions, at the height reached, of our node and of the last node.
-    let (mut here, mut last) = (index, size.checked_sub(1)?);
-    if here > last {
-        return None;
-    }
+    let (mut here, mut last) = (index, size.checked_sub(1).filter(|last| index <= *last)?);
     let mut hash = leaf;
     for sibling in proof {
         if last == 0 {

@@ -18,6 +18,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,14 +228,27 @@ func folder(dir string, t trust, former string) tlog.Tree {
 			}
 		}
 	}
+	var gone, minimum int64
 	for n := int64(0); n*256 < tree.N; n++ {
 		name, leaves := tile(dir, 0, n, tree.N)
 		file := strings.Replace(name, "tile/0/", "tile/entries/", 1)
+		_, err := os.Lstat(filepath.Join(dir, file))
+		if gone == n*256 && len(leaves) == 256 && os.IsNotExist(err) {
+			// Whether a record allows it is seen when all are read; its hashes were checked above.
+			gone += 256
+			continue
+		}
 		for i, entry := range entries(file, read(filepath.Join(dir, file), file), len(leaves)) {
 			if tlog.RecordHash(entry) != leaves[i] {
 				refuse(file, fmt.Sprintf("entry %d is not what %s says", n*256+int64(i), name))
 			}
+			if allows := allowed(entry, n*256+int64(i)); allows > minimum {
+				minimum = allows
+			}
 		}
+	}
+	if gone > minimum {
+		refuse(data(minimum/256), "missing")
 	}
 	for _, old := range formers {
 		if old.N == 0 {
@@ -248,6 +262,24 @@ func folder(dir string, t trust, former string) tlog.Tree {
 		check("checkpoint", tlog.CheckTree(p, tree.N, tree.Hash, old.N, old.Hash))
 	}
 	return tree
+}
+
+// allowed says below which number entries may be missing, as a record of pruning does.
+func allowed(entry []byte, index int64) int64 {
+	var record struct {
+		Type    string `json:"type"`
+		Minimum int64  `json:"minimum"`
+	}
+	err := json.Unmarshal(entry, &record)
+	if err != nil || record.Type != "prune" || record.Minimum%256 != 0 || record.Minimum > index {
+		return 0
+	}
+	return record.Minimum
+}
+
+// data is where a full bundle is.
+func data(n int64) string {
+	return name(tlog.Tile{H: 8, L: -1, N: n, W: 256})
 }
 
 // stored gives hashes by their stored index in a tree over the hashes of one tile.

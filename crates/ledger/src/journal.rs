@@ -106,6 +106,13 @@ impl Journal {
         }
     }
 
+    /// A journal that is open already, for reading alone.
+    pub(crate) fn of(dir: &Path, signer: &Signer, file: File) -> Result<Self, FileError> {
+        let mut journal = Journal::new(dir, signer);
+        journal.take(file)?;
+        Ok(journal)
+    }
+
     /// The records after `tail`: their entries, and the tail after them. None when there is no file.
     pub(crate) fn read(
         &mut self,
@@ -226,16 +233,22 @@ impl Journal {
             Err(e) if e.kind() == io::ErrorKind::NotFound && !make => return Ok(false),
             other => other.map_err(failed)?,
         };
+        if make && let Some(dir) = self.path.parent() {
+            disk.sync_dir(dir).map_err(failed)?;
+        }
+        self.take(file)?;
+        Ok(true)
+    }
+
+    fn take(&mut self, file: File) -> Result<(), FileError> {
+        let failed = |e| FileError::new("open", &self.path, e);
         let meta = file.metadata().map_err(failed)?;
         if !meta.is_file() {
             return Err(failed(io::Error::other("not a regular file")));
         }
-        if make && let Some(dir) = self.path.parent() {
-            disk.sync_dir(dir).map_err(failed)?;
-        }
         self.space = meta.len();
         self.file = Some(file);
-        Ok(true)
+        Ok(())
     }
 }
 

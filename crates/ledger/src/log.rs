@@ -21,6 +21,7 @@ use std::{
 
 use crate::{
     checkpoint::Checkpoint,
+    hash::{Hash, leaf_hash},
     note::{Signer, Verifier},
     store::{Disk, FileError, RealDisk},
     tile::MAX_ENTRY,
@@ -51,7 +52,8 @@ pub struct LogOptions {
     /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
     /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
     /// [`Log::flush`], or when the log is opened next. Readers see what is published: a process that ends
-    /// without flushing leaves its last entries, durable, to whoever opens the log for writing. Who removes
+    /// without flushing leaves its last entries, durable, to whoever opens the log for writing, or
+    /// [settles](crate::settle()) it. Who removes
     /// the journal before that takes them away without a trace.
     pub lag: Duration,
 }
@@ -176,7 +178,14 @@ impl Log {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let verifier = signer.verifier();
-        let writer = Writer::open(dir, signer, options.head, !options.lag.is_zero(), disk)?;
+        let writer = Writer::open(
+            dir,
+            signer,
+            options.head,
+            !options.lag.is_zero(),
+            disk,
+            None,
+        )?;
         Ok(Log {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
@@ -235,9 +244,10 @@ impl Log {
     }
 
     /// Queues an entry; it is committed within [`MAX_DELAY`], or with the next commit of this
-    /// process. Waits while the queue is full. An error means that this entry was not queued.
-    pub fn append_later(&self, entry: &[u8]) -> Result<(), AppendError> {
+    /// process. Waits while the queue is full. Gives its leaf hash. An error means that this entry was not queued.
+    pub fn append_later(&self, entry: &[u8]) -> Result<Hash, AppendError> {
         check_lengths(&[entry])?;
+        let leaf = leaf_hash(entry);
         self.start_thread()?;
         let mut queue = self.shared.lock_queue();
         loop {
@@ -259,7 +269,12 @@ impl Log {
         } else if queue.later == MAX_QUEUED {
             self.shared.due.notify_one();
         }
-        Ok(())
+        Ok(leaf)
+    }
+
+    /// How many entries of [`Log::append_later`] are not committed.
+    pub fn queued(&self) -> usize {
+        self.shared.lock_queue().later
     }
 
     /// Commits everything that is queued, and makes the head file durable.
@@ -460,8 +475,9 @@ impl Shared {
                 let result = lock(&self.writer).publish();
                 rested = Instant::now() + MAX_REST.min(now.elapsed() * PUBLISH_SHARE);
                 queue = self.lock_queue();
-                if let Err(e) = result {
-                    queue.error = Some(AppendError::NotPublished(Arc::new(e)));
+                if result.is_err() {
+                    // All entries are durable: nobody is refused for it, `flush` tells what stays wrong, and
+                    // the journal takes no more than it has room for.
                     queue.unpublished = Some(now);
                 }
                 continue;

@@ -110,6 +110,10 @@ impl Reader {
         Ok(reader)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Number of entries.
     pub fn size(&self) -> u64 {
         self.checkpoint.size

@@ -30,7 +30,7 @@ use crate::{
     hash::{Hash, leaf_hash, tree_hash},
     head::{self, HeadError},
     note::Verifier,
-    proof,
+    proof, prune,
     read::{TileFiles, first_changed},
     store::{
         CHECKPOINT, CHECKPOINT_TEMPORARY, COSIGNED, COSIGNED_TEMPORARY, FileError, JOURNAL, LOCK,
@@ -81,6 +81,9 @@ pub struct Report {
     pub root: Hash,
     /// The key that signed, as a vkey.
     pub key: String,
+    /// The minimum index, as a record in the log says: entries before it were removed, their hashes are there and
+    /// were checked. 0 if nothing is missing.
+    pub pruned: u64,
     /// Number of entries by type; entries in a form that this version does not know are under
     /// their type with `?` after it. Empty when records were not looked at.
     pub types: BTreeMap<String, u64>,
@@ -219,12 +222,19 @@ fn verify_locked(
             size: log.size,
         });
     }
-    all_there(dir, &found)?;
+    let gone = prune::missing(dir, log.size);
+    all_there(dir, &found, gone)?;
     edge(dir, log)?;
     for l in (1..=crate::tile::MAX_LEVEL).rev() {
         full_tiles(dir, l, log.size)?;
     }
-    let types = entries(dir, log.size, options.records)?;
+    let Seen { types, minimum } = entries(dir, gone, log.size, options.records)?;
+    if gone * 256 > minimum {
+        return Err(Defect::Missing {
+            file: Tile::full(Level::Entries, minimum / 256).to_string(),
+        }
+        .into());
+    }
     for tile in &found.replaced {
         replaced(dir, *tile, log.size)?;
     }
@@ -249,6 +259,7 @@ fn verify_locked(
         size: log.size,
         root: log.root,
         key: options.key.to_string(),
+        pruned: gone * 256,
         types,
         head: found.known.is_some(),
         unfinished: found.unfinished,
@@ -412,15 +423,17 @@ fn check_head_size(
     }
 }
 
-/// When the walk has seen fewer files than the size calls for, finds the first missing one.
-fn all_there(dir: &Path, found: &Found) -> Result<(), VerifyError> {
+/// When the walk has seen fewer files than the size calls for, finds the first missing one. The first `gone` bundles
+/// are another matter.
+fn all_there(dir: &Path, found: &Found, gone: u64) -> Result<(), VerifyError> {
     let size = found.checkpoint.size;
     let wanted = Level::all(size).try_fold(0u64, |n, level| n.checked_add(level.files(size)));
-    if wanted == Some(found.expected) {
+    if wanted.map(|n| n - gone) == Some(found.expected) {
         return Ok(());
     }
     for level in Level::all(size) {
-        for index in 0..level.files(size) {
+        let first = if level == Level::Entries { gone } else { 0 };
+        for index in first..level.files(size) {
             if let Some(tile) = Tile::at(level, index, size)
                 && dir.join(tile.to_string()).symlink_metadata().is_err()
                 // A writer may have replaced a partial file since.
@@ -471,6 +484,14 @@ fn edge(dir: &Path, log: &Checkpoint) -> Result<(), VerifyError> {
 /// tile is wrong. Returns the defect.
 fn blame_edge(dir: &Path, log: &Checkpoint, stored: &Frontier) -> Result<Defect, Defect> {
     let size = log.size;
+    if prune::missing(dir, size) > 0 {
+        // Without all entries nobody can tell which tile it is.
+        return Ok(Defect::Root {
+            size,
+            expected: log.root,
+            found: stored.root(),
+        });
+    }
     let mut built = Frontier::default();
     for number in 0..Level::Entries.files(size) {
         let width = Level::Entries.width(number, size);
@@ -526,8 +547,17 @@ fn full_tile(above: &TileFiles, l: u8, index: u64, hashes: &[Hash]) -> Result<()
     })
 }
 
-/// Each tile of level 0 must give its hash in level 1, and each entry its hash in level 0.
-fn entries(dir: &Path, size: u64, records: bool) -> Result<BTreeMap<String, u64>, VerifyError> {
+/// What the entries are.
+#[derive(Default)]
+struct Seen {
+    types: BTreeMap<String, u64>,
+    /// What they allow to be missing: everything below this index.
+    minimum: u64,
+}
+
+/// Each tile of level 0 must give its hash in level 1, and each entry its hash in level 0. The first `gone` bundles are
+/// not there.
+fn entries(dir: &Path, gone: u64, size: u64, records: bool) -> Result<Seen, VerifyError> {
     let files = Level::Entries.files(size);
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     // A thread for a few bundles is not worth its start.
@@ -536,6 +566,7 @@ fn entries(dir: &Path, size: u64, records: bool) -> Result<BTreeMap<String, u64>
     let run = |lane| {
         bundles(
             dir,
+            gone,
             size,
             lane * part..files.min((lane + 1) * part),
             records,
@@ -559,22 +590,26 @@ fn entries(dir: &Path, size: u64, records: bool) -> Result<BTreeMap<String, u64>
             .chain(rest)
             .collect::<Result<_, _>>()
     })?;
-    let mut types = BTreeMap::new();
-    for (name, count) in parts.into_iter().flatten() {
-        *types.entry(name).or_default() += count;
+    let mut all = Seen::default();
+    for part in parts {
+        all.minimum = all.minimum.max(part.minimum);
+        for (name, count) in part.types {
+            *all.types.entry(name).or_default() += count;
+        }
     }
-    Ok(types)
+    Ok(all)
 }
 
 /// The same for some of the bundles.
 fn bundles(
     dir: &Path,
+    gone: u64,
     size: u64,
     range: Range<u64>,
     records: bool,
-) -> Result<BTreeMap<String, u64>, VerifyError> {
+) -> Result<Seen, VerifyError> {
     let above = TileFiles::new(dir, size);
-    let mut types = BTreeMap::new();
+    let mut seen = Seen::default();
     for number in range {
         let width = Level::Entries.width(number, size);
         let hashes = read_hashes(dir, 0, number, width)?;
@@ -584,16 +619,20 @@ fn bundles(
             // Part of the right edge, checked against the root.
             Ok(())
         };
+        if number < gone {
+            checked?;
+            continue;
+        }
         let (bundle, file) = read_bundle(dir, number, width)?;
         if let Err(wrong) = checked {
             return Err(blame_tile(wrong, &above, number, &hashes, &bundle)?.into());
         }
         first_changed(&bundle, &hashes, number, &file)?;
         if records {
-            count(&bundle, number, &file, &mut types)?;
+            count(&bundle, number, &file, &mut seen)?;
         }
     }
-    Ok(types)
+    Ok(seen)
 }
 
 /// A full tile of level 0 is wrong; when the bundle is right, it tells which hash.
@@ -619,23 +658,20 @@ fn blame_tile(
     }
 }
 
-fn count(
-    bundle: &[u8],
-    number: u64,
-    file: &str,
-    types: &mut BTreeMap<String, u64>,
-) -> Result<(), VerifyError> {
+fn count(bundle: &[u8], number: u64, file: &str, seen: &mut Seen) -> Result<(), VerifyError> {
     for (bytes, i) in split_bundle(bundle).flatten().zip(0u64..) {
+        let index = number * 256 + i;
         let entry = Entry::from_bytes(bytes).map_err(|error| VerifyError::Entry {
             file: file.to_owned(),
-            index: number * 256 + i,
+            index,
             error,
         })?;
+        seen.minimum = seen.minimum.max(prune::minimum_of(&entry, index));
         let name = match &entry.record {
             Record::Other(other) => format!("{}?", other.kind),
             known => known.type_name().to_owned(),
         };
-        *types.entry(name).or_default() += 1;
+        *seen.types.entry(name).or_default() += 1;
     }
     Ok(())
 }

@@ -13,11 +13,13 @@
 //! * Reads are O(log n): one partial tile per level and one bundle.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io, mem,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -63,6 +65,12 @@ pub enum OpenError {
     /// The origin cannot be signed.
     #[error("the checkpoint cannot be signed: {0}")]
     Sign(#[from] NoteError),
+    /// Another process is in the middle of a commit, for longer than was to be waited.
+    #[error("another process holds {lock}; 'agentwall sessions' tells who runs")]
+    Busy {
+        /// The log's lock file.
+        lock: PathBuf,
+    },
 }
 
 /// Why a commit failed.
@@ -189,6 +197,27 @@ impl Locked {
             .map_err(|e| FileError::new("lock", &dir.join(LOCK), e))?;
         Ok(Locked(Arc::clone(file)))
     }
+
+    /// The same, but waits no longer than this.
+    fn take_within(file: &Arc<File>, dir: &Path, patience: Duration) -> Result<Self, OpenError> {
+        let end = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Locked(Arc::clone(file))),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::Busy {
+                        lock: dir.join(LOCK),
+                    });
+                }
+                Err(TryLockError::Error(e)) => {
+                    return Err(FileError::new("lock", &dir.join(LOCK), e).into());
+                }
+            }
+        }
+    }
 }
 
 impl Drop for Locked {
@@ -199,13 +228,15 @@ impl Drop for Locked {
 }
 
 impl Writer {
-    /// Opens the log in `dir`, or makes an empty one, and tidies up after a commit that was cut off.
+    /// Opens the log in `dir`, or makes an empty one, and tidies up after a commit that was cut off. Waits for
+    /// others for as long as it takes, or for `patience`.
     pub(crate) fn open(
         dir: &Path,
         signer: Signer,
         head: Option<PathBuf>,
         journaling: bool,
         disk: Arc<dyn Disk>,
+        patience: Option<Duration>,
     ) -> Result<Self, OpenError> {
         let path = dir.join(LOCK);
         let open = || {
@@ -242,7 +273,10 @@ impl Writer {
             lock: Arc::new(lock.map_err(|e| FileError::new("open", &path, e))?),
             state: None,
         };
-        let _locked = Locked::take(&writer.lock, dir)?;
+        let _locked = match patience {
+            Some(patience) => Locked::take_within(&writer.lock, dir, patience)?,
+            None => Locked::take(&writer.lock, dir)?,
+        };
         writer.load()?;
         Ok(writer)
     }

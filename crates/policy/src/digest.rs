@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    document::Enforcement,
+    document::{Enforcement, LedgerFailure},
     glob::Glob,
     pattern::{HostPattern, ResourcePattern, UnixPattern},
     policy::{LayerPolicy, Policy},
@@ -33,6 +33,9 @@ struct Canonical<'p> {
     agentwall: u8,
     labels: Value,
     require: Enforcement,
+    /// Absent in the form of a policy that says nothing, which is older than the key.
+    #[serde(skip_serializing_if = "LedgerFailure::is_closed")]
+    on_ledger_failure: LedgerFailure,
     layers: Vec<CanonicalLayer<'p>>,
     budgets: Vec<Value>,
     risk: Risk,
@@ -61,6 +64,7 @@ fn canonical(policy: &Policy) -> Canonical<'_> {
         agentwall: 1,
         labels: labels(policy),
         require: policy.require,
+        on_ledger_failure: policy.on_ledger_failure,
         layers: policy.layers.iter().map(canonical_layer).collect(),
         budgets,
         risk: policy.risk,

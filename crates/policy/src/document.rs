@@ -25,6 +25,7 @@ pub(crate) const TOP_KEYS: &[&str] = &[
     "name",
     "description",
     "require",
+    "ledger",
     "default",
     "rules",
     "budgets",
@@ -39,6 +40,7 @@ pub(crate) const RULE_KEYS: &[&str] = &[
 pub(crate) const HINT_KEYS: &[&str] = &["next", "with", "text"];
 pub(crate) const TEST_KEYS: &[&str] = &["match", "not_match"];
 pub(crate) const REQUIRE_KEYS: &[&str] = &["enforcement"];
+pub(crate) const LEDGER_KEYS: &[&str] = &["on_failure"];
 /// The words of `default`.
 pub(crate) const DEFAULTS: &[(&str, Effect)] = &[
     ("allow", Effect::Allow),
@@ -92,12 +94,46 @@ pub(crate) const ENFORCEMENTS: &[(&str, Enforcement)] = &[
     ("none", Enforcement::None),
 ];
 
+/// What becomes of a session whose ledger cannot be written any more, from the strictest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerFailure {
+    /// It ends: no agent without a record.
+    #[default]
+    Closed,
+    /// It goes on; what is lost is counted, and signed as a gap as soon as the ledger can be written again.
+    Open,
+}
+
+impl LedgerFailure {
+    /// Whether this is what a policy has that says nothing.
+    pub(crate) fn is_closed(&self) -> bool {
+        *self == LedgerFailure::Closed
+    }
+
+    /// The textual form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LedgerFailure::Closed => "closed",
+            LedgerFailure::Open => "open",
+        }
+    }
+}
+
+/// The words of `ledger.on_failure`.
+pub(crate) const LEDGER_FAILURES: &[(&str, LedgerFailure)] = &[
+    ("closed", LedgerFailure::Closed),
+    ("open", LedgerFailure::Open),
+];
+
 /// What one file says.
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     pub default: Option<Effect>,
     pub default_line: usize,
     pub require: Enforcement,
+    /// What is stated, and in which line.
+    pub on_ledger_failure: Option<(LedgerFailure, usize)>,
     pub rules: Vec<Rule>,
     pub budgets: Vec<Budget>,
     pub risk: Risk,
@@ -146,6 +182,21 @@ pub(crate) fn read(
                 node.place,
                 "require without 'enforcement'",
                 Some("{ enforcement: enforced }".into()),
+            ),
+        }
+    }
+    if let Some(node) = top.get("ledger")
+        && let Some(fields) = reading.mapping(node, "ledger", LEDGER_KEYS)
+    {
+        match fields.get("on_failure") {
+            Some(node) => {
+                let word = reading.word(node, "on_failure", LEDGER_FAILURES);
+                document.on_ledger_failure = word.map(|word| (word, node.place.line));
+            }
+            None => reading.error(
+                node.place,
+                "ledger without 'on_failure'",
+                Some("{ on_failure: closed }".into()),
             ),
         }
     }

@@ -68,7 +68,7 @@ pub use condition::{Expression, MAX_EXPRESSION};
 pub use coverage::{Coverage, RuleCoverage, TableFailure, TableReport};
 pub use detail::{ConditionReport, Nearest};
 pub use diagnostic::{Diagnostic, LoadError, MAX_DIAGNOSTICS};
-pub use document::{Enforcement, MAX_RULES};
+pub use document::{Enforcement, LedgerFailure, MAX_RULES};
 pub use facts_read::FactRead;
 pub use fields::MAX_FILE_STEPS;
 pub use format::{FileKind, FormatError, LayoutChange, file_kind, format};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::{
     diagnostic::{Found, LoadError},
-    document::{self, Document, Enforcement},
+    document::{self, Document, Enforcement, LedgerFailure},
     fields::Reading,
     layers,
     policy::{LayerPolicy, Policy},
@@ -92,11 +92,13 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
     let mut policy = Policy {
         layers: Vec::new(),
         require: Enforcement::None,
+        on_ledger_failure: LedgerFailure::Closed,
         budgets: Vec::new(),
         risk: Risk::default(),
         properties: Vec::new(),
         digest: String::new(),
     };
+    policy.on_ledger_failure = on_ledger_failure(&documents, &mut complain);
     for (source, document) in documents {
         add(&mut policy, source, document, &mut complain);
     }
@@ -151,6 +153,39 @@ fn unique_ids(documents: &[(&Source, Document)], complain: &mut Complain<'_>) {
             }
         }
     }
+}
+
+/// What the uppermost layer that says something says, unless a lower one is stricter. A repository is no place to say
+/// that its agents may go on without a record.
+fn on_ledger_failure(
+    documents: &[(&Source, Document)],
+    complain: &mut Complain<'_>,
+) -> LedgerFailure {
+    let stated = documents
+        .iter()
+        .filter_map(|(source, d)| Some((*source, d.on_ledger_failure?)));
+    let mut found: Option<LedgerFailure> = None;
+    for (source, (word, line)) in stated {
+        let loosens = match found {
+            Some(LedgerFailure::Closed) => true,
+            Some(LedgerFailure::Open) => false,
+            None => source.layer > Layer::User,
+        };
+        if word == LedgerFailure::Open && loosens {
+            complain(
+                &source.name,
+                line,
+                format!(
+                    "'on_failure: open' of the {} layer would loosen 'on_failure: closed'",
+                    source.layer.as_str()
+                ),
+                Some("on_failure: closed, or leave it out".into()),
+            );
+        } else {
+            found = Some(word);
+        }
+    }
+    found.unwrap_or_default()
 }
 
 fn add(policy: &mut Policy, source: &Source, document: Document, complain: &mut Complain<'_>) {

@@ -17,7 +17,7 @@ use agentwall_action::{Action, Decision, Effect, Resource, Verb};
 
 use crate::{
     detail::{ConditionReport, Nearest},
-    document::Enforcement,
+    document::{Enforcement, LedgerFailure},
     rule::{Layer, Location, Match, Mismatch, Rule, RuleEffect},
     temporal::{Budget, Property, Risk},
 };
@@ -28,6 +28,7 @@ pub struct Policy {
     /// From the uppermost layer to the lowest; at least one.
     pub(crate) layers: Vec<LayerPolicy>,
     pub(crate) require: Enforcement,
+    pub(crate) on_ledger_failure: LedgerFailure,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) risk: Risk,
     pub(crate) properties: Vec<Property>,
@@ -203,6 +204,11 @@ impl Policy {
     /// The weakest enforcement that any source accepts.
     pub fn require(&self) -> Enforcement {
         self.require
+    }
+
+    /// What becomes of a session whose ledger cannot be written any more.
+    pub fn on_ledger_failure(&self) -> LedgerFailure {
+        self.on_ledger_failure
     }
 
     /// The budgets of all sources; every one holds.

@@ -40,9 +40,10 @@ fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
 
 #[test]
 fn the_schema_knows_the_keys_that_loading_knows() {
-    let pairs: [(&str, &[&str]); 9] = [
+    let pairs: [(&str, &[&str]); 10] = [
         ("/properties", document::TOP_KEYS),
         ("/properties/require/properties", document::REQUIRE_KEYS),
+        ("/properties/ledger/properties", document::LEDGER_KEYS),
         ("/properties/risk/properties", temporal::RISK_KEYS),
         ("/$defs/rule/properties", document::RULE_KEYS),
         (
@@ -72,6 +73,11 @@ fn the_schema_knows_the_words_that_loading_knows() {
     assert_eq!(
         words("/properties/require/properties/enforcement/enum"),
         set(levels)
+    );
+    let failures = document::LEDGER_FAILURES.iter().map(|(w, _)| *w);
+    assert_eq!(
+        words("/properties/ledger/properties/on_failure/enum"),
+        set(failures)
     );
     let verbs = agentwall_action::Verb::ALL.iter().map(|v| v.as_str());
     assert_eq!(words("/$defs/verb/enum"), set(verbs));
@@ -157,6 +163,7 @@ fn what_loads_is_valid() {
     for text in [
         "agentwall: 1",
         "agentwall: 1\nname: 5\ndescription: true",
+        "agentwall: 1\nledger: { on_failure: open }",
         "agentwall: 1\nrequire: { enforcement: race }\nrisk: { ask_at: 3 }",
         "agentwall: 1\nrules:\n  - { id: 7, effect: deny, when: true, unless: risk > 3, hint: x }",
         "agentwall: 1\nrules:\n  - { id: a, effect: deny, action: '{file.read,net.*}', subject: ['*', '!agent:x'] }",
@@ -197,6 +204,8 @@ fn what_is_wrong_is_not_valid() {
         "agentwall: 1\ndefault: isolate",
         "agentwall: 1\nrequire: { enforcement: enforcd }",
         "agentwall: 1\nrequire: {}",
+        "agentwall: 1\nledger: {}",
+        "agentwall: 1\nledger: { on_failure: opened }",
         "agentwall: 1\nrules: {}",
         "agentwall: 1\nrules: [x]",
         "agentwall: 1\nrules: [{ id: a }]",

@@ -55,6 +55,20 @@ const CORPUS: &[(&str, usize, usize, &str, &str)] = &[
         "did you mean 'enforced'?",
     ),
     (
+        "agentwall: 1\nledger: { on_failure: opn }",
+        2,
+        23,
+        "unknown on_failure",
+        "did you mean 'open'?",
+    ),
+    (
+        "agentwall: 1\nledger: {}",
+        2,
+        9,
+        "ledger without 'on_failure'",
+        "{ on_failure: closed }",
+    ),
+    (
         "agentwall: 1\nrules: {}",
         2,
         8,

@@ -5,7 +5,7 @@
 mod support;
 
 use agentwall_action::{Effect, Subject, Verb};
-use agentwall_policy::{Layer, Policy, Source, load};
+use agentwall_policy::{Layer, LedgerFailure, Policy, Source, load};
 use support::{action, expect_by as expect, policy, variables};
 
 const EXAMPLE: &str = include_str!("language-example.yaml");
@@ -210,6 +210,31 @@ fn the_digest_is_about_meaning() {
 }
 
 #[test]
+fn what_becomes_of_an_unwritable_ledger_is_part_of_the_policy() {
+    let load = |parts: &[(Layer, &str)]| {
+        let sources = parts
+            .iter()
+            .map(|(layer, text)| Source::new("p.yaml", format!("agentwall: 1\n{text}"), *layer));
+        load(&sources.collect::<Vec<_>>(), &variables()).unwrap()
+    };
+    let open = "ledger: { on_failure: open }";
+    let closed = "ledger: { on_failure: closed }";
+    let silent = load(&[(Layer::User, "")]);
+    assert_eq!(silent.on_ledger_failure(), LedgerFailure::Closed);
+    let stated = load(&[(Layer::User, closed)]);
+    assert_eq!(stated.digest(), silent.digest());
+    let opened = load(&[(Layer::User, open)]);
+    assert_eq!(opened.on_ledger_failure(), LedgerFailure::Open);
+    assert_ne!(opened.digest(), silent.digest());
+    for strict in [Layer::User, Layer::Repository] {
+        let both = load(&[(Layer::Organisation, open), (strict, closed)]);
+        assert_eq!(both.on_ledger_failure(), LedgerFailure::Closed);
+    }
+    let both = load(&[(Layer::Organisation, open), (Layer::Repository, "")]);
+    assert_eq!(both.on_ledger_failure(), LedgerFailure::Open);
+}
+
+#[test]
 fn in_file_tests_fail_with_their_place() {
     let p = rules(
         "  - id: a\n    action: file.read\n    resource: /a/**\n    effect: allow\n    tests:\n      match:\n        - file.read /b\n        - file.read /a/\n      not_match: file.read /a/b\n",
@@ -272,6 +297,19 @@ fn a_lower_layer_only_tightens() {
         error.contains("'default: allow' of the repository layer would loosen"),
         "{error}"
     );
+    for (org, repo) in [
+        ("", "ledger: { on_failure: open }"),
+        (
+            "ledger: { on_failure: closed }",
+            "ledger: { on_failure: open }",
+        ),
+    ] {
+        let error = layers(org, repo).unwrap_err().to_string();
+        assert!(
+            error.contains("'on_failure: open' of the repository layer would loosen"),
+            "{error}"
+        );
+    }
     // A stricter rule, a condition of its own, and a rule the upper layer makes an exception for.
     for repo in [
         "rules:\n  - { id: r, action: file.read, resource: /a/b/**, effect: deny }\n",

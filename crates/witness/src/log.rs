@@ -6,7 +6,10 @@
 
 use std::path::PathBuf;
 
-use agentwall_ledger::{Note, Reader, tile::Tile};
+use agentwall_ledger::{
+    Defect, Note, Reader,
+    tile::{Level, Tile},
+};
 
 use crate::serve::{Reply, Service};
 
@@ -36,7 +39,11 @@ impl LogService {
             _ => {
                 let tile = path.strip_prefix('/').and_then(Tile::parse);
                 let Some(tile) = tile else { return Ok(None) };
-                let content = reader.tile(tile).map_err(|e| e.to_string())?;
+                let content = match reader.tile(tile) {
+                    // Removed, or lost: whoever verifies finds out which.
+                    Err(Defect::Missing { .. }) if is_old(tile) => None,
+                    other => other.map_err(|e| e.to_string())?,
+                };
                 Ok(content.map(|body| Reply {
                     status: 200,
                     headers: vec![
@@ -49,6 +56,11 @@ impl LogService {
             }
         }
     }
+}
+
+/// Whether this is a file that a log can do without, if a record in it says so (tlog-tiles, "Pruning").
+fn is_old(tile: Tile) -> bool {
+    tile.level == Level::Entries && tile.is_full()
 }
 
 impl Service for LogService {

@@ -311,6 +311,8 @@ fn disk_full(w: &World) -> Verdict {
     policy(w, "first", NO_NET);
     apply(w, "first")?.ended(0)?;
     let old = digest(w)?;
+    // Brings in what the journal has: files that tiles replace make room when they go.
+    ledger_verifies(w)?;
     policy(w, "good", NO_A);
     let filler = w.path("state/filler");
     let mut refused = 0;
@@ -330,7 +332,8 @@ fn disk_full(w: &World) -> Verdict {
         until(|| recorded(w).is_ok_and(|all| all.last().is_some_and(|c| c["digest"] == *old)))?;
     }
     has(&agent.next()?, &["CONTENT-a", "CONTENT-b"], &["denied"])?;
-    need(refused > 1, "there was room for it")?;
+    // The ledger's journal has room of its own.
+    need(refused > 0, "there was room for it")?;
     apply(w, "good")?.ended(0)?;
     has(&agent.next()?, &["denied", "CONTENT-b"], &["CONTENT-a"])?;
     agent.end()?.ended(0)?;

@@ -82,6 +82,34 @@ pub struct ExportArgs {
     pub follow: bool,
 }
 
+/// `agentwall ledger prune`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall ledger prune              what would be removed\n  \
+    agentwall ledger prune --yes\n\n\
+    What may go is written in retention.yaml in the state folder:\n\n  \
+    agentwall-retention: 1\n  keep_days: 400\n  reason: one year, SOC 2\n\n\
+    Entries go in bundles of 256, the oldest first. Their hashes stay: the log, and proofs of entries that \
+    somebody kept, verify as before."
+)]
+pub struct PruneArgs {
+    /// Only what is from before this moment: RFC 3339, a date, or an age [default: as the policy says]
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    pub before: Option<OffsetDateTime>,
+    /// The same, as an age: what is younger stays, for example 400d
+    #[arg(long, value_name = "AGE", value_parser = age, conflicts_with = "before")]
+    pub keep: Option<std::time::Duration>,
+    /// Remove it; without this the command only tells
+    #[arg(long)]
+    pub yes: bool,
+    /// Only tell, which is the default
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// In which form entries leave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -5,6 +5,7 @@ mod filter;
 mod intents;
 mod picture;
 mod prove;
+mod prune;
 mod serve;
 mod timeline;
 mod verify;
@@ -20,10 +21,11 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
+    access,
     args::{LedgerCommand, LedgerShowArgs},
     host::told,
     output::{self, Style, paint, tame},
-    state::State,
+    state::{PATIENCE, State},
     witnesses::{self, Standing},
 };
 use filter::Filter;
@@ -44,10 +46,21 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Witness(args) => witness::main(args),
         LedgerCommand::Serve(args) => serve::main(args),
         LedgerCommand::Export(args) => export::main(&args),
+        LedgerCommand::Prune(args) => prune::main(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Before reading this user's own log: what is durable in the journal alone is brought in. Where that cannot be,
+/// it is said, and what is published is read.
+pub fn settle(state: &State) {
+    if let Err(e) = state.settle(PATIENCE) {
+        output::note(&tame(&format!(
+            "{e:#}; the newest entries are not in what follows"
+        )));
     }
 }
 
@@ -57,7 +70,14 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
     let trust = witnesses::configured(&state)?;
     let mut next = 0;
     let mut first = true;
+    let mut handed = 0;
     loop {
+        if first {
+            settle(&state);
+        } else {
+            // Whoever writes at this moment publishes, too, and the next look comes soon.
+            let _ = state.settle(Duration::ZERO);
+        }
         if !has_log(&state.ledger_dir()) {
             if !args.follow {
                 output::note(
@@ -67,6 +87,9 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
             }
         } else {
             let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+            if first {
+                next = first_of(&reader)?;
+            }
             let found = read(&reader, next, &mut filter)?;
             let skip = match args.last {
                 Some(last) if first => found.len().saturating_sub(last),
@@ -80,6 +103,7 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
             let vouched = |s: &Result<Standing>| s.as_ref().map_or(0, |s| s.witnessed);
             let witnessed = standing.as_ref().map(vouched);
             for (index, entry, bytes) in found.into_iter().skip(skip) {
+                handed += 1;
                 if args.json {
                     let mut value: Value = serde_json::from_slice(&bytes)?;
                     value["index"] = index.into();
@@ -97,6 +121,9 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
                 _ => {}
             }
             next = reader.size();
+            if first {
+                access::record(&state, "show", handed, args.follow);
+            }
             first = false;
         }
         if !args.follow {
@@ -104,6 +131,17 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
         }
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// The first entry that is there; says so if some were removed.
+fn first_of(reader: &Reader) -> Result<u64> {
+    let first = reader.first().context("cannot read the ledger")?;
+    if first > 0 {
+        output::note(&format!(
+            "the entries below {first} were removed, as the retention policy says"
+        ));
+    }
+    Ok(first)
 }
 
 type Found = (u64, Entry, Vec<u8>);
@@ -290,6 +328,39 @@ fn summary(record: &Record) -> String {
             };
             format!("{} records lost{between}: {}", gap.lost, gap.reason)
         }
+        Record::Clock(clock) => format!(
+            "the clock was set {} by {} s; without that it would be {}",
+            if clock.jump_ms < 0 { "back" } else { "forward" },
+            clock.jump_ms.unsigned_abs() / 1000,
+            clock.expected
+        ),
+        Record::Heartbeat(beat) => format!(
+            "the daemon has been up for {} s; {} entries, root {}; the next within {} s",
+            beat.uptime_s, beat.size, beat.root, beat.every_s
+        ),
+        Record::Prune(prune) => format!(
+            "entries below {} from before {} removed by {} ({})",
+            prune.minimum, prune.before, prune.user.name, prune.user.uid
+        ),
+        Record::Access(access) => format!(
+            "{} ({}) read {} by '{}'{}",
+            access.user.name,
+            access.user.uid,
+            match access.entries {
+                1 => "1 entry".to_owned(),
+                n => format!("{n} entries"),
+            },
+            std::iter::once(&access.command)
+                .chain(&access.filter)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+            if access.follows {
+                ", and what came"
+            } else {
+                ""
+            }
+        ),
         Record::Tally(tally) => {
             let counts = tally.allowed.iter().map(|(verb, n)| format!("{verb} {n}"));
             let counts: Vec<String> = counts.collect();

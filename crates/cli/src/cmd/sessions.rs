@@ -98,7 +98,10 @@ fn print_table(sessions: &[Session], narrow: bool) -> Result<()> {
             record.id.clone(),
             escape_text(&record.name),
             output::ago(record.started_ms),
-            paint(style, text),
+            match &record.unrecorded {
+                None => paint(style, text),
+                Some(u) => paint(Style::Red, &format!("{text}, {} records lost", u.lost)),
+            },
             record.exit.map_or_else(|| "-".into(), |e| e.to_string()),
             bytes(size_of(session)),
             if can_undo(session) { "yes" } else { "-" }.to_owned(),

@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use agentwall_action::Verb;
@@ -22,7 +22,7 @@ use agentwall_kernel::{
 };
 use agentwall_ledger::{
     Entry, Log, Reader, Record,
-    entry::{Canary, KernelWall, Selftest},
+    entry::{Canary, Heartbeat, KernelWall, Selftest},
 };
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -42,6 +42,7 @@ use super::{
     session::{Session, View},
 };
 use crate::{
+    clock::Clock,
     policies::Chosen,
     session::minute_of,
     state::{State, now_ms, random_text},
@@ -50,6 +51,9 @@ use crate::{
 
 /// The view of the canaries: no session is ever put under it.
 pub const CANARY_VIEW: u32 = VIEWS - 1;
+
+/// How often the daemon says that it lives.
+pub const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// What was found in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +101,7 @@ pub struct Daemon {
     pub(super) proved_ms: u64,
     pub(super) no_wall: Option<String>,
     log: Log,
+    began: Instant,
     /// The session of the ledger that entries about the wall itself belong to.
     run: String,
     pub(super) inner: Mutex<Inner>,
@@ -141,6 +146,7 @@ pub(super) struct Inner {
     /// Views in the kernel that no book knows.
     pub unknown: BTreeSet<u32>,
     run_seq: u64,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Daemon {
@@ -155,7 +161,7 @@ impl Daemon {
     /// Takes over what stands, and says in the ledger that it does.
     pub fn start(kernel: Arc<dyn Kernel>, opening: Opening) -> Result<Daemon> {
         let state = State::open_at(&opening.places.state)?;
-        let log = state.open_log()?;
+        let log = state.keep_log()?;
         let (outcome, book) = match opening.found {
             Found::Nothing => ("loaded", Some(Book::fresh())),
             Found::Same(book) => ("opened", book),
@@ -183,6 +189,7 @@ impl Daemon {
             meant: Meant::left(kernel.prepared()?),
             unknown: BTreeSet::new(),
             run_seq: 0,
+            clock: Clock::now(),
         };
         let daemon = Daemon {
             kernel,
@@ -198,6 +205,7 @@ impl Daemon {
             proved_ms: now,
             no_wall: opening.no_wall,
             log,
+            began: Instant::now(),
             run: format!("{}-{}", minute_of(now), random_text(4)?),
             inner: Mutex::new(inner),
             failed: AtomicBool::new(false),
@@ -401,6 +409,7 @@ impl Daemon {
         session: Option<u64>,
         record: Record,
     ) -> Result<()> {
+        self.look_at_clock(inner);
         let entry = inner.entry(&self.run, session, record);
         self.log
             .append(&entry)
@@ -410,6 +419,32 @@ impl Daemon {
 
     /// Appends a record of something that has happened; durable within a bounded moment.
     pub(super) fn note(&self, inner: &mut Inner, session: Option<u64>, record: Record) {
+        self.look_at_clock(inner);
+        self.queue(inner, session, record);
+    }
+
+    fn look_at_clock(&self, inner: &mut Inner) {
+        if let Some(jump) = inner.clock.look() {
+            self.queue(inner, None, Record::Clock(jump));
+        }
+    }
+
+    /// Says that this daemon lives, and how the log stands.
+    pub fn heartbeat(&self) {
+        // After a failed commit nobody knows; the failure is told elsewhere.
+        let Some(checkpoint) = self.log.checkpoint() else {
+            return;
+        };
+        let beat = Heartbeat {
+            every_s: HEARTBEAT.as_secs(),
+            uptime_s: self.began.elapsed().as_secs(),
+            size: checkpoint.size,
+            root: checkpoint.root.to_base64(),
+        };
+        self.note(&mut lock(&self.inner), None, Record::Heartbeat(beat));
+    }
+
+    fn queue(&self, inner: &mut Inner, session: Option<u64>, record: Record) {
         let entry = inner.entry(&self.run, session, record);
         if let Err(e) = self.log.append_later(&entry)
             && !self.failed.swap(true, Ordering::SeqCst)
@@ -543,7 +578,8 @@ fn next_numbers(state: &State, ids: &[&str]) -> Result<BTreeMap<String, u64>> {
         return Ok(found);
     }
     let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
-    for index in (0..reader.size()).rev() {
+    let first = reader.first().context("cannot read the ledger")?;
+    for index in (first..reader.size()).rev() {
         if found.len() == ids.len() {
             break;
         }

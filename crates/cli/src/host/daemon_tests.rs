@@ -712,6 +712,37 @@ fn a_policy_that_reads_otherwise_by_now_is_put_in_anew() {
 }
 
 #[test]
+fn a_heartbeat_has_the_newest_checkpoint_and_a_jump_of_the_clock_is_told_once() {
+    let mut host = Host::new();
+    let pid = host.sleeper();
+    host.govern(pid);
+    let before = host.ledger().len() as u64;
+    host.daemon().heartbeat();
+    lock(&host.daemon().inner).clock.put_forward(3_600_000);
+    host.daemon().heartbeat();
+    host.daemon().heartbeat();
+    let told: Vec<Record> = (host.ledger().into_iter())
+        .skip(before as usize)
+        .map(|(.., record)| record)
+        .collect();
+    let [
+        Record::Heartbeat(first),
+        Record::Clock(jump),
+        Record::Heartbeat(_),
+        Record::Heartbeat(_),
+    ] = &told[..]
+    else {
+        panic!("{told:?}");
+    };
+    assert_eq!(first.size, before);
+    assert_eq!(first.every_s, HEARTBEAT.as_secs());
+    let state = State::open_at(&host.places().state).unwrap();
+    let reader = Reader::open(&state.ledger_dir()).unwrap();
+    assert_eq!(first.root, reader.root_at(before).unwrap().to_base64());
+    assert!((3_595_000..3_605_000).contains(&jump.jump_ms), "{jump:?}");
+}
+
+#[test]
 fn losses_are_in_the_ledger_and_plain_allows_are_counted_once() {
     let mut host = Host::new();
     let pid = host.sleeper();

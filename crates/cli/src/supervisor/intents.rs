@@ -202,10 +202,8 @@ impl Supervisor {
             self.send(&ToBroker::Trace);
             self.settle();
         }
-        let seq = self.next_seq();
-        let sealed = self
-            .log
-            .seal(&[], &self.session, seq, intent)
+        let (seq, sealed) = self
+            .seal_as(intent)
             .map_err(|e| Reply::failure(503, &format!("the intent cannot be sealed: {e}")))?;
         let begun = Begun {
             intent: sealed.get().clone(),

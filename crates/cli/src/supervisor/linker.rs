@@ -88,6 +88,8 @@ struct Open {
     tree: Frontier,
     counts: BTreeMap<String, u64>,
     attribution: BTreeMap<String, u64>,
+    /// Events that are in no ledger.
+    lost: u64,
     /// A program was started for it.
     started: bool,
 }
@@ -143,6 +145,7 @@ impl Linker {
             tree: Frontier::default(),
             counts: BTreeMap::new(),
             attribution: BTreeMap::new(),
+            lost: 0,
             started: false,
         });
         let oldest = self.open.front().filter(|_| self.open.len() > MAX_OPEN);
@@ -236,13 +239,14 @@ impl Linker {
         }
     }
 
-    /// An event was recorded: as entry `seq` of the session, with this leaf hash. Gives what does not fit.
+    /// An event was recorded: as entry `seq` of the session, with this leaf hash, `None` when the ledger could not take
+    /// it. Gives what does not fit.
     pub fn recorded(
         &mut self,
         link: &Link,
         event: &Event,
         seq: u64,
-        leaf: Hash,
+        leaf: Option<Hash>,
     ) -> Option<Finding> {
         let attribution = link.attribution?;
         let verb = event.action.verb;
@@ -262,7 +266,10 @@ impl Linker {
                 });
         };
         let open = self.opened_mut(id)?;
-        open.tree.push(leaf, |_, _, _| {});
+        match leaf {
+            Some(leaf) => open.tree.push(leaf, |_, _, _| {}),
+            None => open.lost += 1,
+        }
         let effect = event.decision.effect;
         *open.counts.entry(format!("{verb} {effect}")).or_default() += 1;
         *open
@@ -324,6 +331,7 @@ impl Linker {
                 counts: open.counts,
                 attribution: open.attribution,
                 root: open.tree.root().to_base64(),
+                lost: open.lost,
                 ..KernelSummary::default()
             },
             end: ActionEnd {

@@ -6,6 +6,7 @@
 
 mod asks;
 mod channel;
+mod diary;
 mod freeze;
 mod gate;
 pub mod intents;
@@ -24,7 +25,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -33,16 +34,18 @@ use agentwall_action::{Decision, Effect, Verb};
 use agentwall_egress::Egress;
 use agentwall_engine::Engine;
 use agentwall_ledger::{
-    AppendError, Entry, Hash, Log, Record,
+    AppendError, Hash, Log, Record, Sealed,
     entry::{Connect, DecisionRecord, Exec, PolicyAnswer},
-    hash::leaf_hash,
 };
+use agentwall_policy::LedgerFailure;
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-use crate::{answer, control};
+use crate::{answer, control, session::Unrecorded};
 
 pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
+use diary::Diary;
+
 pub use channel::{Peer, serve_control, serve_host};
 pub use gate::SupervisorGate;
 pub(crate) use gate::{complaint, verdict};
@@ -68,8 +71,7 @@ pub struct Ending {
 pub struct Supervisor {
     pub(crate) engine: Arc<Engine>,
     pub(crate) session: String,
-    log: Arc<Log>,
-    seq: AtomicU64,
+    diary: Diary,
     decisions: Mutex<BTreeMap<String, u64>>,
     out: Mutex<UnixStream>,
     pub(crate) asks: Asks,
@@ -106,9 +108,8 @@ impl Supervisor {
         Arc::new(Supervisor {
             engine,
             asks: Asks::new(&session, ask_timeout),
+            diary: Diary::new(log, &session, first_seq),
             session,
-            log,
-            seq: AtomicU64::new(first_seq),
             decisions: Mutex::default(),
             out: Mutex::new(socket),
             egress: OnceLock::new(),
@@ -122,35 +123,46 @@ impl Supervisor {
 
     /// Appends a record that must be durable before anything goes on.
     pub fn seal(&self, record: Record) -> Result<(), AppendError> {
-        self.log.append(&self.entry(record)).map(drop)
+        self.diary.seal(record)
     }
 
-    fn entry(&self, record: Record) -> Vec<u8> {
-        Entry::now(&self.session, self.next_seq(), record).to_bytes()
+    /// Seals a value of which what follows needs the proof; with the entry's number in the session.
+    fn seal_as<T: Clone + Into<Record>>(&self, value: T) -> Result<(u64, Sealed<T>), AppendError> {
+        self.diary.seal_as(value)
     }
 
-    /// The number in the session of the next entry.
-    fn next_seq(&self) -> u64 {
-        self.seq.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Appends a record of something that has happened; durable within a bounded moment. If the
-    /// ledger cannot take it, the session ends: an agent without a ledger is not to run.
+    /// Appends a record of something that has happened; durable within a bounded moment. If the ledger cannot take
+    /// it, the session ends, unless the policy says that it goes on: then what is lost becomes a gap.
     pub fn note(&self, record: Record) {
         self.note_numbered(record);
     }
 
-    /// The same; gives the entry's number in the session and its leaf hash.
-    fn note_numbered(&self, record: Record) -> (u64, Hash) {
-        let seq = self.next_seq();
-        let entry = Entry::now(&self.session, seq, record).to_bytes();
-        if let Err(e) = self.log.append_later(&entry)
+    /// The same; gives the entry's number in the session and its leaf hash, `None` when it is lost.
+    fn note_numbered(&self, record: Record) -> (u64, Option<Hash>) {
+        let (seq, noted) = self.diary.note(record, || self.on_ledger_failure());
+        if let Err(e) = &noted
             && !self.failed.swap(true, Ordering::SeqCst)
         {
             eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
             self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
         }
-        (seq, leaf_hash(&entry))
+        (seq, noted.ok().flatten())
+    }
+
+    /// Brings what is durable to where readers of the ledger see it.
+    pub fn publish(&self) -> Result<(), AppendError> {
+        self.diary.publish()
+    }
+
+    /// What the policy in force says about a ledger that cannot be written.
+    fn on_ledger_failure(&self) -> LedgerFailure {
+        self.engine.policy().on_ledger_failure()
+    }
+
+    /// What no ledger has of a session whose end could not be recorded, if its policy let it go on all the same.
+    pub fn unrecorded(&self, error: &AppendError) -> Option<Unrecorded> {
+        let open = self.on_ledger_failure() == LedgerFailure::Open && !self.has_failed();
+        open.then(|| self.diary.unrecorded(error))
     }
 
     /// Whether the session was ended because of the ledger.

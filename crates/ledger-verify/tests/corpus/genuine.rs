@@ -7,7 +7,7 @@ use agentwall_action::{
 };
 use agentwall_ledger::{
     Entry, Log, Reader, Record, Signer,
-    entry::{DecisionRecord, Exec},
+    entry::{DecisionRecord, Exec, Mask, Prune},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -57,6 +57,23 @@ pub fn decided(i: u64, seq: u64, effect: Effect) -> Vec<u8> {
         _ => Record::Decision(record),
     };
     let mut entry = Entry::now("20260101-0000-corpus", seq, record);
+    entry.time = "2026-01-01T00:00:00.000Z".into();
+    entry.to_bytes()
+}
+
+/// A record that lets entries below `minimum` be missing.
+pub fn pruned(minimum: u64) -> Vec<u8> {
+    made(Record::Prune(Prune { minimum, ..Prune::default() }))
+}
+
+/// The same words, chosen by an agent.
+pub fn about_pruning(minimum: u64) -> Vec<u8> {
+    let path = format!(r#"/","type":"prune","minimum":{minimum},"#);
+    made(Record::Mask(Mask { path, rule: None }))
+}
+
+fn made(record: Record) -> Vec<u8> {
+    let mut entry = Entry::now("20260101-0000-corpus", 0, record);
     entry.time = "2026-01-01T00:00:00.000Z".into();
     entry.to_bytes()
 }

@@ -257,6 +257,59 @@ fn rewrite(dir: &Path, size: u64, index: u64) {
     fs::write(dir.join("checkpoint"), checkpoint).expect("written");
 }
 
+/// Old bundles that were removed: as far as a record in the log allows, and further.
+pub fn pruned_cases(corpus: &mut Corpus, logs: &Path) {
+    let record = genuine::pruned;
+    for (name, what, verdict, record, removed) in [
+        ("genuine-pruned", "nothing; old entries were removed", Verified, record(512), 0..2),
+        ("genuine-pruned-part", "nothing; a removal was cut off", Verified, record(512), 0..1),
+        ("genuine-pruned-not-yet", "nothing; a removal has not begun", Verified, record(512), 0..0),
+        (
+            "pruned-too-far",
+            "more was removed than recorded",
+            Refused("tile/entries/001"),
+            record(256),
+            0..2,
+        ),
+        (
+            "pruned-middle",
+            "not the oldest was removed",
+            Refused("tile/entries/001"),
+            record(512),
+            1..2,
+        ),
+        (
+            "pruned-half",
+            "the record is about half a bundle",
+            Refused("tile/entries/000"),
+            record(300),
+            0..1,
+        ),
+        (
+            "pruned-ahead",
+            "the record is about what comes after it",
+            Refused("tile/entries/000"),
+            record(768),
+            0..1,
+        ),
+        (
+            "pruned-by-words",
+            "the record is text of an agent",
+            Refused("tile/entries/000"),
+            genuine::about_pruning(512),
+            0..1,
+        ),
+    ] {
+        corpus.log(name, what, Layer::Files, verdict, &at(logs, SIZE), |dir| {
+            genuine::append(dir, signer(1), &[record]);
+            for number in removed {
+                let file = Tile::full(Level::Entries, number).to_string();
+                fs::remove_file(dir.join(file)).expect("removed");
+            }
+        });
+    }
+}
+
 /// Files that are missing, or should be.
 pub fn file_cases(corpus: &mut Corpus, logs: &Path) {
     for (size, file) in [

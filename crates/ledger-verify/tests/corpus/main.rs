@@ -125,6 +125,7 @@ fn make(root: &Path, logs: &Path) -> Vec<Case> {
         logs::entry_cases,
         logs::tile_cases,
         logs::file_cases,
+        logs::pruned_cases,
         logs::past_cases,
         notes::spelling_cases,
         notes::witness_cases,

@@ -18,6 +18,7 @@ mod layers;
 mod recall;
 pub mod records;
 mod time;
+mod upkeep;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +29,7 @@ pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::time::rfc3339_ms;
+pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
@@ -146,6 +148,14 @@ records! {
     ActionEnd(ActionEnd) = "action_end",
     /// Intent and action do not fit.
     Finding(Finding) = "finding",
+    /// The host's clock was set.
+    Clock(ClockJump) = "clock",
+    /// The daemon lives.
+    Heartbeat(Heartbeat) = "heartbeat",
+    /// Somebody read the ledger.
+    Access(Access) = "access",
+    /// Old entries were removed.
+    Prune(Prune) = "prune",
 }
 
 /// An entry in a form that this version does not know.

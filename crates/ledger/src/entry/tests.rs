@@ -216,6 +216,32 @@ fn samples() -> Vec<Record> {
             entry: Some(5),
             risk: 10,
         }),
+        Record::Clock(ClockJump {
+            jump_ms: -3_600_000,
+            expected: "2026-01-02T04:04:05.678Z".into(),
+        }),
+        Record::Heartbeat(Heartbeat {
+            every_s: 300,
+            uptime_s: 7,
+            size: u64::MAX,
+            root: "AA==".into(),
+        }),
+        Record::Access(Access {
+            user: User {
+                uid: 1000,
+                name: "u".into(),
+            },
+            command: "show".into(),
+            filter: vec!["--last".into(), "5".into()],
+            entries: 5,
+            follows: true,
+        }),
+        Record::Prune(Prune {
+            minimum: 256,
+            before: "2026-01-02T03:04:05.678Z".into(),
+            policy: "ab".repeat(32),
+            user: User::default(),
+        }),
     ]
 }
 
@@ -491,6 +517,10 @@ fn nothing_is_too_long_to_be_logged() {
             }
             Record::ActionEnd(r) => r.outcome = long.clone(),
             Record::Finding(r) => r.resource = long.clone(),
+            Record::Clock(r) => r.expected = long.clone(),
+            Record::Heartbeat(r) => r.root = long.clone(),
+            Record::Prune(r) => r.user.name = long.clone(),
+            Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
             Record::Other(_) => {}
         }
         let mut entry = entry(record.clone());

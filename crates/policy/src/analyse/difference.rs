@@ -186,6 +186,10 @@ fn other(before: &Policy, after: &Policy) -> Vec<String> {
     let mut keys = Vec::new();
     let same = [
         ("require", before.require() == after.require()),
+        (
+            "ledger",
+            before.on_ledger_failure() == after.on_ledger_failure(),
+        ),
         ("budgets", before.budgets() == after.budgets()),
         ("risk", before.risk() == after.risk()),
         ("properties", before.properties() == after.properties()),

@@ -18,7 +18,7 @@ use super::{
     witness::{AnalyseError, Witness},
 };
 use crate::{
-    document::Enforcement,
+    document::{Enforcement, LedgerFailure},
     glob::{Glob, GlobError, GlobKind},
     pattern::{PatternContext, ResourcePattern},
     policy::{LayerPolicy, Policy},
@@ -148,6 +148,7 @@ impl Question {
                 rules: vec![self.rule.clone()],
             }],
             require: Enforcement::None,
+            on_ledger_failure: LedgerFailure::Closed,
             budgets: Vec::new(),
             risk: Risk::default(),
             properties: Vec::new(),

@@ -25,7 +25,7 @@ use crate::{
         Places,
         book::Book,
         canary::{self, Proof},
-        daemon::{Daemon, Ending, Every, Opening, hold_lock},
+        daemon::{Daemon, Ending, Every, HEARTBEAT, Opening, hold_lock},
         kernel::Kernel,
         policy::{self, Mode, OwnFiles},
         trail,
@@ -213,6 +213,7 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
     });
     let now = Instant::now();
     let mut second = Every::new(Duration::from_secs(1), now);
+    let mut beat = Every::new(HEARTBEAT, now);
     let mut minute = Every::new(Duration::from_secs(60), now);
     daemon.look_around();
     loop {
@@ -242,6 +243,9 @@ fn serve(daemon: &Arc<Daemon>, wall: &Wall) -> Result<Ending> {
         }
         if minute.is_due(now) {
             daemon.tally();
+        }
+        if beat.is_due(now) {
+            daemon.heartbeat();
         }
         if let Some(ending) = daemon.ending() {
             return Ok(ending);

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::verify::what;
 use crate::{
+    access,
     args::witness::ProveArgs,
     output::{self, tame},
     state::State,
@@ -50,5 +51,9 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
     // What a checker would say is known before it is written.
     proof.verify(&entry, &options.key)?;
     output::print(&proof.to_string())?;
+    // Of this host's own log; a copy of another one has nobody to write to.
+    if options.head.is_some() {
+        access::record(&State::for_reading()?, "prove", 1, false);
+    }
     Ok(ExitCode::SUCCESS)
 }

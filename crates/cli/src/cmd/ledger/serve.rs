@@ -2,11 +2,13 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use agentwall_ledger::Reader;
 use agentwall_witness::{Listen, LogService, serve};
 use anyhow::{Result, bail};
 
-use super::has_log;
+use super::{has_log, settle};
 use crate::{
+    access,
     args::witness::LedgerServeArgs,
     output::{self, UsageError, tame},
     state::{State, shown},
@@ -14,15 +16,26 @@ use crate::{
 
 pub fn main(args: LedgerServeArgs) -> Result<ExitCode> {
     allowed(&args.listen, args.plain)?;
+    let mut own = None;
     let dir = match args.dir {
         Some(dir) => dir,
-        None => State::for_reading()?.ledger_dir(),
+        None => {
+            let state = State::for_reading()?;
+            settle(&state);
+            own = Some(state.clone());
+            state.ledger_dir()
+        }
     };
     if !has_log(&dir) {
         bail!("{} has no file 'checkpoint': it is not a log", shown(&dir));
     }
     let service = LogService::new(dir, |why| output::note(&tame(why)));
     let server = serve(&args.listen, Arc::new(service))?;
+    if let Some(state) = &own {
+        // Whoever asks may have all of it.
+        let size = Reader::open(&state.ledger_dir()).map_or(0, |r| r.size());
+        access::record(state, "serve", size, true);
+    }
     output::note(&format!(
         "the log is served at {}; interrupt to end",
         place(server.at())

@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{filter::is_session, has_log, picture, summary};
+use super::{filter::is_session, first_of, has_log, picture, settle, summary};
 use crate::{
+    access,
     args::ledger::TimelineArgs,
     output::{self, Style, UsageError, paint, tame},
     state::{State, shown},
@@ -126,8 +127,10 @@ pub fn main(args: &TimelineArgs) -> Result<ExitCode> {
     if !has_log(&state.ledger_dir()) {
         bail!("the ledger is empty; 'agentwall run -- CMD' writes the first entries");
     }
+    settle(&state);
     let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
     let story = Story::read(&reader, args.session.as_deref())?;
+    let handed = story.events.iter().map(|e| e.times).sum();
     if args.json {
         output::print_json(&story)?;
     } else if let Some(path) = &args.html {
@@ -137,6 +140,7 @@ pub fn main(args: &TimelineArgs) -> Result<ExitCode> {
     } else {
         output::print(&text(&story))?;
     }
+    access::record(&state, "timeline", handed, false);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,7 +156,7 @@ impl Story {
     fn read(reader: &Reader, wanted: Option<&str>) -> Result<Story> {
         let mut found: Option<String> = None;
         let mut entries: Vec<(u64, Entry)> = Vec::new();
-        for item in reader.entries(0..reader.size()) {
+        for item in reader.entries(first_of(reader)?..reader.size()) {
             let (index, bytes) =
                 item.context("cannot read the ledger; 'agentwall ledger verify' tells more")?;
             let entry = Entry::from_bytes(&bytes)

@@ -15,7 +15,7 @@ use agentwall_witness::fetch;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{has_log, line};
+use super::{has_log, line, settle};
 use crate::{
     args::LedgerVerifyArgs,
     output::{self, Style, UsageError, paint, tame},
@@ -187,6 +187,7 @@ fn log(
             "size": report.size,
             "root": report.root.to_string(),
             "key": report.key,
+            "pruned": report.pruned,
             "types": report.types,
             "head": report.head,
             "unfinished": report.unfinished,
@@ -210,6 +211,12 @@ fn verified(name: &str, report: &Report, standing: Option<&Standing>) -> String 
         report.root,
         tame(&report.key)
     );
+    if report.pruned > 0 {
+        text.push_str(&format!(
+            "  pruned  entries below {}: removed as a record in the log says; their hashes are covered\n",
+            report.pruned
+        ));
+    }
     text.push_str(match report.head {
         true => "  newest  as this host remembers it: nothing was cut off or put back\n",
         false => {
@@ -371,6 +378,7 @@ pub fn what(dir: Option<&Path>, key: Option<&OsStr>) -> Result<(PathBuf, VerifyO
     };
     let mut options = VerifyOptions::new(key);
     if same || !given {
+        settle(&state);
         options.head = Some(state.head_path());
     }
     Ok((dir, options))

@@ -7,7 +7,7 @@ use agentwall_witness::{Outcome, Readback, readback};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::has_log;
+use super::{has_log, settle};
 use crate::{
     args::witness::{LedgerWitnessArgs, LedgerWitnessCommand},
     output::{self, Style, paint, tame},
@@ -81,6 +81,7 @@ fn push(json: bool) -> Result<ExitCode> {
     if configured(&state)?.is_some() && !has_log(&state.ledger_dir()) {
         bail!("there is no ledger yet; 'agentwall run -- CMD' begins one");
     }
+    settle(&state);
     let Some(pushed) = witnesses::push(&state)? else {
         bail!(NONE);
     };
@@ -132,6 +133,7 @@ fn status(json: bool) -> Result<ExitCode> {
         bail!("there is no ledger yet; 'agentwall run -- CMD' begins one");
     }
     let key = state.verifier()?;
+    settle(&state);
     let reader =
         Reader::open_signed(&state.ledger_dir(), &key).context("cannot read the ledger")?;
     let shown = ask_all(&reader, &key, &trust);

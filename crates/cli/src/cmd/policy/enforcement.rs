@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentwall_action::{Verb, escape_text};
-use agentwall_policy::{Enforcement, Policy};
+use agentwall_policy::{Enforcement, LedgerFailure, Policy};
 use agentwall_wall::enforcement::{Fidelity, Landing, Mechanism};
 use anyhow::Result;
 use serde::Serialize;
@@ -43,6 +43,9 @@ pub struct Report {
     pub audit: bool,
     /// What the policy requires.
     pub require: Option<Enforcement>,
+    /// What becomes of a session whose ledger cannot be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_ledger_failure: Option<LedgerFailure>,
     /// The weakest level of the rules in the report that are enforced somewhere or nowhere.
     pub weakest: Option<Enforcement>,
     /// Why the wall would refuse the policy.
@@ -147,6 +150,7 @@ pub fn report(chosen: Chosen, about: About<'_>, wanted: impl Fn(&str) -> bool) -
         stands: false,
         audit: false,
         require: None,
+        on_ledger_failure: None,
         weakest: None,
         refused: None,
         without_effect: Vec::new(),
@@ -169,6 +173,13 @@ pub fn report(chosen: Chosen, about: About<'_>, wanted: impl Fn(&str) -> bool) -
     report.probed = true;
     report.require = Some(policy.require());
     report.without_effect = prepare::without_effect(&policy);
+    report.on_ledger_failure = Some(policy.on_ledger_failure());
+    if about.backend == Backend::Kernel && policy.on_ledger_failure() == LedgerFailure::Open {
+        // The daemon ends; the wall in the kernel stands without it.
+        report
+            .without_effect
+            .push("ledger: { on_failure: open }".to_owned());
+    }
     report.rules = rules(&policy, &found, &report, wanted);
     report.weakest = report.rules.iter().filter_map(|r| r.level).min();
     Ok(report)
@@ -293,6 +304,9 @@ pub fn text(report: &Report) -> String {
     }
     for part in &report.without_effect {
         text.push_str(&format!("  {}: without effect\n", escape_text(part)));
+    }
+    if report.on_ledger_failure == Some(LedgerFailure::Open) && report.backend == Backend::Run {
+        text.push_str("a session goes on when the ledger cannot be written: what is lost becomes a gap in it\n");
     }
     if let (Some(weakest), Some(require)) = (report.weakest, report.require) {
         text.push_str(&format!(

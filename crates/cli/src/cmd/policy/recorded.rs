@@ -21,6 +21,8 @@ use crate::{cmd::ledger, output::tame, state::shown};
 pub(super) struct Verified {
     dir: PathBuf,
     reader: Reader,
+    /// What is before it was removed, as the log's retention policy says.
+    first: u64,
     size: u64,
 }
 
@@ -39,8 +41,13 @@ impl Verified {
         if reader.size() < report.size || reader.root_at(report.size)? != report.root {
             bail!("{}: it was exchanged while it was read", refused());
         }
-        let size = report.size;
-        Ok(Verified { dir, reader, size })
+        let (first, size) = (report.pruned, report.size);
+        Ok(Verified {
+            dir,
+            reader,
+            first,
+            size,
+        })
     }
 
     /// Where it is.
@@ -48,9 +55,9 @@ impl Verified {
         &self.dir
     }
 
-    /// All entries with their indices, from the first on.
+    /// All entries that are there, with their indices.
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<(u64, Entry)>> {
-        (0..self.size).map(|index| {
+        (self.first..self.size).map(|index| {
             let refused = || refused(&self.dir);
             let bytes = self.reader.entry(index).with_context(refused)?;
             Ok((index, Entry::from_bytes(&bytes).with_context(refused)?))

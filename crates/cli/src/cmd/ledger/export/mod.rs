@@ -7,14 +7,15 @@ mod cef;
 mod ocsf;
 mod otel;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use agentwall_ledger::{Entry, Reader, Record};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Filter, INTERVAL, has_log, summary};
+use super::{Filter, INTERVAL, first_of, has_log, settle, summary};
 use crate::{
+    access,
     args::ledger::{ExportArgs, Format},
     host::told,
     output,
@@ -86,9 +87,14 @@ pub fn main(args: &ExportArgs) -> Result<ExitCode> {
     let mut filter = Filter::new(&state, &args.filter)?;
     let mut agents: BTreeMap<String, String> = BTreeMap::new();
     let mut next = 0;
+    let (mut first, mut handed) = (true, 0);
+    settle(&state);
     loop {
         if has_log(&state.ledger_dir()) {
             let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+            if first {
+                next = first_of(&reader)?;
+            }
             for item in reader.entries(next..reader.size()) {
                 let (index, bytes) =
                     item.context("cannot read the ledger; 'agentwall ledger verify' tells more")?;
@@ -108,13 +114,19 @@ pub fn main(args: &ExportArgs) -> Result<ExitCode> {
                     entry: &entry,
                 };
                 put(&line, args.format)?;
+                handed += 1;
             }
             next = reader.size();
+            if std::mem::take(&mut first) {
+                access::record(&state, "export", handed, args.follow);
+            }
         }
         if !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(INTERVAL);
+        // Whoever writes at this moment publishes, too, and the next look comes soon.
+        let _ = state.settle(Duration::ZERO);
     }
 }
 
