@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ledger/            the log, C2SP tlog-tiles layout
 //! ROOT/keys/ledger.key    its private key      ROOT/keys/ledger.head   its newest checkpoint
+//! ROOT/values/            the text of its entries, encrypted      ROOT/keys/subjects/   the keys of that
 //! ROOT/sessions/<id>/     one folder per session
 //! ROOT/locks/             commit locks, one per original tree
 //! ```
@@ -19,8 +20,8 @@ use std::{
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
-    Entry, KeyError, Log, LogOptions, Reader, Record, Signer, Verifier,
-    entry::rfc3339_ms as rfc3339, key,
+    Entry, KeyError, Log, LogOptions, ReadError, Reader, Record, Signer, Subjects, TextFolders,
+    Verifier, entry::rfc3339_ms as rfc3339, key,
 };
 use anyhow::{Context as _, Result, bail};
 
@@ -141,6 +142,19 @@ impl State {
         self.root.join("keys/ledger.head")
     }
 
+    /// The text of the log's entries, and its keys.
+    fn text(&self) -> TextFolders {
+        TextFolders {
+            values: self.root.join("values"),
+            subjects: self.root.join("keys/subjects"),
+        }
+    }
+
+    /// The keys of the text, by session.
+    pub fn subjects(&self) -> Subjects {
+        Subjects::new(&self.text().subjects)
+    }
+
     /// One folder per session.
     pub fn sessions_dir(&self) -> PathBuf {
         self.root.join("sessions")
@@ -192,6 +206,7 @@ impl State {
     pub fn open_log(&self) -> Result<Log> {
         let options = LogOptions {
             head: Some(self.head_path()),
+            text: Some(self.text()),
             ..LogOptions::default()
         };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
@@ -200,6 +215,24 @@ impl State {
                 shown(&self.ledger_dir())
             )
         })
+    }
+
+    /// Opens the log for reading, its text with it.
+    pub fn reader(&self) -> Result<Reader, ReadError> {
+        Ok(Reader::open(&self.ledger_dir())?.with_text(self.text()))
+    }
+
+    /// A reader of the log in this folder, with its text where it is this user's own log.
+    pub fn with_own_text(reader: Reader, dir: &Path) -> Reader {
+        let own = State::locate().ok();
+        let own = own.filter(|own| {
+            let same = fs::canonicalize(own.ledger_dir()).ok();
+            same.is_some() && same == fs::canonicalize(dir).ok()
+        });
+        match own {
+            Some(own) => reader.with_text(own.text()),
+            None => reader,
+        }
     }
 
     /// The number of the next entry of a session: one more than its newest entry has.
