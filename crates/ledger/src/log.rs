@@ -21,7 +21,6 @@ use std::{
 
 use crate::{
     checkpoint::Checkpoint,
-    entry::{Entry, Record},
     journal::Logged,
     note::{Signer, Verifier},
     store::{Disk, FileError, RealDisk},
@@ -42,6 +41,8 @@ pub const MAX_REST: Duration = Duration::from_secs(1);
 pub const MAX_QUEUED: usize = 256;
 /// From so many queued entries on, [`Log::append_later`] waits.
 const FULL_ENTRIES: usize = 4096;
+/// The type of the entry after which nobody writes with a session's key any more.
+const SESSION_END: &str = "session_end";
 /// From so many queued bytes on, [`Log::append_later`] waits.
 const FULL_BYTES: usize = 16 << 20;
 
@@ -94,24 +95,26 @@ struct Keys {
 
 impl Keys {
     fn close(&self, record: &[u8]) -> Result<Logged, AppendError> {
-        let entry = Entry::from_bytes(record).map_err(|_| AppendError::NotARecord)?;
         let random = |e: getrandom::Error| AppendError::Key(SubjectError::Random(e.to_string()));
         let text = Text::new(record).map_err(random)?;
         let leaf = text.leaf().ok_or(AppendError::NotARecord)?;
-        let known = lock(&self.held).get(&entry.session).cloned();
+        let known = lock(&self.held).get(&leaf.session).cloned();
         let held = match known {
             Some(held) => held,
             None => {
-                let held = self.subjects.hold(&entry.session);
+                let held = self.subjects.hold(&leaf.session);
                 let held = Arc::new(held.map_err(AppendError::Key)?);
-                lock(&self.held).insert(entry.session.clone(), Arc::clone(&held));
+                lock(&self.held).insert(leaf.session.clone(), Arc::clone(&held));
                 held
             }
         };
-        let sealed = text.seal(&held.key, entry.seq, &leaf).map_err(random)?;
-        if matches!(entry.record, Record::SessionEnd(_)) {
-            lock(&self.held).remove(&entry.session);
+        let sealed = text
+            .seal(&held.key, leaf.seq, &leaf.bytes)
+            .map_err(random)?;
+        if leaf.kind == SESSION_END {
+            lock(&self.held).remove(&leaf.session);
         }
+        let leaf = leaf.bytes;
         Ok(Logged { leaf, sealed })
     }
 }

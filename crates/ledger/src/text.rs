@@ -85,7 +85,7 @@ impl Texts {
             .map_err(|e| Withheld::Missing(e.to_string()))?
             .ok_or_else(|| Withheld::Missing("no text is kept for it".to_owned()))?;
         let text = Text::open(&key, entry.seq, leaf, &sealed).ok_or(Withheld::Damaged)?;
-        match text.leaf().as_deref() == Some(leaf) {
+        match text.leaf().is_some_and(|made| made.bytes == leaf) {
             true => Ok(text),
             false => Err(Withheld::Forged),
         }

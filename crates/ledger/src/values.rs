@@ -32,7 +32,10 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use crate::{
-    entry::{Seed, commitment},
+    entry::{
+        Seed,
+        commitment::{self, Leaf},
+    },
     store::{Disk, FileError, make_parents},
     subject::SubjectKey,
     tile::{Level, TILE_WIDTH, Tile},
@@ -78,8 +81,8 @@ impl Text {
     }
 
     /// The leaf that commits to it.
-    pub(crate) fn leaf(&self) -> Option<Vec<u8>> {
-        commitment::leaf(&self.record, &self.seed)
+    pub(crate) fn leaf(&self) -> Option<Leaf> {
+        commitment::close_record(&self.record, &self.seed)
     }
 
     /// Encrypts it for its leaf.

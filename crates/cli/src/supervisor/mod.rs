@@ -35,7 +35,7 @@ use agentwall_ledger::{
 };
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-use crate::{answer, control};
+use crate::{answer, control, output};
 
 pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
@@ -129,7 +129,8 @@ impl Supervisor {
         if let Err(e) = self.log.append_later(&self.entry(record))
             && !self.failed.swap(true, Ordering::SeqCst)
         {
-            eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
+            let why = output::explain(&e.into());
+            eprintln!("agentwall: the ledger cannot be written, ending the session: {why}");
             self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
         }
     }

@@ -177,14 +177,29 @@ fn committed(hash: Hash) -> Value {
     Value::Object(object)
 }
 
+/// A leaf, and what of its record decides where the text goes.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) kind: String,
+    pub(crate) session: String,
+    pub(crate) seq: u64,
+}
+
 /// The leaf of a record in its canonical form. `None` for bytes that are no record of a format before this
 /// one, in that form.
 pub fn leaf(record: &[u8], seed: &Seed) -> Option<Vec<u8>> {
+    Some(close_record(record, seed)?.bytes)
+}
+
+pub(crate) fn close_record(record: &[u8], seed: &Seed) -> Option<Leaf> {
     let fields: Map<String, Value> = serde_json::from_slice(record).ok()?;
     if serde_json::to_vec(&fields).ok()? != record || fields.contains_key("of") {
         return None;
     }
-    let kind = fields.get("type")?.as_str()?.to_owned();
+    let text = |key| Some(fields.get(key)?.as_str()?.to_owned());
+    let (kind, session) = (text("type")?, text("session")?);
+    let seq = fields.get("seq")?.as_u64()?;
     let mut fields = fields.into_iter();
     let (first, of) = fields.next()?;
     if first != "v" || !of.as_u64().is_some_and(|v| (1..=VERSION).contains(&v)) {
@@ -200,7 +215,12 @@ pub fn leaf(record: &[u8], seed: &Seed) -> Option<Vec<u8>> {
         });
         out.insert(key, value);
     }
-    serde_json::to_vec(&out).ok()
+    Some(Leaf {
+        bytes: serde_json::to_vec(&out).ok()?,
+        kind,
+        session,
+        seq,
+    })
 }
 
 fn close(kind: &str, field: &mut String, value: &mut Value, seed: &Seed) {
