@@ -47,6 +47,7 @@ pub mod globs;
 pub mod input;
 pub mod layers;
 pub mod ledger;
+pub mod ledger_text;
 pub mod policy;
 pub mod table;
 pub mod text;

@@ -184,7 +184,7 @@ fn nearly_full(w: &World) -> Verdict {
             ledger_verifies(w)?;
         }
         // The next one begins with an empty disk, a new key and a new log.
-        for name in ["sessions", "ledger", "keys", "locks"] {
+        for name in ["sessions", "ledger", "values", "keys", "locks"] {
             let _ = fs::remove_dir_all(w.path("state").join(name));
         }
     }

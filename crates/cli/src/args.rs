@@ -453,6 +453,8 @@ pub enum LedgerCommand {
     Timeline(TimelineArgs),
     /// Write entries in a form that other systems collect
     Export(ledger::ExportArgs),
+    /// Destroy the text of entries for good; what the log signs stays
+    Erase(ledger::EraseArgs),
     /// Check every byte of a log against its signed checkpoint, or the proof of one entry
     Verify(LedgerVerifyArgs),
     /// Write the offline proof of one entry

@@ -103,7 +103,7 @@ pub fn seal(state: &State, session: &Session, sealed: &Sealed<'_>) -> Result<Vec
             Record::Export(e) if export.is_none() && e.archive == sealed.digest => {
                 export = Some(proved(&reader, index, bytes)?);
             }
-            Record::SessionStart(_) | Record::Import(_) => {
+            record if begins(&record) => {
                 start = Some(proved(&reader, index, bytes)?);
                 break;
             }
@@ -123,6 +123,11 @@ pub fn seal(state: &State, session: &Session, sealed: &Sealed<'_>) -> Result<Vec
         .context("the ledger does not prove the export")?;
     write_atomically(&kept, &bytes).with_context(|| format!("cannot write {}", shown(&kept)))?;
     Ok(bytes)
+}
+
+/// Whether it is the start of a session; what text it has does not matter.
+fn begins(record: &Record) -> bool {
+    ["session_start", "import"].contains(&record.type_name())
 }
 
 fn proved(reader: &Reader, index: u64, entry: Vec<u8>) -> Result<Proved> {
@@ -172,8 +177,7 @@ pub fn check(bytes: &[u8], manifest: &ArchiveManifest, digest: &str) -> Result<V
     let start = match start.transpose()? {
         None => None,
         Some((start, at)) => {
-            let begins = matches!(start.record, Record::SessionStart(_) | Record::Import(_));
-            if !begins || at != checkpoint {
+            if !begins(&start.record) || at != checkpoint {
                 bail!("the entry of its session's start is of something else");
             }
             Some(start)

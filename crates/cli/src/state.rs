@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ledger/            the log, C2SP tlog-tiles layout
 //! ROOT/keys/ledger.key    its private key      ROOT/keys/ledger.head   its newest checkpoint
+//! ROOT/values/            the text of its entries, encrypted      ROOT/keys/subjects/   the keys of that
 //! ROOT/sessions/<id>/     one folder per session
 //! ROOT/locks/             commit locks, one per original tree
 //! ```
@@ -20,8 +21,8 @@ use std::{
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
-    Entry, KeyError, Log, LogOptions, Reader, Record, Signer, Verifier,
-    entry::rfc3339_ms as rfc3339, key, log, settle,
+    Entry, KeyError, Log, LogOptions, ReadError, Reader, Record, Signer, Subjects, TextFolders,
+    Verifier, entry::rfc3339_ms as rfc3339, key, log, settle,
 };
 use anyhow::{Context as _, Result, bail};
 
@@ -145,6 +146,19 @@ impl State {
         self.root.join("keys/ledger.head")
     }
 
+    /// The text of the log's entries, and its keys.
+    pub fn text(&self) -> TextFolders {
+        TextFolders {
+            values: self.root.join("values"),
+            subjects: self.root.join("keys/subjects"),
+        }
+    }
+
+    /// The keys of the text, by session.
+    pub fn subjects(&self) -> Subjects {
+        Subjects::new(&self.text().subjects)
+    }
+
     /// One folder per session.
     pub fn sessions_dir(&self) -> PathBuf {
         self.root.join("sessions")
@@ -218,15 +232,22 @@ impl State {
                 return Err(e).with_context(|| format!("the ledger {} may be behind", shown(&dir)));
             }
         };
-        settle(&dir, signer, Some(self.head_path()), patience)
-            .map(drop)
-            .with_context(|| format!("the ledger {} is behind", shown(&dir)))
+        settle(
+            &dir,
+            signer,
+            Some(self.head_path()),
+            Some(self.text()),
+            patience,
+        )
+        .map(drop)
+        .with_context(|| format!("the ledger {} is behind", shown(&dir)))
     }
 
     fn open_log_with(&self, lag: Duration) -> Result<Log> {
         let options = LogOptions {
             head: Some(self.head_path()),
             lag,
+            text: Some(self.text()),
         };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
             format!(
@@ -234,6 +255,24 @@ impl State {
                 shown(&self.ledger_dir())
             )
         })
+    }
+
+    /// Opens the log for reading, its text with it.
+    pub fn reader(&self) -> Result<Reader, ReadError> {
+        Ok(Reader::open(&self.ledger_dir())?.with_text(self.text()))
+    }
+
+    /// A reader of the log in this folder, with its text where it is this user's own log.
+    pub fn with_own_text(reader: Reader, dir: &Path) -> Reader {
+        let own = State::locate().ok();
+        let own = own.filter(|own| {
+            let same = fs::canonicalize(own.ledger_dir()).ok();
+            same.is_some() && same == fs::canonicalize(dir).ok()
+        });
+        match own {
+            Some(own) => reader.with_text(own.text()),
+            None => reader,
+        }
     }
 
     /// The number of the next entry of a session: one more than its newest entry has.

@@ -24,6 +24,7 @@ fn left() -> Host {
     let options = LogOptions {
         head: Some(host.state.join("keys/ledger.head")),
         lag: Duration::from_secs(3600),
+        ..LogOptions::default()
     };
     let log = Log::open_with(&host.state.join("ledger"), signer, options).unwrap();
     let entry = |seq: u64| {

@@ -25,8 +25,8 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Log, LogOptions, Reader, Signer, VerifyOptions, hash::sha256_hex, key, tile::split_bundle,
-    verify,
+    Log, LogOptions, Reader, Signer, TextFolders, VerifyOptions, hash::sha256_hex, key,
+    tile::split_bundle, verify,
 };
 use serde_json::{Value, json};
 use tlog_tiles::tlog::{self, HashReader as _};
@@ -90,6 +90,10 @@ fn open(dir: &Path, signer: Signer) -> Result<Log> {
     let options = LogOptions {
         head: Some(dir.with_file_name("head")),
         lag: LAG,
+        text: Some(TextFolders {
+            values: dir.with_file_name("values"),
+            subjects: dir.with_file_name("subjects"),
+        }),
     };
     Ok(Log::open_with(dir, signer, options)?)
 }

@@ -47,6 +47,9 @@ for size in 300 70000; do
     done
 done
 
+# Opened fields, from the specification alone.
+python3 "$here/disclosure.py" vectors "$here/../vectors/leaf.json"
+
 cd "$workspace"
 LEDGER_VERIFY_GO="$work/verify" cargo test --quiet --locked -p agentwall-ledger-verify -- --nocapture
 echo "interop: ok"

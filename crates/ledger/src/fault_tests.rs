@@ -17,9 +17,10 @@ use std::{
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    AppendError, Entry, Log, LogOptions, OpenError, Reader, Record, Sealed, Signer, VerifyOptions,
+    AppendError, Entry, Log, LogOptions, OpenError, Reader, Record, Sealed, Signer, TextFolders,
+    VerifyOptions,
     entry::{Gap, Intent},
-    journal::{Journal, Tail},
+    journal::{Journal, Logged, Tail},
     store::{CHECKPOINT, Disk, JOURNAL, RealDisk},
     verify,
 };
@@ -212,6 +213,8 @@ impl Disk for Faulty {
 struct Scene {
     root: tempfile::TempDir,
     lag: Duration,
+    /// Entries are records, and their text is apart.
+    text: bool,
 }
 
 /// So long that nothing is published behind a test's back.
@@ -223,15 +226,60 @@ impl Scene {
     }
 
     fn lagging(size: u64, lag: Duration) -> Self {
+        Scene::of(size, lag, false)
+    }
+
+    fn of(size: u64, lag: Duration, text: bool) -> Self {
         let scene = Scene {
             root: tempfile::tempdir().expect("a folder"),
             lag,
+            text,
         };
         if size > 0 {
             let log = scene.open(Arc::new(RealDisk)).expect("opened");
-            batch(&log, 0, size).expect("appended");
+            scene.batch(&log, 0, size).expect("appended");
         }
         scene
+    }
+
+    fn batch(&self, log: &Log, from: u64, to: u64) -> Result<u64, AppendError> {
+        match self.text {
+            false => batch(log, from, to),
+            true => {
+                let entries: Vec<_> = (from..to).map(record).collect();
+                let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+                log.append_batch(&entries)
+            }
+        }
+    }
+
+    /// The batches of a story. To encrypt takes its time in a test that is not optimised.
+    fn steps(&self) -> [u64; 3] {
+        [1, 2, if self.text { 20 } else { 260 }]
+    }
+
+    fn text(&self) -> Option<TextFolders> {
+        self.text.then(|| TextFolders {
+            values: self.root.path().join("values"),
+            subjects: self.root.path().join("subjects"),
+        })
+    }
+
+    /// The entries that are published have their own texts: the newest, those around a new bundle, some others.
+    fn check_text(&self, what: &str) {
+        let Some(folders) = self.text() else { return };
+        let reader = Reader::open(&self.dir()).expect(what).with_text(folders);
+        let size = reader.size();
+        let looked_at = |i: &u64| i.is_multiple_of(37) || (253..258).contains(i) || i + 12 >= size;
+        for index in (0..size).filter(looked_at) {
+            let told = reader.told(index).expect(what);
+            assert!(
+                told.restored,
+                "{what}: entry {index}: {:?}",
+                told.withheld()
+            );
+            assert_eq!(told.bytes, record(index), "{what}");
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -242,6 +290,7 @@ impl Scene {
         let options = LogOptions {
             head: Some(self.root.path().join("head")),
             lag: self.lag,
+            text: self.text(),
         };
         Log::open_on(&self.dir(), signer(), options, disk)
     }
@@ -261,7 +310,10 @@ impl Scene {
             .entries(0..u64::MAX)
             .map(|e| {
                 let bytes = e.expect("an entry").1;
-                u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
+                match self.text {
+                    true => Entry::from_bytes(&bytes).expect("an entry").seq,
+                    false => u64::from_be_bytes(bytes.try_into().expect("eight bytes")),
+                }
             })
             .collect()
     }
@@ -277,12 +329,29 @@ fn batch(log: &Log, from: u64, to: u64) -> Result<u64, AppendError> {
     log.append_batch(&entries)
 }
 
+/// With a text of another length for each.
+fn record(n: u64) -> Vec<u8> {
+    let reason = "text ".repeat(1 + n as usize % 7);
+    let gap = Gap {
+        lost: n,
+        reason,
+        ..Gap::default()
+    };
+    let entry = Entry {
+        time: "2026-01-02T03:04:05.678Z".into(),
+        session: "s".into(),
+        seq: n,
+        record: Record::Gap(gap),
+    };
+    entry.to_bytes()
+}
+
 /// Batches that stay in a bundle, fill it, and go over several; in between and at the end everything is
 /// published.
-fn story(log: &Log, size: u64, acknowledged: &mut u64) -> Result<(), AppendError> {
+fn story(scene: &Scene, log: &Log, size: u64, acknowledged: &mut u64) -> Result<(), AppendError> {
     let mut at = size;
-    for step in [1, 2, 260] {
-        let first = batch(log, at, at + step)?;
+    for step in scene.steps() {
+        let first = scene.batch(log, at, at + step)?;
         assert_eq!(first, at);
         at += step;
         *acknowledged = at;
@@ -294,13 +363,17 @@ fn story(log: &Log, size: u64, acknowledged: &mut u64) -> Result<(), AppendError
 }
 
 fn crash_everywhere(kind: Fault, size: u64, lag: Duration) {
+    crash(kind, size, lag, false);
+}
+
+fn crash(kind: Fault, size: u64, lag: Duration, text: bool) {
     for left in 0.. {
-        let scene = Scene::lagging(size, lag);
+        let scene = Scene::of(size, lag, text);
         let disk = Faulty::new(kind, left);
         let mut acknowledged = size;
         let mut published = size;
         if let Ok(log) = scene.open(disk.clone()) {
-            if story(&log, size, &mut acknowledged).is_ok() {
+            if story(&scene, &log, size, &mut acknowledged).is_ok() {
                 published = acknowledged;
             }
             // No time to publish: the process is gone.
@@ -320,6 +393,7 @@ fn crash_everywhere(kind: Fault, size: u64, lag: Duration) {
                 published
             };
             assert!(found >= least, "{what}: {found} < {least}");
+            scene.check_text(&what);
         } else {
             assert_eq!(acknowledged, 0, "{what}");
         }
@@ -328,13 +402,14 @@ fn crash_everywhere(kind: Fault, size: u64, lag: Duration) {
         let (now, unfinished) = scene.verify();
         assert!(now >= acknowledged, "{what}: {now} < {acknowledged}");
         assert_eq!(unfinished, 0, "{what}");
-        batch(&log, now, now + 10).expect(&what);
+        scene.batch(&log, now, now + 10).expect(&what);
         log.close().expect(&what);
         assert_eq!(scene.verify(), (now + 10, 0), "{what}");
+        scene.check_text(&what);
         let all: Vec<u64> = (0..now + 10).collect();
         assert_eq!(scene.entries(), all, "{what}");
         if !hit {
-            assert_eq!(acknowledged, size + 263);
+            assert_eq!(acknowledged, size + scene.steps().iter().sum::<u64>());
             assert!(left > 20, "the story has {left} operations");
             return;
         }
@@ -362,7 +437,15 @@ fn power_lost_between_any_two_writes_with_a_journal() {
     crash_everywhere(Fault::PowerLost, 254, LATER);
 }
 
-/// One operation fails, as on a full disk; the log stays usable and nothing is there twice.
+/// An entry that is there has its text, whenever it stops.
+#[test]
+fn no_entry_without_its_text() {
+    for lag in [Duration::ZERO, LATER] {
+        crash(Fault::Killed, 0, lag, true);
+        crash(Fault::PowerLost, 254, lag, true);
+    }
+}
+
 /// Seals an intent after two entries, and then does what it is about; gives whether that was done.
 fn seal_and_do(log: &Log, done: &Path) -> bool {
     let session_start = Entry::now("s", 0, Record::Gap(Gap::default()));
@@ -422,29 +505,32 @@ fn what_was_executed_was_sealed_whenever_the_world_stops() {
     }
 }
 
+/// One operation fails, as on a full disk; the log stays usable and nothing is there twice.
 #[test]
 fn a_failed_write_is_reported_and_survived() {
     for left in 0..26 {
-        fail_once(left, Duration::ZERO);
+        fail_once(left, Duration::ZERO, false);
+        fail_once(left, Duration::ZERO, true);
     }
     for left in 0..14 {
-        fail_once(left, LATER);
+        fail_once(left, LATER, false);
+        fail_once(left, LATER, true);
     }
 }
 
-fn fail_once(left: usize, lag: Duration) {
+fn fail_once(left: usize, lag: Duration, text: bool) {
     {
-        let scene = Scene::lagging(254, lag);
+        let scene = Scene::of(254, lag, text);
         let disk = Faulty::new(Fault::Once, left);
         let log = scene.open(disk.clone()).expect("opened");
         let mut at = 254;
         let mut failures = 0;
         for step in [1, 2, 300] {
-            match batch(&log, at, at + step) {
+            match scene.batch(&log, at, at + step) {
                 Ok(first) => assert_eq!(first, at),
                 Err(AppendError::NotLogged(_)) => {
                     failures += 1;
-                    assert_eq!(batch(&log, at, at + step).expect("the next try"), at);
+                    assert_eq!(scene.batch(&log, at, at + step).expect("the next try"), at);
                 }
                 Err(AppendError::NotDurable { index, .. }) => {
                     failures += 1;
@@ -464,6 +550,7 @@ fn fail_once(left: usize, lag: Duration) {
         log.close().expect("closed");
         scene.verify();
         assert_eq!(scene.entries(), (0..at).collect::<Vec<_>>());
+        scene.check_text("after a failure");
     }
 }
 
@@ -484,8 +571,8 @@ fn journalled() -> (Scene, PathBuf) {
 
 #[test]
 fn a_journal_is_believed_by_its_tags_alone() {
-    // Records of one entry of eight bytes: head, length and entry, tag.
-    const RECORD: usize = 12 + 2 + 8 + 32;
+    // Records of one entry of eight bytes: head, length and entry, length of no text, tag.
+    const RECORD: usize = 12 + 2 + 8 + 4 + 32;
     let reopened = |scene: &Scene| {
         scene
             .open(Arc::new(RealDisk))
@@ -535,8 +622,12 @@ fn a_journal_is_believed_by_its_tags_alone() {
     let stranger = Signer::new("log.example", SigningKey::from_bytes(&[2; 32])).expect("a name");
     let note = fs::read_to_string(scene.dir().join(CHECKPOINT)).expect("a checkpoint");
     fs::remove_file(&journal).expect("removed");
+    let forged = Logged {
+        leaf: b"forged".to_vec(),
+        sealed: Vec::new(),
+    };
     Journal::new(&scene.dir(), &stranger)
-        .append(&RealDisk, Tail::after(&note), 10, &[b"forged"])
+        .append(&RealDisk, Tail::after(&note), 10, &[&forged])
         .expect("written");
     assert_eq!(reopened(&scene), (0..10).collect::<Vec<_>>());
     // A link is not followed, and the log is not extended beside it.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! u32 length of the payload, u64 number of the first entry, big-endian
-//! the payload: entries as in a bundle, each after a big-endian u16 length
+//! the payload: for each entry a big-endian u16 length, the leaf, a big-endian u32 length, its encrypted text
 //! 32 bytes of tag: keyed SHA-256 over the tag before it and all of the above
 //! ```
 //!
@@ -32,8 +32,40 @@ use sha2::{Digest, Sha256};
 use crate::{
     note::Signer,
     store::{Disk, FileError, JOURNAL},
-    tile::{MAX_ENTRY, push_entry, split_bundle},
+    tile::{MAX_ENTRY, push_entry},
 };
+
+/// An entry on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Logged {
+    /// What goes into the tree.
+    pub(crate) leaf: Vec<u8>,
+    /// Its encrypted text, empty where there is none.
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl Logged {
+    fn push(&self, payload: &mut Vec<u8>) {
+        push_entry(payload, &self.leaf);
+        payload.extend_from_slice(&(self.sealed.len() as u32).to_be_bytes());
+        payload.extend_from_slice(&self.sealed);
+    }
+
+    /// Bytes of leaf and text.
+    pub(crate) fn length(&self) -> usize {
+        self.leaf.len() + self.sealed.len()
+    }
+
+    /// The first of a payload, and the rest.
+    fn split(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let (length, rest) = payload.split_first_chunk()?;
+        let (leaf, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (sealed, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        let (leaf, sealed) = (leaf.to_vec(), sealed.to_vec());
+        Some((Logged { leaf, sealed }, rest))
+    }
+}
 
 /// A record that would end beyond this is not written: a checkpoint comes first.
 const MAX_BYTES: u64 = 8 << 20;
@@ -119,15 +151,16 @@ impl Journal {
         disk: &dyn Disk,
         mut tail: Tail,
         mut first: u64,
-    ) -> Result<(Vec<Vec<u8>>, Tail), FileError> {
+    ) -> Result<(Vec<Logged>, Tail), FileError> {
         let mut entries = Vec::new();
         if !self.open(disk, false)? {
             return Ok((entries, tail));
         }
         while let Some(record) = self.record_at(tail, first)? {
-            let payload = &record[HEAD..record.len() - TAG];
-            for entry in split_bundle(payload).flatten() {
-                entries.push(entry.to_vec());
+            let mut payload = &record[HEAD..record.len() - TAG];
+            while let Some((entry, rest)) = Logged::split(payload) {
+                entries.push(entry);
+                payload = rest;
                 first += 1;
             }
             let Some(behind) = tail.behind(&record) else {
@@ -175,16 +208,16 @@ impl Journal {
         disk: &dyn Disk,
         tail: Tail,
         first: u64,
-        entries: &[&[u8]],
+        entries: &[&Logged],
     ) -> Result<Option<Tail>, JournalError> {
-        let size: usize = entries.iter().map(|e| e.len() + 2).sum();
+        let size: usize = entries.iter().map(|e| 2 + 4 + e.length()).sum();
         let end = tail.offset + (HEAD + size + TAG) as u64;
-        if end > MAX_BYTES || entries.iter().any(|e| e.len() > MAX_ENTRY) {
+        if end > MAX_BYTES || entries.iter().any(|e| e.leaf.len() > MAX_ENTRY) {
             return Ok(None);
         }
         let mut payload = Vec::with_capacity(size);
         for entry in entries {
-            push_entry(&mut payload, entry);
+            entry.push(&mut payload);
         }
         let Some(record) = tail.record(&self.key, first, &payload) else {
             return Ok(None);
@@ -221,6 +254,20 @@ impl Journal {
             .map_err(failed("flush"))
             .map_err(JournalError::NotDurable)?;
         Ok(tail.behind(&record))
+    }
+
+    /// Writes zeros over all of it, durably: what it has is under a checkpoint, and is not to be here, too.
+    pub(crate) fn wipe(&mut self, disk: &dyn Disk) -> Result<(), FileError> {
+        self.open(disk, false)?;
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let wipe = || {
+            let length = file.metadata()?.len().min(2 * MAX_BYTES);
+            disk.write_at(&self.path, file, 0, &vec![0; length as usize])?;
+            disk.sync_data(&self.path, file)
+        };
+        wipe().map_err(|e| FileError::new("write over", &self.path, e))
     }
 
     /// Opens the file if it is not; makes it, durably, if `make`. Whether it is there.

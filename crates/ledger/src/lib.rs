@@ -5,6 +5,8 @@
 //! Ed25519 as a C2SP signed note, that names size and root. Many threads and processes append
 //! through [`Log`]; [`Reader`] reads entries and makes proofs; [`verify()`] recomputes everything.
 //! [`entry`] is the schema of what AgentWall logs, one canonical JSON object per entry.
+//! What an agent or a person wrote is not in the tree: [`entry::commitment`] is what stands there instead, and
+//! [`text`] how the text itself, encrypted beside the log, is read and erased.
 //! [`Witness`] cosigns checkpoints of other logs, [`TrustPolicy`] says how many of whose cosignatures
 //! count, [`cosigned`] is what of this log is beyond its owner's reach by them. Nothing here is on a network.
 //!
@@ -36,10 +38,13 @@ pub mod read;
 pub mod sealed;
 pub mod settle;
 mod store;
+pub mod subject;
+pub mod text;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
 pub mod trust;
+mod values;
 pub mod verify;
 pub mod witness;
 mod writer;
@@ -59,8 +64,11 @@ pub use read::{ReadError, Reader};
 pub use sealed::Sealed;
 pub use settle::{NotSettled, settle};
 pub use store::FileError;
+pub use subject::{SubjectError, Subjects};
+pub use text::{Told, Withheld};
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use trust::{TrustError, TrustPolicy, UntrustedError, Witnessed};
+pub use values::TextFolders;
 pub use verify::{Report, VerifyError, VerifyOptions, verify};
 pub use witness::{Witness, WitnessError};
 pub use writer::OpenError;

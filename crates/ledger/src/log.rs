@@ -11,7 +11,7 @@
 //! full blocks, entries whose commit failed stay queued, and the error is handed to the next call.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     mem,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -22,9 +22,12 @@ use std::{
 use crate::{
     checkpoint::Checkpoint,
     hash::{Hash, leaf_hash},
+    journal::Logged,
     note::{Signer, Verifier},
     store::{Disk, FileError, RealDisk},
+    subject::{Held, SubjectError, Subjects, make_folder},
     tile::MAX_ENTRY,
+    values::{Text, TextFolders},
     writer::{CommitError, OpenError, Step, Writer},
 };
 
@@ -39,6 +42,8 @@ pub const MAX_REST: Duration = Duration::from_secs(1);
 pub const MAX_QUEUED: usize = 256;
 /// From so many queued entries on, [`Log::append_later`] waits.
 const FULL_ENTRIES: usize = 4096;
+/// The type of the entry after which nobody writes with a session's key any more.
+const SESSION_END: &str = "session_end";
 /// From so many queued bytes on, [`Log::append_later`] waits.
 const FULL_BYTES: usize = 16 << 20;
 
@@ -56,6 +61,10 @@ pub struct LogOptions {
     /// [settles](crate::settle()) it. Who removes
     /// the journal before that takes them away without a trace.
     pub lag: Duration,
+    /// Where text goes. With it an entry is a record in its canonical form ([`Entry::to_bytes`]): its leaf in the
+    /// tree has commitments in place of its text, and the text, encrypted with a key of its session, is in
+    /// these folders, durable together with the leaf. Without it an entry is any bytes, and the leaf is these.
+    pub text: Option<TextFolders>,
 }
 
 /// An append-only log, open for writing. Share it between threads by reference or [`Arc`].
@@ -76,6 +85,40 @@ struct Shared {
     writer: Mutex<Writer>,
     verifier: Verifier,
     lag: Duration,
+    text: Option<Keys>,
+}
+
+/// The keys of the sessions that entries are written of; each until the end of its session is logged.
+#[derive(Debug)]
+struct Keys {
+    subjects: Subjects,
+    held: Mutex<HashMap<String, Arc<Held>>>,
+}
+
+impl Keys {
+    fn close(&self, record: &[u8]) -> Result<Logged, AppendError> {
+        let random = |e: getrandom::Error| AppendError::Key(SubjectError::Random(e.to_string()));
+        let text = Text::new(record).map_err(random)?;
+        let leaf = text.leaf().ok_or(AppendError::NotARecord)?;
+        let known = lock(&self.held).get(&leaf.session).cloned();
+        let held = match known {
+            Some(held) => held,
+            None => {
+                let held = self.subjects.hold(&leaf.session);
+                let held = Arc::new(held.map_err(AppendError::Key)?);
+                lock(&self.held).insert(leaf.session.clone(), Arc::clone(&held));
+                held
+            }
+        };
+        let sealed = text
+            .seal(&held.key, leaf.seq, &leaf.bytes)
+            .map_err(random)?;
+        if leaf.kind == SESSION_END {
+            lock(&self.held).remove(&leaf.session);
+        }
+        let leaf = leaf.bytes;
+        Ok(Logged { leaf, sealed })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +140,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Item {
-    entries: Vec<Vec<u8>>,
+    entries: Vec<Logged>,
     /// Where the waiting caller finds the result; `None` for [`Log::append_later`].
     result: Option<Arc<Slot>>,
 }
@@ -117,6 +160,12 @@ pub enum AppendError {
         /// Its length.
         found: usize,
     },
+    /// The log keeps text apart, and this is no record to be taken apart.
+    #[error("the entry is not a record in its canonical form")]
+    NotARecord,
+    /// There is no key for the entry's text.
+    #[error("the text of the entry cannot be encrypted: {0}")]
+    Key(SubjectError),
     /// The log cannot be extended; the entry is not in it.
     #[error("the entry was not logged: {0}")]
     NotLogged(Arc<OpenError>),
@@ -178,14 +227,20 @@ impl Log {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let verifier = signer.verifier();
-        let writer = Writer::open(
-            dir,
-            signer,
-            options.head,
-            !options.lag.is_zero(),
-            disk,
-            None,
-        )?;
+        let (text, values) = match options.text {
+            None => (None, None),
+            Some(folders) => {
+                make_folder(&folders.values)
+                    .map_err(|e| FileError::new("make", &folders.values, e))?;
+                let keys = Keys {
+                    subjects: Subjects::new(&folders.subjects),
+                    held: Mutex::default(),
+                };
+                (Some(keys), Some(folders.values))
+            }
+        };
+        let journaling = !options.lag.is_zero();
+        let writer = Writer::open(dir, signer, options.head, values, journaling, disk, None)?;
         Ok(Log {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
@@ -194,6 +249,7 @@ impl Log {
                 writer: Mutex::new(writer),
                 verifier,
                 lag: options.lag,
+                text,
             }),
             thread: Mutex::new(None),
         })
@@ -220,7 +276,14 @@ impl Log {
     /// Appends entries one after another, in one commit, and returns the number of the first when
     /// all are durable. Either all or none are in the log.
     pub fn append_batch(&self, entries: &[&[u8]]) -> Result<u64, AppendError> {
-        check_lengths(entries)?;
+        self.append_hashed(entries).map(|(first, _)| first)
+    }
+
+    /// The same, with the leaf hash of the last one.
+    pub(crate) fn append_hashed(&self, entries: &[&[u8]]) -> Result<(u64, Hash), AppendError> {
+        let entries = entries.iter().map(|e| self.shared.close(e));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let leaf = leaf_hash(entries.last().map_or(&[], |e| &e.leaf));
         if !self.shared.lag.is_zero() {
             self.start_thread()?;
         }
@@ -228,12 +291,12 @@ impl Log {
         let mut queue = self.shared.lock_queue();
         take_error(&mut queue)?;
         queue.items.push_back(Item {
-            entries: entries.iter().map(|e| e.to_vec()).collect(),
+            entries,
             result: Some(Arc::clone(&result)),
         });
         loop {
             if let Some(result) = lock(&result).take() {
-                return result;
+                return result.map(|first| (first, leaf));
             }
             queue = if queue.busy {
                 self.shared.wait(queue)
@@ -246,8 +309,8 @@ impl Log {
     /// Queues an entry; it is committed within [`MAX_DELAY`], or with the next commit of this
     /// process. Waits while the queue is full. Gives its leaf hash. An error means that this entry was not queued.
     pub fn append_later(&self, entry: &[u8]) -> Result<Hash, AppendError> {
-        check_lengths(&[entry])?;
-        let leaf = leaf_hash(entry);
+        let entry = self.shared.close(entry)?;
+        let leaf = leaf_hash(&entry.leaf);
         self.start_thread()?;
         let mut queue = self.shared.lock_queue();
         loop {
@@ -257,12 +320,12 @@ impl Log {
             }
             queue = self.shared.wait(queue);
         }
+        queue.later += 1;
+        queue.later_bytes += entry.length();
         queue.items.push_back(Item {
-            entries: vec![entry.to_vec()],
+            entries: vec![entry],
             result: None,
         });
-        queue.later += 1;
-        queue.later_bytes += entry.len();
         if queue.since.is_none() {
             queue.since = Some(Instant::now());
             self.shared.due.notify_one();
@@ -280,6 +343,15 @@ impl Log {
     /// Commits everything that is queued, and makes the head file durable.
     pub fn flush(&self) -> Result<(), AppendError> {
         self.shared.flush()
+    }
+
+    /// Destroys the text of these entries, durably, wherever this log has it; the entries stay. Whoever does so
+    /// has logged a [`Redaction`](crate::entry::Redaction) before, else the text is only lost.
+    pub fn destroy_text(&self, entries: &[u64]) -> Result<(), AppendError> {
+        self.flush()?;
+        lock(&self.shared.writer)
+            .destroy(entries)
+            .map_err(|e| AppendError::NotPublished(Arc::new(e)))
     }
 
     /// Like [`Log::flush`], then closes the log.
@@ -324,6 +396,21 @@ impl Shared {
         lock(&self.queue)
     }
 
+    /// An entry as it goes into the log.
+    fn close(&self, entry: &[u8]) -> Result<Logged, AppendError> {
+        let logged = match &self.text {
+            Some(keys) => keys.close(entry)?,
+            None => Logged {
+                leaf: entry.to_vec(),
+                sealed: Vec::new(),
+            },
+        };
+        match logged.leaf.len() {
+            0..=MAX_ENTRY => Ok(logged),
+            found => Err(AppendError::TooLong { found }),
+        }
+    }
+
     fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         self.changed
             .wait(queue)
@@ -337,10 +424,7 @@ impl Shared {
         let since = queue.since.take();
         queue.busy = true;
         drop(queue);
-        let entries: Vec<&[u8]> = items
-            .iter()
-            .flat_map(|i| i.entries.iter().map(Vec::as_slice))
-            .collect();
+        let entries: Vec<&Logged> = items.iter().flat_map(|i| &i.entries).collect();
         let mut writer = lock(&self.writer);
         let result = writer.commit(&entries);
         let unpublished = writer.unpublished();
@@ -405,7 +489,7 @@ impl Shared {
                 None => {
                     queue.error = Some(error.clone());
                     queue.later += item.entries.len();
-                    queue.later_bytes += item.entries.iter().map(Vec::len).sum::<usize>();
+                    queue.later_bytes += item.entries.iter().map(Logged::length).sum::<usize>();
                     queue.since = since.or(queue.since);
                     queue.items.push_front(item);
                 }
@@ -505,13 +589,6 @@ fn take_error(queue: &mut Queue) -> Result<(), AppendError> {
         Some(error) => Err(AppendError::Earlier {
             error: Box::new(error),
         }),
-        None => Ok(()),
-    }
-}
-
-fn check_lengths(entries: &[&[u8]]) -> Result<(), AppendError> {
-    match entries.iter().find(|e| e.len() > MAX_ENTRY) {
-        Some(entry) => Err(AppendError::TooLong { found: entry.len() }),
         None => Ok(()),
     }
 }

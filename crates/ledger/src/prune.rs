@@ -10,11 +10,14 @@
 
 use std::{fs, io, path::Path};
 
+use serde_json::Value;
+
 use crate::{
     entry::{Entry, Record},
     read::{ReadError, Reader},
     store::FileError,
     tile::{Level, Tile},
+    values::{self, TextFolders},
 };
 
 /// Why nothing, or not everything, was removed.
@@ -39,9 +42,19 @@ pub enum PruneError {
 
 /// What the entry allows to be missing: everything below this index. `index` is its own number.
 pub(crate) fn minimum_of(entry: &Entry, index: u64) -> u64 {
-    match &entry.record {
-        Record::Prune(prune) if prune.minimum <= index && prune.minimum % 256 == 0 => prune.minimum,
+    let minimum = match &entry.record {
+        Record::Prune(prune) => prune.minimum,
+        // A number is plain in a leaf.
+        Record::Committed(leaf) if leaf.kind == "prune" => leaf
+            .fields
+            .get("minimum")
+            .and_then(Value::as_u64)
+            .unwrap_or(0),
         _ => 0,
+    };
+    match minimum <= index && minimum % 256 == 0 {
+        true => minimum,
+        false => 0,
     }
 }
 
@@ -89,11 +102,12 @@ impl Reader {
     }
 }
 
-/// Removes the bundles of the log in `dir` that are wholly below `minimum`, and says how many there were.
+/// Removes the bundles of the log in `dir` that are wholly below `minimum`, with their texts, and says how many there
+/// were. `text` is as for [`crate::LogOptions`].
 ///
 /// # Errors
 /// No record in the log allows it, or a file cannot be removed; what is gone by then is gone.
-pub fn prune(dir: &Path, minimum: u64) -> Result<u64, PruneError> {
+pub fn prune(dir: &Path, text: Option<&TextFolders>, minimum: u64) -> Result<u64, PruneError> {
     let reader = Reader::open(dir)?;
     let allowed = reader.minimum()?;
     if minimum > allowed {
@@ -106,6 +120,9 @@ pub fn prune(dir: &Path, minimum: u64) -> Result<u64, PruneError> {
     for number in numbers.clone() {
         let tile = Tile::full(Level::Entries, number);
         let path = dir.join(tile.to_string());
+        if let Some(text) = text {
+            values::remove(&text.values, number)?;
+        }
         // A narrower file of it, left by a writer that was killed, has the same entries.
         match fs::remove_dir_all(dir.join(tile.partial_dir())) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -175,8 +192,8 @@ mod tests {
         let root = before.root_at(300).unwrap();
         let old = before.entry(5).unwrap();
         let proof = before.tlog_proof(5, None).unwrap();
-        assert_eq!(prune(dir.path(), 512).unwrap(), 2);
-        assert_eq!(prune(dir.path(), 512).unwrap(), 0);
+        assert_eq!(prune(dir.path(), None, 512).unwrap(), 2);
+        assert_eq!(prune(dir.path(), None, 512).unwrap(), 0);
         assert_eq!(verified(dir.path()).unwrap(), 512);
         let reader = Reader::open(dir.path()).unwrap();
         assert_eq!(reader.first().unwrap(), 512);
@@ -189,7 +206,7 @@ mod tests {
         let log = Log::open(dir.path(), signer()).unwrap();
         log.append(&allow(768)).unwrap();
         log.close().unwrap();
-        assert_eq!(prune(dir.path(), 768).unwrap(), 1);
+        assert_eq!(prune(dir.path(), None, 768).unwrap(), 1);
         assert_eq!(verified(dir.path()).unwrap(), 768);
     }
 
@@ -198,7 +215,7 @@ mod tests {
         let dir = log(1000, 512);
         fs::remove_file(dir.path().join(bundle(0))).unwrap();
         assert_eq!(verified(dir.path()).unwrap(), 256);
-        assert_eq!(prune(dir.path(), 512).unwrap(), 1);
+        assert_eq!(prune(dir.path(), None, 512).unwrap(), 1);
         assert_eq!(verified(dir.path()).unwrap(), 512);
     }
 
@@ -215,7 +232,7 @@ mod tests {
         // One bundle more than allowed.
         let dir = log(1000, 256);
         assert!(matches!(
-            prune(dir.path(), 512),
+            prune(dir.path(), None, 512),
             Err(PruneError::NotAllowed {
                 asked: 512,
                 allowed: 256
@@ -250,7 +267,7 @@ mod tests {
     #[test]
     fn a_changed_hash_of_a_removed_entry_is_found() {
         let dir = log(1000, 512);
-        prune(dir.path(), 512).unwrap();
+        prune(dir.path(), None, 512).unwrap();
         let tile = dir.path().join(Tile::full(Level::Hashes(0), 0).to_string());
         let mut bytes = fs::read(&tile).unwrap();
         bytes[40] ^= 1;

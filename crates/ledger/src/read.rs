@@ -19,6 +19,7 @@ use crate::{
     note::{Note, Verifier},
     proof::{NodeSource, prove_consistency, prove_inclusion, root_at},
     store::{CHECKPOINT, read_bundle, read_file, read_hashes},
+    text::Texts,
     tile::{Level, Tile, encode_hashes, split_bundle},
     tlog_proof::TlogProof,
     trust::TrustPolicy,
@@ -86,6 +87,7 @@ pub struct Reader {
     note: Note,
     tiles: TileFiles,
     bundle: Mutex<Option<(u64, Vec<u8>)>>,
+    pub(crate) texts: Option<Texts>,
 }
 
 impl Reader {
@@ -100,6 +102,7 @@ impl Reader {
             checkpoint,
             note,
             bundle: Mutex::new(None),
+            texts: None,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Proof in the type that something is in the log, durably: what must not happen before its record asks
 //! for a reference to one of these.
 
-use crate::{AppendError, Entry, Hash, Log, Record, hash::leaf_hash};
+use crate::{AppendError, Entry, Hash, Log, Record};
 
 /// A record that is in the log and survives a power loss. Only [`Log::seal`] makes one.
 ///
@@ -27,7 +27,7 @@ impl<T> Sealed<T> {
         self.index
     }
 
-    /// The entry's leaf hash: SHA-256(0x00 ‖ entry), RFC 6962.
+    /// The leaf hash of what stands in the tree for it: SHA-256(0x00 ‖ leaf), RFC 6962.
     pub fn leaf(&self) -> Hash {
         self.leaf
     }
@@ -49,10 +49,9 @@ impl Log {
     ) -> Result<Sealed<T>, AppendError> {
         let entry = Entry::now(session, seq, value.clone().into()).to_bytes();
         let mut all: Vec<Vec<u8>> = earlier.iter().map(Entry::to_bytes).collect();
-        let leaf = leaf_hash(&entry);
         all.push(entry);
         let slices: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-        let first = self.append_batch(&slices)?;
+        let (first, leaf) = self.append_hashed(&slices)?;
         Ok(Sealed {
             value,
             index: first + earlier.len() as u64,

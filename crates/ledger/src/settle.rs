@@ -21,6 +21,7 @@ use crate::{
     journal::{Journal, Tail},
     note::Signer,
     store::{CHECKPOINT, FileError, JOURNAL, RealDisk, read_file},
+    values::TextFolders,
     writer::{OpenError, Writer},
 };
 
@@ -35,7 +36,7 @@ pub struct NotSettled {
 }
 
 /// Brings what the journal of the log in `dir` has into tiles and under a checkpoint, and says how many
-/// entries had been waiting. `head` is as for [`crate::LogOptions`]. A writer that holds the log for longer than
+/// entries had been waiting. `head` and `text` are as for [`crate::LogOptions`]. A writer that holds the log for longer than
 /// `patience` is not waited for.
 ///
 /// What is wrong with the log itself is left to who reads it: then nothing is waiting.
@@ -46,11 +47,13 @@ pub fn settle(
     dir: &Path,
     signer: Signer,
     head: Option<PathBuf>,
+    text: Option<TextFolders>,
     patience: Duration,
 ) -> Result<u64, NotSettled> {
     let entries = waiting(dir, &signer);
     if entries > 0 {
-        Writer::open(dir, signer, head, false, Arc::new(RealDisk), Some(patience))
+        let (values, disk) = (text.map(|t| t.values), Arc::new(RealDisk));
+        Writer::open(dir, signer, head, values, false, disk, Some(patience))
             .map_err(|why| NotSettled { entries, why })?;
     }
     Ok(entries)
@@ -104,6 +107,7 @@ mod tests {
         let options = LogOptions {
             head: Some(root.path().join("head")),
             lag: LATER,
+            text: None,
         };
         let log = Log::open_with(&dir, signer(), options).unwrap();
         log.append(b"0").unwrap();
@@ -123,10 +127,16 @@ mod tests {
         let (root, dir) = left();
         let head = || Some(root.path().join("head"));
         assert_eq!(seen(&dir), 1);
-        assert_eq!(settle(&dir, signer(), head(), Duration::ZERO).unwrap(), 2);
+        assert_eq!(
+            settle(&dir, signer(), head(), None, Duration::ZERO).unwrap(),
+            2
+        );
         assert_eq!(seen(&dir), 3);
         let before = fs::read(dir.join(CHECKPOINT)).unwrap();
-        assert_eq!(settle(&dir, signer(), head(), Duration::ZERO).unwrap(), 0);
+        assert_eq!(
+            settle(&dir, signer(), head(), None, Duration::ZERO).unwrap(),
+            0
+        );
         assert_eq!(fs::read(dir.join(CHECKPOINT)).unwrap(), before);
         assert_eq!(fs::read(root.path().join("head")).unwrap(), before);
     }
@@ -142,7 +152,10 @@ mod tests {
         let log = Log::open_with(&dir, signer(), options).unwrap();
         for n in 0..10u8 {
             assert_eq!(log.append(&[n]).unwrap(), u64::from(n));
-            assert_eq!(settle(&dir, signer(), None, Duration::ZERO).unwrap(), 1);
+            assert_eq!(
+                settle(&dir, signer(), None, None, Duration::ZERO).unwrap(),
+                1
+            );
             assert_eq!(seen(&dir), u64::from(n) + 1);
         }
         log.close().unwrap();
@@ -157,7 +170,7 @@ mod tests {
         // Somebody holds the log.
         let lock = fs::File::open(dir.join(LOCK)).unwrap();
         lock.lock().unwrap();
-        let error = settle(&dir, signer(), None, Duration::from_millis(20)).unwrap_err();
+        let error = settle(&dir, signer(), None, None, Duration::from_millis(20)).unwrap_err();
         assert!(matches!(error.why, OpenError::Busy { .. }), "{error}");
         assert_eq!(error.entries, 2);
         lock.unlock().unwrap();
@@ -167,20 +180,26 @@ mod tests {
         let genuine = fs::read(&tile).unwrap();
         fs::set_permissions(&tile, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&tile, [0; 32]).unwrap();
-        let error = settle(&dir, signer(), None, Duration::ZERO).unwrap_err();
+        let error = settle(&dir, signer(), None, None, Duration::ZERO).unwrap_err();
         assert!(matches!(error.why, OpenError::Defect(_)), "{error}");
         fs::write(&tile, genuine).unwrap();
-        assert_eq!(settle(&dir, signer(), None, Duration::ZERO).unwrap(), 2);
+        assert_eq!(
+            settle(&dir, signer(), None, None, Duration::ZERO).unwrap(),
+            2
+        );
     }
 
     #[test]
     fn a_journal_of_another_key_has_nothing_that_waits() {
         let (_root, dir) = left();
         let other = Signer::new("log.example", SigningKey::from_bytes(&[2; 32])).unwrap();
-        assert_eq!(settle(&dir, other, None, Duration::ZERO).unwrap(), 0);
+        assert_eq!(settle(&dir, other, None, None, Duration::ZERO).unwrap(), 0);
         assert_eq!(seen(&dir), 1);
         let nowhere = dir.join("none");
-        assert_eq!(settle(&nowhere, signer(), None, Duration::ZERO).unwrap(), 0);
+        assert_eq!(
+            settle(&nowhere, signer(), None, None, Duration::ZERO).unwrap(),
+            0
+        );
         assert!(!nowhere.exists());
     }
 }

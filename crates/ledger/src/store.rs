@@ -18,6 +18,7 @@ use crate::{
     defect::Defect,
     hash::{HASH_LEN, Hash},
     tile::{Level, MAX_ENTRY, Tile, decode_hashes, split_bundle},
+    values::Written,
 };
 
 /// The file that names the log's size and root.
@@ -176,12 +177,12 @@ pub(crate) struct PublishError {
     pub(crate) visible: bool,
 }
 
-/// Writes bundles and tiles, makes them durable, then replaces the checkpoint and makes that
-/// durable.
+/// Writes bundles and tiles, makes them and what was written beside them durable, then replaces the
+/// checkpoint and makes that durable.
 ///
-/// Four flushes for a small batch, in two waves: bundle, tile and the new checkpoint's content at
+/// Five flushes for a small batch, in two waves: bundle, tile, texts and the new checkpoint's content at
 /// once, then the log's folder after the rename. Flushes of one wave run in threads, because file
-/// systems with a journal commit them together: two journal commits instead of four. The folders
+/// systems with a journal commit them together: two journal commits instead of five. The folders
 /// of bundle and tile are flushed only when they are new: on Linux file systems a flush of a new
 /// file also makes its name durable (ext4 and XFS commit the journal in which it was created, btrfs
 /// logs the name), and the rename that follows is ordered after it. If some file system did lose
@@ -190,6 +191,7 @@ pub(crate) fn publish(
     disk: &dyn Disk,
     dir: &Path,
     files: &[NewFile],
+    beside: Written,
     checkpoint: &str,
 ) -> Result<(), PublishError> {
     let before = |operation, path: &Path| {
@@ -199,8 +201,7 @@ pub(crate) fn publish(
             visible: false,
         }
     };
-    let mut written = Vec::with_capacity(files.len() + 1);
-    let mut new_names = BTreeSet::new();
+    let (mut written, mut new_names) = (beside.files, beside.folders);
     for (tile, bytes) in files {
         let path = dir.join(tile.to_string());
         let file = match disk.write(&path, bytes) {
@@ -227,6 +228,8 @@ pub(crate) fn publish(
         error,
         visible: false,
     })?;
+    // The descriptors are not needed any more; near their limit the folder could not be opened.
+    drop(written);
     let path = dir.join(CHECKPOINT);
     disk.rename(&temporary, &path)
         .map_err(before("replace", &path))?;
@@ -273,7 +276,7 @@ fn flush_together(disk: &dyn Disk, flushes: &[(&Path, Option<&File>)]) -> Result
 
 /// Makes the missing folders between `dir` and `path`; each folder that got a new name in it is
 /// put into `changed`.
-fn make_parents(
+pub(crate) fn make_parents(
     disk: &dyn Disk,
     dir: &Path,
     path: &Path,

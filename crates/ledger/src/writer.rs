@@ -27,7 +27,7 @@ use crate::{
     defect::Defect,
     hash::leaf_hash,
     head::{self, HeadError},
-    journal::{Journal, JournalError, Tail},
+    journal::{Journal, JournalError, Logged, Tail},
     note::{NoteError, Signer, Verifier},
     proof,
     read::{TileFiles, first_changed},
@@ -37,6 +37,7 @@ use crate::{
     },
     tile::{Level, Tile, encode_hashes, push_entry},
     tree::Frontier,
+    values::{self, Written},
 };
 
 /// Why a log cannot be opened for writing, or not extended any more.
@@ -118,6 +119,8 @@ struct State {
     /// Bundles and tiles that became full since the checkpoint.
     bundles: Vec<NewFile>,
     tiles: Vec<NewFile>,
+    /// The texts of the entries that are not under the checkpoint yet.
+    sealed: Vec<Vec<u8>>,
     tail: Tail,
 }
 
@@ -128,7 +131,9 @@ impl State {
     }
 
     /// Adds an entry at the end.
-    fn push(&mut self, entry: &[u8]) {
+    fn push(&mut self, entry: &Logged) {
+        self.sealed.push(entry.sealed.clone());
+        let entry = &entry.leaf;
         // Lengths were checked when the entry was accepted.
         push_entry(&mut self.bundle, entry);
         let tiles = &mut self.tiles;
@@ -174,6 +179,8 @@ pub(crate) struct Writer {
     signer: Signer,
     verifier: Verifier,
     head: Option<PathBuf>,
+    /// The folder of the texts, of a log that has them.
+    values: Option<PathBuf>,
     head_unflushed: Option<File>,
     disk: Arc<dyn Disk>,
     lock: Arc<File>,
@@ -234,6 +241,7 @@ impl Writer {
         dir: &Path,
         signer: Signer,
         head: Option<PathBuf>,
+        values: Option<PathBuf>,
         journaling: bool,
         disk: Arc<dyn Disk>,
         patience: Option<Duration>,
@@ -268,6 +276,7 @@ impl Writer {
             unflushed_name: true,
             signer,
             head,
+            values,
             head_unflushed: None,
             disk,
             lock: Arc::new(lock.map_err(|e| FileError::new("open", &path, e))?),
@@ -287,7 +296,7 @@ impl Writer {
     }
 
     /// Appends `entries` and makes them durable; returns the number of the first.
-    pub(crate) fn commit(&mut self, entries: &[&[u8]]) -> Result<u64, CommitError> {
+    pub(crate) fn commit(&mut self, entries: &[&Logged]) -> Result<u64, CommitError> {
         let _locked =
             Locked::take(&self.lock, &self.dir).map_err(|e| CommitError::Open(e.into()))?;
         // On an error the state stays unknown and is read again for the next commit.
@@ -322,7 +331,7 @@ impl Writer {
     fn write_journal(
         &mut self,
         state: &mut State,
-        entries: &[&[u8]],
+        entries: &[&Logged],
     ) -> Result<bool, JournalError> {
         if mem::take(&mut self.unflushed_name) {
             self.disk.sync_dir(&self.dir).map_err(|e| {
@@ -346,6 +355,10 @@ impl Writer {
     /// Brings tiles and checkpoint up to date.
     pub(crate) fn publish(&mut self) -> Result<(), OpenError> {
         let _locked = Locked::take(&self.lock, &self.dir)?;
+        self.publish_locked()
+    }
+
+    fn publish_locked(&mut self) -> Result<(), OpenError> {
         let state = self.current()?;
         if state.unpublished() == 0 {
             self.state = Some(state);
@@ -355,6 +368,20 @@ impl Writer {
             .map_err(CommitError::without_entries)
     }
 
+    /// Destroys the texts of entries, durably, wherever the log has them.
+    pub(crate) fn destroy(&mut self, entries: &[u64]) -> Result<(), OpenError> {
+        let _locked = Locked::take(&self.lock, &self.dir)?;
+        // Nothing in the journal follows from the new checkpoint: all of it can go.
+        self.publish_locked()?;
+        self.journal.wipe(&*self.disk)?;
+        for index in entries {
+            if let Some(dir) = &self.values {
+                values::destroy(&*self.disk, dir, *index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes everything; `first` is what an error says of.
     fn publish_state(&mut self, mut state: State, first: u64) -> Result<(), CommitError> {
         let (old, size) = (state.checkpoint.size, state.frontier.size());
@@ -362,7 +389,12 @@ impl Writer {
         let note = checkpoint
             .sign(&self.signer)
             .map_err(|e| CommitError::Open(e.into()))?;
-        publish(&*self.disk, &self.dir, &state.files(), &note).map_err(|e| {
+        let beside = match &self.values {
+            Some(dir) => values::write(&*self.disk, dir, old, &state.sealed),
+            None => Ok(Written::default()),
+        };
+        let beside = beside.map_err(|e| CommitError::Open(e.into()))?;
+        publish(&*self.disk, &self.dir, &state.files(), beside, &note).map_err(|e| {
             let (step, error) = (Step::Durable, e.error);
             match e.visible {
                 true => CommitError::Logged { first, step, error },
@@ -373,6 +405,7 @@ impl Writer {
         self.unflushed_name = false;
         state.tail = Tail::after(&note);
         (state.bundles, state.tiles) = (Vec::new(), Vec::new());
+        state.sealed.clear();
         (state.note, state.checkpoint) = (note.clone(), checkpoint);
         self.state = Some(state);
         self.remember(&note).map_err(|error| {
@@ -462,7 +495,7 @@ impl Writer {
         }
         let root = Frontier::default().root();
         let note = Checkpoint::new(self.signer.name(), 0, root).sign(&self.signer)?;
-        publish(&*self.disk, &self.dir, &[], &note).map_err(|e| e.error)?;
+        publish(&*self.disk, &self.dir, &[], Written::default(), &note).map_err(|e| e.error)?;
         Ok(note.into_bytes())
     }
 
@@ -590,5 +623,6 @@ fn read_edge(dir: &Path, note: &[u8], checkpoint: Checkpoint) -> Result<State, D
         bundle,
         bundles: Vec::new(),
         tiles: Vec::new(),
+        sealed: Vec::new(),
     })
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Log, LogOptions, Reader, VerifyOptions,
+    Log, LogOptions, Reader, TextFolders, VerifyOptions,
     entry::{Entry, Gap, Record},
     verify,
 };
@@ -28,12 +28,24 @@ fn open(root: &Path) -> Log {
     let options = LogOptions {
         head: Some(root.join("head")),
         lag: Duration::from_millis(u64::from(std::process::id() % 3) * 10),
+        text: Some(text(root)),
     };
     Log::open_with(&root.join("ledger"), signer(1), options).expect("opened")
 }
 
+fn text(root: &Path) -> TextFolders {
+    TextFolders {
+        values: root.join("values"),
+        subjects: root.join("subjects"),
+    }
+}
+
 fn entry(writer: &str, seq: u64) -> Vec<u8> {
-    Entry::now(writer, seq, Record::Gap(Gap::default())).to_bytes()
+    let gap = Gap {
+        reason: format!("{writer} {seq}"),
+        ..Gap::default()
+    };
+    Entry::now(writer, seq, Record::Gap(gap)).to_bytes()
 }
 
 /// The other processes: this test again, with a folder in the environment.
@@ -136,10 +148,16 @@ fn processes_and_threads_and_kills() {
     let report = verify(&root.path().join("ledger"), &options).expect("genuine");
     assert!(report.unfinished.is_empty());
     let reader = Reader::open(&root.path().join("ledger")).expect("readable");
+    let reader = reader.with_text(text(root.path()));
     let mut next: BTreeMap<String, u64> = BTreeMap::new();
-    for item in reader.entries(0..u64::MAX) {
-        let (index, bytes) = item.expect("an entry");
-        let entry = Entry::from_bytes(&bytes).expect("a record");
+    for index in 0..reader.size() {
+        let told = reader.told(index).expect("a record");
+        let entry = told.entry;
+        let reason = format!("{} {}", entry.session, entry.seq);
+        assert!(
+            matches!(&entry.record, Record::Gap(gap) if gap.reason == reason),
+            "entry {index}: {entry:?}"
+        );
         let expected = next.entry(entry.session.clone()).or_default();
         assert_eq!(entry.seq, *expected, "entry {index} of {}", entry.session);
         *expected += 1;

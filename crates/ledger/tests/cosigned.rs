@@ -84,7 +84,7 @@ impl signed_note::Verifier for Foreign {
 
 #[test]
 fn a_cosigned_note_as_others_read_it() {
-    use sha2_011::{Digest as _, Sha256};
+    use sha2::{Digest as _, Sha256};
     let root = tempfile::tempdir().expect("a folder");
     log(root.path(), 300).close().expect("closed");
     let text = cosigned(root.path()).to_text();

@@ -31,7 +31,7 @@ impl HashReader for Stored {
 struct Trees {
     ours: MemoryTree,
     stored: Stored,
-    other: MemoryBackedTree<sha2_011::Sha256, Vec<u8>>,
+    other: MemoryBackedTree<sha2::Sha256, Vec<u8>>,
 }
 
 fn leaf(i: u64) -> Vec<u8> {

@@ -110,6 +110,45 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
+/// `agentwall ledger erase`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    group(clap::ArgGroup::new("what").required(true).multiple(false)),
+    after_help = "Examples:\n  agentwall ledger erase --session k3f9 --dry-run\n  \
+    agentwall ledger erase --user alice --basis 'asked for it, ticket 812'\n  \
+    agentwall ledger erase --entry 41 --yes\n\n\
+    The entries stay, with what is plain in them and with commitments to what was not; all proofs hold. First a \
+    'redaction' is in the ledger, then the keys are destroyed. A session that runs is refused. Copies of the state \
+    folder elsewhere are not reached.\n\n\
+    Exit status: 0 erased, or nothing to erase; 1 not erased, 2 wrong usage."
+)]
+pub struct EraseArgs {
+    /// All entries of this session (id, prefix, or last part)
+    #[arg(long, value_name = "SESSION", group = "what")]
+    pub session: Option<String>,
+    /// All sessions of this agent
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub agent: Option<String>,
+    /// All sessions that this user (name or uid) started
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub user: Option<String>,
+    /// This entry; may be given several times
+    #[arg(long, value_name = "N", group = "what")]
+    pub entry: Vec<u64>,
+    /// On what grounds; kept with the record of the erasure
+    #[arg(long, value_name = "TEXT")]
+    pub basis: Option<String>,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Tell what would be erased, and erase nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// In which form entries leave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {

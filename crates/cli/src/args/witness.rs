@@ -10,9 +10,11 @@ use clap::{Args, Subcommand, ValueHint};
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Examples:\n  agentwall ledger prove 41 > 41.tlog-proof\n  \
-    agentwall ledger prove 41 --policy auditor.policy > 41.tlog-proof\n\n\
+    agentwall ledger prove 41 --policy auditor.policy > 41.tlog-proof\n  \
+    agentwall ledger prove 41 --open action/resource --open reason > 41.tlog-proof\n\n\
     The file (c2sp.org/tlog-proof@v1) holds the entry, the hashes up to the root, and the checkpoint with \
-    the cosignatures of witnesses, if they have seen the entry. Its line 'extra' is the entry itself.\n\n\
+    the cosignatures of witnesses, if they have seen the entry. Its line 'extra' is the entry itself, and what is \
+    opened of it: text is in the entry as commitments, and only who is given text and salt of a field can read it.\n\n\
     Exit status: 0 proved, 1 not in the log, or not witnessed as --policy wants, 2 wrong usage."
 )]
 pub struct ProveArgs {
@@ -22,6 +24,12 @@ pub struct ProveArgs {
     /// The proof must satisfy this trust policy (c2sp.org/tlog-policy)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// Open this field of the entry, or all below it, for example action/resource or files/0; may be given several times
+    #[arg(long, value_name = "FIELD")]
+    pub open: Vec<String>,
+    /// Open all of the entry's text
+    #[arg(long)]
+    pub open_all: bool,
     /// The log's folder [default: this user's log]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
@@ -35,7 +43,7 @@ pub struct ProveArgs {
 #[command(after_help = "Examples:\n  agentwall ledger serve\n  \
     agentwall ledger serve --listen unix:/run/agentwall/ledger.sock\n\n\
     Read-only, plain HTTP, in the layout of c2sp.org/tlog-tiles: monitors follow the log there, and 'agentwall \
-    ledger verify URL' checks it. Entries hold commands and paths, and every user of this host reads a loopback port; \
+    ledger verify URL' checks it. Entries of earlier versions hold commands and paths, and every user of this host reads a loopback port; \
     a Unix socket is for its user and group. For others put a server in front that has TLS and knows \
     who may read (for example caddy, or nginx with 'proxy_pass http://unix:/run/agentwall/ledger.sock:').")]
 pub struct LedgerServeArgs {
@@ -45,6 +53,12 @@ pub struct LedgerServeArgs {
     /// Listen on an address that others reach, without TLS
     #[arg(long)]
     pub plain: bool,
+    /// Open this field of the entry, or all below it, for example action/resource or files/0; may be given several times
+    #[arg(long, value_name = "FIELD")]
+    pub open: Vec<String>,
+    /// Open all of the entry's text
+    #[arg(long)]
+    pub open_all: bool,
     /// The log's folder [default: this user's log]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `agentwall ledger`: show what was recorded, verify that it is what was signed.
 
+mod erase;
 mod export;
 mod filter;
 mod intents;
@@ -14,8 +15,8 @@ mod witness;
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use agentwall_ledger::{
-    Entry, Reader, Record,
-    entry::{ChangedFile, Changes, DecisionRecord, PolicyBundle},
+    Entry, Reader, Record, Told,
+    entry::{ChangedFile, Changes, Committed, DecisionRecord, PolicyBundle, Redaction, User},
 };
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -47,6 +48,7 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Serve(args) => serve::main(args),
         LedgerCommand::Export(args) => export::main(&args),
         LedgerCommand::Prune(args) => prune::main(&args),
+        LedgerCommand::Erase(args) => erase::main(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)
@@ -86,7 +88,7 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
         } else {
-            let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+            let reader = state.reader().context("cannot read the ledger")?;
             if first {
                 next = first_of(&reader)?;
             }
@@ -102,17 +104,17 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
             // What contradicts the witnesses is witnessed by nobody.
             let vouched = |s: &Result<Standing>| s.as_ref().map_or(0, |s| s.witnessed);
             let witnessed = standing.as_ref().map(vouched);
-            for (index, entry, bytes) in found.into_iter().skip(skip) {
+            for (index, told) in found.into_iter().skip(skip) {
                 handed += 1;
                 if args.json {
-                    let mut value: Value = serde_json::from_slice(&bytes)?;
+                    let mut value = fields(&told)?;
                     value["index"] = index.into();
                     if let Some(witnessed) = witnessed {
                         value["witnessed"] = (index < witnessed).into();
                     }
                     output::print_json_line(&value)?;
                 } else {
-                    output::print(&line(index, &entry))?;
+                    output::print(&line(index, &told.entry))?;
                 }
             }
             match standing {
@@ -144,21 +146,31 @@ fn first_of(reader: &Reader) -> Result<u64> {
     Ok(first)
 }
 
-type Found = (u64, Entry, Vec<u8>);
-
-fn read(reader: &Reader, from: u64, filter: &mut Filter) -> Result<Vec<Found>> {
+fn read(reader: &Reader, from: u64, filter: &mut Filter) -> Result<Vec<(u64, Told)>> {
     let mut found = Vec::new();
     for index in from..reader.size() {
-        let bytes = reader.entry(index).with_context(|| {
-            format!("cannot read entry {index} of the ledger; 'agentwall ledger verify' tells more")
-        })?;
-        let entry = Entry::from_bytes(&bytes)
-            .with_context(|| format!("cannot read entry {index} of the ledger"))?;
-        if filter.passes(&entry) {
-            found.push((index, entry, bytes));
+        let told = told(reader, index)?;
+        if filter.passes(&told.entry) {
+            found.push((index, told));
         }
     }
     Ok(found)
+}
+
+/// An entry, with its text where that is to be had.
+fn told(reader: &Reader, index: u64) -> Result<Told> {
+    reader.told(index).with_context(|| {
+        format!("cannot read entry {index} of the ledger; 'agentwall ledger verify' tells more")
+    })
+}
+
+/// An entry as JSON, with the reason where its text is not known.
+fn fields(told: &Told) -> Result<Value> {
+    let mut value: Value = serde_json::from_slice(&told.bytes)?;
+    if let Some(why) = told.withheld() {
+        value["withheld"] = why.to_string().into();
+    }
+    Ok(value)
 }
 
 /// One entry for a person. Text in entries is escaped already; it is not trusted to be.
@@ -381,9 +393,46 @@ fn summary(record: &Record) -> String {
         | Record::KernelSummary(_)
         | Record::ActionEnd(_)
         | Record::Finding(_) => intents::summary(record),
+        Record::Redaction(redaction) => redacted(redaction),
+        Record::Committed(committed) => bare(committed),
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),
     }
+}
+
+fn redacted(redaction: &Redaction) -> String {
+    let entries = redaction.entries.iter().map(|n| format!("entry {n}"));
+    let sessions = redaction.sessions.iter().map(|s| format!("session {s}"));
+    let what: Vec<String> = sessions.chain(entries).collect();
+    let basis = match redaction.basis.as_str() {
+        "" => String::new(),
+        basis => format!(": {basis}"),
+    };
+    let User { uid, name } = &redaction.by;
+    format!(
+        "the text of {} erased by {name} (uid {uid}){basis}",
+        what.join(", ")
+    )
+}
+
+/// What the leaf of an entry tells without its text.
+fn bare(committed: &Committed) -> String {
+    let text = |pointer: &str| {
+        let mut value = committed.fields.get(pointer.split('/').next()?)?;
+        for key in pointer.split('/').skip(1) {
+            value = value.get(key)?;
+        }
+        value.as_str()
+    };
+    let known: Vec<&str> = ["effect", "action/verb", "rule", "verdict"]
+        .into_iter()
+        .filter_map(text)
+        .collect();
+    let known = match known.is_empty() {
+        true => String::new(),
+        false => format!("{}; ", known.join(" ")),
+    };
+    format!("{known}{}", committed.withheld)
 }
 
 /// The bundles that a policy came in.

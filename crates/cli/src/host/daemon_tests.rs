@@ -321,9 +321,9 @@ impl Host {
     fn ledger(&self) -> Vec<(String, u64, Record)> {
         self.daemon().log.flush().unwrap();
         let state = State::open_at(&self.places().state).unwrap();
-        let reader = Reader::open(&state.ledger_dir()).unwrap();
+        let reader = state.reader().unwrap();
         let entries = (0..reader.size()).map(|i| {
-            let entry = Entry::from_bytes(&reader.entry(i).unwrap()).unwrap();
+            let entry = reader.told(i).unwrap().entry;
             (entry.session, entry.seq, entry.record)
         });
         entries.collect()

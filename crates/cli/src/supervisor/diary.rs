@@ -180,7 +180,11 @@ impl Diary {
 
     fn jumped(&self) -> Option<Entry> {
         let jumped = lock(&self.clock).look()?;
-        Some(Entry::now(&self.session, self.next(), Record::Clock(jumped)))
+        Some(Entry::now(
+            &self.session,
+            self.next(),
+            Record::Clock(jumped),
+        ))
     }
 
     /// The number of the next entry.

@@ -169,7 +169,10 @@ fn nothing_is_linked_in_a_session_that_tells_no_intents() {
     let event = exec(&["sh"], &[TOP]);
     let link = linker.link(&event);
     assert_eq!(link, Link::default());
-    assert_eq!(linker.recorded(&link, &event, 1, Some(leaf_hash(b""))), None);
+    assert_eq!(
+        linker.recorded(&link, &event, 1, Some(leaf_hash(b""))),
+        None
+    );
 }
 
 #[test]
@@ -208,7 +211,9 @@ fn the_agents_own_connections_are_not_findings_but_its_programs_are() {
     let mut found = |event: &Event| {
         let link = linker.link(event);
         assert_eq!(link.attribution, Some(Attribution::Unattributed));
-        linker.recorded(&link, event, 9, Some(leaf_hash(b"x"))).is_some()
+        linker
+            .recorded(&link, event, 9, Some(leaf_hash(b"x")))
+            .is_some()
     };
     assert!(!found(&connect("api.test", &[AGENT, TOP])));
     assert!(found(&connect("api.test", &[(21, 300), AGENT, TOP])));
@@ -260,7 +265,9 @@ fn what_goes_beyond_the_intent_is_told() {
     let event = exec(&["cat"], &line);
     let link = linker.link(&event);
     assert_eq!(link.attribution, Some(Attribution::Lineage));
-    let finding = linker.recorded(&link, &event, 3, Some(leaf_hash(b"y"))).unwrap();
+    let finding = linker
+        .recorded(&link, &event, 3, Some(leaf_hash(b"y")))
+        .unwrap();
     assert_eq!(
         (finding.kind.as_str(), finding.entry),
         ("action-broader-than-intent", Some(3))

@@ -40,7 +40,7 @@ use agentwall_ledger::{
 use agentwall_policy::LedgerFailure;
 use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 
-use crate::{answer, control, session::Unrecorded};
+use crate::{answer, control, output, session::Unrecorded};
 
 pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
@@ -140,13 +140,15 @@ impl Supervisor {
     /// The same; gives the entry's number in the session and its leaf hash, `None` when it is lost.
     fn note_numbered(&self, record: Record) -> (u64, Option<Hash>) {
         let (seq, noted) = self.diary.note(record, || self.on_ledger_failure());
-        if let Err(e) = &noted
-            && !self.failed.swap(true, Ordering::SeqCst)
-        {
-            eprintln!("agentwall: the ledger cannot be written, ending the session: {e}");
-            self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
-        }
-        (seq, noted.ok().flatten())
+        let leaf = noted.unwrap_or_else(|e| {
+            if !self.failed.swap(true, Ordering::SeqCst) {
+                let why = output::explain(&e.into());
+                eprintln!("agentwall: the ledger cannot be written, ending the session: {why}");
+                self.send(&ToBroker::Signal(signal_hook::consts::signal::SIGKILL));
+            }
+            None
+        });
+        (seq, leaf)
     }
 
     /// Brings what is durable to where readers of the ledger see it.

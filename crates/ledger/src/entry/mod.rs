@@ -10,31 +10,37 @@
 //! cannot keep an action out of the log by giving it a long name. Reading never loses anything:
 //! what this version does not know (a newer `v`, another `type`, more fields) is kept as
 //! [`Record::Other`], neither trusted nor refused.
+//!
+//! What goes into the tree is not the record but its leaf, format 3: see [`commitment`].
 
 pub mod clip;
+pub mod commitment;
 mod facts;
 mod intent;
 mod layers;
 mod recall;
 pub mod records;
+mod redaction;
 mod time;
 mod upkeep;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::commitment::{Committed, Opening, OpeningError, Seed, Withheld};
 pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
 pub use self::intent::{ActionEnd, ActionStart, Claim, Finding, Intent, KernelSummary, ProcessId};
 pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
+pub use self::redaction::Redaction;
 pub use self::time::rfc3339_ms;
 pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
 
-/// The newest format that is written and read here.
+/// The newest format of a record that is written and read here; [`commitment::LEAF`] is that of leaves.
 pub const VERSION: u64 = 2;
 
 /// One entry of the ledger.
@@ -57,6 +63,8 @@ macro_rules! records {
         #[non_exhaustive]
         pub enum Record {
             $($(#[$doc])* $variant($body),)*
+            /// An entry without its text, which is apart from the log.
+            Committed(Committed),
             /// An entry that this version does not know; nothing can be said about it.
             Other(Other),
         }
@@ -69,6 +77,7 @@ macro_rules! records {
             pub fn type_name(&self) -> &str {
                 match self {
                     $(Record::$variant(_) => $name,)*
+                    Record::Committed(committed) => &committed.kind,
                     Record::Other(other) => &other.kind,
                 }
             }
@@ -76,7 +85,7 @@ macro_rules! records {
             fn clip(&mut self, limit: usize) {
                 match self {
                     $(Record::$variant(body) => body.clip(limit),)*
-                    Record::Other(_) => {}
+                    Record::Committed(_) | Record::Other(_) => {}
                 }
             }
         }
@@ -84,8 +93,8 @@ macro_rules! records {
         fn write(entry: &Entry) -> Vec<u8> {
             match &entry.record {
                 $(Record::$variant(body) => wire(entry, $name, body),)*
-                Record::Other(other) => {
-                    serde_json::to_vec(&other.fields).unwrap_or_default()
+                Record::Committed(Committed { fields, .. }) | Record::Other(Other { fields, .. }) => {
+                    serde_json::to_vec(fields).unwrap_or_default()
                 }
             }
         }
@@ -156,6 +165,8 @@ records! {
     Access(Access) = "access",
     /// Old entries were removed.
     Prune(Prune) = "prune",
+    /// Text of the ledger was destroyed.
+    Redaction(Redaction) = "redaction",
 }
 
 /// An entry in a form that this version does not know.
@@ -178,7 +189,8 @@ impl Entry {
         }
     }
 
-    /// The canonical bytes, at most 65,535. Text that is too long is cut, with a mark.
+    /// The canonical bytes, at most 65,535, as is what [`commitment::leaf`] makes of them. Text that is too long is
+    /// cut, with a mark.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut entry = self.clone();
         // Every halving shortens what can be long; the fixed part of any record is far below the
@@ -188,19 +200,24 @@ impl Entry {
             clip::text(&mut entry.session, 256);
             entry.record.clip(limit);
             let bytes = write(&entry);
-            if bytes.len() <= MAX_ENTRY || limit == 0 {
+            if fits(&bytes) || limit == 0 {
                 return bytes;
             }
             limit /= 2;
         }
     }
 
-    /// Reads an entry.
+    /// Reads an entry: a record of any format, or a leaf, whose text is not in it ([`Record::Committed`]).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
         let head: Head<'_> = serde_json::from_slice(bytes).unwrap_or_default();
         if head.v.is_some_and(|v| (1..=VERSION).contains(&v))
             && let Some(entry) = read_known(head.kind.as_deref().unwrap_or_default(), bytes)
             && write(&entry) == bytes
+        {
+            return Ok(entry);
+        }
+        if head.v == Some(commitment::LEAF)
+            && let Some(entry) = commitment::read(bytes)
         {
             return Ok(entry);
         }
@@ -220,6 +237,15 @@ impl Entry {
             }),
         })
     }
+}
+
+/// Whether a record and its leaf are short enough.
+fn fits(bytes: &[u8]) -> bool {
+    // A commitment takes the place of a string, which has two quotes and a comma or colon with it: nothing
+    // grows by more than this.
+    const MOST: usize = 20;
+    bytes.len() <= MAX_ENTRY
+        && (bytes.len() * MOST <= MAX_ENTRY || commitment::leaf_length(bytes) <= MAX_ENTRY)
 }
 
 /// Why bytes are not an entry.
@@ -285,4 +311,4 @@ fn unwire<T: for<'de> Deserialize<'de>>(bytes: &[u8], make: fn(T) -> Record) -> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

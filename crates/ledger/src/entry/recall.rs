@@ -14,7 +14,7 @@ use agentwall_action::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{DecisionRecord, Entry, Exec, Record, SessionStart, argv_sha256, clip};
+use super::{DecisionRecord, Entry, Exec, Record, SessionStart, Withheld, argv_sha256, clip};
 
 /// A recorded decision that can be made again.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +37,14 @@ pub enum NotRecallable {
     /// Format 1.
     #[error("written by an earlier version, without the facts")]
     NoFacts,
-    /// The session's start is not before it in the log, or tells no variables.
-    #[error("the start of its session is not in the log, or was written by an earlier version")]
+    /// The session's start is not before it in the log, is not known, or tells no variables.
+    #[error(
+        "the start of its session is not in the log, has no text any more, or was written by an earlier version"
+    )]
     NoStart,
+    /// Its text is not known.
+    #[error("{0}")]
+    Withheld(Withheld),
     /// A verb or effect that this version does not have.
     #[error("this version does not know the action or the effect")]
     Vocabulary,
@@ -73,6 +78,11 @@ impl Entry {
     /// The action behind a decision, with all its facts, and what the policy answered. `None` for an
     /// entry without a decision. `start` is the start of the entry's session.
     pub fn recall(&self, start: Option<&SessionStart>) -> Option<Result<Recalled, NotRecallable>> {
+        if let Record::Committed(committed) = &self.record
+            && ["decision", "exec", "connect"].contains(&&*committed.kind)
+        {
+            return Some(Err(NotRecallable::Withheld(committed.withheld.clone())));
+        }
         let decision = self.record.decision()?;
         Some(recall(self, decision, start))
     }

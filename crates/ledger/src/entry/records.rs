@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clip::{self, Clip},
+    commitment,
     facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables},
 };
 use crate::hash::sha256_hex;
@@ -433,9 +434,25 @@ pub struct ChangedFile {
     pub xattrs_sha256: Option<String>,
 }
 
-/// Bytes of JSON and files per part: what an entry holds without anything cut from it.
+/// Bytes of JSON, of files or of their leaf, and files per part: what an entry holds without anything cut from it.
 const PART_BYTES: usize = 48_000;
 const PART_FILES: usize = 400;
+
+impl ChangedFile {
+    /// How many bytes its leaf has more than itself.
+    fn growth(&self) -> isize {
+        let texts = [
+            &self.sha256,
+            &self.old_sha256,
+            &self.blocks_sha256,
+            &self.old_blocks_sha256,
+            &self.target,
+            &self.xattrs_sha256,
+        ];
+        let texts = texts.into_iter().flatten().chain([&self.path]);
+        texts.map(|text| commitment::growth(text)).sum()
+    }
+}
 
 impl Changes {
     /// A set of changes, each with the bytes of its path, as one or more parts that all carry the
@@ -456,6 +473,7 @@ impl Changes {
             all.extend(serde_json::to_vec(&file).unwrap_or_default());
             all.push(b'\n');
             let length = all.len() - before;
+            let length = length.max(length.saturating_add_signed(file.growth()));
             used += length;
             *counts.entry(file.change.clone()).or_default() += 1;
             let full = |g: &Vec<_>| !g.is_empty() && (used > PART_BYTES || g.len() >= PART_FILES);

@@ -43,7 +43,7 @@ fn one_part(files: Vec<ChangedFile>) -> Changes {
 }
 
 /// One of each type, with every option filled.
-fn samples() -> Vec<Record> {
+pub(crate) fn samples() -> Vec<Record> {
     let denied = DecisionRecord::new(&action(b"/home/u/\xff\n"), &decision(), "seccomp")
         .by_process(7, Some(b"/usr/bin/cat"));
     let endpoint = Resource::parse(Verb::NetConnect.family(), "tcp://10.0.0.1:80").expect("valid");
@@ -241,6 +241,12 @@ fn samples() -> Vec<Record> {
             before: "2026-01-02T03:04:05.678Z".into(),
             policy: "ab".repeat(32),
             user: User::default(),
+        }),
+        Record::Redaction(Redaction {
+            sessions: vec!["20261121-0259-k3f9".into()],
+            entries: vec![7],
+            basis: "asked for it".into(),
+            by: User::default(),
         }),
     ]
 }
@@ -521,7 +527,11 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Heartbeat(r) => r.root = long.clone(),
             Record::Prune(r) => r.user.name = long.clone(),
             Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
-            Record::Other(_) => {}
+            Record::Redaction(r) => {
+                r.sessions = vec!["s".repeat(256); Redaction::MOST];
+                r.basis = long.clone();
+            }
+            Record::Committed(_) | Record::Other(_) => {}
         }
         let mut entry = entry(record.clone());
         entry.session = long.clone();

@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use agentwall_ledger::Reader;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::verify::what;
 use crate::{
     access,
     args::witness::ProveArgs,
-    output::{self, tame},
+    output::{self, UsageError, tame},
     state::State,
     witnesses,
 };
@@ -23,7 +23,9 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
         .transpose()?;
     let (dir, options) = what(args.dir.as_deref(), args.key.as_deref())?;
     let reader = Reader::open_signed(&dir, &options.key).context("cannot read the ledger")?;
+    let reader = State::with_own_text(reader, &dir);
     let entry = reader.entry(args.entry)?;
+    let extra = [entry.clone(), opened(&reader, args)?].concat();
     // The head file is this host's memory: so is the policy beside it.
     let trust = match (&demanded, options.head.is_some()) {
         (Some(demanded), _) => Some(demanded.clone()),
@@ -35,7 +37,7 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
         .map_err(|e| anyhow::anyhow!("the log contradicts what witnesses have cosigned: {e}"))?
         .filter(|c| args.entry < c.checkpoint.size);
     let note = cosigned.as_ref().map_or(reader.note(), |c| &c.note);
-    let proof = reader.tlog_proof_under(args.entry, note, Some(&entry))?;
+    let proof = reader.tlog_proof_under(args.entry, note, Some(&extra))?;
     if let Some(demanded) = &demanded {
         if let Err(e) = demanded.open(proof.checkpoint.as_bytes(), Some(&options.key)) {
             bail!(
@@ -56,4 +58,42 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
         access::record(&State::for_reading()?, "prove", 1, false);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is opened of the entry, as it stands behind it in the proof; empty when nothing is.
+fn opened(reader: &Reader, args: &ProveArgs) -> Result<Vec<u8>> {
+    if args.open.is_empty() && !args.open_all {
+        return Ok(Vec::new());
+    }
+    let below = |field: &str, wanted: &str| {
+        let rest = field
+            .strip_prefix('/')
+            .and_then(|f| f.strip_prefix(wanted.trim_start_matches('/')));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let openings = reader
+        .openings(args.entry, |field| {
+            args.open_all || args.open.iter().any(|wanted| below(field, wanted))
+        })?
+        .map_err(|why| {
+            anyhow!(
+                "entry {} cannot be opened: {}",
+                args.entry,
+                tame(&why.to_string())
+            )
+        })?;
+    for wanted in &args.open {
+        if !openings.iter().any(|opening| below(&opening.field, wanted)) {
+            return Err(UsageError(format!(
+                "entry {} has no commitment at '{}': 'agentwall ledger show --json' has its fields, and what is plain \
+                 needs no opening",
+                args.entry,
+                tame(wanted)
+            ))
+            .into());
+        }
+    }
+    let mut text = b"\n".to_vec();
+    serde_json::to_writer(&mut text, &openings)?;
+    Ok(text)
 }

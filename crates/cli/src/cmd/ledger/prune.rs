@@ -170,7 +170,7 @@ impl Plan {
                 .and_then(|_| log.close())
                 .context("the removal cannot be recorded; nothing was removed")?;
         }
-        prune(&state.ledger_dir(), self.minimum)
+        prune(&state.ledger_dir(), Some(&state.text()), self.minimum)
             .map(drop)
             .context("not all of it was removed; the same command goes on with it")
     }

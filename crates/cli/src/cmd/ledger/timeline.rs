@@ -128,7 +128,7 @@ pub fn main(args: &TimelineArgs) -> Result<ExitCode> {
         bail!("the ledger is empty; 'agentwall run -- CMD' writes the first entries");
     }
     settle(&state);
-    let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+    let reader = state.reader().context("cannot read the ledger")?;
     let story = Story::read(&reader, args.session.as_deref())?;
     let handed = story.events.iter().map(|e| e.times).sum();
     if args.json {
@@ -156,11 +156,8 @@ impl Story {
     fn read(reader: &Reader, wanted: Option<&str>) -> Result<Story> {
         let mut found: Option<String> = None;
         let mut entries: Vec<(u64, Entry)> = Vec::new();
-        for item in reader.entries(first_of(reader)?..reader.size()) {
-            let (index, bytes) =
-                item.context("cannot read the ledger; 'agentwall ledger verify' tells more")?;
-            let entry = Entry::from_bytes(&bytes)
-                .with_context(|| format!("cannot read entry {index} of the ledger"))?;
+        for index in first_of(reader)?..reader.size() {
+            let entry = super::told(reader, index)?.entry;
             // The name stands in the start.
             let named = match &entry.record {
                 Record::SessionStart(start) => Some(start.name.as_str()),
@@ -253,22 +250,14 @@ impl Story {
 
 /// In which lane a record is, and in which tone.
 fn place(record: &Record) -> (Lane, Tone) {
-    let lane = match record {
-        Record::Exec(_) => Lane::Programs,
-        Record::Connect(_) => Lane::Network,
-        Record::Decision(_) | Record::Mask(_) => Lane::Decisions,
-        Record::Approval(_) => Lane::People,
-        Record::Intent(_)
-        | Record::ActionStart(_)
-        | Record::KernelSummary(_)
-        | Record::ActionEnd(_)
-        | Record::Finding(_) => Lane::Intents,
-        Record::Commit(_)
-        | Record::Undo(_)
-        | Record::Discard(_)
-        | Record::Checkpoint(_)
-        | Record::Rollback(_)
-        | Record::Export(_) => Lane::Changes,
+    // Also of what has no text any more.
+    let lane = match record.type_name() {
+        "exec" => Lane::Programs,
+        "connect" => Lane::Network,
+        "decision" | "mask" => Lane::Decisions,
+        "approval" => Lane::People,
+        "intent" | "action_start" | "kernel_summary" | "action_end" | "finding" => Lane::Intents,
+        "commit" | "undo" | "discard" | "checkpoint" | "rollback" | "export" => Lane::Changes,
         _ => Lane::Session,
     };
     let tone = match record {

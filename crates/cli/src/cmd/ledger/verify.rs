@@ -1,6 +1,7 @@
 //! `agentwall ledger verify`: a log in a folder or on a server, or the proof of one entry.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
@@ -9,7 +10,8 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Checkpoint, Entry, Report, TlogProof, TrustPolicy, Verifier, VerifyOptions, verify,
+    Checkpoint, Entry, Report, TlogProof, TrustPolicy, Verifier, VerifyOptions, entry::Opening,
+    verify,
 };
 use agentwall_witness::fetch;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -273,14 +275,33 @@ fn proof(
     let proof = TlogProof::parse(&text)?;
     let (claimed, _) = Checkpoint::parse_note(proof.checkpoint.as_bytes())?;
     let key = the_key(key, trust.as_ref(), Some(&claimed.origin))?;
-    let bytes = match (entry, &proof.extra) {
+    // An entry has no newline in it: what follows one are its opened fields.
+    let extra = proof.extra.as_deref().unwrap_or_default();
+    let (held, openings) = match extra.iter().position(|b| *b == b'\n') {
+        Some(end) => (&extra[..end], Some(&extra[end + 1..])),
+        None => (extra, None),
+    };
+    let bytes = match (entry, held) {
         (Some(path), _) => {
             fs::read(path).with_context(|| format!("cannot read {}", shown(path)))?
         }
-        (None, Some(extra)) => extra.clone(),
-        (None, None) => bail!("the proof does not hold the entry; --entry FILE gives it"),
+        (None, []) => bail!("the proof does not hold the entry; --entry FILE gives it"),
+        (None, held) => held.to_vec(),
     };
     let checkpoint = proof.verify(&bytes, &key)?;
+    let openings: Vec<Opening> = match openings {
+        Some(text) => serde_json::from_slice(text).map_err(|e| {
+            anyhow!("what is opened of the entry is not in the form of a proof: {e}")
+        })?,
+        None => Vec::new(),
+    };
+    for opening in &openings {
+        opening.check(&bytes)?;
+    }
+    let opened: String = openings
+        .iter()
+        .map(|o| format!("  opened  {}: {}\n", tame(&o.field), tame(&o.value)))
+        .collect();
     let witnessed = match &trust {
         Some(trust) => Some(trust.open(proof.checkpoint.as_bytes(), Some(&key))?.1),
         None => None,
@@ -311,7 +332,7 @@ fn proof(
     };
     Ok(Verified {
         text: format!(
-            "{} {}\n{shown_entry}  in      {} of {} entries, root {}\n  signed  {}\n{seen}",
+            "{} {}\n{shown_entry}{opened}  in      {} of {} entries, root {}\n  signed  {}\n{seen}",
             paint(Style::Green, "verified"),
             shown(path),
             tame(&checkpoint.origin),
@@ -327,6 +348,7 @@ fn proof(
             "root": checkpoint.root.to_string(),
             "key": key.to_string(),
             "entry": serde_json::from_slice::<Value>(&bytes).ok(),
+            "opened": openings.iter().map(|o| (&o.field, &o.value)).collect::<BTreeMap<_, _>>(),
             "witnessed": witnessed.map(|w| json!({
                 "by": w.by.iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "witnesses": w.known,

@@ -201,6 +201,12 @@ fn read(ledger: &Verified, state: &State, args: &RecommendArgs, workspace: &Path
                     session.flagged = Some("a person rejected a question".into());
                 }
             }
+            // It may have been a no.
+            Record::Committed(committed) if committed.kind == "approval" => {
+                if let Some(session) = found.sessions.get_mut(&entry.session) {
+                    session.flagged = Some("the text of an answer is not known any more".into());
+                }
+            }
             Record::Gap(gap) if found.sessions.contains_key(&entry.session) => {
                 *found.lost.entry(entry.session.clone()).or_default() += gap.lost;
             }

@@ -15,7 +15,11 @@ use agentwall_ledger::{
 use agentwall_policy::Variables;
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{cmd::ledger, output::tame, state::shown};
+use crate::{
+    cmd::ledger,
+    output::tame,
+    state::{State, shown},
+};
 
 /// A ledger that has verified, up to the size it had then.
 pub(super) struct Verified {
@@ -38,6 +42,7 @@ impl Verified {
             .map_err(|e| anyhow!("{}", tame(&e.to_string())))
             .with_context(refused)?;
         let reader = Reader::open_signed(&dir, &options.key).with_context(refused)?;
+        let reader = State::with_own_text(reader, &dir);
         if reader.size() < report.size || reader.root_at(report.size)? != report.root {
             bail!("{}: it was exchanged while it was read", refused());
         }
@@ -59,8 +64,7 @@ impl Verified {
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<(u64, Entry)>> {
         (self.first..self.size).map(|index| {
             let refused = || refused(&self.dir);
-            let bytes = self.reader.entry(index).with_context(refused)?;
-            Ok((index, Entry::from_bytes(&bytes).with_context(refused)?))
+            Ok((index, self.reader.told(index).with_context(refused)?.entry))
         })
     }
 }

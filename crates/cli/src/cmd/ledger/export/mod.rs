@@ -9,7 +9,7 @@ mod otel;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use agentwall_ledger::{Entry, Reader, Record};
+use agentwall_ledger::{Entry, Record};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -91,27 +91,25 @@ pub fn main(args: &ExportArgs) -> Result<ExitCode> {
     settle(&state);
     loop {
         if has_log(&state.ledger_dir()) {
-            let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+            let reader = state.reader().context("cannot read the ledger")?;
             if first {
                 next = first_of(&reader)?;
             }
-            for item in reader.entries(next..reader.size()) {
-                let (index, bytes) =
-                    item.context("cannot read the ledger; 'agentwall ledger verify' tells more")?;
-                let entry = Entry::from_bytes(&bytes)
-                    .with_context(|| format!("cannot read entry {index} of the ledger"))?;
+            for index in next..reader.size() {
+                let told = super::told(&reader, index)?;
+                let entry = &told.entry;
                 if let Record::SessionStart(start) = &entry.record {
                     agents.insert(entry.session.clone(), start.name.clone());
                 }
-                if !filter.passes(&entry) || index < args.from {
+                if !filter.passes(entry) || index < args.from {
                     continue;
                 }
                 let line = Line {
                     origin: &reader.checkpoint().origin,
                     index,
                     agent: agents.get(&entry.session).map(String::as_str),
-                    fields: &serde_json::from_slice(&bytes)?,
-                    entry: &entry,
+                    fields: &super::fields(&told)?,
+                    entry,
                 };
                 put(&line, args.format)?;
                 handed += 1;
