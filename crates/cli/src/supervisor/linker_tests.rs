@@ -290,9 +290,13 @@ fn an_end_sums_up_what_was_seen() {
     {
         let leaf = leaf_hash(&[number as u8]);
         let link = linker.link(event);
-        linker.recorded(&link, event, 10 + number as u64, leaf);
+        linker.recorded(&link, event, 10 + number as u64, Some(leaf));
         leaves.push(leaf);
     }
+    // One that the ledger could not take is counted, and is in no tree.
+    let lost = exec(&["ld"], &line);
+    let link = linker.link(&lost);
+    linker.recorded(&link, &lost, 13, None);
     linker.wrote("a", 12);
     assert_eq!(linker.find("call-a").as_deref(), Some("a"));
     let ended = linker.end("a", "failed", Some(2)).unwrap();
@@ -300,15 +304,15 @@ fn an_end_sums_up_what_was_seen() {
     assert_eq!(ended.finding, None);
     let summary = ended.summary;
     assert_eq!(
-        (summary.events, summary.root),
-        (3, tree_hash(&leaves).to_base64())
+        (summary.events, summary.lost, summary.root),
+        (3, 1, tree_hash(&leaves).to_base64())
     );
     let counts = [
         ("net.connect allow".to_owned(), 1),
-        ("process.exec allow".to_owned(), 2),
+        ("process.exec allow".to_owned(), 3),
     ];
     assert_eq!(summary.counts, counts.into());
-    let strengths = [("lineage", 1), ("lineage+argv", 1), ("window", 1)];
+    let strengths = [("lineage", 2), ("lineage+argv", 1), ("window", 1)];
     assert_eq!(
         summary.attribution,
         strengths.map(|(k, n)| (k.to_owned(), n)).into()
