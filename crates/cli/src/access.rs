@@ -9,7 +9,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, time::Duration};
 
 use agentwall_action::escape_bytes;
 use agentwall_ledger::{
-    Entry, Reader, Record,
+    Entry, Record,
     entry::{Access, User},
 };
 use anyhow::{Context as _, Result};
@@ -52,12 +52,11 @@ fn options(command: &str, args: impl Iterator<Item = OsString>) -> Vec<String> {
 }
 
 fn write(state: &State, access: Access) -> Result<()> {
-    let reader = Reader::open(&state.ledger_dir()).context("cannot read the ledger")?;
+    let reader = state.reader().context("cannot read the ledger")?;
     let now = OffsetDateTime::now_utc();
     for index in (reader.size().saturating_sub(FAR)..reader.size()).rev() {
-        let bytes = reader.entry(index).context("cannot read the ledger")?;
-        let entry = Entry::from_bytes(&bytes).context("cannot read the ledger")?;
-        if is_again(&entry, &access, now) {
+        let told = reader.told(index).context("cannot read the ledger")?;
+        if is_again(&told.entry, &access, now) {
             return Ok(());
         }
     }
