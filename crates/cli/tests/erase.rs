@@ -221,7 +221,7 @@ fn an_erasure_that_was_cut_off_is_finished_without_another_record() {
         for erased in [0, 1, 4] {
             assert_eq!(
                 entries[erased]["withheld"],
-                "its text was erased, see entry 7"
+                "its text was erased, see entry 6"
             );
         }
         assert!(entries[3]["withheld"].is_null());
@@ -243,7 +243,7 @@ fn one_entry_is_erased_and_its_neighbours_stay() {
         .call(&["ledger", "prove", "1", "--open", "path"])
         .code(1);
     assert!(
-        refused.err.contains("its text was erased, see entry 7"),
+        refused.err.contains("its text was erased, see entry 6"),
         "{}",
         refused.err
     );
