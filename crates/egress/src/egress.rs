@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use crate::{
-    Gate, Listeners,
+    Gate, Inspect, Listeners,
     addresses::{Kind, canonical, kind},
     names::Names,
     proxy::{self, InsidePool},
@@ -94,6 +94,8 @@ pub struct EgressConfig {
     pub dial_timeout: Duration,
     /// Who captures; `None`: the rules of [`netns`](crate::netns) in the agent's own namespace.
     pub capture: Option<Arc<dyn Capture>>,
+    /// Who reads what some hosts answer.
+    pub inspect: Option<Arc<dyn Inspect>>,
     /// The number of the first name. Numbers below it mean nothing: an address that an earlier
     /// [`Egress`] of the same session gave out never means another name.
     pub first_name: u32,
@@ -107,6 +109,7 @@ impl Default for EgressConfig {
             max_connections: 512,
             dial_timeout: Duration::from_secs(10),
             capture: None,
+            inspect: None,
             first_name: 0,
         }
     }
@@ -135,6 +138,10 @@ pub struct Target {
     pub host: Option<String>,
     /// The real addresses, in the order in which they are tried; at least one.
     pub candidates: Vec<IpAddr>,
+    /// The real port.
+    pub port: u16,
+    /// Whether what it answers is read ([`Inspect`]); the port is then that of TLS.
+    pub inspected: bool,
 }
 
 /// The agent's network while it runs.
@@ -217,8 +224,8 @@ impl Egress {
     /// What an address means that the agent connects to. `None`: it names nothing, and connecting
     /// fails. A loopback address means itself; whether it is the agent's or the host's the plan and
     /// the listening servers decide.
-    pub fn target_of(&self, ip: IpAddr, _port: u16) -> Option<Target> {
-        self.shared.target_of(ip)
+    pub fn target_of(&self, ip: IpAddr, port: u16) -> Option<Target> {
+        self.shared.target_of(ip, port)
     }
 
     /// Announces that a connection to this original address was allowed, so that the proxy does
@@ -318,16 +325,21 @@ impl Shared {
         Some(Place(self.clone()))
     }
 
-    pub(crate) fn target_of(&self, ip: IpAddr) -> Option<Target> {
+    pub(crate) fn target_of(&self, ip: IpAddr, port: u16) -> Option<Target> {
         let ip = canonical(ip);
-        match kind(ip) {
-            Kind::Synthetic(number) => self.names.target(number, ip.is_ipv4()),
-            Kind::Reserved | Kind::Unreachable => None,
-            Kind::Loopback | Kind::Own | Kind::Real => Some(Target {
-                host: None,
-                candidates: vec![ip],
-            }),
-        }
+        let (host, candidates) = match kind(ip) {
+            Kind::Synthetic(number) => self.names.target(number, ip.is_ipv4())?,
+            Kind::Reserved | Kind::Unreachable => return None,
+            Kind::Loopback | Kind::Own | Kind::Real => (None, vec![ip]),
+        };
+        let reads = |host: &String| self.config.inspect.as_ref().is_some_and(|i| i.reads(host));
+        let inspected = port == 80 && host.as_ref().is_some_and(reads);
+        Some(Target {
+            host,
+            candidates,
+            port: if inspected { 443 } else { port },
+            inspected,
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use agentwall_action::Endpoint;
+use rustix::fd::OwnedFd;
 
 /// Decides. Calls come from many threads at once and may block, for example until a person answers.
 pub trait Gate: Send + Sync {
@@ -21,6 +22,27 @@ pub trait Gate: Send + Sync {
     /// A connection ended, or was refused by the proxy itself (see [`Outcome`]). Denials that
     /// [`Gate::connect`] gave are reported here too, as [`Outcome::Denied`].
     fn finished(&self, connection: &Connection);
+}
+
+/// Reads what some hosts answer: the agent speaks plain HTTP to port 80 of them, the connection that is made is TLS to
+/// port 443, and so is what the gate is asked about.
+pub trait Inspect: std::fmt::Debug + Send + Sync {
+    /// Whether the host is one of them. Asked for each connection.
+    fn reads(&self, host: &str) -> bool;
+
+    /// Carries a connection to its end, or until `stop` becomes readable. Both sockets are connected.
+    fn carry(&self, client: OwnedFd, upstream: OwnedFd, host: &str, stop: &OwnedFd) -> Carried;
+}
+
+/// What became of an inspected connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Bytes from the agent, without heads.
+    pub up: u64,
+    /// Bytes to it, without heads.
+    pub down: u64,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// The gate's answer.
@@ -85,6 +107,8 @@ pub enum Outcome {
     /// The agent connected to an address that names nothing: a synthetic address that was never
     /// given out, a multicast address, or the wall's own listener.
     NoSuchAddress,
+    /// It was inspected, and was cut or could not be carried; the text says why.
+    Uninspected(String),
     /// Too many connections at once.
     TooMany,
     /// The wall closed it because the session ended.

@@ -35,7 +35,7 @@ mod tickets;
 
 pub use addresses::{OWN_V4, OWN_V6};
 pub use egress::{Capture, Egress, EgressConfig, Lookup, StartError, Target};
-pub use gate::{Connection, Gate, Origin, Outcome, Verdict};
+pub use gate::{Carried, Connection, Gate, Inspect, Origin, Outcome, Verdict};
 pub use greeting::{Claim, Greeting, inspect};
 pub use listeners::{Listeners, ListenersError};
 pub use netns::{HostLoopback, INSIDE_MARK, NetPlan, NetnsError};

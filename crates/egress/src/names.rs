@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    EgressConfig, Gate, Lookup, Target, Verdict,
+    EgressConfig, Gate, Lookup, Verdict,
     addresses::{CAPACITY, canonical, synthetic_v4, synthetic_v6},
 };
 
@@ -165,8 +165,8 @@ impl Names {
         state.negative.clear();
     }
 
-    /// What the synthetic address with this number means.
-    pub(crate) fn target(&self, number: u32, ipv4: bool) -> Option<Target> {
+    /// What the synthetic address with this number means: name and real addresses.
+    pub(crate) fn target(&self, number: u32, ipv4: bool) -> Option<(Option<String>, Vec<IpAddr>)> {
         let state = self.lock();
         let entry = state.entry(number)?;
         let candidates: Vec<_> = entry
@@ -175,10 +175,7 @@ impl Names {
             .copied()
             .filter(|ip| ip.is_ipv4() == ipv4)
             .collect();
-        (!candidates.is_empty()).then(|| Target {
-            host: Some(entry.name.to_string()),
-            candidates,
-        })
+        (!candidates.is_empty()).then(|| (Some(entry.name.to_string()), candidates))
     }
 
     /// The name with this number.

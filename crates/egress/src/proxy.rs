@@ -112,6 +112,7 @@ struct Captured<'a> {
 struct Totals {
     host: Option<String>,
     ip: Option<IpAddr>,
+    port: Option<u16>,
     claimed: Option<String>,
     up: u64,
     down: u64,
@@ -140,7 +141,7 @@ impl<'a> Captured<'a> {
 
     fn serve(&self, client: OwnedFd) {
         let original = self.origin.original;
-        let target = self.shared.target_of(original.ip());
+        let target = self.shared.target_of(original.ip(), original.port());
         let (false, Some(target)) = (self.is_wall(), target) else {
             self.report(None, Outcome::NoSuchAddress);
             return reset(client);
@@ -166,12 +167,20 @@ impl<'a> Captured<'a> {
         }
         let mut totals = Totals {
             host: target.host.clone(),
+            port: Some(target.port),
             ..Totals::default()
         };
         let outcome = match self.reach(&target, &client, &mut totals) {
             Ok(upstream) => {
                 set_relayed(&client);
                 let _ = sockopt::set_socket_recv_buffer_size(&client, LOOPBACK_BUFFER);
+                if let (true, Some(host), Some(inspect)) =
+                    (target.inspected, &target.host, &self.shared.config.inspect)
+                {
+                    let carried = inspect.carry(client, upstream, host, &self.shared.stop_fd);
+                    (totals.up, totals.down) = (carried.up, carried.down);
+                    return self.report(Some(totals), carried.outcome);
+                }
                 let host = Some(target.host.as_deref());
                 let ended = relay(client, &upstream, &self.shared.stop_fd, host);
                 (totals.up, totals.down) = (ended.up, ended.down);
@@ -199,7 +208,7 @@ impl<'a> Captured<'a> {
         client: &OwnedFd,
         totals: &mut Totals,
     ) -> Result<OwnedFd, Outcome> {
-        let port = self.origin.original.port();
+        let port = target.port;
         let ticket = self
             .shared
             .tickets
@@ -265,8 +274,9 @@ impl<'a> Captured<'a> {
         let original = self.origin.original;
         let totals = totals.unwrap_or_default();
         let ip = totals.ip.unwrap_or(original.ip());
+        let port = totals.port.unwrap_or(original.port());
         self.shared.gate.finished(&Connection {
-            dest: endpoint(totals.host, ip, original.port()),
+            dest: endpoint(totals.host, ip, port),
             origin: self.origin,
             claimed: totals.claimed,
             up: totals.up,

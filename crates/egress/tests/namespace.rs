@@ -597,7 +597,9 @@ fn a_ticket_replaces_one_question() {
                     plain,
                     Some(Target {
                         host: None,
-                        candidates: vec![original.ip()]
+                        candidates: vec![original.ip()],
+                        port: 80,
+                        inspected: false,
                     })
                 );
                 assert_eq!(

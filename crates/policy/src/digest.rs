@@ -36,6 +36,9 @@ struct Canonical<'p> {
     /// Absent in the form of a policy that says nothing, which is older than the key.
     #[serde(skip_serializing_if = "LedgerFailure::is_closed")]
     on_ledger_failure: LedgerFailure,
+    /// The same.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    inspect: &'p [String],
     layers: Vec<CanonicalLayer<'p>>,
     budgets: Vec<Value>,
     risk: Risk,
@@ -65,6 +68,7 @@ fn canonical(policy: &Policy) -> Canonical<'_> {
         labels: labels(policy),
         require: policy.require,
         on_ledger_failure: policy.on_ledger_failure,
+        inspect: &policy.inspect,
         layers: policy.layers.iter().map(canonical_layer).collect(),
         budgets,
         risk: policy.risk,

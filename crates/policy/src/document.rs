@@ -26,6 +26,7 @@ pub(crate) const TOP_KEYS: &[&str] = &[
     "description",
     "require",
     "ledger",
+    "inspect",
     "default",
     "rules",
     "budgets",
@@ -134,10 +135,36 @@ pub(crate) struct Document {
     pub require: Enforcement,
     /// What is stated, and in which line.
     pub on_ledger_failure: Option<(LedgerFailure, usize)>,
+    /// Names of model APIs whose answers are read, with their lines.
+    pub inspect: Vec<(String, usize)>,
     pub rules: Vec<Rule>,
     pub budgets: Vec<Budget>,
     pub risk: Risk,
     pub properties: Vec<Property>,
+}
+
+/// The names of `inspect`: exact ones, since the wall makes the TLS connection to each.
+fn inspected(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, usize)> {
+    let mut names = Vec::new();
+    for (text, node) in reading.texts(node, "inspect").unwrap_or_default() {
+        let name = text.to_ascii_lowercase();
+        let labels_fit = name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        });
+        if labels_fit && name.len() <= 253 && name.parse::<std::net::IpAddr>().is_err() {
+            names.push((name, node.place.line));
+        } else {
+            reading.error(
+                node.place,
+                format!("inspect: '{text}' is no host name"),
+                Some("exact names, such as api.anthropic.com".into()),
+            );
+        }
+    }
+    names
 }
 
 pub(crate) fn read(
@@ -199,6 +226,9 @@ pub(crate) fn read(
                 Some("{ on_failure: closed }".into()),
             ),
         }
+    }
+    if let Some(node) = top.get("inspect") {
+        document.inspect = inspected(reading, node);
     }
     if let Some(node) = top.get("default") {
         document.default = reading.word(node, "default", DEFAULTS);

@@ -93,12 +93,14 @@ pub fn load(sources: &[Source], variables: &Variables) -> Result<Policy, LoadErr
         layers: Vec::new(),
         require: Enforcement::None,
         on_ledger_failure: LedgerFailure::Closed,
+        inspect: Vec::new(),
         budgets: Vec::new(),
         risk: Risk::default(),
         properties: Vec::new(),
         digest: String::new(),
     };
     policy.on_ledger_failure = on_ledger_failure(&documents, &mut complain);
+    policy.inspect = inspect(&documents, &mut complain);
     for (source, document) in documents {
         add(&mut policy, source, document, &mut complain);
     }
@@ -186,6 +188,25 @@ fn on_ledger_failure(
         }
     }
     found.unwrap_or_default()
+}
+
+/// What all layers name together, sorted. Whose conversations are read is not for a repository to say.
+fn inspect(documents: &[(&Source, Document)], complain: &mut Complain<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for (source, document) in documents {
+        for (name, line) in &document.inspect {
+            if source.layer <= Layer::User {
+                names.push(name.clone());
+                continue;
+            }
+            let what = format!("'inspect' in the {} layer", source.layer.as_str());
+            let next = "put it into the user's or the organisation's policy";
+            complain(&source.name, *line, what, Some(next.into()));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn add(policy: &mut Policy, source: &Source, document: Document, complain: &mut Complain<'_>) {

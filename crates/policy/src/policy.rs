@@ -29,6 +29,7 @@ pub struct Policy {
     pub(crate) layers: Vec<LayerPolicy>,
     pub(crate) require: Enforcement,
     pub(crate) on_ledger_failure: LedgerFailure,
+    pub(crate) inspect: Vec<String>,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) risk: Risk,
     pub(crate) properties: Vec<Property>,
@@ -209,6 +210,11 @@ impl Policy {
     /// What becomes of a session whose ledger cannot be written any more.
     pub fn on_ledger_failure(&self) -> LedgerFailure {
         self.on_ledger_failure
+    }
+
+    /// Names of model APIs to which the wall makes the TLS connection, to read what the models say; sorted.
+    pub fn inspect(&self) -> &[String] {
+        &self.inspect
     }
 
     /// The budgets of all sources; every one holds.

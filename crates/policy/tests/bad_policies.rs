@@ -62,6 +62,13 @@ const CORPUS: &[(&str, usize, usize, &str, &str)] = &[
         "did you mean 'open'?",
     ),
     (
+        "agentwall: 1\ninspect: [api.example, '*.example']",
+        2,
+        24,
+        "inspect: '*.example' is no host name",
+        "exact names, such as api.anthropic.com",
+    ),
+    (
         "agentwall: 1\nledger: {}",
         2,
         9,

@@ -235,6 +235,25 @@ fn what_becomes_of_an_unwritable_ledger_is_part_of_the_policy() {
 }
 
 #[test]
+fn whose_models_are_read_is_not_for_a_repository_to_say() {
+    let text = "agentwall: 1\ninspect: [B.example, a.example]\n";
+    let source = |layer| Source::new("p.yaml", text, layer);
+    for layer in [Layer::Organisation, Layer::User] {
+        let policy = load(&[source(layer)], &variables()).unwrap();
+        assert_eq!(policy.inspect(), ["a.example", "b.example"]);
+        let silent = Source::new("p.yaml", "agentwall: 1\n", layer);
+        let silent = load(&[silent], &variables()).unwrap();
+        assert_ne!(policy.digest(), silent.digest());
+    }
+    let error = load(&[source(Layer::Repository)], &variables()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("'inspect' in the repository layer")
+    );
+}
+
+#[test]
 fn in_file_tests_fail_with_their_place() {
     let p = rules(
         "  - id: a\n    action: file.read\n    resource: /a/**\n    effect: allow\n    tests:\n      match:\n        - file.read /b\n        - file.read /a/\n      not_match: file.read /a/b\n",

@@ -55,7 +55,7 @@ pub(super) fn decide_connect(
         .egress
         .get()
         .and_then(|e| e.target_of(ip, address.port()));
-    let Some(Target { host, candidates }) = target else {
+    let Some(target) = target else {
         let action = engine.action(
             Verb::NetConnect,
             Resource::Endpoint(endpoint(None, Some(ip), address.port())),
@@ -66,11 +66,17 @@ pub(super) fn decide_connect(
         supervisor.record(event(action, decision.clone(), actor));
         return reply(decision);
     };
+    let Target {
+        host,
+        candidates,
+        port,
+        ..
+    } = target;
     let mut allowed = Vec::new();
     let mut other: Option<(Action, Decision)> = None;
     let mut first = None;
     for candidate in candidates {
-        let resource = Resource::Endpoint(endpoint(host.clone(), Some(candidate), address.port()));
+        let resource = Resource::Endpoint(endpoint(host.clone(), Some(candidate), port));
         let action = engine.action(Verb::NetConnect, resource);
         let decision = held.decide(&action);
         if decision.effect.proceeds() {
@@ -141,6 +147,7 @@ pub(crate) fn complaint(outcome: &Outcome) -> Option<String> {
         Outcome::UnreadableGreeting(what) => {
             format!("the name in the connection's greeting cannot be checked ({what}): refused")
         }
+        Outcome::Uninspected(why) => format!("what the model says could not be read: {why}"),
         Outcome::TooMany => "too many connections at once".to_owned(),
         _ => return None,
     })

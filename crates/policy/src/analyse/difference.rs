@@ -190,6 +190,7 @@ fn other(before: &Policy, after: &Policy) -> Vec<String> {
             "ledger",
             before.on_ledger_failure() == after.on_ledger_failure(),
         ),
+        ("inspect", before.inspect() == after.inspect()),
         ("budgets", before.budgets() == after.budgets()),
         ("risk", before.risk() == after.risk()),
         ("properties", before.properties() == after.properties()),

@@ -149,6 +149,7 @@ impl Question {
             }],
             require: Enforcement::None,
             on_ledger_failure: LedgerFailure::Closed,
+            inspect: Vec::new(),
             budgets: Vec::new(),
             risk: Risk::default(),
             properties: Vec::new(),

@@ -131,6 +131,7 @@ impl Run<'_, '_> {
         let effect = |entries: &[u32]| {
             let mut policy = Policy {
                 layers: Vec::new(),
+                inspect: Vec::new(),
                 budgets: Vec::new(),
                 properties: Vec::new(),
                 digest: String::new(),

@@ -210,6 +210,7 @@ impl Witness {
         }
         let mut assumed = Policy {
             layers: Vec::new(),
+            inspect: Vec::new(),
             budgets: Vec::new(),
             properties: Vec::new(),
             digest: policy.digest.clone(),
