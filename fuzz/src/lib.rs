@@ -48,6 +48,7 @@ pub mod input;
 pub mod layers;
 pub mod ledger;
 pub mod ledger_text;
+pub mod model;
 pub mod policy;
 pub mod table;
 pub mod text;

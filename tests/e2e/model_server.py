@@ -98,15 +98,24 @@ class Transcript:
             self._file.flush()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that breaks off, or whose handshake fails, is no error of the test."""
+
+
 class ModelServer:
     """The server; `port` is known after construction. Use as a context manager."""
 
-    def __init__(self, steps, transcript_path=None, port=0, host="127.0.0.1"):
+    def __init__(self, steps, transcript_path=None, port=0, host="127.0.0.1", tls=None):
         self.script = Script(steps)
         self.transcript = Transcript(transcript_path)
         handler = type("Handler", (_Handler,), {"server_state": self})
-        self.httpd = ThreadingHTTPServer((host, port), handler)
+        self.httpd = _Server((host, port), handler)
         self.httpd.daemon_threads = True
+        if tls:
+            # The handshake is made by the thread of the connection.
+            self.httpd.socket = tls.wrap_socket(self.httpd.socket, server_side=True,
+                                                do_handshake_on_connect=False)
         self.port = self.httpd.server_address[1]
 
     def __enter__(self):

@@ -35,8 +35,10 @@ use crate::{
     session::{NewSession, Outcome, Session},
     state::{self, State, shown},
     supervisor::{
-        Ending, Supervisor, SupervisorGate, TerminalRelay, intents::serve_intents, opening,
-        serve_control, standard_terminals,
+        Ending, Supervisor, SupervisorGate, TerminalRelay,
+        intents::serve_intents,
+        model::{self, ModelReader},
+        opening, serve_control, standard_terminals,
     },
     witnesses::Courier,
 };
@@ -207,7 +209,9 @@ fn conduct(
         supervisor.note(record);
     }
     let gate = Arc::new(SupervisorGate(Arc::downgrade(&supervisor)));
-    let egress = Egress::start(listeners, gate, EgressConfig::default())?;
+    let mut network = EgressConfig::default();
+    network.inspect = Some(Arc::new(ModelReader::new(&supervisor, broker)));
+    let egress = Egress::start(listeners, gate, network)?;
     let _ = supervisor.egress.set(egress);
     supervisor
         .revisions
@@ -448,7 +452,7 @@ fn stand(
         devices: fixed.devices,
         binary,
         command: args.command.clone(),
-        environment: environment(session.id()),
+        environment: environment(session.id(), prepared.engine.policy().inspect()),
         directory,
         terminal: standard_terminals(),
     };
@@ -534,7 +538,7 @@ fn wait_for(pid: u32) {
 }
 
 /// What the agent inherits: everything but the wall's own variables.
-fn environment(session: &str) -> Vec<(OsString, OsString)> {
+fn environment(session: &str, inspected: &[String]) -> Vec<(OsString, OsString)> {
     let mut variables: Vec<_> = std::env::vars_os()
         .filter(|(k, _)| k != "PATH" && !k.as_bytes().starts_with(b"AGENTWALL_"))
         .collect();
@@ -547,6 +551,9 @@ fn environment(session: &str) -> Vec<(OsString, OsString)> {
         "AGENTWALL_INTENT".into(),
         agentwall_wall::INTENT_PATH.into(),
     ));
+    let places = model::places(inspected, |name| std::env::var_os(name));
+    variables.retain(|(name, _)| places.iter().all(|(place, _)| place != name));
+    variables.extend(places);
     variables
 }
 

@@ -98,8 +98,8 @@ fn each_name_has_its_own_stable_address() {
         crate::addresses::Kind::Synthetic(1)
     );
     let target = names.target(1, true).unwrap();
-    assert_eq!(target.host.as_deref(), Some("b.test"));
-    assert_eq!(target.candidates, ["127.0.0.5".parse::<IpAddr>().unwrap()]);
+    assert_eq!(target.0.as_deref(), Some("b.test"));
+    assert_eq!(target.1, ["127.0.0.5".parse::<IpAddr>().unwrap()]);
     assert!(names.target(2, true).is_none());
     assert_eq!(
         names.resolve("four"),
@@ -217,7 +217,7 @@ fn what_an_earlier_one_gave_out_means_nothing_and_no_other_name() {
     assert_eq!(names.resolve("one-more"), Answer::Unavailable);
     assert_eq!(names.target(0, true), None);
     let target = names.target(CAPACITY - 1, true).unwrap();
-    assert_eq!(target.host.as_deref(), Some("last"));
+    assert_eq!(target.0.as_deref(), Some("last"));
     assert_eq!(
         names.resolve("last"),
         Answer::Addresses {

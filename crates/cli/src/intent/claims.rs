@@ -24,12 +24,20 @@ pub fn of_tool(tool: &str, input: &Value, cwd: &Path) -> Vec<Does> {
         argv: Vec::new(),
     };
     match tool {
-        "Bash" | "shell" => {
+        "Bash" | "shell" | "local_shell" | "exec_command" => {
             let Some(shell) = program(OsStr::new("bash")).or_else(|| program(OsStr::new("sh")))
             else {
                 return Vec::new();
             };
-            let line = text("command");
+            // Codex has the line of its model under another name, or as the last argument of a shell.
+            let last = |list: &Value| list.as_array()?.last().cloned();
+            let line = [
+                last(&input["command"]),
+                Some(input["command"].clone()),
+                Some(input["cmd"].clone()),
+            ];
+            let mut line = line.iter().flatten().filter_map(Value::as_str);
+            let line = line.next().unwrap_or_default();
             let mut all = vec![Does {
                 verb: "process.exec".into(),
                 argv: vec![shell.clone(), "-c".into(), line.to_owned()],

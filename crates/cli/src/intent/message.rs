@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Through what an intent can be told; `command` is also what `run` seals itself.
-pub const SOURCES: [&str; 5] = ["claude-code", "codex", "mcp", "api", "command"];
+pub const SOURCES: [&str; 6] = ["claude-code", "codex", "mcp", "api", "command", "model"];
 
 /// What an agent is about to do: the body of `POST /v1/intent`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

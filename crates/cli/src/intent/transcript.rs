@@ -10,18 +10,33 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 /// Most bytes that are read from the end of a transcript.
 const MAX_READ: u64 = 1 << 20;
+/// So far a transcript may lag behind.
+const LAG: Duration = Duration::from_millis(400);
 /// Most bytes of text that are taken from it.
 const MAX_TEXT: usize = 16 << 10;
 
 /// The newest text of the assistant that is not after the tool call with the id `call`; empty when there is
-/// none in the end of the file.
+/// none in the end of the file, also not [`LAG`] later: agents write their transcript while they go on.
 pub fn reasoning(path: &Path, call: Option<&str>) -> io::Result<String> {
+    let since = Instant::now();
+    loop {
+        let text = in_the_end(path, call)?;
+        if !text.is_empty() || since.elapsed() >= LAG {
+            return Ok(text);
+        }
+        thread::sleep(LAG / 20);
+    }
+}
+
+fn in_the_end(path: &Path, call: Option<&str>) -> io::Result<String> {
     let mut file = File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -172,5 +187,19 @@ mod tests {
             text.len()
         );
         assert!(reasoning(tmp.path(), None).is_err());
+    }
+
+    #[test]
+    fn a_transcript_that_lags_behind_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.jsonl");
+        std::fs::write(&path, b"").unwrap();
+        let later = path.clone();
+        let writer = thread::spawn(move || {
+            thread::sleep(LAG / 4);
+            std::fs::write(later, lines(&[says("because"), uses("toolu_1")])).unwrap();
+        });
+        assert_eq!(reasoning(&path, Some("toolu_1")).unwrap(), "because");
+        writer.join().unwrap();
     }
 }

@@ -39,7 +39,7 @@ use super::{
     Supervisor,
     channel::{Place, Timed},
     linker::{self, Begun, Linker, Process, write_link},
-    lock, recorded_as,
+    lock, model, recorded_as,
 };
 use crate::{
     intent::{Answer, Ended, Ending, Failure, Statement, http, message::SOURCES},
@@ -188,15 +188,89 @@ impl Supervisor {
     /// Seals what was said.
     fn state(&self, statement: Statement, speaker: &Speaker) -> Result<Reply, Reply> {
         let wrong = |error: anyhow::Error| Reply::failure(400, &format!("{error:#}"));
+        if statement.source.as_deref() == Some(model::SOURCE) {
+            return Err(Reply::failure(
+                400,
+                "'model' is for what the wall reads itself",
+            ));
+        }
         let actions = self.actions_of(&statement).map_err(wrong)?;
+        // The agent tells itself what its model told it.
+        if let Some(call) = &statement.call {
+            let mut linker = lock(&self.intents.linker);
+            if let Some(id) = linker.find_of(model::SOURCE, call) {
+                self.end_action(&mut linker, &id, "told", None);
+            }
+        }
+        let sealed = self.seal_statement(statement, &actions, speaker)?;
+        let decided = self.engine.hold().strictest(&actions);
+        let decided = decided.map(|(at, decision)| (actions[at].clone(), decision));
+        Ok(match decided {
+            Some((action, decision)) if !goes_on(decision.effect) => {
+                self.refuse(&sealed, action, decision, speaker)
+            }
+            decided => self.permit(&sealed, decided),
+        })
+    }
+
+    /// Seals what a model told the agent to do, before the agent has it.
+    ///
+    /// # Errors
+    /// It is not sealed; the text says why.
+    pub(super) fn model_says(&self, mut statement: Statement, broker: u32) -> Result<(), String> {
+        // Claims that are none of the policy's vocabulary claim nothing.
+        let actions = self.actions_of(&statement).unwrap_or_else(|_| {
+            statement.does.clear();
+            Vec::new()
+        });
+        let first = lock(&self.intents.linker).first();
+        let speaker = first.map_or_else(Speaker::default, |pid| Speaker {
+            line: Vec::new(),
+            agent: Speaker::of(pid, broker).line.first().copied(),
+        });
+        match self.seal_statement(statement, &actions, &speaker) {
+            Ok(sealed) => {
+                self.permit(&sealed, None);
+                Ok(())
+            }
+            Err(reply) => Err(String::from_utf8_lossy(&reply.body).into_owned()),
+        }
+    }
+
+    /// What the agent sends to its model has the results of tool calls in it: those have ended. APIs without ids of
+    /// calls have them all in the next request.
+    pub(super) fn model_hears(&self, body: &[u8]) {
+        let open = lock(&self.intents.linker).open_of(model::SOURCE);
+        if open.is_empty() {
+            return;
+        }
+        let text = String::from_utf8_lossy(body);
+        let over = open
+            .into_iter()
+            .filter(|(_, call)| call.as_ref().is_none_or(|call| text.contains(call)));
+        let over: Vec<String> = over.map(|(id, _)| id).collect();
+        if !over.is_empty() {
+            self.settle();
+        }
+        let mut linker = lock(&self.intents.linker);
+        for id in over {
+            self.end_action(&mut linker, &id, "done", None);
+        }
+    }
+
+    fn seal_statement(
+        &self,
+        statement: Statement,
+        actions: &[Action],
+        speaker: &Speaker,
+    ) -> Result<Sealed<Intent>, Reply> {
+        let wrong = |error: anyhow::Error| Reply::failure(400, &format!("{error:#}"));
         let commanded = statement.source.as_deref() == Some("command");
         let line = statement.does.iter().find_map(|d| match d.argv.as_slice() {
             [_, flag, line] if flag == "-c" => Some(line.clone()),
             _ => None,
         });
-        let intent = self
-            .intent_of(statement, &actions, speaker)
-            .map_err(wrong)?;
+        let intent = self.intent_of(statement, actions, speaker).map_err(wrong)?;
         // Before the first is answered, so that the first of its events can be linked.
         if !self.intents.traced.swap(true, Ordering::SeqCst) {
             self.send(&ToBroker::Trace);
@@ -218,15 +292,7 @@ impl Supervisor {
         if let Some(oldest) = linker.begin(begun) {
             self.end_action(&mut linker, &oldest, "open", None);
         }
-        drop(linker);
-        let decided = self.engine.hold().strictest(&actions);
-        let decided = decided.map(|(at, decision)| (actions[at].clone(), decision));
-        Ok(match decided {
-            Some((action, decision)) if !goes_on(decision.effect) => {
-                self.refuse(&sealed, action, decision, speaker)
-            }
-            decided => self.permit(&sealed, decided),
-        })
+        Ok(sealed)
     }
 
     /// What the policy refuses does not begin. The agent can read why.

@@ -160,6 +160,25 @@ impl Linker {
         found.map(|i| i.action_id.clone())
     }
 
+    /// The open action of this source with this id of a tool call.
+    pub fn find_of(&self, source: &str, call: &str) -> Option<String> {
+        let mut of = self.open_of(source).into_iter();
+        let found = of.find(|(_, known)| known.as_deref() == Some(call));
+        found.map(|(id, _)| id)
+    }
+
+    /// The open actions of a source, with their tool calls.
+    pub fn open_of(&self, source: &str) -> Vec<(String, Option<String>)> {
+        let intents = self.open.iter().map(|open| &open.begun.intent);
+        let of = intents.filter(|i| i.source == source);
+        of.map(|i| (i.action_id.clone(), i.call.clone())).collect()
+    }
+
+    /// The process that the session's command is, once it has started.
+    pub fn first(&self) -> Option<u32> {
+        self.first
+    }
+
     /// The actions that are open, the oldest first.
     pub fn still_open(&self) -> Vec<String> {
         let ids = self.open.iter().map(|o| o.begun.intent.action_id.clone());

@@ -14,6 +14,7 @@ mod keeper;
 mod learned;
 mod linker;
 mod meant;
+pub mod model;
 pub mod opening;
 mod revise;
 mod standing;
