@@ -449,6 +449,8 @@ pub struct RejectArgs {
 pub enum LedgerCommand {
     /// Show entries
     Show(LedgerShowArgs),
+    /// Show the last ten entries, or as many as --last says; -f stays for more
+    Tail(LedgerShowArgs),
     /// Tell what happened in a session, as a story or a picture
     Timeline(TimelineArgs),
     /// Write entries in a form that other systems collect

@@ -424,3 +424,54 @@ fn nothing_is_let_go_on_that_cannot_be_sealed() {
     assert_eq!(changes, ["before"]);
     wall.host.call(&["ledger", "verify"]).code(0);
 }
+
+/// The Python module that own agents use (sdk/python), against the real socket.
+#[test]
+fn an_agent_in_python_tells_what_it_does() {
+    let wall = Wall::new();
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk/python/agentwall.py");
+    let work = wall.host.work.clone();
+    fs::copy(module, work.join("agentwall.py")).unwrap();
+    fs::write(
+        work.join("agent.py"),
+        "import subprocess, agentwall\n\
+         with agentwall.intent('lister', why='to see', parameters={'n': 1}, call='c1',\n\
+         \x20                     does=[agentwall.exec('/usr/bin/true', 'true')]) as action:\n\
+         \x20   subprocess.run(['/usr/bin/true'])\n\
+         try:\n\
+         \x20   with agentwall.intent('breaks'):\n\
+         \x20       raise KeyError('x')\n\
+         except KeyError:\n\
+         \x20   print('broke', action.index > 0)\n\
+         try:\n\
+         \x20   agentwall.intent('x', does=[agentwall.does('no.verb', 'y')])\n\
+         except agentwall.NotSealed as error:\n\
+         \x20   print('wrong')\n\
+         except agentwall.Error as error:\n\
+         \x20   print('error', error)\n\
+         try:\n\
+         \x20   agentwall.intent('x', path='/nowhere')\n\
+         except agentwall.NotSealed as error:\n\
+         \x20   print('not sealed')\n",
+    )
+    .unwrap();
+    let said = wall.run(&["--keep"], "python3 agent.py").code(0);
+    for part in ["broke True", "error ", "not sealed"] {
+        assert!(said.out.contains(part), "{part}: {}", said.all());
+    }
+    let all = entries(&wall);
+    let intents: Vec<&Value> = all
+        .iter()
+        .filter(|e| e["type"] == "intent" && e["source"] == "api")
+        .collect();
+    assert_eq!(intents.len(), 2, "{intents:?}");
+    let first = of_action(&all, intents[0]["action_id"].as_str().unwrap());
+    assert_eq!(intents[0]["parameters"], "{\"n\":1}");
+    assert!(types(&first).contains(&"exec".to_owned()), "{first:?}");
+    let outcome = |e: &Value| {
+        let own = of_action(&all, e["action_id"].as_str().unwrap());
+        own.last().unwrap()["outcome"].clone()
+    };
+    assert_eq!(outcome(intents[0]), "done");
+    assert_eq!(outcome(intents[1]), "failed");
+}

@@ -40,7 +40,11 @@ const INTERVAL: Duration = Duration::from_millis(300);
 /// Runs the command.
 pub fn main(command: LedgerCommand) -> Result<ExitCode> {
     match command {
-        LedgerCommand::Show(args) => show(&args),
+        LedgerCommand::Show(args) => show(&args, "show"),
+        LedgerCommand::Tail(mut args) => {
+            args.last = args.last.or(Some(10));
+            show(&args, "tail")
+        }
         LedgerCommand::Timeline(args) => timeline::main(&args),
         LedgerCommand::Verify(args) => verify::main(&args),
         LedgerCommand::Prove(args) => prove::main(&args),
@@ -66,7 +70,8 @@ pub fn settle(state: &State) {
     }
 }
 
-fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
+/// `word` is the command that it was asked for by.
+fn show(args: &LedgerShowArgs, word: &str) -> Result<ExitCode> {
     let state = State::for_reading()?;
     let mut filter = Filter::new(&state, &args.filter)?;
     let trust = witnesses::configured(&state)?;
@@ -124,7 +129,7 @@ fn show(args: &LedgerShowArgs) -> Result<ExitCode> {
             }
             next = reader.size();
             if first {
-                access::record(&state, "show", handed, args.follow);
+                access::record(&state, word, handed, args.follow);
             }
             first = false;
         }
