@@ -333,7 +333,7 @@ impl Linker {
         let exec = Verb::ProcessExec.as_str();
         let unmet = intent.claims.iter().find(|c| c.verb == exec);
         let finding = unmet
-            .filter(|_| !open.started && outcome != "denied")
+            .filter(|_| !open.started && !["denied", "told"].contains(&outcome))
             .map(|claim| Finding {
                 action_id: Some(id.to_owned()),
                 kind: INTENT_WITHOUT_ACTION.to_owned(),

@@ -335,6 +335,8 @@ fn what_was_told_and_not_done_is_told_unless_it_was_denied() {
     };
     assert_eq!(end("done").as_deref(), Some("intent-without-action"));
     assert_eq!(end("denied"), None);
+    // The agent tells it itself from here on.
+    assert_eq!(end("told"), None);
 }
 
 #[test]
@@ -344,4 +346,22 @@ fn the_oldest_is_given_up_for_one_more() {
         assert_eq!(linker.begin(shell(&n.to_string(), "x")), None);
     }
     assert_eq!(linker.begin(shell("more", "x")).as_deref(), Some("0"));
+}
+
+#[test]
+fn what_the_model_said_is_found_by_its_call() {
+    let mut linker = Linker::default();
+    let of = |source: &str, id: &str| {
+        let mut begun = shell(id, "make");
+        begun.intent.source = source.into();
+        begun.intent.call = Some("toolu_1".into());
+        begun
+    };
+    linker.begin(of("claude-code", "a"));
+    assert_eq!(linker.find_of("model", "toolu_1"), None);
+    linker.begin(of("model", "b"));
+    assert_eq!(linker.find_of("model", "toolu_1").as_deref(), Some("b"));
+    assert_eq!(linker.find_of("model", "toolu_2"), None);
+    let open = linker.open_of("model");
+    assert_eq!(open, [("b".to_owned(), Some("toolu_1".to_owned()))]);
 }
