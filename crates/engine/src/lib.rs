@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod grant;
+pub mod risk;
 
 use std::sync::{
     Arc, OnceLock, RwLock,

@@ -54,6 +54,23 @@ const DECISION: &[&str] = &[
     "/attribution",
 ];
 
+/// A call: the decision, whose it is, and what ends and answers it.
+const CALL: &[&str] = &[
+    "/action/verb",
+    "/effect",
+    "/rule",
+    "/monitors/*",
+    "/policy",
+    "/enforced_by",
+    "/facts/kind",
+    "/said/effect",
+    "/said/rule",
+    "/call",
+    "/agent",
+    "/host",
+    "/ask",
+];
+
 /// What a set of changes tells without its paths and contents.
 const CHANGES: &[&str] = &["/files/*/change", "/files/*/entry", "/files/*/mode"];
 
@@ -121,6 +138,10 @@ const PLAIN: &[(&str, &[&str])] = &[
     ("heartbeat", &["/root"]),
     ("access", &["/command"]),
     ("prune", &["/before", "/policy"]),
+    ("gateway", &["/outcome", "/policy"]),
+    ("principal", &["/event", "/host", "/agent"]),
+    ("call", CALL),
+    ("call_end", &["/call"]),
 ];
 
 fn is_plain(kind: &str, field: &str) -> bool {

@@ -112,6 +112,11 @@ fn what_is_plain() {
         "approval /ask",
         "approval /scope",
         "approval /verdict",
+        "call /agent",
+        "call /ask",
+        "call /call",
+        "call /host",
+        "call_end /call",
         "checkpoint /outcome",
         "clock /expected",
         "export /archive",
@@ -119,6 +124,8 @@ fn what_is_plain() {
         "finding /action_id",
         "finding /kind",
         "finding /verb",
+        "gateway /outcome",
+        "gateway /policy",
         "heartbeat /root",
         "import /archive",
         "import /changes",
@@ -137,6 +144,9 @@ fn what_is_plain() {
         "policy /digest",
         "policy /replaces",
         "policy /sources/0/sha256",
+        "principal /agent",
+        "principal /event",
+        "principal /host",
         "prune /before",
         "prune /policy",
         "redaction /sessions/0",
@@ -151,7 +161,7 @@ fn what_is_plain() {
     ]
     .map(str::to_owned)
     .into();
-    for kind in ["decision", "exec", "connect"] {
+    for kind in ["decision", "exec", "connect", "call"] {
         expected.extend(decision.map(|field| format!("{kind} {field}")));
     }
     for kind in ["commit", "undo", "discard"] {

@@ -16,6 +16,7 @@
 pub mod clip;
 pub mod commitment;
 mod facts;
+mod gateway;
 mod intent;
 mod layers;
 mod recall;
@@ -35,6 +36,7 @@ pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::redaction::Redaction;
 pub use self::time::rfc3339_ms;
+pub use self::gateway::{CallEnd, CallRecord, GatewayState, PrincipalEvent};
 pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
 
 use self::clip::Clip;
@@ -167,6 +169,14 @@ records! {
     Prune(Prune) = "prune",
     /// Text of the ledger was destroyed.
     Redaction(Redaction) = "redaction",
+    /// A gateway began or ended to serve.
+    Gateway(GatewayState) = "gateway",
+    /// Something became of a host or an agent.
+    Principal(PrincipalEvent) = "principal",
+    /// A call of an API was judged.
+    Call(CallRecord) = "call",
+    /// A call of an API ended.
+    CallEnd(CallEnd) = "call_end",
 }
 
 /// An entry in a form that this version does not know.

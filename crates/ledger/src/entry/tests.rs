@@ -34,6 +34,14 @@ fn action(path: &[u8]) -> Action {
     )
 }
 
+fn api_call() -> Action {
+    Action::new(
+        Subject::agent("h1/a"),
+        Verb::ApiCall,
+        Resource::Named("capability:read".into()),
+    )
+}
+
 /// A set that fits in one entry.
 fn one_part(files: Vec<ChangedFile>) -> Changes {
     let files = files.into_iter().map(|f| (f.path.clone().into_bytes(), f));
@@ -247,6 +255,42 @@ pub(crate) fn samples() -> Vec<Record> {
             entries: vec![7],
             basis: "asked for it".into(),
             by: User::default(),
+        }),
+        Record::Gateway(GatewayState {
+            outcome: "started".into(),
+            name: "bank".into(),
+            public: "http://127.0.0.1:8787".into(),
+            upstream: "https://bank.example".into(),
+            policy: "ab".into(),
+            version: "0.1.0".into(),
+        }),
+        Record::Principal(PrincipalEvent {
+            event: "capability.granted".into(),
+            number: 3,
+            host: "h1".into(),
+            agent: Some("a1".into()),
+            capability: Some("read".into()),
+            by: "uid:1000".into(),
+        }),
+        Record::Call(CallRecord {
+            decision: DecisionRecord::new(&api_call(), &decision(), "gateway"),
+            call: "c1".into(),
+            agent: "a1".into(),
+            host: "h1".into(),
+            jti: "j1".into(),
+            target: "GET https://bank.example/a".into(),
+            payload: "ab".into(),
+            risk: 15,
+            risks: vec!["known for 0 s (+15)".into()],
+            charged: [("k".to_owned(), 1_000_000)].into(),
+            degraded: Some("no answer".into()),
+            ask: Some("bank-1".into()),
+        }),
+        Record::CallEnd(CallEnd {
+            call: "c1".into(),
+            status: Some(200),
+            error: Some("late".into()),
+            took_us: 7,
         }),
     ]
 }
@@ -525,6 +569,14 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Finding(r) => r.resource = long.clone(),
             Record::Clock(r) => r.expected = long.clone(),
             Record::Heartbeat(r) => r.root = long.clone(),
+            Record::Gateway(r) => r.upstream = long.clone(),
+            Record::Principal(r) => r.by = long.clone(),
+            Record::Call(r) => {
+                r.target = long.clone();
+                r.risks = many.clone();
+                r.charged = many.iter().map(|m| (m.clone(), 1)).collect();
+            }
+            Record::CallEnd(r) => r.error = Some(long.clone()),
             Record::Prune(r) => r.user.name = long.clone(),
             Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
             Record::Redaction(r) => {
