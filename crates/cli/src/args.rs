@@ -11,6 +11,7 @@ use clap::{
 
 pub mod agents;
 pub mod daemon;
+pub mod gateway;
 pub mod intent;
 pub mod layers;
 pub mod ledger;
@@ -21,6 +22,7 @@ pub mod witness;
 
 use agents::AgentsArgs;
 use daemon::DaemonCommand;
+use gateway::{GatewayCommand, IdentityCommand, ProtectArgs};
 use intent::{ActArgs, HookCommand};
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use ledger::{FilterArgs, TimelineArgs};
@@ -118,6 +120,14 @@ pub enum Command {
     Hook(HookCommand),
     /// Tell why an action was refused (works inside the wall, too)
     Why(WhyArgs),
+    /// Stand in front of an API: every call of an agent is decided, charged and recorded
+    Protect(ProtectArgs),
+    /// List and end the agents of gateways
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+    /// Keys and tokens of this host's agents, for gateways
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Guard any process of the host, in the kernel
     #[command(subcommand)]
     Daemon(DaemonCommand),

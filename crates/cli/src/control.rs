@@ -31,6 +31,9 @@ use crate::{
 /// Longest line in bytes.
 pub const MAX_LINE: u64 = 16 << 20;
 
+/// The socket's name in its folder.
+const SOCKET: &str = "control.sock";
+
 /// How long a peer may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,6 +69,21 @@ pub enum Request {
     },
     /// Of the daemon of the kernel wall alone.
     Host(HostRequest),
+    /// Of a gateway alone.
+    Gateway(GatewayRequest),
+}
+
+/// What is asked of a gateway, beside the questions that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayRequest {
+    /// Which hosts and agents are there?
+    Agents,
+    /// End an agent, or a host with all its agents.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
 }
 
 /// What is asked of the daemon of the kernel wall, beside the questions that wait.
@@ -135,6 +153,8 @@ pub enum Response {
     Governed(Governed),
     /// What stands.
     Host(Box<HostStatus>),
+    /// The agents of a gateway.
+    GatewayAgents(Vec<GatewayAgent>),
     /// It was not done.
     Error {
         /// Why, and the next step.
@@ -250,6 +270,30 @@ pub struct HostStatus {
     pub trouble: Vec<String>,
 }
 
+/// An agent of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GatewayAgent {
+    /// Which gateway.
+    pub gateway: String,
+    /// Its host's id.
+    pub host: String,
+    /// What the host calls itself.
+    pub host_name: Option<String>,
+    /// `pending`, `active`, `revoked` or `rejected`.
+    pub host_status: String,
+    /// Its id.
+    pub agent: String,
+    /// What its host calls it.
+    pub name: String,
+    /// `pending`, `active`, `expired`, `revoked`, `rejected` or `claimed`.
+    pub status: String,
+    /// Each capability that it asked for, and `pending`, `active`, `denied` or `revoked`.
+    pub capabilities: BTreeMap<String, String>,
+    /// When it called last, in seconds since the Unix epoch.
+    pub used_at: Option<i64>,
+}
+
 /// A policy that is in use.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -293,14 +337,19 @@ pub struct HostSession {
 /// The session's socket, to be listened on by its supervisor. A left-over socket is replaced: the
 /// caller holds the session's lock.
 pub fn listen(session: &Session) -> Result<UnixListener> {
-    let path = session.socket_path();
+    listen_in(session.dir())
+}
+
+/// The socket in a folder of its own, to be listened on by whoever holds the folder's lock.
+pub fn listen_in(dir: &Path) -> Result<UnixListener> {
+    let path = dir.join(SOCKET);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(e).with_context(|| format!("cannot replace {}", shown(&path)));
         }
         _ => {}
     }
-    let (_dir, short) = short_path(session)?;
+    let (_dir, short) = short_path(dir)?;
     UnixListener::bind(&short).with_context(|| format!("cannot make the socket {}", shown(&path)))
 }
 
@@ -317,7 +366,17 @@ pub fn call_within(session: &Session, request: &Request, patience: Duration) -> 
             session.id()
         )
     };
-    let (_dir, short) = short_path(session)?;
+    call_in(session.dir(), request, patience, gone)
+}
+
+/// Asks who listens in a folder; `gone` says that nobody answers.
+pub fn call_in(
+    dir: &Path,
+    request: &Request,
+    patience: Duration,
+    gone: impl Fn() -> String,
+) -> Result<Response> {
+    let (_dir, short) = short_path(dir)?;
     call_at(&short, request, patience, gone)
 }
 
@@ -402,13 +461,12 @@ pub fn session_of(state: &State, id: &str) -> Result<Session> {
     }
 }
 
-/// A path to the socket that fits into a socket address (108 bytes, unix(7)) however long the state
+/// A path to the socket that fits into a socket address (108 bytes, unix(7)) however long the
 /// folder's path is; valid as long as the folder stays open.
-fn short_path(session: &Session) -> Result<(File, PathBuf)> {
-    let dir = File::open(session.dir())
-        .with_context(|| format!("cannot open {}", shown(session.dir())))?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd()));
-    Ok((dir, short))
+fn short_path(dir: &Path) -> Result<(File, PathBuf)> {
+    let open = File::open(dir).with_context(|| format!("cannot open {}", shown(dir)))?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
+    Ok((open, short))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod cmd;
 mod control;
 mod doctor;
 mod fixed;
+mod gateway;
 mod governed;
 mod host;
 mod intent;
@@ -101,6 +102,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(args) => why::main(args),
         Command::Doctor(args) => doctor::main(args),
         Command::Daemon(command) => cmd::daemon::main(command),
+        Command::Protect(args) => cmd::protect::main(args),
+        Command::Gateway(command) => cmd::gateway::main(command),
+        Command::Identity(command) => cmd::identity::main(command),
         Command::Selftest(args) => selftest::main(args),
         Command::Completions(args) => cmd::manual::completions(args),
         Command::Man(args) => cmd::manual::man(args),

@@ -169,7 +169,9 @@ impl History {
         }
         match sensitivity {
             Sensitivity::Low => {}
-            Sensitivity::Medium => score.add(10, "sensitive", "a capability that changes things".into()),
+            Sensitivity::Medium => {
+                score.add(10, "sensitive", "a capability that changes things".into())
+            }
             Sensitivity::High => score.add(25, "sensitive", "a sensitive capability".into()),
         }
         score
@@ -180,9 +182,14 @@ impl History {
         let minute = now.div_euclid(MINUTE);
         let present = (self.minutes.back()).map_or(0, |(m, c)| if *m >= minute { *c } else { 0 });
         let before = (self.minutes.iter()).filter(|(m, _)| *m < minute && *m > minute - MINUTES);
-        let (minutes, calls) = before.fold((0u64, 0u64), |(m, c), (_, n)| (m + 1, c + u64::from(*n)));
+        let (minutes, calls) =
+            before.fold((0u64, 0u64), |(m, c), (_, n)| (m + 1, c + u64::from(*n)));
         // Five minutes say something about an agent; before them, a fixed measure.
-        let usual = if minutes < 5 { 15 } else { calls.div_ceil(minutes) };
+        let usual = if minutes < 5 {
+            15
+        } else {
+            calls.div_ceil(minutes)
+        };
         if present < BURST_FROM {
             return;
         }

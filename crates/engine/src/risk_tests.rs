@@ -67,7 +67,10 @@ fn refused_attempts_count_for_ten_minutes() {
     for at in 0..3 {
         history.refused(now + at);
     }
-    assert_eq!(codes(&history.score(now + 3, Sensitivity::Low)), ["failed-attempts"]);
+    assert_eq!(
+        codes(&history.score(now + 3, Sensitivity::Low)),
+        ["failed-attempts"]
+    );
     assert_eq!(history.score(now + 599, Sensitivity::Low).total(), 10);
     assert_eq!(history.score(now + 602, Sensitivity::Low).total(), 0);
     for _ in 0..100 {
@@ -81,7 +84,10 @@ fn refused_attempts_count_for_ten_minutes() {
 fn an_unusual_hour_needs_a_history() {
     let (history, now) = regular();
     let night = now + 10 * HOUR;
-    assert_eq!(codes(&history.score(night, Sensitivity::Low)), ["unusual-hour"]);
+    assert_eq!(
+        codes(&history.score(night, Sensitivity::Low)),
+        ["unusual-hour"]
+    );
     let mut young = History::since(NOON);
     young.called(NOON);
     assert!(!codes(&young.score(NOON + 10 * HOUR, Sensitivity::Low)).contains(&"unusual-hour"));
@@ -134,8 +140,16 @@ fn thresholds_ask_and_refuse_and_never_permit() {
     }
     let refused = decided("allow", "{ deny_at: 40 }", &history);
     assert_eq!(refused.rule, None);
-    assert!(refused.reason.contains("known for 0 s (+15)"), "{}", refused.reason);
-    assert!(refused.reason.ends_with("deny_at is 40"), "{}", refused.reason);
+    assert!(
+        refused.reason.contains("known for 0 s (+15)"),
+        "{}",
+        refused.reason
+    );
+    assert!(
+        refused.reason.ends_with("deny_at is 40"),
+        "{}",
+        refused.reason
+    );
 }
 
 proptest! {

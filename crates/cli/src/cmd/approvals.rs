@@ -13,6 +13,7 @@ use crate::{
     args::{ApproveArgs, PendingArgs, RejectArgs},
     cmd::daemon,
     control::{PendingAsk, Request, Response, call, running, session_of},
+    gateway,
     host::questions,
     output::{self, Style, paint},
     state::{State, now_ms},
@@ -63,6 +64,10 @@ fn answer(id: &str, request: impl FnOnce(String) -> Request) -> Result<ExitCode>
         return said(daemon::call(&request(id.to_owned()))?, "the daemon");
     }
     let state = State::open()?;
+    if let Some((place, id)) = gateway::of_question(&state, id)? {
+        let response = place.call(&request(id.to_owned()))?;
+        return said(response, &format!("the gateway '{}'", place.name));
+    }
     let session = session_of(&state, id)?;
     let number = id.rsplit('-').next().unwrap_or(id);
     let response = call(&session, &request(format!("{}-{number}", session.suffix())))?;
@@ -92,6 +97,17 @@ fn waiting(state: &State) -> Result<(Vec<PendingAsk>, Vec<String>)> {
             }
             // It is just starting, or just ended.
             Err(_) if !session.socket_path().exists() || !session.is_running() => {}
+            Err(e) => trouble.push(format!("{e:#}")),
+        }
+    }
+    for place in gateway::Place::running(state)? {
+        match place.call(&Request::Pending) {
+            Ok(Response::Pending(mut found)) => asks.append(&mut found),
+            Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
+            Ok(_) => trouble.push(format!(
+                "the gateway '{}' answered something else",
+                place.name
+            )),
             Err(e) => trouble.push(format!("{e:#}")),
         }
     }
@@ -157,10 +173,14 @@ fn describe(ask: &PendingAsk) -> String {
     if let Some(text) = arguments(&ask.action.facts.args) {
         rows.push(("arguments", text));
     }
-    rows.push((
-        "program",
-        format!("{} (process {})", output::tame(&ask.exe), ask.pid),
-    ));
+    rows.push(match ask.pid {
+        // At a gateway there is a call.
+        0 => ("call", escape_text(&ask.exe)),
+        pid => (
+            "program",
+            format!("{} (process {pid})", output::tame(&ask.exe)),
+        ),
+    });
     rows.push(("rule", rule));
     rows.push(("reason", escape_text(&ask.decision.reason)));
     for monitor in &ask.decision.monitors {

@@ -399,6 +399,33 @@ fn summary(record: &Record) -> String {
         | Record::ActionEnd(_)
         | Record::Finding(_) => intents::summary(record),
         Record::Redaction(redaction) => redacted(redaction),
+        Record::Gateway(gateway) => format!(
+            "gateway {} {}: {} before {}",
+            gateway.name, gateway.outcome, gateway.public, gateway.upstream
+        ),
+        Record::Principal(event) => {
+            let about = event.agent.as_deref().unwrap_or(&event.host);
+            let what = event
+                .capability
+                .as_deref()
+                .map_or_else(String::new, |c| format!(" {c}"));
+            format!("{} {about}{what} by {}", event.event, event.by)
+        }
+        Record::Call(call) => format!(
+            "{} {} by {}, risk {}: {}",
+            call.decision.effect, call.target, call.agent, call.risk, call.decision.reason
+        ),
+        Record::CallEnd(end) => match (&end.status, &end.error) {
+            (Some(status), _) => format!(
+                "call {} answered {status} after {} us",
+                end.call, end.took_us
+            ),
+            (None, error) => format!(
+                "call {} failed: {}",
+                end.call,
+                error.as_deref().unwrap_or("no answer")
+            ),
+        },
         Record::Committed(committed) => bare(committed),
         Record::Other(other) => serde_json::to_string(&other.fields).unwrap_or_default(),
         other => format!("{other:?}"),

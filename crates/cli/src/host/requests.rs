@@ -69,6 +69,9 @@ impl Daemon {
             Request::Apply { .. } => Err(anyhow!(
                 "policies of the kernel wall are read again by 'agentwall daemon reload'"
             )),
+            Request::Gateway(_) => Err(anyhow!(
+                "this is the daemon; gateways are asked at their own sockets"
+            )),
             Request::Checkpoint { .. } => Err(anyhow!(
                 "the kernel wall makes no copies, so there is nothing to keep"
             )),

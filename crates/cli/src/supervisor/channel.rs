@@ -52,17 +52,23 @@ pub struct Peer {
 
 /// Serves the approval socket of a session until the process ends.
 pub fn serve_control(supervisor: Arc<Supervisor>, listener: UnixListener) {
+    serve_private(listener, move |peer, request| {
+        supervisor.respond(peer.uid, request)
+    });
+}
+
+/// Serves a socket for the user and root alone until the process ends.
+pub fn serve_private(
+    listener: UnixListener,
+    answer: impl Fn(Peer, Request) -> Response + Send + Sync + 'static,
+) {
     let own = rustix::process::getuid().as_raw();
     std::thread::spawn(move || {
-        serve(
-            &listener,
-            LIMITS,
-            move |peer| match peer.uid == own || peer.uid == 0 {
-                true => LIMITS.peers,
-                false => 0,
-            },
-            move |peer, request| supervisor.respond(peer.uid, request),
-        );
+        let places = |peer: Peer| match peer.uid == own || peer.uid == 0 {
+            true => LIMITS.peers,
+            false => 0,
+        };
+        serve(&listener, LIMITS, places, answer);
     });
 }
 

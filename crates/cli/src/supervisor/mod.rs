@@ -45,9 +45,9 @@ use crate::{answer, control, output, session::Unrecorded};
 
 pub use asks::Asks;
 pub(crate) use asks::{binding, refusal, unknown};
-use diary::Diary;
+pub use diary::Diary;
 
-pub use channel::{Peer, serve_control, serve_host};
+pub use channel::{Peer, serve_control, serve_host, serve_private};
 pub use gate::SupervisorGate;
 pub(crate) use gate::{complaint, verdict};
 pub use keeper::{Keeper, free_name, recorded};
@@ -257,8 +257,9 @@ impl Supervisor {
             Request::Reject { id, reason } => self.asks.reject(self, &id, reason),
             Request::Apply { policy } => self.revisions.apply(self, by, policy),
             Request::Checkpoint { name } => self.keeper.checkpoint(self, name),
-            Request::Host(_) => Response::Error {
-                text: "this is a session; 'agentwall daemon' is asked at its own socket".into(),
+            Request::Host(_) | Request::Gateway(_) => Response::Error {
+                text: "this is a session; daemon and gateways are asked at their own sockets"
+                    .into(),
             },
         }
     }

@@ -30,13 +30,13 @@ use serde_json::{Map, Value};
 
 pub use self::commitment::{Committed, Opening, OpeningError, Seed, Withheld};
 pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
+pub use self::gateway::{CallEnd, CallRecord, GatewayState, PrincipalEvent};
 pub use self::intent::{ActionEnd, ActionStart, Claim, Finding, Intent, KernelSummary, ProcessId};
 pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::redaction::Redaction;
 pub use self::time::rfc3339_ms;
-pub use self::gateway::{CallEnd, CallRecord, GatewayState, PrincipalEvent};
 pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
 
 use self::clip::Clip;

@@ -1,0 +1,173 @@
+//! The command lines of `agentwall protect`, `agentwall gateway` and `agentwall identity`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+
+/// `agentwall protect`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall protect https://api.example.com\n  \
+    agentwall protect https://api.example.com --openapi api.json --policy bank.yaml\n  \
+    agentwall protect http://127.0.0.1:9000 --credential 'Authorization: Bearer @/run/secrets/token'\n\n\
+    Agents call the API here instead, each with tokens of its own key ('agentwall identity enrol' makes one). Every call is \
+    one of a capability that the agent was granted, is decided by the policy, charged to budgets and recorded in the ledger. \
+    Without --openapi there are two capabilities, read and write; the policy sees method and URL. Without --policy reading is \
+    allowed and a person is asked about everything else.\n\n\
+    SIGHUP reads the policy again. SIGTERM and SIGINT end it: calls under way may take 10 s.\n\n\
+    Exit status: 0 ended, 1 it cannot serve, 2 wrong usage."
+)]
+pub struct ProtectArgs {
+    /// The API: scheme, host, port and path
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Where agents call
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
+    pub listen: std::net::SocketAddr,
+    /// The URL that agents use, if it is another than http://ADDRESS: behind something that ends TLS
+    #[arg(long, value_name = "URL")]
+    pub public: Option<String>,
+    /// What it is called, for people and the ledger
+    #[arg(long, default_value = "api", value_parser = name)]
+    pub name: String,
+    /// What the API can do: an OpenAPI 3 document in JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub openapi: Option<PathBuf>,
+    /// The policy
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// A header that is added to each call, and that agents never see; '@FILE' at the end of it is the file's content
+    #[arg(long, value_name = "HEADER: VALUE")]
+    pub credential: Vec<String>,
+    /// How much a refusal tells
+    #[arg(long, value_enum, default_value_t)]
+    pub disclose: Disclose,
+    /// Also take what the published clients of the Agent Auth Protocol send (docs/identity.md)
+    #[arg(long)]
+    pub compat: bool,
+    /// Longest body of a call, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    pub max_body: usize,
+    /// How long the API may take until its answer begins, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// How much a refusal tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Disclose {
+    /// Rule, reason and what to do instead
+    #[default]
+    Full,
+    /// What kind of refusal it is
+    Code,
+    /// That it is refused
+    None,
+}
+
+/// `agentwall gateway`.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    after_help = "Examples:\n  agentwall gateway agents\n  agentwall gateway revoke agt_…\n  \
+    agentwall gateway revoke hst_…      a host, and with it all its agents"
+)]
+pub enum GatewayCommand {
+    /// List the hosts and agents of the gateways that run
+    Agents(GatewayAgentsArgs),
+    /// End an agent, or a host with all its agents; what they have under way ends, too
+    Revoke(GatewayRevokeArgs),
+}
+
+/// `agentwall gateway agents`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayAgentsArgs {
+    /// Of this gateway alone
+    #[arg(long)]
+    pub name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall gateway revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayRevokeArgs {
+    /// The id of a host or an agent
+    pub id: String,
+    /// At this gateway alone; else at the one that knows the id
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `agentwall identity`.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    after_help = "Examples:\n  agentwall identity enrol http://127.0.0.1:8787 --capability read\n  \
+    curl -H \"Authorization: Bearer $(agentwall identity token http://127.0.0.1:8787)\" http://127.0.0.1:8787/things\n\n\
+    Keys are in the state folder, for you alone. An agent behind the wall cannot reach them."
+)]
+pub enum IdentityCommand {
+    /// Register an agent of this host at a gateway, with a key of its own
+    Enrol(EnrolArgs),
+    /// Print a token for one call; it holds for 60 seconds, once
+    Token(TokenArgs),
+    /// Tell how the agent stands at a gateway
+    Status(IdentityStatusArgs),
+}
+
+/// `agentwall identity enrol`.
+#[derive(Debug, Clone, Args)]
+pub struct EnrolArgs {
+    /// The gateway
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// What the agent is called
+    #[arg(long, default_value = "agent")]
+    pub name: String,
+    /// What it asks for; all that the gateway has when none is named
+    #[arg(long, value_name = "NAME")]
+    pub capability: Vec<String>,
+    /// Why, for the person who approves
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Wait until it is approved or rejected
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `agentwall identity token`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// The gateway
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Which agent, if several are enrolled there
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The token is for this capability alone; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub capability: Vec<String>,
+}
+
+/// `agentwall identity status`.
+#[derive(Debug, Clone, Args)]
+pub struct IdentityStatusArgs {
+    /// The gateway
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Which agent, if several are enrolled there
+    #[arg(long)]
+    pub name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A gateway's name is part of paths and of the ids of questions.
+fn name(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match !text.is_empty() && text.len() <= 32 && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("a name is 1 to 32 small letters, digits and '-'".to_owned()),
+    }
+}

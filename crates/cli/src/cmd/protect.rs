@@ -1,0 +1,367 @@
+//! `agentwall protect`: a gateway in front of an API, in the foreground.
+
+use std::{
+    io::Read as _,
+    process::ExitCode,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure};
+use agentwall_gateway::{
+    answer::Disclosure,
+    catalogue::Catalogue,
+    gateway::{Config, Gateway},
+    judge::{Judge, Parts},
+    record::Recorder,
+    serve,
+    upstream::Upstream,
+};
+use agentwall_identity::{Directory, MemoryStore, Profile, Settings};
+use agentwall_ledger::entry::GatewayState;
+use agentwall_policy::{Layer, Policy, Variables};
+use anyhow::{Context as _, Result, bail};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    args::gateway::{Disclose, ProtectArgs},
+    control::Response,
+    gateway::{Place, recorder::Book, requests},
+    output,
+    policies::{self, read_file},
+    state::{State, now_ms, random_text, rfc3339_of, shown},
+    supervisor::serve_private,
+};
+
+/// Longest OpenAPI document, in bytes.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// How often it is written down when agents were used last.
+const NOTE_USE: Duration = Duration::from_secs(10);
+
+/// Runs the command.
+pub fn main(args: ProtectArgs) -> Result<ExitCode> {
+    let state = State::open()?;
+    let place = Place::of(&state, &args.name);
+    let _lock = place.take()?;
+    let policy = policy(&args)?;
+    refuse_what_is_not_enforced(&policy)?;
+    let catalogue = catalogue(&args)?;
+    let upstream = Upstream::new(
+        &args.url,
+        credentials(&args)?,
+        Duration::from_secs(args.timeout.max(1)),
+    )?;
+    let directory = directory(&place)?;
+    let log = Arc::new(state.keep_log()?);
+    let session = session_id()?;
+    let book = Arc::new(Book::new(
+        log,
+        &session,
+        &args.name,
+        policy.on_ledger_failure(),
+    ));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the gateway")?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(args.listen).await.with_context(|| {
+            format!(
+                "cannot listen at {}; --listen names another address",
+                args.listen
+            )
+        })?;
+        let address = listener.local_addr()?;
+        let public = public(&args, address)?;
+        let recorder: Arc<dyn Recorder> = Arc::<Book>::clone(&book);
+        let gateway = Arc::new(Gateway {
+            config: Config {
+                name: args.name.clone(),
+                hosts: hosts(&public, address),
+                public: public.clone(),
+                max_body: args.max_body,
+                profile: if args.compat {
+                    Profile::Compat
+                } else {
+                    Profile::Strict
+                },
+                disclosure: match args.disclose {
+                    Disclose::Full => Disclosure::Full,
+                    Disclose::Code => Disclosure::Code,
+                    Disclose::None => Disclosure::None,
+                },
+                on_failure: OnFailure::Closed,
+            },
+            catalogue,
+            directory: Arc::new(directory),
+            judge: Judge::new(Parts {
+                gateway: args.name.clone(),
+                session: session.clone(),
+                policy: Arc::clone(&policy),
+                counters: Counters::Embedded(Embedded::new(EmbeddedConfig::default())),
+                recorder,
+                deviations: Vec::new(),
+            }),
+            upstream,
+            live: Default::default(),
+        });
+        let told = |outcome: &str| GatewayState {
+            outcome: outcome.to_owned(),
+            name: args.name.clone(),
+            public: public.clone(),
+            upstream: gateway.upstream.base(),
+            policy: gateway.judge.policy().digest().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        book.state(told("started"))?;
+        let over = Arc::<AtomicBool>::default();
+        let following = follow(&gateway, &over)?;
+        let reload = reloader(&args, &gateway, &book);
+        answer_commands(&place, &gateway, &reload)?;
+        announce(&args, &gateway);
+        serve::serve(listener, Arc::clone(&gateway), ended(&reload)).await;
+        over.store(true, Ordering::Relaxed);
+        let _ = following.join();
+        if let Err(e) = gateway.directory.store_use() {
+            output::note(&e.to_string());
+        }
+        book.state(told("ended"))?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+type Reload = Arc<dyn Fn() -> Response + Send + Sync>;
+
+/// Reads the policy again; one that is wrong changes nothing.
+fn reloader(args: &ProtectArgs, gateway: &Arc<Gateway>, book: &Arc<Book>) -> Reload {
+    let (args, gateway, book) = (args.clone(), Arc::clone(gateway), Arc::clone(book));
+    let one = Mutex::new(());
+    Arc::new(move || {
+        let _one = one.lock();
+        let read = policy(&args).and_then(|policy| {
+            refuse_what_is_not_enforced(&policy)?;
+            Ok(policy)
+        });
+        match read {
+            Ok(policy) => {
+                let digest = policy.digest().to_owned();
+                let state = GatewayState {
+                    outcome: "policy".to_owned(),
+                    name: args.name.clone(),
+                    public: gateway.config.public.clone(),
+                    upstream: gateway.upstream.base(),
+                    policy: digest.clone(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                };
+                if let Err(e) = book.state(state) {
+                    return Response::Error {
+                        text: format!("the old policy stays: {e}"),
+                    };
+                }
+                book.on_failure(policy.on_ledger_failure());
+                gateway.judge.replace_policy(policy);
+                Response::Done {
+                    text: format!("in force: {digest}"),
+                }
+            }
+            Err(e) => Response::Error {
+                text: format!("the old policy stays: {e:#}"),
+            },
+        }
+    })
+}
+
+/// Comes back when the gateway is told to end.
+async fn ended(reload: &Reload) {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        // Without them it ends as any process does.
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => match reload() {
+                Response::Error { text } | Response::Done { text } => output::note(&output::tame(&text)),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Follows what becomes of hosts and agents, on a thread of its own.
+fn follow(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<std::thread::JoinHandle<()>> {
+    let events = gateway.directory.subscribe()?;
+    let (gateway, over) = (Arc::clone(gateway), Arc::clone(over));
+    let thread = std::thread::Builder::new().name("principals".into());
+    let noted = Mutex::new(std::time::Instant::now());
+    let follow = move || {
+        let is_over = || {
+            let mut last = noted.lock().unwrap_or_else(|e| e.into_inner());
+            if last.elapsed() >= NOTE_USE {
+                *last = std::time::Instant::now();
+                let _ = gateway.directory.store_use();
+            }
+            over.load(Ordering::Relaxed)
+        };
+        gateway.follow(events, is_over, |text| output::note(&output::tame(text)));
+    };
+    thread.spawn(follow).context("cannot start a thread")
+}
+
+fn answer_commands(place: &Place, gateway: &Arc<Gateway>, reload: &Reload) -> Result<()> {
+    let listener = place.listen()?;
+    let (gateway, reload) = (Arc::clone(gateway), Arc::clone(reload));
+    serve_private(listener, move |peer, request| {
+        requests::respond(&gateway, peer.uid, request, &*reload)
+    });
+    Ok(())
+}
+
+fn announce(args: &ProtectArgs, gateway: &Gateway) {
+    let public = &gateway.config.public;
+    let names: Vec<&str> = gateway.catalogue.all().map(|c| c.name.as_str()).collect();
+    let first = match names.len() {
+        0..=6 => names.join(", "),
+        n => format!("{} and {} more", names[..6].join(", "), n - 6),
+    };
+    output::note(&format!(
+        "{public} stands before {}",
+        gateway.upstream.base()
+    ));
+    output::note(&format!("capabilities: {first}"));
+    match &args.policy {
+        Some(file) => output::note(&format!("policy: {}", shown(file))),
+        None => output::note(
+            "policy: built in - reading is allowed, a person is asked about the rest; --policy names your own",
+        ),
+    }
+    output::note(&format!(
+        "let an agent in: agentwall identity enrol {public}, then agentwall pending"
+    ));
+}
+
+fn policy(args: &ProtectArgs) -> Result<Arc<Policy>> {
+    let Some(file) = &args.policy else {
+        return Ok(agentwall_gateway::policy::built_in()?);
+    };
+    let source = policies::read_source(file, Layer::User)?;
+    policies::load(&[source], &Variables::default()).map(Arc::new)
+}
+
+/// Temporal properties are for a later version: nobody relies on what is without effect.
+fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
+    if !policy.properties().is_empty() && policy.require() > agentwall_policy::Enforcement::Audit {
+        bail!(
+            "the policy has 'properties', which a gateway does not enforce; it would have to say 'require: {{ enforcement: audit }}'"
+        );
+    }
+    Ok(())
+}
+
+fn catalogue(args: &ProtectArgs) -> Result<Catalogue> {
+    let Some(file) = &args.openapi else {
+        return Ok(Catalogue::plain());
+    };
+    let name = || format!("cannot use the OpenAPI document {}", shown(file));
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).with_context(name)?;
+    opened
+        .take(MAX_DOCUMENT + 1)
+        .read_to_end(&mut bytes)
+        .with_context(name)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        bail!("{}: it is longer than {MAX_DOCUMENT} bytes", name());
+    }
+    let document =
+        serde_json::from_slice(&bytes).with_context(|| format!("{}: JSON is expected", name()))?;
+    Catalogue::of_openapi(&document).with_context(name)
+}
+
+fn credentials(args: &ProtectArgs) -> Result<HeaderMap> {
+    let mut all = HeaderMap::new();
+    for header in &args.credential {
+        // Nothing of the value is shown: it is a secret.
+        let form = "--credential is 'Header: value', or 'Header: value @FILE'";
+        let (name, value) = header.split_once(':').context(form)?;
+        let value = value.trim();
+        let value = match value.rsplit_once('@') {
+            Some((before, file))
+                if !file.is_empty() && (before.is_empty() || before.ends_with(' ')) =>
+            {
+                let path = std::path::Path::new(file);
+                let text =
+                    read_file(path).with_context(|| format!("cannot read {}", shown(path)))?;
+                format!("{before}{}", String::from_utf8_lossy(&text).trim())
+            }
+            _ => value.to_owned(),
+        };
+        let name: HeaderName = name.trim().parse().context(form)?;
+        let mut value = HeaderValue::from_str(&value)
+            .context("the credential has characters that no header has")?;
+        value.set_sensitive(true);
+        all.append(name, value);
+    }
+    Ok(all)
+}
+
+fn directory(_place: &Place) -> Result<Directory> {
+    Ok(Directory::open(
+        Box::new(MemoryStore::new()),
+        Settings::default(),
+    )?)
+}
+
+/// The URL that agents know. Where no TLS is, there must be no network.
+fn public(args: &ProtectArgs, address: std::net::SocketAddr) -> Result<String> {
+    let Some(url) = &args.public else {
+        if !address.ip().is_loopback() {
+            bail!(
+                "{address} can be reached by others, and tokens would be sent in clear: put something that ends TLS before it, \
+                 listen on a loopback address, and name the outer URL with --public"
+            );
+        }
+        return Ok(format!("http://{address}"));
+    };
+    let uri: http::Uri = url
+        .parse()
+        .with_context(|| format!("--public {url} is no URL"))?;
+    let plain = uri.path() == "/" && uri.query().is_none();
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() || !plain {
+        bail!("--public is http:// or https://, a host and perhaps a port, without a path");
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// What a Host header may say.
+fn hosts(public: &str, address: std::net::SocketAddr) -> Vec<String> {
+    let outer = public.split_once("://").map_or(public, |(_, host)| host);
+    let mut all = vec![outer.to_owned(), address.to_string()];
+    if address.ip().is_loopback() {
+        all.push(format!("localhost:{}", address.port()));
+    }
+    all
+}
+
+/// Sorts by its start, like that of other sessions.
+fn session_id() -> Result<String> {
+    let now = rfc3339_of(now_ms());
+    let digits: String = now.chars().filter(char::is_ascii_digit).take(12).collect();
+    let (day, time) = digits.split_at(8.min(digits.len()));
+    Ok(format!("{day}-{time}-{}", random_text(4)?))
+}

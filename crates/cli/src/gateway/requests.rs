@@ -1,0 +1,250 @@
+//! What other commands ask of a gateway, and its answers.
+
+use std::sync::Arc;
+
+use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb, escape_text};
+use agentwall_engine::Scope;
+use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway};
+use agentwall_ledger::hash::sha256_hex;
+
+use super::MARK;
+use crate::{
+    control::{GatewayAgent, GatewayRequest, PendingAsk, Request, Response},
+    state::now_ms,
+};
+
+/// For how long an applicant is shown to wait; it does until somebody answers.
+const APPLICANT_MS: u64 = 300_000;
+
+/// Answers one request; `uid` is who asks.
+pub fn respond(
+    gateway: &Arc<Gateway>,
+    uid: u32,
+    request: Request,
+    reload: &dyn Fn() -> Response,
+) -> Response {
+    let by = format!("uid:{uid}");
+    match request {
+        Request::Pending => {
+            let name = &gateway.config.name;
+            let asked = gateway.questions();
+            let calls = asked.iter().map(|q| pending_call(gateway, name, q));
+            let applicants = gateway.applicants();
+            let others = applicants.iter().map(|a| pending_applicant(name, a));
+            Response::Pending(calls.chain(others).collect())
+        }
+        Request::Approve { id, scope } => approve(gateway, &id, &scope, uid, &by),
+        Request::Reject { id, reason } => reject(gateway, &id, reason.as_deref(), &by),
+        Request::Apply { policy: None } => reload(),
+        Request::Gateway(GatewayRequest::Agents) => Response::GatewayAgents(
+            gateway
+                .agents()
+                .iter()
+                .map(|(h, a)| agent(gateway, h, a))
+                .collect(),
+        ),
+        Request::Gateway(GatewayRequest::Revoke { id }) => match gateway.revoke(&id, &by) {
+            Ok(agents) => done(format!(
+                "revoked: {id}, {agents} {}",
+                if agents == 1 { "agent" } else { "agents" }
+            )),
+            Err(e) => error(e),
+        },
+        _ => error("a gateway has no answer to that"),
+    }
+}
+
+fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Response {
+    let Some(number) = number(id) else {
+        let Some(applicant) = applicant(gateway, id) else {
+            return unknown(id);
+        };
+        if *scope != Scope::Once {
+            return error("an agent is let in, or not: --for and --pattern are for calls");
+        }
+        return match gateway.admit(&applicant, &format!("uid-{uid}"), by) {
+            Ok(()) => done(format!(
+                "approved: {} with {}",
+                escape_text(&applicant.agent.agent.name),
+                listed(&applicant.capabilities)
+            )),
+            Err(e) => error(e),
+        };
+    };
+    match gateway.judge.approve(number, scope, by, now_ms()) {
+        Ok(question) => done(format!(
+            "approved for {scope}: {} {}",
+            question.payload.method,
+            escape_text(&question.payload.url)
+        )),
+        Err(e) => error(e),
+    }
+}
+
+fn reject(gateway: &Gateway, id: &str, reason: Option<&str>, by: &str) -> Response {
+    let Some(number) = number(id) else {
+        let Some(applicant) = applicant(gateway, id) else {
+            return unknown(id);
+        };
+        return match gateway.turn_away(&applicant, reason, by) {
+            Ok(()) => done(format!(
+                "rejected: {}",
+                escape_text(&applicant.agent.agent.name)
+            )),
+            Err(e) => error(e),
+        };
+    };
+    match gateway.judge.reject(number, by, reason, now_ms()) {
+        Ok(question) => done(format!(
+            "rejected: {} {}",
+            question.payload.method,
+            escape_text(&question.payload.url)
+        )),
+        Err(e) => error(e),
+    }
+}
+
+fn number(id: &str) -> Option<u64> {
+    id.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| id.parse().ok())?
+}
+
+fn applicant(gateway: &Gateway, code: &str) -> Option<Applicant> {
+    gateway
+        .applicants()
+        .into_iter()
+        .find(|a| a.code.eq_ignore_ascii_case(code))
+}
+
+fn pending_call(gateway: &Gateway, name: &str, question: &Question) -> PendingAsk {
+    let mut exe = format!("{} {}", question.payload.method, question.payload.url);
+    if let Some(before) = gateway.judge.approvals().before(question) {
+        exe.push_str(&changed(&before, question));
+    }
+    PendingAsk {
+        id: format!("{name}{MARK}{}", question.number),
+        session: name.to_owned(),
+        name: question.payload.agent.clone(),
+        action: question.action.clone(),
+        decision: question.decision.clone(),
+        exe,
+        pid: 0,
+        since_ms: question.since,
+        expires_ms: question.expires,
+        digest: question.binding.clone(),
+    }
+}
+
+/// What is another in this question than in the one before.
+fn changed(before: &Question, now: &Question) -> String {
+    let (old, new) = (&before.payload.arguments, &now.payload.arguments);
+    let names = old
+        .keys()
+        .chain(new.keys())
+        .collect::<std::collections::BTreeSet<_>>();
+    let other = names
+        .into_iter()
+        .filter(|name| old.get(*name) != new.get(*name));
+    let other: Vec<&str> = other.map(String::as_str).collect();
+    match other.is_empty() {
+        true => String::new(),
+        false => format!(
+            " (question {} had another {})",
+            before.number,
+            other.join(", ")
+        ),
+    }
+}
+
+fn pending_applicant(name: &str, applicant: &Applicant) -> PendingAsk {
+    let agent = &applicant.agent.agent;
+    let host = applicant
+        .host
+        .name
+        .as_deref()
+        .unwrap_or("a host without a name");
+    let key = applicant.host.key.key.thumbprint();
+    let reason = agent
+        .grants
+        .values()
+        .find_map(|g| g.reason.as_deref())
+        .unwrap_or("no reason given");
+    let subject = Subject::agent(&format!("{}/{}", agent.host, agent.name));
+    let action = Action::new(
+        subject,
+        Verb::CredentialUse,
+        Resource::Named(listed(&applicant.capabilities)),
+    );
+    let text = format!(
+        "the agent '{}' of '{host}' (key {key}) asks to be let in: {reason}",
+        agent.name
+    );
+    PendingAsk {
+        id: format!("{name}{MARK}{}", applicant.code),
+        session: name.to_owned(),
+        name: agent.name.clone(),
+        decision: Decision {
+            effect: Effect::Ask,
+            rule: None,
+            reason: text,
+            hint: Hint::default(),
+            monitors: Vec::new(),
+            errors: Vec::new(),
+            policy: String::new(),
+        },
+        action,
+        exe: format!("registration of {}", agent.id),
+        pid: 0,
+        since_ms: agent.updated_at.unsigned_abs() * 1000,
+        expires_ms: now_ms() + APPLICANT_MS,
+        digest: sha256_hex(
+            format!("{}\n{key}\n{}", agent.id, applicant.capabilities.join("\n")).as_bytes(),
+        ),
+    }
+}
+
+fn listed(capabilities: &[String]) -> String {
+    match capabilities {
+        [] => "no capability".to_owned(),
+        all => all.join(", "),
+    }
+}
+
+fn agent(
+    gateway: &Gateway,
+    host: &agentwall_identity::Host,
+    view: &agentwall_identity::AgentView,
+) -> GatewayAgent {
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    GatewayAgent {
+        gateway: gateway.config.name.clone(),
+        host: host.id.as_str().to_owned(),
+        host_name: host.name.clone(),
+        host_status: word(serde_json::json!(host.status)),
+        agent: view.agent.id.as_str().to_owned(),
+        name: view.agent.name.clone(),
+        status: word(serde_json::json!(view.standing)),
+        capabilities: (view.agent.grants.iter())
+            .map(|(name, grant)| (name.clone(), word(serde_json::json!(grant.status))))
+            .collect(),
+        used_at: view.used_at,
+    }
+}
+
+fn done(text: String) -> Response {
+    Response::Done { text }
+}
+
+fn error(text: impl ToString) -> Response {
+    Response::Error {
+        text: text.to_string(),
+    }
+}
+
+fn unknown(id: &str) -> Response {
+    error(format!(
+        "nobody waits under '{}'; 'agentwall pending' lists who does",
+        escape_text(id)
+    ))
+}

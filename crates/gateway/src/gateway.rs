@@ -1,0 +1,556 @@
+//! A gateway in front of one API: requests of agents come in, and what is judged to go ahead is passed on.
+//!
+//! ```text
+//! request ─▶ one spelling ─▶ who is it ─▶ which capability ─▶ granted? ─▶ judge ─▶ the API ─▶ answer
+//!            target.rs       identity     catalogue.rs        identity    judge.rs  upstream.rs
+//! ```
+//!
+//! Nothing is passed on without a [`Permit`](crate::judge::Permit). What the agent sends is read whole before it is judged, up to a limit:
+//! what was judged is what is sent. Answers are streams, and break off when the agent is revoked.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use agentwall_action::{Resource, Verb};
+use agentwall_budget::OnFailure;
+use agentwall_identity::{
+    self as identity, AgentClaims, AuthError, By, ChangeError, Directory, Expect, GrantStatus, Jws,
+    Principal, Profile,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    answer::{self, Disclosure, Next, Refusal},
+    approvals::{Millis, hex},
+    arguments,
+    catalogue::{Capability, Catalogue},
+    headers,
+    judge::{Call, Caller, Judge, Permit, Verdict},
+    live::{Leased, Live},
+    record::Ended,
+    serve::{Body, Service},
+    target::Target,
+    upstream::Upstream,
+};
+
+/// Begins the paths that are the gateway's own. They never reach the API.
+pub const OWN_PATH: &str = "/agentwall/";
+
+/// Where the discovery document is (Agent Auth Protocol, section 6.1).
+pub const DISCOVERY: &str = "/.well-known/agent-configuration";
+
+/// Where agents ask how a call of theirs stands that waits for a person.
+pub(crate) const CALLS: &str = "/agentwall/calls/";
+
+/// The same for executions, which are then made.
+pub(crate) const EXECUTIONS: &str = "/agentwall/executions/";
+
+/// How long a body may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a gateway is told.
+#[derive(Debug)]
+pub struct Config {
+    /// For people and the record.
+    pub name: String,
+    /// The URL that agents know it under, without a slash at its end: the issuer of tokens' audiences.
+    pub public: String,
+    /// Hosts (with ports) that requests may name; others are misdirected. A web page that has its name point here is one.
+    pub hosts: Vec<String>,
+    /// Longest body of a request, in bytes.
+    pub max_body: usize,
+    /// How far tokens may be from the specification.
+    pub profile: Profile,
+    /// How much is told to agents.
+    pub disclosure: Disclosure,
+    /// What happens to calls when the counters give no answer.
+    pub on_failure: OnFailure,
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What it was told.
+    pub config: Config,
+    /// What the API can do.
+    pub catalogue: Catalogue,
+    /// Hosts and agents.
+    pub directory: Arc<Directory>,
+    /// Who decides.
+    pub judge: Judge,
+    /// The API.
+    pub upstream: Upstream,
+    /// What is under way.
+    pub live: Live,
+}
+
+impl Service for Gateway {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        _peer: SocketAddr,
+    ) -> Response<Body> {
+        let head = *request.method() == Method::HEAD;
+        let mut response = match self.handle(request).await {
+            Ok(response) => response,
+            Err(refusal) => self.refusal(&refusal),
+        };
+        if head {
+            *response.body_mut() = whole("");
+        }
+        response
+    }
+}
+
+impl Gateway {
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response<Body>, Box<Refusal>> {
+        self.check_authority(&request)?;
+        if request.method() == Method::CONNECT || request.method() == Method::TRACE {
+            return Err(Box::new(Refusal::invalid(format!(
+                "{} is not for an API",
+                request.method()
+            ))));
+        }
+        let target = Target::of(request.uri()).map_err(|e| Refusal::invalid(e.to_string()))?;
+        if target.path() == DISCOVERY || target.path().starts_with(OWN_PATH) {
+            return crate::protocol::answer(self, &target, request).await;
+        }
+        self.call(target, request).await
+    }
+
+    /// A call of the API by the API's own path.
+    async fn call(
+        &self,
+        target: Target,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Box<Refusal>> {
+        let (mut parts, body) = request.into_parts();
+        let (principal, body) = self.agent(&parts, &target, body, None).await?;
+        let caller = self.caller(&principal)?;
+        let found = self.catalogue.find(&parts.method, target.path());
+        let Some(found) = found else {
+            self.judge.refused(&caller, now());
+            return Err(Box::new(unknown_capability(&parts.method, target.path())));
+        };
+        let arguments = arguments::named(found.path, target.query(), &parts.headers, &body);
+        let arguments = arguments.map_err(|e| Refusal::invalid(e.to_string()))?;
+        let capability = found.capability;
+        self.granted(&principal, &caller, capability, &arguments)?;
+        let call = self.to_judge(capability, &parts.method, &target, arguments, &body, CALLS);
+        let permit = self.judged(&caller, &call).await?;
+        headers::of_request(&mut parts.headers);
+        self.pass_on(
+            &principal,
+            permit,
+            parts.method,
+            &target,
+            parts.headers,
+            body,
+        )
+        .await
+    }
+
+    /// Whether the agent has the capability, with these arguments.
+    pub(crate) fn granted(
+        &self,
+        principal: &Principal,
+        caller: &Caller,
+        capability: &Capability,
+        arguments: &Map<String, Value>,
+    ) -> Result<(), Box<Refusal>> {
+        let arguments = Value::Object(arguments.clone());
+        let capable = self
+            .directory
+            .capable(principal, &capability.name, &arguments, now_s());
+        let Err(e) = capable else {
+            return Ok(());
+        };
+        self.judge.refused(caller, now());
+        let status = StatusCode::from_u16(e.status()).unwrap_or(StatusCode::FORBIDDEN);
+        let mut refusal = Refusal::new(status, e.code(), e.code(), e.to_string());
+        refusal.next.push(match &e {
+            identity::Refusal::Violated(violations) => {
+                refusal.violations = violations.iter().map(|v| json!(v)).collect();
+                Next::Change
+            }
+            identity::Refusal::NotGranted(None | Some(GrantStatus::Active)) => {
+                Next::RequestCapability(capability.name.clone())
+            }
+            identity::Refusal::NotGranted(Some(GrantStatus::Pending)) => Next::AskPerson,
+            identity::Refusal::NotInToken => Next::Authenticate,
+            _ => Next::Stop,
+        });
+        Err(Box::new(refusal))
+    }
+
+    /// A call as the judge sees it: of a described operation by its name and arguments, else of a URL.
+    pub(crate) fn to_judge(
+        &self,
+        capability: &Capability,
+        method: &Method,
+        target: &Target,
+        arguments: Map<String, Value>,
+        body: &Bytes,
+        status_path: &str,
+    ) -> Call {
+        let url = self.upstream.url(target);
+        let (verb, resource, arguments) = match &capability.route {
+            Some(_) => (
+                Verb::ApiCall,
+                format!("capability:{}", capability.name),
+                arguments,
+            ),
+            None => {
+                let path = url.split('?').next().unwrap_or_default().to_owned();
+                let mut all = Map::from_iter([("method".to_owned(), json!(method.as_str()))]);
+                all.insert("arguments".to_owned(), Value::Object(arguments));
+                (Verb::HttpRequest, path, all)
+            }
+        };
+        Call {
+            verb,
+            resource: Resource::Named(resource),
+            arguments,
+            capability: capability.name.clone(),
+            sensitivity: capability.sensitivity,
+            on_failure: self.config.on_failure,
+            method: method.to_string(),
+            url,
+            body_sha256: hex(&Sha256::digest(body)),
+            status_base: format!("{}{status_path}", self.config.public),
+        }
+    }
+
+    /// The agent, as the judge knows it.
+    pub(crate) fn caller(&self, principal: &Principal) -> Result<Caller, Box<Refusal>> {
+        let view = self
+            .directory
+            .status(By::Operator("gateway"), principal.agent(), now_s());
+        let agent = view.map_err(|e| of_change(&e))?.agent;
+        Ok(Caller {
+            agent: agent.id.as_str().to_owned(),
+            host: agent.host.as_str().to_owned(),
+            name: agent.name,
+            since: agent.created_at,
+            jti: principal.jti().to_owned(),
+            once: principal.once().to_vec(),
+        })
+    }
+
+    /// The judge's permit.
+    pub(crate) async fn judged(
+        &self,
+        caller: &Caller,
+        call: &Call,
+    ) -> Result<Permit, Box<Refusal>> {
+        match self
+            .judge
+            .judge(caller, call, random(), random, now())
+            .await
+        {
+            Verdict::Go(permit) => Ok(permit),
+            Verdict::Stop(refusal) => Err(refusal),
+        }
+    }
+
+    /// Makes the call that a permit is for.
+    pub(crate) async fn pass_on(
+        &self,
+        principal: &Principal,
+        permit: Permit,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Box<Refusal>> {
+        let lease = self.live.begin(principal.agent().as_str());
+        // Who was revoked before the lease is seen here, who is later ends the lease.
+        if let Err(e) = self.directory.check(principal, now_s()) {
+            self.judge.release(&permit).await;
+            return Err(Box::new(of_auth(&e)));
+        }
+        self.directory.touch(principal, now_s());
+        let began = Instant::now();
+        let answer = tokio::select! {
+            answer = self.upstream.call(method, target, headers, body) => answer.map_err(Some),
+            () = lease.revoked() => Err(None),
+        };
+        let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let error = match &answer {
+            Ok(_) => None,
+            Err(Some(e)) => Some(e.to_string()),
+            Err(None) => Some("the agent was revoked".to_owned()),
+        };
+        self.judge.recorder().ended(&Ended {
+            call: &permit.id,
+            status: answer.as_ref().ok().map(|r| r.status().as_u16()),
+            error: error.as_deref(),
+            took_us,
+        });
+        match answer {
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
+                headers::of_response(&mut parts.headers);
+                parts
+                    .headers
+                    .insert("agentwall-decision", HeaderValue::from_static("allow"));
+                if let Ok(id) = HeaderValue::from_str(&permit.id) {
+                    parts.headers.insert("agentwall-call", id);
+                }
+                answer::set(&mut parts.headers, &permit.budgets);
+                Ok(Response::from_parts(
+                    parts,
+                    Leased::new(body, lease).boxed(),
+                ))
+            }
+            Err(Some(e)) => {
+                if e.is_before_the_call() {
+                    self.judge.release(&permit).await;
+                }
+                let status = match e {
+                    crate::upstream::CallError::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+                    _ => StatusCode::BAD_GATEWAY,
+                };
+                let mut refusal =
+                    Refusal::new(status, "internal_error", "no-answer", e.to_string());
+                if e.is_before_the_call() {
+                    refusal.next.push(Next::Wait(Duration::from_secs(1)));
+                }
+                Err(Box::new(refusal))
+            }
+            Err(None) => Err(Box::new(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "agent_revoked",
+                "revoked",
+                "the agent was revoked while the call was made",
+            ))),
+        }
+    }
+
+    /// Who sends the request, and its body. The body is read after the signature was verified, except for a token that
+    /// is bound to it.
+    pub(crate) async fn agent(
+        &self,
+        parts: &http::request::Parts,
+        target: &Target,
+        body: Incoming,
+        poll: Option<identity::Poll<'_>>,
+    ) -> Result<(Principal, Bytes), Box<Refusal>> {
+        let token = bearer(&parts.headers).map_err(|e| self.challenge(e))?;
+        let jws = Jws::parse(token).map_err(|e| {
+            self.challenge(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_jwt",
+                "invalid-token",
+                e.to_string(),
+            ))
+        })?;
+        let bound = AgentClaims::read(&jws)
+            .ok()
+            .and_then(|claims| claims.request)
+            .is_some_and(|request| request.ath.is_some());
+        let (body, early) = match bound {
+            true => (None, Some(self.read(body).await?)),
+            false => (Some(body), None),
+        };
+        let url = format!("{}{}", self.config.public, target.path());
+        let proof = parts.headers.get("dpop").and_then(|v| v.to_str().ok());
+        let audiences = self.audiences();
+        let expect = Expect {
+            profile: self.config.profile,
+            request: Some(agentwall_identity::Request {
+                method: parts.method.as_str(),
+                url: &url,
+                body: early.as_ref().map(|body| Sha256::digest(body).into()),
+                proof,
+                nonces: &[],
+            }),
+            poll,
+            ..Expect::strict(now_s(), &audiences)
+        };
+        let principal = self.directory.authenticate_agent(&jws, &expect);
+        let principal = principal.map_err(|e| self.challenge(of_auth(&e)))?;
+        let body = match (body, early) {
+            (Some(body), _) => self.read(body).await?,
+            (None, early) => early.unwrap_or_default(),
+        };
+        Ok((principal, body))
+    }
+
+    /// What tokens may be for: the gateway, and where capabilities are executed.
+    pub(crate) fn audiences(&self) -> Vec<String> {
+        vec![
+            self.config.public.clone(),
+            format!("{}{OWN_PATH}capability/execute", self.config.public),
+        ]
+    }
+
+    pub(crate) async fn read(&self, body: Incoming) -> Result<Bytes, Box<Refusal>> {
+        let limited = Limited::new(body, self.config.max_body);
+        let read = tokio::time::timeout(BODY_PATIENCE, limited.collect()).await;
+        let late = || {
+            Box::new(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "invalid_request",
+                "body-too-slow",
+                "the body did not come in time",
+            ))
+        };
+        match read.map_err(|_| late())? {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(e) if e.is::<LengthLimitError>() => Err(Box::new(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "body-too-large",
+                format!("the body is longer than {} bytes", self.config.max_body),
+            ))),
+            Err(e) => Err(Box::new(Refusal::invalid(format!(
+                "the body broke off: {e}"
+            )))),
+        }
+    }
+
+    /// Requests name the gateway: as Host, or as authority where HTTP/2 has it.
+    fn check_authority(&self, request: &Request<Incoming>) -> Result<(), Box<Refusal>> {
+        let mut named: Vec<&str> = request
+            .uri()
+            .authority()
+            .map(|a| a.as_str())
+            .into_iter()
+            .collect();
+        for host in request.headers().get_all(header::HOST) {
+            named.push(host.to_str().unwrap_or_default());
+        }
+        let known = |name: &&str| {
+            self.config
+                .hosts
+                .iter()
+                .any(|host| host.eq_ignore_ascii_case(name))
+        };
+        let one = named
+            .windows(2)
+            .all(|two| two[0].eq_ignore_ascii_case(two[1]));
+        match !named.is_empty() && one && named.iter().all(known) {
+            true => Ok(()),
+            false => Err(Box::new(Refusal::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "invalid_request",
+                "misdirected",
+                format!(
+                    "this is {}; the Host header has to say so, once",
+                    self.config.public
+                ),
+            ))),
+        }
+    }
+
+    /// A refusal with the way to find out how to authenticate (Agent Auth Protocol, section 6.2).
+    pub(crate) fn challenge(&self, refusal: impl Into<Box<Refusal>>) -> Box<Refusal> {
+        let mut refusal = refusal.into();
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            let url = format!("{}{DISCOVERY}", self.config.public);
+            refusal.extra.insert("discovery".into(), json!(url));
+            if refusal.next.is_empty() {
+                refusal.next.push(Next::Authenticate);
+            }
+        }
+        refusal
+    }
+
+    pub(crate) fn refusal(&self, refusal: &Refusal) -> Response<Body> {
+        let mut response = refusal.response(self.config.disclosure).map(whole);
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            let challenge = format!("AgentAuth discovery=\"{}{DISCOVERY}\"", self.config.public);
+            if let Ok(value) = HeaderValue::from_str(&challenge) {
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, value);
+            }
+        }
+        response
+    }
+}
+
+/// The one bearer token (RFC 6750, section 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let missing = |text: &str| {
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "authentication_required",
+            "authentication-required",
+            text,
+        )
+    };
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (all.next(), all.next()) else {
+        return Err(missing(
+            "send one Authorization header with a token of the agent",
+        ));
+    };
+    let value = value.to_str().unwrap_or_default();
+    match value.split_once(' ') {
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("dpop") =>
+        {
+            Ok(token.trim_start_matches(' '))
+        }
+        _ => Err(missing("the Authorization header is not 'Bearer TOKEN'")),
+    }
+}
+
+/// An error of identity as a refusal.
+pub(crate) fn of_auth(error: &AuthError) -> Refusal {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::FORBIDDEN);
+    Refusal::new(status, error.code(), error.code(), error.to_string())
+}
+
+/// Why nothing was changed, as a refusal.
+pub(crate) fn of_change(error: &ChangeError) -> Box<Refusal> {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut refusal = Refusal::new(status, error.code(), error.code(), error.to_string());
+    refusal.extra = error.extras();
+    Box::new(refusal)
+}
+
+fn unknown_capability(method: &Method, path: &str) -> Refusal {
+    let mut refusal = Refusal::new(
+        StatusCode::NOT_FOUND,
+        "capability_not_found",
+        "capability-not-found",
+        format!("{method} {path} is no operation of this API, so it is not passed on"),
+    );
+    refusal.next.push(Next::Stop);
+    refusal
+}
+
+pub(crate) fn whole(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into())
+        .map_err(|never| match never {})
+        .boxed()
+}
+
+/// 128 bits that nobody can guess, base64url.
+pub(crate) fn random() -> String {
+    let mut bytes = [0; 16];
+    // Without randomness nothing here can be trusted; the kernel blocks until it has some.
+    getrandom::fill(&mut bytes).expect("the kernel has random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn now_s() -> i64 {
+    (now() / 1000).cast_signed()
+}

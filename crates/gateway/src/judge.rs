@@ -1,0 +1,734 @@
+//! Judging a call: policy, risk, budget, approval - and the record of it, before anything is passed on.
+//!
+//! Who calls was verified before ([`Directory`](agentwall_identity::Directory)). Here the engine is asked as for every
+//! other action, the policy's thresholds weigh the risk, and then one question to the counters records the token and
+//! charges the budgets - only what will go ahead is charged. Only [`Judge::judge`] makes a [`Permit`], and only with a
+//! permit a call is passed on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use agentwall_action::{Action, Auth, Decision, Effect, Facts, Resource, Session, Subject, Verb};
+use agentwall_budget::{
+    Answer, Ask, Counters, Jti, Left, Limits, OnFailure, Reservation, Scope, Window,
+};
+use agentwall_engine::{
+    Engine, Grant,
+    risk::{Deviation, History, Score, Sensitivity, weigh},
+};
+use agentwall_identity::Once;
+use agentwall_policy::{Charge, Policy};
+use http::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::{
+    answer::{Headers, Next, Refusal},
+    approvals::{Approvals, Millis, NoQuestion, Of, Payload, Question, Standing, State},
+    record::{Answered, Judged, RecordError, Recorder},
+};
+
+/// Most agents whose history and engine are kept. Beyond, those who called least recently are forgotten: they are new
+/// again, which raises their risk, and a person's answers for them end.
+const MAX_AGENTS: usize = 4096;
+
+/// Who calls, verified.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The agent's id.
+    pub agent: String,
+    /// Its host's id.
+    pub host: String,
+    /// What its host calls it.
+    pub name: String,
+    /// Since when it is known, in seconds since 1970.
+    pub since: i64,
+    /// The token's identifier.
+    pub jti: String,
+    /// What must be taken once: the token, and a proof of possession. Empty for who asks after a call of their own.
+    pub once: Vec<Once>,
+}
+
+impl Caller {
+    /// `agent:HOST/NAME`: the host's id, which nobody chooses, and the name that the host gave, in characters that
+    /// patterns can hold. Others become `_`.
+    pub fn subject(&self) -> Subject {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let name: String = self
+            .name
+            .chars()
+            .map(|c| if fits(c) { c } else { '_' })
+            .collect();
+        Subject::agent(&format!("{}/{name}", self.host))
+    }
+}
+
+/// A call to be judged.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What is asked of the policy.
+    pub verb: Verb,
+    /// To what.
+    pub resource: Resource,
+    /// Named arguments.
+    pub arguments: Map<String, Value>,
+    /// The capability.
+    pub capability: String,
+    /// How much harm it can do.
+    pub sensitivity: Sensitivity,
+    /// What happens when the counters give no answer.
+    pub on_failure: OnFailure,
+    /// Method.
+    pub method: String,
+    /// Where it goes.
+    pub url: String,
+    /// SHA-256 of its body, lower-case hex.
+    pub body_sha256: String,
+    /// Before a question's ticket: where the agent asks how the call stands.
+    pub status_base: String,
+}
+
+/// A call that may be passed on, once.
+#[derive(Debug)]
+pub struct Permit {
+    /// The call's id.
+    pub id: String,
+    reservation: Option<Reservation>,
+    /// What the budgets have left, for the agent.
+    pub budgets: Headers,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It may be passed on.
+    Go(Permit),
+    /// It may not, or not yet.
+    Stop(Box<Refusal>),
+}
+
+/// The decision core of a gateway.
+#[derive(Debug)]
+pub struct Judge {
+    gateway: String,
+    /// The run of the gateway, in the record.
+    session: String,
+    counters: Counters,
+    approvals: Approvals,
+    recorder: Arc<dyn Recorder>,
+    deviations: Vec<Arc<dyn Deviation>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    policy: Arc<Policy>,
+    agents: HashMap<String, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    engine: Arc<Engine>,
+    history: History,
+    called: Millis,
+}
+
+/// What a judge is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The gateway's name.
+    pub gateway: String,
+    /// The run's id.
+    pub session: String,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// Replay and budgets.
+    pub counters: Counters,
+    /// Who keeps the record.
+    pub recorder: Arc<dyn Recorder>,
+    /// Signals from elsewhere.
+    pub deviations: Vec<Arc<dyn Deviation>>,
+}
+
+impl Judge {
+    /// A judge without a history.
+    pub fn new(parts: Parts) -> Judge {
+        Judge {
+            gateway: parts.gateway,
+            session: parts.session,
+            counters: parts.counters,
+            approvals: Approvals::default(),
+            recorder: parts.recorder,
+            deviations: parts.deviations,
+            inner: Mutex::new(Inner {
+                policy: parts.policy,
+                agents: HashMap::new(),
+            }),
+        }
+    }
+
+    /// The questions.
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
+    }
+
+    /// Who keeps the record.
+    pub fn recorder(&self) -> &Arc<dyn Recorder> {
+        &self.recorder
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.lock().policy)
+    }
+
+    /// Puts another policy in force for every call that comes after.
+    pub fn replace_policy(&self, policy: Arc<Policy>) {
+        let mut inner = self.lock();
+        for known in inner.agents.values() {
+            known.engine.replace(Arc::clone(&policy));
+        }
+        inner.policy = policy;
+    }
+
+    /// An attempt that was refused before it came to be judged.
+    pub fn refused(&self, caller: &Caller, now: Millis) {
+        self.known(caller, now, |known| known.history.refused(seconds(now)));
+    }
+
+    /// Tokens that are used for something else than a call are used up all the same.
+    ///
+    /// # Errors
+    /// One was used before, or cannot be remembered.
+    pub async fn use_once(&self, all: &[Once], now: Millis) -> Result<(), Box<Refusal>> {
+        for once in all {
+            let ask = Ask {
+                jti: Some(jti(once, now)),
+                ..Ask::default()
+            };
+            match self.counters.admit(&ask).await {
+                Ok(admission) if matches!(admission.answer, Answer::Replayed) => {
+                    return Err(Box::new(replayed()));
+                }
+                Ok(_) => {}
+                Err(e) => return Err(Box::new(unavailable(&e.to_string()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a call, and records what was decided. `id` is for the call, unguessable; `ticket` makes such for a
+    /// question.
+    pub async fn judge(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        id: String,
+        ticket: impl FnOnce() -> String,
+        now: Millis,
+    ) -> Verdict {
+        let (engine, mut score) = self.known(caller, now, |known| {
+            let score = known.history.score(seconds(now), call.sensitivity);
+            known.history.called(seconds(now));
+            (Arc::clone(&known.engine), score)
+        });
+        for deviation in &self.deviations {
+            score
+                .reasons
+                .extend(deviation.reasons(&caller.agent, &call.capability));
+        }
+        let mut action = engine.action(call.verb, call.resource.clone());
+        action.facts.args = Value::Object(call.arguments.clone());
+        action.facts.risk = score.total().max(engine.risk());
+        action.facts.time = seconds(now);
+        let held = engine.hold();
+        let decision = weigh(held.decide(&action), held.policy().risk(), &score);
+        let charges = held.policy().charges(&action);
+        drop(held);
+
+        let mut round = Round {
+            judge: self,
+            caller,
+            call,
+            id,
+            action,
+            decision,
+            score,
+            charged: Vec::new(),
+            degraded: None,
+            question: None,
+            now,
+        };
+        let charges = match charges {
+            Ok(charges) => charges,
+            Err(e) => {
+                round.decision.effect = Effect::Deny;
+                round.decision.rule = None;
+                round.decision.reason = e.to_string();
+                Vec::new()
+            }
+        };
+        round.go(charges, ticket).await
+    }
+
+    /// A call did not reach the API: what was charged for it is given back.
+    pub async fn release(&self, permit: &Permit) {
+        if let Some(reservation) = &permit.reservation {
+            // Else the charge leaves with its windows.
+            let _ = self.counters.release(reservation).await;
+        }
+    }
+
+    /// A person says yes to a question.
+    ///
+    /// # Errors
+    /// It is not open, the policy decides it by now, the scope does not fit it, or the record cannot be kept.
+    pub fn approve(
+        &self,
+        number: u64,
+        scope: &agentwall_engine::Scope,
+        by: &str,
+        now: Millis,
+    ) -> Result<Question, AnswerError> {
+        let said = match scope {
+            agentwall_engine::Scope::Pattern(pattern) => pattern.clone(),
+            other => other.to_string(),
+        };
+        let mut grant = None;
+        let question = self.approvals.approve(number, by, now, |question| {
+            if question.payload.policy != self.policy().digest() {
+                return Err(AnswerError::Policy);
+            }
+            if *scope != agentwall_engine::Scope::Once {
+                grant = Some(Grant::new(
+                    &question.action,
+                    &question.decision,
+                    scope.clone(),
+                )?);
+            }
+            self.recorder.answered(&Answered {
+                question,
+                verdict: "approve",
+                by,
+                scope: &said,
+            })?;
+            Ok(())
+        })?;
+        if let (Some(grant), Some(known)) = (grant, self.lock().agents.get(&question.payload.agent))
+        {
+            known.engine.grant(grant);
+        }
+        Ok(question)
+    }
+
+    /// A person says no to a question.
+    ///
+    /// # Errors
+    /// It is not open, or the record cannot be kept.
+    pub fn reject(
+        &self,
+        number: u64,
+        by: &str,
+        reason: Option<&str>,
+        now: Millis,
+    ) -> Result<Question, AnswerError> {
+        self.approvals.reject(number, by, reason, now, |question| {
+            self.recorder.answered(&Answered {
+                question,
+                verdict: "reject",
+                by,
+                scope: "once",
+            })?;
+            Ok(())
+        })
+    }
+
+    fn known<T>(&self, caller: &Caller, now: Millis, use_it: impl FnOnce(&mut Known) -> T) -> T {
+        let mut inner = self.lock();
+        if !inner.agents.contains_key(&caller.agent) {
+            if inner.agents.len() >= MAX_AGENTS {
+                inner.forget();
+            }
+            let facts = Facts {
+                auth: Auth {
+                    method: "jwt".to_owned(),
+                },
+                session: Session {
+                    id: self.session.clone(),
+                    name: caller.name.clone(),
+                    ..Session::default()
+                },
+                ..Facts::default()
+            };
+            let engine = Engine::new(Arc::clone(&inner.policy), caller.subject(), facts);
+            let known = Known {
+                engine: Arc::new(engine),
+                history: History::since(caller.since),
+                called: now,
+            };
+            inner.agents.insert(caller.agent.clone(), known);
+        }
+        let known = inner.agents.entry(caller.agent.clone());
+        let std::collections::hash_map::Entry::Occupied(mut known) = known else {
+            unreachable!("it was put there under the same lock");
+        };
+        known.get_mut().called = now;
+        use_it(known.get_mut())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Inner {
+    /// Forgets a quarter, those who called least recently.
+    fn forget(&mut self) {
+        let mut called: Vec<Millis> = self.agents.values().map(|k| k.called).collect();
+        called.sort_unstable();
+        if let Some(limit) = called.get(called.len() / 4).copied() {
+            self.agents.retain(|_, known| known.called > limit);
+        }
+    }
+}
+
+/// Why an answer does not hold.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// No such question waits.
+    #[error(transparent)]
+    NoQuestion(#[from] NoQuestion),
+    /// The policy was changed since.
+    #[error("the policy was changed since the question was put; the agent has to call again")]
+    Policy,
+    /// The scope does not fit.
+    #[error(transparent)]
+    Grant(#[from] agentwall_engine::GrantError),
+    /// The record cannot be kept.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// One call on its way through.
+struct Round<'a> {
+    judge: &'a Judge,
+    caller: &'a Caller,
+    call: &'a Call,
+    id: String,
+    action: Action,
+    decision: Decision,
+    score: Score,
+    charged: Vec<(String, u64)>,
+    degraded: Option<String>,
+    question: Option<Box<Question>>,
+    now: Millis,
+}
+
+impl Round<'_> {
+    async fn go(mut self, charges: Vec<Charge>, ticket: impl FnOnce() -> String) -> Verdict {
+        let payload = self.payload();
+        // An approved call goes ahead, so it is charged; the approval is used up only when there is room for it.
+        let asks = self.decision.effect == Effect::Ask;
+        let approved = asks && self.judge.approvals.is_approved(&payload, self.now);
+        let proceeds = self.decision.effect.proceeds() || approved;
+        let scopes: Vec<Scope<'_>> = match proceeds {
+            true => charges.iter().map(scope).collect(),
+            false => Vec::new(),
+        };
+        let (token, others) = match self.caller.once.split_first() {
+            Some((token, others)) => (Some(token), others),
+            None => (None, &[][..]),
+        };
+        if let Err(refusal) = self.judge.use_once(others, self.now).await {
+            return self.refuse(*refusal, Headers::new());
+        }
+        let ask = Ask {
+            jti: token.map(|token| jti(token, self.now)),
+            scopes: &scopes,
+            on_failure: self.call.on_failure,
+        };
+        let admission = match self.judge.counters.admit(&ask).await {
+            Ok(admission) => admission,
+            Err(e) => return self.refuse(unavailable(&e.to_string()), Headers::new()),
+        };
+        self.degraded = admission.degraded.map(|d| d.why);
+        let grant = match admission.answer {
+            Answer::Granted(grant) => grant,
+            Answer::Replayed => return self.refuse(replayed(), Headers::new()),
+            Answer::Limited(limited) => {
+                let budgets = budgets_of(&charges, &[]);
+                let charge = charges.get(limited.scope);
+                let refusal =
+                    rate_limited(charge, limited.window, limited.retry_after, limited.left);
+                self.decision.effect = Effect::RateLimit;
+                self.decision.reason.clone_from(&refusal.message);
+                return self.refuse(refusal, budgets);
+            }
+        };
+        let budgets = budgets_of(&charges, &grant.left);
+        if grant.reservation.is_some() {
+            self.charged = charges.iter().map(|c| (c.key.clone(), c.cost)).collect();
+        }
+        let permit = Permit {
+            id: self.id.clone(),
+            reservation: grant.reservation,
+            budgets: budgets.clone(),
+        };
+        if asks {
+            let put = self
+                .judge
+                .approvals
+                .put(payload, self.of(), ticket, self.now);
+            match put {
+                Ok(Standing::Approved(question)) => {
+                    self.decision.effect = Effect::Allow;
+                    self.decision.reason = format!("approved: {}", self.decision.reason);
+                    self.question = Some(question);
+                }
+                other => {
+                    self.judge.release(&permit).await;
+                    self.charged.clear();
+                    return self.stand(other, budgets);
+                }
+            }
+        }
+        if !self.decision.effect.proceeds() {
+            let refusal = Refusal::denied(&self.decision);
+            return self.refuse(refusal, budgets);
+        }
+        match self.record() {
+            Ok(()) => Verdict::Go(permit),
+            Err(e) => {
+                self.judge.release(&permit).await;
+                Verdict::Stop(Box::new(unavailable(&e.to_string())))
+            }
+        }
+    }
+
+    /// A question that waits, was answered with no, or cannot be put.
+    fn stand(
+        mut self,
+        standing: Result<Standing, crate::approvals::AskError>,
+        budgets: Headers,
+    ) -> Verdict {
+        let refusal = match standing {
+            Ok(Standing::Waits(question)) => {
+                let url = format!("{}{}", self.call.status_base, question.ticket);
+                let left = Duration::from_millis(question.expires.saturating_sub(self.now));
+                let mut refusal = Refusal::pending(&self.decision, &question.ticket, &url, left);
+                refusal.headers = budgets;
+                self.question = Some(question);
+                // A question is no refused attempt.
+                return match self.record() {
+                    Ok(()) => Verdict::Stop(Box::new(refusal)),
+                    Err(e) => Verdict::Stop(Box::new(unavailable(&e.to_string()))),
+                };
+            }
+            Ok(Standing::Rejected(question) | Standing::Approved(question)) => {
+                self.decision.effect = Effect::Deny;
+                if let State::Rejected { reason, .. } = &question.state {
+                    self.decision.reason.clone_from(reason);
+                }
+                let mut refusal = Refusal::denied(&self.decision);
+                refusal.kind = "rejected-by-person";
+                refusal.next = vec![Next::Change, Next::Stop];
+                self.question = Some(question);
+                refusal
+            }
+            Err(e) => {
+                self.decision.effect = Effect::Deny;
+                self.decision.reason = e.to_string();
+                let mut refusal = Refusal::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    "too-many-questions",
+                    e.to_string(),
+                );
+                refusal.retry_after = Some(Duration::from_secs(30));
+                refusal.next.push(Next::Wait(Duration::from_secs(30)));
+                refusal
+            }
+        };
+        self.refuse(refusal, budgets)
+    }
+
+    fn refuse(mut self, mut refusal: Refusal, budgets: Headers) -> Verdict {
+        refusal.headers = budgets;
+        if self.decision.effect.proceeds() || self.decision.effect == Effect::Ask {
+            self.decision.effect = Effect::Deny;
+            self.decision.reason.clone_from(&refusal.message);
+        }
+        let now = seconds(self.now);
+        self.judge
+            .known(self.caller, self.now, |known| known.history.refused(now));
+        // It is refused whether that can be recorded or not.
+        let _ = self.record();
+        Verdict::Stop(Box::new(refusal))
+    }
+
+    fn of(&self) -> Of<'_> {
+        Of {
+            action: &self.action,
+            decision: &self.decision,
+            jti: &self.caller.jti,
+        }
+    }
+
+    fn payload(&self) -> Payload {
+        Payload {
+            v: 1,
+            gateway: self.judge.gateway.clone(),
+            agent: self.caller.agent.clone(),
+            capability: self.call.capability.clone(),
+            method: self.call.method.clone(),
+            url: self.call.url.clone(),
+            arguments: self.call.arguments.clone(),
+            body_sha256: self.call.body_sha256.clone(),
+            policy: self.decision.policy.clone(),
+        }
+    }
+
+    fn record(&self) -> Result<(), RecordError> {
+        let target = format!("{} {}", self.call.method, self.call.url);
+        self.judge.recorder.judged(&Judged {
+            call: &self.id,
+            agent: &self.caller.agent,
+            host: &self.caller.host,
+            jti: &self.caller.jti,
+            target: &target,
+            payload: &self.payload().digest(),
+            action: &self.action,
+            decision: &self.decision,
+            risk: &self.score,
+            charged: &self.charged,
+            degraded: self.degraded.as_deref(),
+            question: self.question.as_deref(),
+        })
+    }
+}
+
+fn jti(once: &Once, now: Millis) -> Jti<'_> {
+    // Until the end of that second, as the one who verified it counts.
+    let left = once
+        .until
+        .saturating_add(1)
+        .saturating_sub(seconds(now))
+        .max(1);
+    Jti {
+        identity: &once.identity,
+        value: &once.jti,
+        window: Duration::from_secs(left.unsigned_abs()),
+    }
+}
+
+fn scope(charge: &Charge) -> Scope<'_> {
+    Scope {
+        key: &charge.key,
+        limits: Limits {
+            minute: charge.minute,
+            hour: charge.hour,
+            day: charge.day,
+        },
+        cost: charge.cost,
+    }
+}
+
+/// What budgets have left (draft-ietf-httpapi-ratelimit-headers): `"b0-minute";q=60;w=60` and `"b0-minute";r=12;t=31`,
+/// where `b0` is the first budget that counts the call. Whole units; what is left is rounded down.
+fn budgets_of(charges: &[Charge], left: &[Left]) -> Headers {
+    let name = |scope: usize, window: Window| format!("\"b{scope}-{}\"", window_name(window));
+    let mut policy = Vec::new();
+    for (at, charge) in charges.iter().enumerate() {
+        let limits = [
+            (Window::Minute, charge.minute, 60),
+            (Window::Hour, charge.hour, 3600),
+            (Window::Day, charge.day, 86_400),
+        ];
+        for (window, limit, seconds) in limits {
+            let limit = limit.map(|limit| limit / agentwall_budget::UNIT);
+            policy.extend(limit.map(|q| format!("{};q={q};w={seconds}", name(at, window))));
+        }
+    }
+    let state = left.iter().map(|l| {
+        let units = l.left / agentwall_budget::UNIT;
+        format!(
+            "{};r={units};t={}",
+            name(l.scope, l.window),
+            l.resets_in.as_secs()
+        )
+    });
+    let state: Vec<_> = state.collect();
+    [("ratelimit-policy", policy), ("ratelimit", state)]
+        .into_iter()
+        .filter(|(_, items)| !items.is_empty())
+        .map(|(name, items)| (name, items.join(", ")))
+        .collect()
+}
+
+fn window_name(window: Window) -> &'static str {
+    match window {
+        Window::Minute => "minute",
+        Window::Hour => "hour",
+        Window::Day => "day",
+    }
+}
+
+fn rate_limited(
+    charge: Option<&Charge>,
+    window: Window,
+    after: Option<Duration>,
+    left: u64,
+) -> Refusal {
+    let window = window_name(window);
+    let place = charge.map_or(String::new(), |c| format!(" (the budget at {})", c.budget));
+    let units = |micro: u64| micro as f64 / agentwall_budget::UNIT as f64;
+    let cost = charge.map_or(0, |c| c.cost);
+    let text = format!(
+        "the budget of this {window} is used up: the call costs {}, {} is left{place}",
+        units(cost),
+        units(left)
+    );
+    let mut refusal = Refusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate_limited",
+        "budget-used-up",
+        text,
+    );
+    refusal.retry_after = after;
+    refusal.next.push(match after {
+        Some(after) => Next::Wait(after),
+        // It costs more than there ever is.
+        None => Next::Change,
+    });
+    refusal
+}
+
+fn replayed() -> Refusal {
+    let mut refusal = Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "jti_replay",
+        "token-used-before",
+        "this token was used before; make a fresh one for each call",
+    );
+    refusal.next.push(Next::Authenticate);
+    refusal
+}
+
+fn unavailable(why: &str) -> Refusal {
+    let mut refusal = Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "internal_error",
+        "unavailable",
+        format!("the call cannot be judged now, so it is refused: {why}"),
+    );
+    refusal.retry_after = Some(Duration::from_secs(5));
+    refusal.next.push(Next::Wait(Duration::from_secs(5)));
+    refusal
+}
+
+fn seconds(now: Millis) -> i64 {
+    (now / 1000).cast_signed()
+}
