@@ -432,7 +432,7 @@ impl Claims<'_> {
             (Some(_), None) => Err(claim(inline, "is a JWK")),
             (Some(_), Some(_)) => Err(claim(url, "stands beside a key; give one of them")),
             (None, Some(at)) => {
-                if !at.starts_with("https://") || at.chars().any(|c| c.is_control() || c == ' ') {
+                if !at.starts_with("https://") || !at.bytes().all(|b| b.is_ascii_graphic()) {
                     return Err(claim(url, "is an https address"));
                 }
                 let kid = kid.ok_or_else(|| claim(url, "needs the name of a key (kid)"))?;

@@ -8,6 +8,8 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use crate::key::{clip, shown};
+
 /// Most rules of one grant.
 pub const MAX_RULES: usize = 64;
 /// Most values of one list.
@@ -18,10 +20,10 @@ pub const MAX_VALUES: usize = 256;
 #[non_exhaustive]
 pub enum ConstraintError {
     /// Operators that nobody here enforces. Never ignored.
-    #[error("expected the operators min, max, in, not_in or eq, found {}", .0.join(", "))]
+    #[error("expected the operators min, max, in, not_in or eq, found {}", shown(.0))]
     UnknownOperators(Vec<String>),
     /// Another shape.
-    #[error("the constraint on '{field}' {problem}")]
+    #[error("the constraint on '{}' {problem}", clip(field))]
     Shape {
         /// The argument.
         field: String,

@@ -8,6 +8,7 @@
 
 use std::{fmt, str::FromStr};
 
+use agentwall_action::escape_text;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -361,10 +362,14 @@ pub(crate) fn decode32(text: &str) -> Option<[u8; 32]> {
 
 /// The beginning of a text that somebody else wrote, for a message.
 pub(crate) fn clip(text: &str) -> String {
-    text.chars()
-        .take(40)
-        .flat_map(char::escape_default)
-        .collect()
+    let begin: String = text.chars().take(40).collect();
+    escape_text(&begin)
+}
+
+/// Names that somebody else chose, for a message.
+pub(crate) fn shown(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().take(10).map(|name| clip(name)).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

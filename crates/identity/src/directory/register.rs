@@ -187,17 +187,7 @@ impl Draft<'_> {
                 existing: true,
             });
         }
-        let mut living = 0;
-        for id in self.agents_of(&host.id) {
-            let standing = self.standing(&self.agent(&id)?);
-            living += usize::from(matches!(
-                standing,
-                AgentStatus::Pending | AgentStatus::Active | AgentStatus::Expired
-            ));
-        }
-        if living >= self.directory.settings.limits.agents_per_host {
-            return Err(ChangeError::Limit("agents of this host"));
-        }
+        self.room(&host.id)?;
         let mut agent = Agent {
             id: self.fresh("agt")?,
             host: host.id.clone(),

@@ -406,6 +406,20 @@ fn there_is_room_for_so_many() {
         .revoke_agent(By::Operator("root"), &ids[0], NOW)
         .expect("revoked");
     assert!(third().is_ok());
+    // Expired agents take no room, and come back only if there is some.
+    let later = NOW + 4000;
+    let fourth = world.agent(&key(4), later);
+    let fifth = world.agent(&key(5), later);
+    let by = By::Operator("root");
+    let refused = world.directory.reactivate(by, &ids[1], later);
+    assert_eq!(refused.unwrap_err().code(), "limit_exceeded");
+    for id in [fourth, fifth] {
+        world
+            .directory
+            .revoke_agent(by, &id, later)
+            .expect("revoked");
+    }
+    assert_eq!(world.directory.reactivate(by, &ids[1], later), Ok(()));
     assert!(
         world
             .register(&key(60), &key(4), Mode::Delegated, &[], NOW)
