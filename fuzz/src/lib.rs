@@ -44,6 +44,7 @@ pub mod cli;
 pub mod conditions;
 pub mod egress;
 pub mod globs;
+pub mod identity;
 pub mod input;
 pub mod layers;
 pub mod ledger;

@@ -8,6 +8,8 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use crate::key::{clip, shown};
+
 /// Most rules of one grant.
 pub const MAX_RULES: usize = 64;
 /// Most values of one list.
@@ -18,10 +20,10 @@ pub const MAX_VALUES: usize = 256;
 #[non_exhaustive]
 pub enum ConstraintError {
     /// Operators that nobody here enforces. Never ignored.
-    #[error("expected the operators min, max, in, not_in or eq, found {}", .0.join(", "))]
+    #[error("expected the operators min, max, in, not_in or eq, found {}", shown(.0))]
     UnknownOperators(Vec<String>),
     /// Another shape.
-    #[error("the constraint on '{field}' {problem}")]
+    #[error("the constraint on '{}' {problem}", clip(field))]
     Shape {
         /// The argument.
         field: String,
@@ -307,4 +309,190 @@ fn against(integer: i128, fraction: f64) -> Ordering {
     } else {
         Ordering::Equal
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn rules(value: Value) -> Constraints {
+        Constraints::read(&value).expect("constraints")
+    }
+
+    fn holds(rule: Value, arguments: Value) -> bool {
+        rules(rule).violations(&arguments).is_empty()
+    }
+
+    #[test]
+    fn operators() {
+        for (rule, good, bad) in [
+            (json!({ "a": 1 }), json!({ "a": 1.0 }), json!({ "a": "1" })),
+            (
+                json!({ "a": { "eq": [1, { "x": 2 }] } }),
+                json!({ "a": [1, { "x": 2.0 }] }),
+                json!({ "a": [1] }),
+            ),
+            (
+                json!({ "a": { "min": 2 } }),
+                json!({ "a": 2 }),
+                json!({ "a": 1.999 }),
+            ),
+            (
+                json!({ "a": { "max": 2 } }),
+                json!({ "a": 2 }),
+                json!({ "a": 2.001 }),
+            ),
+            (
+                json!({ "a": { "max": 2 } }),
+                json!({ "a": -5 }),
+                json!({ "a": "1" }),
+            ),
+            (
+                json!({ "a": { "min": 1, "max": 2 } }),
+                json!({ "a": 1.5 }),
+                json!({ "a": 3 }),
+            ),
+            (
+                json!({ "a": { "in": ["x", null] } }),
+                json!({ "a": null }),
+                json!({ "a": "X" }),
+            ),
+            (
+                json!({ "a": { "not_in": [1] } }),
+                json!({ "a": "1" }),
+                json!({ "a": 1.0 }),
+            ),
+            (
+                json!({ "a": { "in": [] } , "b": 1}),
+                json!({}),
+                json!({ "a": 1, "b": 1 }),
+            ),
+        ] {
+            let only_bad = rule == json!({ "a": { "in": [] }, "b": 1 });
+            assert_eq!(
+                holds(rule.clone(), good.clone()),
+                !only_bad,
+                "{rule} {good}"
+            );
+            assert!(!holds(rule.clone(), bad.clone()), "{rule} {bad}");
+        }
+        // What is not there is a violation, except of not_in.
+        for missing in [
+            json!(1),
+            json!({ "eq": null }),
+            json!({ "min": 0 }),
+            json!({ "max": 0 }),
+            json!({ "in": [1] }),
+        ] {
+            assert!(!holds(json!({ "a": missing }), json!({ "b": 1 })));
+            assert!(!holds(json!({ "a": missing }), Value::Null));
+        }
+        assert!(holds(json!({ "a": { "not_in": [1] } }), json!({})));
+        // Only the top level has arguments.
+        assert!(!holds(json!({ "a": 1 }), json!({ "b": { "a": 1 } })));
+    }
+
+    #[test]
+    fn shapes() {
+        for wrong in [
+            json!([]),
+            json!({ "a": {} }),
+            json!({ "a": { "min": "1" } }),
+            json!({ "a": { "in": 1 } }),
+            json!({ "a": { "not_in": { "x": 1 } } }),
+        ] {
+            assert!(Constraints::read(&wrong).is_err(), "{wrong}");
+        }
+        let unknown =
+            Constraints::read(&json!({ "a": { "min": 1, "like": "x" }, "b": { "or": [] } }));
+        let names = vec!["like".to_owned(), "or".to_owned()];
+        assert_eq!(unknown, Err(ConstraintError::UnknownOperators(names)));
+    }
+
+    /// Beyond 2^53 a fraction does not have every integer.
+    #[test]
+    fn large_numbers_are_not_rounded() {
+        let limit = json!({ "a": { "max": 9_007_199_254_740_992u64 } });
+        assert!(holds(
+            limit.clone(),
+            json!({ "a": 9_007_199_254_740_992u64 })
+        ));
+        assert!(!holds(
+            limit.clone(),
+            json!({ "a": 9_007_199_254_740_993u64 })
+        ));
+        assert!(holds(limit, json!({ "a": 9_007_199_254_740_992.0 })));
+        let limit = json!({ "a": { "max": 9_007_199_254_740_992.0 } });
+        assert!(!holds(limit, json!({ "a": 9_007_199_254_740_993u64 })));
+        assert!(!holds(
+            json!({ "a": { "max": u64::MAX } }),
+            json!({ "a": 1e300 })
+        ));
+        assert!(!holds(
+            json!({ "a": { "min": i64::MIN } }),
+            json!({ "a": -1e300 })
+        ));
+        assert!(holds(json!({ "a": 0 }), json!({ "a": -0.0 })));
+    }
+
+    fn number() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (-4..4i64).prop_map(|n| json!(n)),
+            (-8..8i64).prop_map(|n| json!(n as f64 / 2.0))
+        ]
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            number(),
+            Just(json!("x")),
+            Just(json!("y")),
+            Just(Value::Null)
+        ]
+    }
+
+    fn rule() -> impl Strategy<Value = Value> {
+        let some = |operator: &'static str, v: BoxedStrategy<Value>| {
+            prop::option::weighted(0.3, v.prop_map(move |v| (operator.to_owned(), v)))
+        };
+        let list = || {
+            prop::collection::vec(value(), 0..4)
+                .prop_map(Value::Array)
+                .boxed()
+        };
+        (
+            some("eq", value().boxed()),
+            some("min", number().boxed()),
+            some("max", number().boxed()),
+            some("in", list()),
+            some("not_in", list()),
+        )
+            .prop_map(|(a, b, c, d, e)| {
+                let all: Map<_, _> = [a, b, c, d, e].into_iter().flatten().collect();
+                match all.is_empty() {
+                    true => json!({ "not_in": [] }),
+                    false => Value::Object(all),
+                }
+            })
+    }
+
+    proptest! {
+        /// Both is both: nobody widens what another one demands, in either order.
+        #[test]
+        fn narrowed_is_the_conjunction(a in rule(), b in rule(), v in prop::option::of(value())) {
+            let (a, b) = (rules(json!({ "f": a })), rules(json!({ "f": b })));
+            let mut arguments = Map::new();
+            if let Some(v) = v {
+                arguments.insert("f".to_owned(), v);
+            }
+            let arguments = Value::Object(arguments);
+            let ok = |c: &Constraints| c.violations(&arguments).is_empty();
+            prop_assert_eq!(ok(&a.narrowed(&b)), ok(&a) && ok(&b));
+            prop_assert_eq!(ok(&b.narrowed(&a)), ok(&a) && ok(&b));
+            let written = Value::from(a.narrowed(&b));
+            prop_assert_eq!(ok(&rules(written)), ok(&a) && ok(&b));
+        }
+    }
 }

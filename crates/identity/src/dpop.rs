@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    claims::{Claims, MAX_URL, Once, Request, SKEW, claim},
+    claims::{Claims, MAX_URL, claim},
+    expect::{Once, Request, SKEW},
     jws::{self, Jws, TokenError, Typ},
     key::{SecretKey, Thumbprint, decode32},
 };

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     constraint::{ConstraintError, Violation},
     jws::TokenError,
-    key::KeyError,
+    key::{KeyError, clip, shown},
     model::GrantStatus,
     store::StoreError,
 };
@@ -31,7 +31,8 @@ pub enum AuthError {
     RetiredKey,
     /// The key is in a JWK set that the caller has to fetch and hand in as [`Fetched`](crate::Fetched).
     #[error(
-        "the key '{kid}' is in the JWK set at {url}, which was not fetched or does not have it"
+        "the key '{}' is in the JWK set at {url}, which was not fetched or does not have it",
+        clip(kid)
     )]
     NeedsKeys {
         /// The set's address, as it was registered or as the token of an unknown host says.
@@ -182,7 +183,7 @@ pub enum ChangeError {
     #[error("all of this is granted already")]
     AlreadyGranted,
     /// Capabilities that do not exist.
-    #[error("there are no such capabilities: {}", .0.join(", "))]
+    #[error("there are no such capabilities: {}", shown(.0))]
     InvalidCapabilities(Vec<String>),
     /// Constraints that are not taken.
     #[error(transparent)]

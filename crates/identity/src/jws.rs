@@ -286,3 +286,164 @@ pub(crate) fn sign(
     let signature = URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()));
     format!("{input}.{signature}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[7; 32]).expect("a key")
+    }
+
+    fn token(header: &str, claims: &str) -> String {
+        let input = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims)
+        );
+        let signature = key().sign(input.as_bytes());
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    const HEADER: &str = r#"{"alg":"EdDSA","typ":"agent+jwt"}"#;
+
+    /// The cases of Wycheproof about the form of a token; the algorithm is not ours, so they end at the three parts.
+    #[test]
+    fn the_form_of_wycheproof() {
+        let file: Value =
+            serde_json::from_str(include_str!("../vectors/wycheproof_jws.json")).expect("JSON");
+        let tests = file["tests"].as_array().expect("a list");
+        assert_eq!(tests.len(), 26);
+        for test in tests {
+            let (jws, name) = (test["jws"].as_str().expect("text"), &test["comment"]);
+            // Wycheproof lets a decoder drop characters that base64url does not have. Here a token has one spelling.
+            let lenient = name
+                .as_str()
+                .is_some_and(|n| n.starts_with("InvalidCharacterInserted"));
+            let taken = test["result"] == "valid" && !lenient;
+            assert_eq!(Compact::split(jws).is_ok(), taken, "{name}");
+            assert!(Jws::parse(jws).is_err(), "{name}: none is EdDSA");
+        }
+    }
+
+    #[test]
+    fn every_change_to_a_token_is_refused() {
+        let good = token(HEADER, r#"{"sub":"agt_1"}"#);
+        let public = key().public().clone();
+        let parsed = Jws::parse(&good).expect("a token");
+        assert_eq!(parsed.verify(&public), Ok(()));
+        let other = SecretKey::from_seed(&[8; 32]).expect("a key");
+        assert_eq!(parsed.verify(other.public()), Err(TokenError::Signature));
+        for at in 0..good.len() {
+            for replacement in [b'A', b'B', b'_', b'.', b'=', b' ', b'\n'] {
+                let mut bytes = good.clone().into_bytes();
+                if bytes[at] == replacement {
+                    continue;
+                }
+                bytes[at] = replacement;
+                let changed = String::from_utf8(bytes).expect("text");
+                let taken = Jws::parse(&changed).and_then(|t| t.verify(&public));
+                assert!(taken.is_err(), "byte {at} as {}", replacement as char);
+            }
+            let mut longer = good.clone();
+            longer.insert(at, 'A');
+            assert!(Jws::parse(&longer).and_then(|t| t.verify(&public)).is_err());
+            let mut shorter = good.clone();
+            shorter.remove(at);
+            assert!(
+                Jws::parse(&shorter)
+                    .and_then(|t| t.verify(&public))
+                    .is_err()
+            );
+        }
+        for wrong in [
+            format!("{good}="),
+            format!("{good}\n"),
+            format!(" {good}"),
+            format!("{good}."),
+        ] {
+            assert!(Jws::parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// All are well signed: the header is refused, not the signature.
+    #[test]
+    fn a_header_chooses_nothing() {
+        for fine in [
+            HEADER,
+            r#"{ "typ":"host+jwt", "alg":"EdDSA", "kid":"k", "more":1 }"#,
+        ] {
+            assert!(Jws::parse(&token(fine, "{}")).is_ok(), "{fine}");
+        }
+        let jwk = key().public().to_jwk();
+        for (header, wrong) in [
+            (r#"{"alg":"none","typ":"agent+jwt"}"#, "alg"),
+            (r#"{"alg":"HS256","typ":"agent+jwt"}"#, "alg"),
+            (r#"{"alg":"eddsa","typ":"agent+jwt"}"#, "alg"),
+            (r#"{"alg":["EdDSA"],"typ":"agent+jwt"}"#, "alg"),
+            (r#"{"typ":"agent+jwt"}"#, "alg"),
+            (r#"{"alg":"EdDSA"}"#, "typ"),
+            (r#"{"alg":"EdDSA","typ":"JWT"}"#, "typ"),
+            (r#"{"alg":"EdDSA","typ":"application/agent+jwt"}"#, "typ"),
+            (
+                r#"{"alg":"EdDSA","typ":"agent+jwt","crit":["exp"],"exp":1}"#,
+                "'crit'",
+            ),
+            (r#"{"alg":"EdDSA","typ":"agent+jwt","b64":false}"#, "'b64'"),
+            (
+                r#"{"alg":"EdDSA","typ":"agent+jwt","jku":"https://x"}"#,
+                "'jku'",
+            ),
+            (
+                r#"{"alg":"EdDSA","typ":"agent+jwt","x5u":"https://x"}"#,
+                "'x5u'",
+            ),
+            (r#"{"alg":"EdDSA","typ":"agent+jwt","kid":7}"#, "'kid'"),
+            (
+                &format!(r#"{{"alg":"EdDSA","typ":"agent+jwt","jwk":{jwk}}}"#),
+                "'jwk'",
+            ),
+            (
+                r#"{"alg":"EdDSA","alg":"EdDSA","typ":"agent+jwt"}"#,
+                "twice",
+            ),
+            (r#"["EdDSA"]"#, "object"),
+        ] {
+            let found = Jws::parse(&token(header, "{}")).expect_err(header);
+            assert!(found.to_string().contains(wrong), "{header}: {found}");
+        }
+        let proof = format!(r#"{{"alg":"EdDSA","typ":"dpop+jwt","jwk":{jwk}}}"#);
+        assert_eq!(
+            Jws::parse(&token(&proof, "{}")).expect("a proof").jwk(),
+            Some(key().public())
+        );
+        let private = format!(
+            r#"{{"alg":"EdDSA","typ":"dpop+jwt","jwk":{}}}"#,
+            key().to_jwk()
+        );
+        let refused = Jws::parse(&token(&private, "{}"));
+        assert!(matches!(
+            refused,
+            Err(TokenError::Key(KeyError::Private("d")))
+        ));
+    }
+
+    #[test]
+    fn claims_have_one_reading_and_a_token_has_a_length() {
+        for claims in [r#"{"a":1,"a":1}"#, "[]", "{} ", "{", "\u{feff}{}"] {
+            let taken = Jws::parse(&token(HEADER, claims)).is_ok();
+            assert_eq!(taken, claims == "{} ", "{claims}");
+        }
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_TOKEN));
+        let refused = Jws::parse(&token(HEADER, &long));
+        assert!(matches!(refused, Err(TokenError::TooLong(_))));
+        let header = format!(
+            r#"{{"alg":"EdDSA","typ":"agent+jwt","x":"{}"}}"#,
+            "x".repeat(MAX_HEADER)
+        );
+        assert!(matches!(
+            Jws::parse(&token(&header, "{}")),
+            Err(TokenError::Json { part: "header", .. })
+        ));
+    }
+}

@@ -8,6 +8,7 @@
 
 use std::{fmt, str::FromStr};
 
+use agentwall_action::escape_text;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,13 @@ pub enum KeyError {
 /// The SHA-256 thumbprint of a key (RFC 7638), shown as 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Thumbprint([u8; 32]);
+
+impl Thumbprint {
+    /// The digest of a JWK's required members in lexicographic order, without white space.
+    fn of(required: &str) -> Self {
+        Thumbprint(Sha256::digest(required).into())
+    }
+}
 
 impl fmt::Display for Thumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,7 +171,7 @@ impl PublicKey {
         if point.to_edwards().compress().as_bytes() != bytes || point.is_weak() {
             return Err(KeyError::Point);
         }
-        let thumbprint = Thumbprint(Sha256::digest(jwk_text(bytes)).into());
+        let thumbprint = Thumbprint::of(&jwk_text(bytes));
         Ok(PublicKey { point, thumbprint })
     }
 
@@ -354,8 +362,183 @@ pub(crate) fn decode32(text: &str) -> Option<[u8; 32]> {
 
 /// The beginning of a text that somebody else wrote, for a message.
 pub(crate) fn clip(text: &str) -> String {
-    text.chars()
-        .take(40)
-        .flat_map(char::escape_default)
-        .collect()
+    let begin: String = text.chars().take(40).collect();
+    escape_text(&begin)
+}
+
+/// Names that somebody else chose, for a message.
+pub(crate) fn shown(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().take(10).map(|name| clip(name)).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7638, section 3.1: the method, on a kind of key that is not taken here.
+    #[test]
+    fn the_thumbprint_of_rfc_7638() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let text = format!(r#"{{"e":"AQAB","kty":"RSA","n":"{n}"}}"#);
+        assert_eq!(
+            Thumbprint::of(&text).to_string(),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
+        let refused = PublicKey::from_jwk(text.as_bytes());
+        assert_eq!(refused, Err(KeyError::Unsupported("kty 'RSA'".to_owned())));
+    }
+
+    #[test]
+    fn points_have_one_encoding_and_a_large_order() {
+        // p + 3 and p + 4 (RFC 8032, section 5.1.3): y is not below p. 1 and p - 1: order 1 and 2.
+        let mut beyond = [0xff; 32];
+        beyond[31] = 0x7f;
+        for low in 0xed..=0xffu8 {
+            beyond[0] = low;
+            assert_eq!(
+                PublicKey::from_bytes(&beyond),
+                Err(KeyError::Point),
+                "{low:x}"
+            );
+        }
+        let mut one = [0; 32];
+        one[0] = 1;
+        assert_eq!(PublicKey::from_bytes(&one), Err(KeyError::Point));
+        beyond[0] = 0xec;
+        assert_eq!(PublicKey::from_bytes(&beyond), Err(KeyError::Point));
+        assert_eq!(
+            PublicKey::from_bytes(&[0; 32]),
+            Err(KeyError::Point),
+            "order 4"
+        );
+        let good = SecretKey::from_seed(&[1; 32]).expect("a key");
+        let bytes = good.public.point.to_bytes();
+        assert_eq!(PublicKey::from_bytes(&bytes).as_ref(), Ok(good.public()));
+    }
+
+    #[test]
+    fn a_jwk_is_public_and_for_signatures() {
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let read = |more: &str| {
+            let text = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"{more}}}"#);
+            PublicKey::from_jwk(text.as_bytes())
+        };
+        let good = read("").expect("a key");
+        for fine in [
+            r#","kid":"a name","use":"sig","alg":"EdDSA","key_ops":["verify"]"#,
+            r#","alg":"Ed25519","x5c":["anything"],"more":{"a":[1]}"#,
+        ] {
+            assert_eq!(read(fine).as_ref(), Ok(&good), "{fine}");
+        }
+        for (more, error) in [
+            (r#","d":"x""#, KeyError::Private("d")),
+            (r#","k":"x""#, KeyError::Private("k")),
+            (r#","use":"enc""#, KeyError::Purpose("use")),
+            (r#","alg":"ES256""#, KeyError::Purpose("alg")),
+            (r#","key_ops":["sign"]"#, KeyError::Purpose("key_ops")),
+            (r#","key_ops":"verify""#, KeyError::Purpose("key_ops")),
+        ] {
+            assert_eq!(read(more), Err(error), "{more}");
+        }
+        assert!(
+            matches!(read(r#","x":"x""#), Err(KeyError::Json(_))),
+            "x twice"
+        );
+        for (text, error) in [
+            (r#"{"kty":"OKP","crv":"Ed25519"}"#, KeyError::Member("x")),
+            (
+                r#"{"kty":"OKP","crv":"X25519","x":"x"}"#,
+                KeyError::Unsupported("crv 'X25519'".to_owned()),
+            ),
+            (r#"{"kty":1}"#, KeyError::Member("kty")),
+            (
+                &format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}="}}"#),
+                KeyError::Encoding("x"),
+            ),
+            // The last character has bits that no byte needs.
+            (
+                &format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}p"}}"#, &x[..42]),
+                KeyError::Encoding("x"),
+            ),
+        ] {
+            assert_eq!(PublicKey::from_jwk(text.as_bytes()), Err(error), "{text}");
+        }
+        let long = format!(r#","more":"{}""#, "x".repeat(MAX_JWK));
+        assert!(matches!(
+            read(&long),
+            Err(KeyError::Json(JsonError::TooLong { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_private_key_is_one_key_and_does_not_show() {
+        let key = SecretKey::generate().expect("a key");
+        let text = key.to_jwk();
+        assert_eq!(
+            SecretKey::from_jwk(text.as_bytes())
+                .expect("a key")
+                .to_jwk(),
+            text
+        );
+        let refused = PublicKey::from_jwk(text.as_bytes());
+        assert_eq!(refused, Err(KeyError::Private("d")));
+        let other = SecretKey::generate().expect("a key");
+        let d = URL_SAFE_NO_PAD.encode(key.key.as_bytes());
+        let mixed = other
+            .to_jwk()
+            .replace(&URL_SAFE_NO_PAD.encode(other.key.as_bytes()), &d);
+        assert!(matches!(
+            SecretKey::from_jwk(mixed.as_bytes()),
+            Err(KeyError::Halves)
+        ));
+        assert!(!format!("{key:?}").contains(&d));
+    }
+
+    #[test]
+    fn a_set_has_few_public_keys_of_different_names() {
+        let key = |n: u8| {
+            SecretKey::from_seed(&[n; 32])
+                .expect("a key")
+                .public()
+                .clone()
+        };
+        let member = |n: u8, kid: &str| {
+            key(n)
+                .to_jwk()
+                .replace('{', &format!(r#"{{"kid":"{kid}","#))
+        };
+        let set =
+            |keys: &[String]| Jwks::parse(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes());
+        let good = set(&[
+            member(1, "a"),
+            r#"{"kty":"RSA","kid":"r","n":"x","e":"AQAB"}"#.to_owned(),
+            member(2, "b"),
+            key(3).to_jwk(),
+        ])
+        .expect("a set");
+        assert_eq!(good.get("a"), Some(&key(1)));
+        assert_eq!(good.get("b"), Some(&key(2)));
+        assert_eq!(good.get("r"), None);
+        assert_eq!(good.of_thumbprint(key(2).thumbprint()), Some(&key(2)));
+        assert_eq!(
+            good.of_thumbprint(key(3).thumbprint()),
+            None,
+            "it has no name"
+        );
+        assert_eq!(set(&[]), Err(KeyError::Count(0)));
+        let many: Vec<_> = (0..21).map(|n| member(n, &n.to_string())).collect();
+        assert!(set(&many[..20]).is_ok());
+        assert_eq!(set(&many), Err(KeyError::Count(21)));
+        assert_eq!(
+            set(&[member(1, "a"), member(2, "a")]),
+            Err(KeyError::SameKid)
+        );
+        let shared = r#"{"kty":"oct","kid":"s","k":"AAAA"}"#.to_owned();
+        assert_eq!(set(&[member(1, "a"), shared]), Err(KeyError::Private("k")));
+        let private = SecretKey::from_seed(&[1; 32]).expect("a key").to_jwk();
+        assert_eq!(set(&[private]), Err(KeyError::Private("d")));
+        let wrong = r#"{"kty":"OKP","crv":"Ed25519","x":"AA","kid":"w"}"#.to_owned();
+        assert_eq!(set(&[member(1, "a"), wrong]), Err(KeyError::Encoding("x")));
+    }
 }

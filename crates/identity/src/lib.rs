@@ -8,7 +8,8 @@
 //! json        JSON with one reading
 //! key         Ed25519 keys as JWK, thumbprints, JWK sets
 //! jws         compact tokens with one spelling
-//! claims      what host and agent tokens say, and when it is believed
+//! claims      what host and agent tokens say
+//! expect      when they are believed
 //! dpop        proofs of possession (RFC 9449)
 //! replay      each token once
 //! constraint  what arguments may be
@@ -48,6 +49,7 @@ mod directory;
 mod dpop;
 mod error;
 mod event;
+mod expect;
 mod id;
 mod json;
 mod jws;
@@ -57,9 +59,8 @@ mod replay;
 mod store;
 
 pub use claims::{
-    AgentClaims, Expect, Fetched, HostClaims, KeySource, MAX_CAPABILITIES, MAX_CAPABILITY, MAX_JTI,
-    MAX_LIFETIME, MAX_URL, Once, Poll, Profile, Request, RequestBinding, SKEW, WINDOW,
-    is_capability_name,
+    AgentClaims, HostClaims, KeySource, MAX_CAPABILITIES, MAX_CAPABILITY, MAX_JTI, MAX_URL,
+    RequestBinding, is_capability_name,
 };
 pub use constraint::{ConstraintError, Constraints, Violation};
 pub use directory::{
@@ -69,6 +70,7 @@ pub use directory::{
 pub use dpop::{MAX_AGE, ProofClaims};
 pub use error::{AuthError, ChangeError, Refusal};
 pub use event::{CAPACITY, Event, EventKind, NoEvent, Subscription};
+pub use expect::{Expect, Fetched, MAX_LIFETIME, Once, Poll, Profile, Request, SKEW, WINDOW};
 pub use id::{AgentId, GrantId, HostId, IdError, MAX_ID, UserId};
 pub use json::{JsonError, MAX_DEPTH, parse_json};
 pub use jws::{Jws, MAX_TOKEN, TokenError, Typ};

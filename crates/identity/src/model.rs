@@ -116,6 +116,16 @@ pub enum AgentStatus {
     Claimed,
 }
 
+impl AgentStatus {
+    /// Whether it never acts again.
+    pub const fn has_ended(self) -> bool {
+        match self {
+            AgentStatus::Pending | AgentStatus::Active | AgentStatus::Expired => false,
+            AgentStatus::Revoked | AgentStatus::Rejected | AgentStatus::Claimed => true,
+        }
+    }
+}
+
 /// On whose behalf an agent acts. Never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,9 +239,8 @@ impl Agent {
     /// What the agent is at `now`: its state, and what the three clocks make of it. `used_at` is the last use that is known,
     /// which may be later than the record's.
     pub fn standing(&self, used_at: i64, now: i64, lifetimes: &Lifetimes) -> AgentStatus {
-        match self.status {
-            AgentStatus::Pending | AgentStatus::Active | AgentStatus::Expired => {}
-            ended => return ended,
+        if self.status.has_ended() {
+            return self.status;
         }
         if self.is_beyond(now, lifetimes) {
             return AgentStatus::Revoked;

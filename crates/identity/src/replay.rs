@@ -15,7 +15,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::claims::Once;
+use crate::expect::Once;
 
 /// What a replay record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,9 +11,10 @@ use super::{
     draft::{agent_may, host_may},
 };
 use crate::{
-    claims::{AgentClaims, Expect, HostClaims, KeySource, Once, Profile, claim},
+    claims::{AgentClaims, HostClaims, KeySource, claim},
     error::{AuthError, ChangeError},
     event::EventKind,
+    expect::{Expect, Once, Profile},
     id::{AgentId, HostId, UserId},
     jws::Jws,
     key::{PublicKey, Thumbprint},
@@ -88,7 +89,7 @@ pub struct HostPrincipal {
     host: HostId,
     key: Thumbprint,
     status: HostStatus,
-    pub(super) agent_key: Option<KeySource>,
+    pub(super) agent_key: Option<Box<KeySource>>,
     once: Vec<Once>,
 }
 
@@ -259,7 +260,7 @@ impl Directory {
             key: claims.iss,
             status: host.status,
             once: claims.once(),
-            agent_key: claims.agent_key,
+            agent_key: claims.agent_key.map(Box::new),
         }))
     }
 

@@ -91,8 +91,26 @@ impl<'a> Draft<'a> {
         self.writer.by_key.get(&(host.clone(), thumbprint)).cloned()
     }
 
+    /// The host's agents that have not ended.
     pub(super) fn agents_of(&self, host: &HostId) -> Vec<AgentId> {
-        self.writer.of_host.get(host).cloned().unwrap_or_default()
+        let agents = self.writer.of_host.get(host);
+        agents.into_iter().flatten().cloned().collect()
+    }
+
+    /// Whether the host may have one more agent in use or waiting.
+    pub(super) fn room(&self, host: &HostId) -> Result<(), ChangeError> {
+        let lifetimes = &self.directory.settings.lifetimes;
+        let lives = |id: &&AgentId| {
+            let cell = self.directory.agents.get(id);
+            let standing =
+                cell.map(|cell| cell.agent.standing(cell.used_at(), self.now, lifetimes));
+            matches!(standing, Some(AgentStatus::Pending | AgentStatus::Active))
+        };
+        let agents = self.writer.of_host.get(host).into_iter().flatten();
+        match agents.filter(lives).count() < self.directory.settings.limits.agents_per_host {
+            true => Ok(()),
+            false => Err(ChangeError::Limit("agents of this host")),
+        }
     }
 
     pub(super) fn put_host(&mut self, mut host: Host) {

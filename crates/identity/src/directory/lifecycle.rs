@@ -47,10 +47,7 @@ impl Directory {
         // Between two records of one cascade the host's counts.
         let host = self.hosts.get(&cell.agent.host);
         if host.is_none_or(|host| matches!(host.status, HostStatus::Revoked | HostStatus::Rejected))
-            && matches!(
-                standing,
-                AgentStatus::Active | AgentStatus::Expired | AgentStatus::Pending
-            )
+            && !standing.has_ended()
         {
             standing = AgentStatus::Revoked;
         }
@@ -64,7 +61,7 @@ impl Directory {
         })
     }
 
-    /// All agents of the host, in the order of their registration.
+    /// The host's agents that have not ended, by id. Waits for a change that is being written.
     pub fn agents_of(&self, host: &HostId, now: i64) -> Result<Vec<AgentView>, ChangeError> {
         let ids = self.lock()?.of_host.get(host).cloned().unwrap_or_default();
         let view = |id: &AgentId| self.status(By::Operator(""), id, now);
@@ -239,6 +236,7 @@ impl Directory {
             if !may_be_active(&host, agent.mode) {
                 return Err(ChangeError::Invalid("the host belongs to nobody"));
             }
+            draft.room(&host.id)?;
             agent.grants.retain(|name, grant| {
                 let default = host.defaults.get(name);
                 if let Some(default) = default.filter(|_| grant.is_active(now)) {
@@ -361,9 +359,8 @@ impl Draft<'_> {
 
     /// Ends an agent that has not ended; says whether.
     fn end_agent(&mut self, mut agent: Agent, to: AgentStatus) -> bool {
-        match agent.status {
-            AgentStatus::Pending | AgentStatus::Active | AgentStatus::Expired => {}
-            AgentStatus::Revoked | AgentStatus::Rejected | AgentStatus::Claimed => return false,
+        if agent.status.has_ended() {
+            return false;
         }
         agent.status = to;
         self.tell_agent(

@@ -25,7 +25,7 @@ mod shards;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc, Mutex,
@@ -53,7 +53,7 @@ use shards::Shards;
 /// How many there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Agents of one host that have not ended.
+    /// Agents of one host that are in use or wait.
     pub agents_per_host: usize,
     /// Hosts that wait for approval. What comes beyond is refused, so bound the rate at which unknown hosts may register, too.
     pub pending_hosts: usize,
@@ -139,8 +139,8 @@ struct Writer {
     last_event: u64,
     /// What is in effect although the store failed. It is written with whatever comes next.
     unsaved: Change,
-    /// Agents by host.
-    of_host: HashMap<HostId, Vec<AgentId>>,
+    /// Agents by host, of those that have not ended.
+    of_host: HashMap<HostId, BTreeSet<AgentId>>,
     /// Agents by host and key, retired keys too.
     by_key: HashMap<(HostId, Thumbprint), AgentId>,
     subscribers: Vec<SyncSender<Event>>,
@@ -302,11 +302,12 @@ impl Directory {
             }
             let used_at = match self.agents.get(&agent.id) {
                 Some(cell) => Arc::clone(&cell.used_at),
-                None => {
-                    let of_host = writer.of_host.entry(agent.host.clone()).or_default();
-                    of_host.push(agent.id.clone());
-                    Arc::new(AtomicI64::new(agent.used_at.unwrap_or(0)))
-                }
+                None => Arc::new(AtomicI64::new(agent.used_at.unwrap_or(0))),
+            };
+            let of_host = writer.of_host.entry(agent.host.clone()).or_default();
+            match agent.status.has_ended() {
+                true => of_host.remove(&agent.id),
+                false => of_host.insert(agent.id.clone()),
             };
             cells.push((agent.id.clone(), Arc::new(AgentCell { agent, used_at })));
         }

@@ -7,9 +7,10 @@ use super::{
     grants::Wanted,
 };
 use crate::{
-    claims::{Expect, KeySource, MAX_CAPABILITIES},
+    claims::{KeySource, MAX_CAPABILITIES},
     error::{AuthError, ChangeError},
     event::EventKind,
+    expect::Expect,
     id::{AgentId, HostId},
     key::PublicKey,
     model::{Agent, AgentStatus, GrantStatus, Host, HostStatus, KeyRecord, Mode},
@@ -62,8 +63,8 @@ impl Directory {
             checked_length(reason, 500, "the reason has at most 500 characters")?;
         }
         let source = match host {
-            HostAuth::Known(known) => &known.agent_key,
-            HostAuth::Unknown(newcomer) => &newcomer.agent_key,
+            HostAuth::Known(known) => known.agent_key.as_deref(),
+            HostAuth::Unknown(newcomer) => newcomer.agent_key.as_ref(),
         };
         let source = source.as_ref().ok_or(ChangeError::Invalid(
             "the host's token has no key of the agent",
@@ -186,17 +187,7 @@ impl Draft<'_> {
                 existing: true,
             });
         }
-        let mut living = 0;
-        for id in self.agents_of(&host.id) {
-            let standing = self.standing(&self.agent(&id)?);
-            living += usize::from(matches!(
-                standing,
-                AgentStatus::Pending | AgentStatus::Active | AgentStatus::Expired
-            ));
-        }
-        if living >= self.directory.settings.limits.agents_per_host {
-            return Err(ChangeError::Limit("agents of this host"));
-        }
+        self.room(&host.id)?;
         let mut agent = Agent {
             id: self.fresh("agt")?,
             host: host.id.clone(),
