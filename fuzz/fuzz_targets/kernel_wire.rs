@@ -12,7 +12,10 @@ fuzz_target!(|data: &[u8]| {
         // What a call named is joined to a path without steps up.
         if let (None, Some(text)) = (event.effect, &event.text) {
             assert!(text.starts_with(b"/"));
-            assert!(text.split(|b| *b == b'/').all(|part| part != b".." && part != b"."));
+            assert!(
+                text.split(|b| *b == b'/')
+                    .all(|part| part != b".." && part != b".")
+            );
         }
     }
     if let Ok(all) = Governed::parse_all(data) {

@@ -43,6 +43,7 @@ pub mod bundle;
 pub mod cli;
 pub mod conditions;
 pub mod egress;
+pub mod gateway;
 pub mod globs;
 pub mod identity;
 pub mod input;

@@ -1,8 +1,12 @@
 //! The named arguments of a call: from the path, the query and a JSON body, each name from one place.
 
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use percent_encoding::percent_decode_str;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// Most parameters of a query.
@@ -24,13 +28,20 @@ pub enum ArgumentError {
     /// The body says it is JSON, and is not.
     #[error("the body is not JSON: {0}")]
     Json(String),
-    /// The body is compressed, or in a form that is not read.
+    /// JSON that says it is a form.
+    #[error("the body is JSON, and its Content-Type says that it is a form; say application/json")]
+    Form,
+    /// Neither JSON nor a form, for an operation that takes these.
+    #[error("the body is neither JSON nor a form, and this operation takes nothing else")]
+    Unreadable,
+    /// The body is compressed.
     #[error("the body's Content-Encoding cannot be read here; send it as it is")]
     Encoding,
 }
 
-/// All named arguments. A JSON object gives its members; other content gives none, and is bound to an approval by its
-/// bytes alone. A name that the query has several times is an array only where the query writes `name[]`.
+/// All named arguments: of the path, the query, and a body that is a JSON object or a form, whatever its
+/// Content-Type says it is. Another body gives none - an approval is bound to its bytes - and is taken only where
+/// `opaque` says so. A name that a query has several times is an array only where it is written `name[]`.
 ///
 /// # Errors
 /// What one reader would take for one argument and another for another.
@@ -39,52 +50,58 @@ pub fn named(
     query: Option<&str>,
     headers: &HeaderMap,
     body: &Bytes,
+    opaque: bool,
 ) -> Result<Map<String, Value>, ArgumentError> {
     let mut all = path;
-    let mut add = |name: String, value: Value| match all.contains_key(&name) {
-        true => Err(ArgumentError::Twice(name)),
-        false => {
-            all.insert(name, value);
-            Ok(())
+    let content = of_body(headers, body, opaque)?;
+    for (name, value) in parameters(query.unwrap_or_default())?
+        .into_iter()
+        .chain(content)
+    {
+        if all.contains_key(&name) {
+            return Err(ArgumentError::Twice(name));
         }
-    };
-    for (name, value) in parameters(query.unwrap_or_default())? {
-        add(name, value)?;
-    }
-    if body.is_empty() {
-        return Ok(all);
-    }
-    if headers.contains_key(http::header::CONTENT_ENCODING) {
-        return Err(ArgumentError::Encoding);
-    }
-    if is_json(headers) {
-        let value = agentwall_identity::parse_json(body, usize::MAX);
-        match value.map_err(|e| ArgumentError::Json(e.to_string()))? {
-            Value::Object(members) => {
-                for (name, value) in members {
-                    add(name, value)?;
-                }
-            }
-            other => add("body".to_owned(), other)?,
-        }
+        all.insert(name, value);
     }
     Ok(all)
 }
 
-/// `application/json`, and what is built on it (RFC 6839, section 3.1). Without a type it is taken as JSON if it can
-/// be: an upstream may do so, too.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE) else {
-        return true;
-    };
-    let kind = kind.to_str().unwrap_or_default();
+fn of_body(
+    headers: &HeaderMap,
+    body: &Bytes,
+    opaque: bool,
+) -> Result<Map<String, Value>, ArgumentError> {
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(ArgumentError::Encoding);
+    }
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map(|k| k.to_str().unwrap_or_default());
     let kind = kind
-        .split(';')
-        .next()
+        .and_then(|k| k.split(';').next())
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json") || kind == "text/json"
+    let json = kind == "application/json" || kind.ends_with("+json") || kind == "text/json";
+    let form = kind == "application/x-www-form-urlencoded";
+    match agentwall_identity::parse_json(body, usize::MAX) {
+        // Servers look at bodies, too, and not at the type alone.
+        Ok(_) if form => Err(ArgumentError::Form),
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(other) if json => Ok(Map::from_iter([("body".to_owned(), other)])),
+        Err(e) if json || serde_json::from_slice::<IgnoredAny>(body).is_ok() => {
+            Err(ArgumentError::Json(e.to_string()))
+        }
+        _ if form => {
+            let text = std::str::from_utf8(body).map_err(|_| ArgumentError::Query)?;
+            parameters(text)
+        }
+        _ if opaque => Ok(Map::new()),
+        _ => Err(ArgumentError::Unreadable),
+    }
 }
 
 /// `application/x-www-form-urlencoded`, as the URL standard reads it.
@@ -118,19 +135,30 @@ mod tests {
 
     use super::*;
 
+    const JSON: Option<&str> = Some("application/JSON; charset=utf-8");
+    const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
+
     fn of(query: &str, kind: Option<&str>, body: &str) -> Result<Value, ArgumentError> {
+        read(query, kind, body, true)
+    }
+
+    fn read(
+        query: &str,
+        kind: Option<&str>,
+        body: &str,
+        opaque: bool,
+    ) -> Result<Value, ArgumentError> {
         let path = Map::from_iter([("id".to_owned(), json!("7"))]);
         let mut headers = HeaderMap::new();
         if let Some(kind) = kind {
             headers.insert(CONTENT_TYPE, kind.parse().unwrap());
         }
         let body = Bytes::copy_from_slice(body.as_bytes());
-        named(path, Some(query), &headers, &body).map(Value::Object)
+        named(path, Some(query), &headers, &body, opaque).map(Value::Object)
     }
 
     #[test]
     fn arguments_come_from_path_query_and_body() {
-        let json = Some("application/json; charset=utf-8");
         for (query, kind, body, all) in [
             ("", None, "", json!({ "id": "7" })),
             (
@@ -147,7 +175,7 @@ mod tests {
             ),
             (
                 "",
-                json,
+                JSON,
                 r#"{"amount":5}"#,
                 json!({ "id": "7", "amount": 5 }),
             ),
@@ -157,37 +185,63 @@ mod tests {
                 "[1]",
                 json!({ "id": "7", "body": [1] }),
             ),
-            ("", Some("text/plain"), "{", json!({ "id": "7" })),
+            (
+                "",
+                FORM,
+                "amount=5&to=a%20b",
+                json!({ "id": "7", "amount": "5", "to": "a b" }),
+            ),
         ] {
-            assert_eq!(of(query, kind, body), Ok(all), "{query} {body}");
+            assert_eq!(of(query, kind, body), Ok(all.clone()), "{query} {body}");
+            assert_eq!(read(query, kind, body, false), Ok(all), "{query} {body}");
         }
     }
 
     #[test]
+    fn an_object_is_read_whatever_it_says_it_is() {
+        for kind in [
+            None,
+            Some("text/plain"),
+            Some("application/octet-stream"),
+            Some("\u{ff}"),
+        ] {
+            let kind = kind.filter(|k| k.is_ascii());
+            assert_eq!(
+                of("", kind, r#"{"amount":5}"#),
+                Ok(json!({ "id": "7", "amount": 5 }))
+            );
+            let twice = of("", kind, r#"{"amount":5,"amount":6}"#);
+            assert!(matches!(twice, Err(ArgumentError::Json(_))), "{twice:?}");
+            assert_eq!(of("", kind, "some text"), Ok(json!({ "id": "7" })));
+            assert_eq!(
+                read("", kind, "some text", false),
+                Err(ArgumentError::Unreadable)
+            );
+        }
+        assert_eq!(of("", FORM, r#"{"amount":5}"#), Err(ArgumentError::Form));
+    }
+
+    #[test]
     fn what_readers_take_differently_is_refused() {
-        let json = Some("application/JSON");
         let twice = |name: &str| Err(ArgumentError::Twice(name.into()));
         assert_eq!(of("a=1&a=2", None, ""), twice("a"));
         assert_eq!(of("id=8", None, ""), twice("id"));
-        assert_eq!(of("a=1", json, r#"{"a":1}"#), twice("a"));
+        assert_eq!(of("a=1", JSON, r#"{"a":1}"#), twice("a"));
+        assert_eq!(of("", FORM, "a=1&a=2"), twice("a"));
+        assert_eq!(of("a=1", FORM, "a=1"), twice("a"));
         assert_eq!(of("a=%FF", None, ""), Err(ArgumentError::Query));
         for body in ["{", r#"{"a":1,"a":2}"#, "{} {}"] {
             assert!(
-                matches!(of("", json, body), Err(ArgumentError::Json(_))),
-                "{body}"
-            );
-            // An upstream may not look at the type.
-            assert!(
-                matches!(of("", None, body), Err(ArgumentError::Json(_))),
+                matches!(of("", JSON, body), Err(ArgumentError::Json(_))),
                 "{body}"
             );
         }
         let many = "a[]=1&".repeat(MAX_PARAMETERS + 1);
         assert_eq!(of(&many, None, ""), Err(ArgumentError::TooMany));
         let mut headers = HeaderMap::new();
-        headers.insert(http::header::CONTENT_ENCODING, "gzip".parse().unwrap());
+        headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
         assert_eq!(
-            named(Map::new(), None, &headers, &Bytes::from_static(b"x")),
+            named(Map::new(), None, &headers, &Bytes::from_static(b"x"), true),
             Err(ArgumentError::Encoding)
         );
     }

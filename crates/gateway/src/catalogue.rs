@@ -27,6 +27,8 @@ pub struct Capability {
     pub input: Option<Value>,
     /// How much harm it can do.
     pub sensitivity: Sensitivity,
+    /// Whether its body may be something else than JSON or a form: then its arguments are not seen.
+    pub opaque: bool,
     /// The request that it is, for a call by name; absent for `read` and `write`, which are many.
     pub route: Option<Route>,
 }
@@ -110,6 +112,7 @@ impl Catalogue {
             description: description.to_owned(),
             input: None,
             sensitivity,
+            opaque: true,
             route: None,
         };
         let all = [
@@ -308,6 +311,16 @@ fn operation_of(
                 .cloned(),
         );
     }
+    let kinds = body
+        .and_then(|b| b.get("content"))
+        .and_then(Value::as_object);
+    let opaque = kinds
+        .into_iter()
+        .flat_map(|kinds| kinds.keys())
+        .any(|kind| {
+            let kind = kind.to_ascii_lowercase();
+            !kind.contains("json") && !kind.starts_with("application/x-www-form-urlencoded")
+        });
     let input =
         serde_json::json!({ "type": "object", "properties": properties, "required": required });
     let described = text("summary").or(text("description"));
@@ -316,6 +329,7 @@ fn operation_of(
         description: described.map_or_else(|| format!("{method} {template}"), str::to_owned),
         input: Some(input),
         sensitivity,
+        opaque,
         route: Some(Route {
             method: method.clone(),
             template: template.to_owned(),

@@ -141,9 +141,15 @@ impl Gateway {
             self.judge.refused(&caller, now());
             return Err(Box::new(unknown_capability(&parts.method, target.path())));
         };
-        let arguments = arguments::named(found.path, target.query(), &parts.headers, &body);
-        let arguments = arguments.map_err(|e| Refusal::invalid(e.to_string()))?;
         let capability = found.capability;
+        let arguments = arguments::named(
+            found.path,
+            target.query(),
+            &parts.headers,
+            &body,
+            capability.opaque,
+        );
+        let arguments = arguments.map_err(|e| Refusal::invalid(e.to_string()))?;
         self.granted(&principal, &caller, capability, &arguments)?;
         let call = self.to_judge(capability, &parts.method, &target, arguments, &body, CALLS);
         let permit = self.judged(&caller, &call).await?;

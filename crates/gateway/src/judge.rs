@@ -633,6 +633,7 @@ fn scope(charge: &Charge) -> Scope<'_> {
             day: charge.day,
         },
         cost: charge.cost,
+        wide: false,
     }
 }
 

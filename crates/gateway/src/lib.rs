@@ -34,7 +34,7 @@
 pub mod admin;
 pub mod answer;
 pub mod approvals;
-mod arguments;
+pub mod arguments;
 pub mod catalogue;
 pub mod gateway;
 mod headers;

@@ -48,6 +48,18 @@ pub struct ProtectArgs {
     /// Longest body of a call, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     pub max_body: usize,
+    /// Where tokens and budgets are counted for several gateways of one name: redis://HOST:PORT or unix:///PATH; here without it
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// What happens to calls when Redis gives no answer
+    #[arg(long, value_enum, default_value_t, requires = "redis")]
+    pub without_redis: WithoutRedis,
+    /// How long a call waits for Redis, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, requires = "redis")]
+    pub redis_timeout: u64,
+    /// How many gateways share that Redis
+    #[arg(long, value_name = "N", default_value = "1", requires = "redis")]
+    pub instances: std::num::NonZeroU32,
     /// How long the API may take until its answer begins, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
@@ -63,6 +75,18 @@ pub enum Disclose {
     Code,
     /// That it is refused
     None,
+}
+
+/// What happens to calls when the counters give no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum WithoutRedis {
+    /// They are refused
+    #[default]
+    Closed,
+    /// Each gateway counts its share by itself; a token could be used once at each
+    Local,
+    /// They go ahead, uncounted
+    Open,
 }
 
 /// `agentwall gateway`.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure};
+use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure, Redis, RedisConfig};
 use agentwall_gateway::{
     answer::Disclosure,
     catalogue::Catalogue,
@@ -20,9 +20,10 @@ use agentwall_gateway::{
     serve,
     upstream::Upstream,
 };
-use agentwall_identity::{Directory, MemoryStore, Profile, Settings};
+use agentwall_identity::{Directory, Profile, Settings};
 use agentwall_ledger::entry::GatewayState;
 use agentwall_policy::{Layer, Policy, Variables};
+use agentwall_store::SqliteStore;
 use anyhow::{Context as _, Result, bail};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
@@ -31,7 +32,7 @@ use tokio::{
 };
 
 use crate::{
-    args::gateway::{Disclose, ProtectArgs},
+    args::gateway::{Disclose, ProtectArgs, WithoutRedis},
     control::Response,
     gateway::{Place, recorder::Book, requests},
     output,
@@ -100,7 +101,11 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                     Disclose::Code => Disclosure::Code,
                     Disclose::None => Disclosure::None,
                 },
-                on_failure: OnFailure::Closed,
+                on_failure: match args.without_redis {
+                    WithoutRedis::Closed => OnFailure::Closed,
+                    WithoutRedis::Local => OnFailure::Local,
+                    WithoutRedis::Open => OnFailure::Open,
+                },
             },
             catalogue,
             directory: Arc::new(directory),
@@ -108,7 +113,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                 gateway: args.name.clone(),
                 session: session.clone(),
                 policy: Arc::clone(&policy),
-                counters: Counters::Embedded(Embedded::new(EmbeddedConfig::default())),
+                counters: counters(&args)?,
                 recorder,
                 deviations: Vec::new(),
             }),
@@ -266,7 +271,7 @@ fn policy(args: &ProtectArgs) -> Result<Arc<Policy>> {
 
 /// Temporal properties are for a later version: nobody relies on what is without effect.
 fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
-    if !policy.properties().is_empty() && policy.require() > agentwall_policy::Enforcement::Audit {
+    if !policy.properties().is_empty() && policy.require() != agentwall_policy::Enforcement::Audit {
         bail!(
             "the policy has 'properties', which a gateway does not enforce; it would have to say 'require: {{ enforcement: audit }}'"
         );
@@ -320,11 +325,22 @@ fn credentials(args: &ProtectArgs) -> Result<HeaderMap> {
     Ok(all)
 }
 
-fn directory(_place: &Place) -> Result<Directory> {
-    Ok(Directory::open(
-        Box::new(MemoryStore::new()),
-        Settings::default(),
-    )?)
+fn counters(args: &ProtectArgs) -> Result<Counters> {
+    let Some(url) = &args.redis else {
+        return Ok(Counters::Embedded(Embedded::new(EmbeddedConfig::default())));
+    };
+    let config = RedisConfig {
+        instances: args.instances,
+        deadline: Duration::from_millis(args.redis_timeout),
+        ..RedisConfig::new(url, &args.name)
+    };
+    Ok(Counters::Redis(Box::new(Redis::new(&config)?)))
+}
+
+fn directory(place: &Place) -> Result<Directory> {
+    let path = place.identities();
+    let store = SqliteStore::open(&path).with_context(|| format!("cannot use {}", shown(&path)))?;
+    Ok(Directory::open(Box::new(store), Settings::default())?)
 }
 
 /// The URL that agents know. Where no TLS is, there must be no network.

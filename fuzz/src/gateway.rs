@@ -1,0 +1,94 @@
+//! What agents send to a gateway, and the document that it knows its API from.
+
+use agentwall_gateway::{arguments, catalogue::Catalogue, target::Target};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use serde_json::Value;
+
+use crate::input::parts;
+
+/// A request target: refused, or one spelling that reads back as itself and has nothing that servers disagree about.
+pub fn target(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(target) = Target::parse(text) else {
+        return;
+    };
+    assert_eq!(Target::parse(&target.to_text()).as_ref(), Ok(&target));
+    let path = target.path();
+    assert!(path.starts_with('/') && path.is_ascii());
+    assert!(!path.contains("//") && !path.contains(['\\', ';', '?', '#', ' ']));
+    let lower = path.to_ascii_lowercase();
+    assert!(
+        ["%2f", "%5c", "%2e", "%00", "%25", "%3b"]
+            .iter()
+            .all(|e| !lower.contains(e))
+    );
+    assert!(
+        path.split('/')
+            .all(|segment| segment != "." && segment != "..")
+    );
+    assert!(http::Uri::try_from(target.to_text()).is_ok());
+}
+
+/// A query, a content type and a body: refused, or each name from one place, and what a plain reader of JSON finds in the body
+/// is what was found.
+pub fn arguments(data: &[u8]) {
+    let [query, kind, body] = parts(data)[..] else {
+        return;
+    };
+    let Ok(query) = std::str::from_utf8(query) else {
+        return;
+    };
+    let mut headers = HeaderMap::new();
+    if let Ok(kind) = HeaderValue::from_bytes(kind) {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    let body = Bytes::copy_from_slice(body);
+    let read = arguments::named(Default::default(), Some(query), &headers, &body, true);
+    let Ok(all) = read else {
+        return;
+    };
+    if let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&body) {
+        for (name, value) in &members {
+            assert_eq!(
+                all.get(name),
+                Some(value),
+                "a server would read another {name}"
+            );
+        }
+    }
+    let strict = arguments::named(Default::default(), Some(query), &headers, &body, false);
+    assert!(strict.is_err() || strict.as_ref() == Ok(&all));
+}
+
+/// An OpenAPI document, a method and a path: refused, or each request is a call of one capability of the document, or of none.
+pub fn openapi(data: &[u8]) {
+    let [document, method, path] = parts(data)[..] else {
+        return;
+    };
+    let Ok(document) = serde_json::from_slice::<Value>(document) else {
+        return;
+    };
+    let Ok(catalogue) = Catalogue::of_openapi(&document) else {
+        return;
+    };
+    for capability in catalogue.all() {
+        assert_eq!(catalogue.get(&capability.name), Some(capability));
+        assert!(
+            !capability.name.is_empty() && capability.name.bytes().all(|b| b.is_ascii_graphic())
+        );
+        assert!(capability.route.is_some());
+    }
+    let (Ok(method), Ok(path)) = (Method::from_bytes(method), std::str::from_utf8(path)) else {
+        return;
+    };
+    if let Ok(target) = Target::parse(path)
+        && let Some(found) = catalogue.find(&method, target.path())
+    {
+        let route = found.capability.route.as_ref().expect("described");
+        assert!(route.method == method || (method == Method::HEAD && route.method == Method::GET));
+        assert_eq!(found.path.len(), route.template.matches('{').count());
+    }
+}
