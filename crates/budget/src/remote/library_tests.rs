@@ -9,9 +9,12 @@ use proptest::{
 };
 use redis::Connection;
 
-use super::{super::server, *};
+use super::{
+    super::{Redis, RedisConfig, WideConfig, server},
+    *,
+};
 use crate::{
-    Limits,
+    Answer, Ask, Limits, Scope,
     window::{Counter, NoRoom},
 };
 
@@ -194,6 +197,40 @@ fn a_spare_sub_bucket_counts_two_seconds_longer() {
 }
 
 #[test]
+fn the_record_of_a_token_is_corrected_once_and_stays() {
+    let server = server::Server::start(server::NEVER);
+    let mut redis = Clocked::new(&server);
+    redis.at(START);
+    let admit = |redis: &mut Clocked| -> Vec<i64> {
+        let mut command = redis::cmd("FCALL");
+        command.arg(&redis.admit).arg(2).arg("token").arg("scope");
+        command
+            .arg(90_000)
+            .arg(900_000)
+            .arg(0)
+            .arg(5)
+            .arg(-1)
+            .arg(-1)
+            .arg(-1);
+        command.query(&mut redis.link).unwrap()
+    };
+    let settle = |redis: &mut Clocked| -> i64 {
+        let mut command = redis::cmd("FCALL");
+        command.arg(&redis.settle).arg(2).arg("token").arg("scope");
+        command.arg(90_000).arg(0).arg(5).arg(3);
+        command.query(&mut redis.link).unwrap()
+    };
+    assert_eq!(admit(&mut redis), [0, START as i64, 5, 5, 5]);
+    assert_eq!((settle(&mut redis), settle(&mut redis)), (1, 0));
+    assert_eq!(admit(&mut redis)[0], 1);
+    let life: i64 = redis::cmd("PTTL")
+        .arg("token")
+        .query(&mut redis.link)
+        .unwrap();
+    assert!((1..=90_000).contains(&life), "{life}");
+}
+
+#[test]
 fn a_clock_that_goes_back_frees_nothing() {
     let server = server::Server::start(server::NEVER);
     let mut redis = Clocked::new(&server);
@@ -218,4 +255,45 @@ fn the_name_has_the_version() {
     );
     let life = format!("LIFE = {}", Duration::from_secs(90_000).as_millis());
     assert!(LIBRARY.source.contains(&life));
+}
+
+#[tokio::test]
+async fn wide_scopes_count_the_spare_sub_bucket() {
+    let server = server::Server::start(server::NEVER);
+    // The library of this name is there already, with the clock of the test.
+    let mut redis = Clocked::new(&server);
+    let counters = Redis::new(&RedisConfig {
+        deadline: Duration::from_secs(30),
+        wide: Some(WideConfig {
+            url: server.url(),
+            namespace: "everybody".into(),
+            lease: Duration::from_secs(2),
+        }),
+        ..RedisConfig::new(server.url(), "own")
+    })
+    .unwrap();
+    for (wide, last) in [(false, START + 61_999), (true, START + 63_999)] {
+        let scope = [Scope {
+            key: "scope",
+            limits: Limits {
+                minute: Some(10),
+                ..Limits::default()
+            },
+            cost: 10,
+            wide,
+        }];
+        let ask = Ask {
+            scopes: &scope,
+            ..Ask::default()
+        };
+        for (now, granted) in [(START + 1_999, true), (last, false), (last + 1, true)] {
+            redis.at(now);
+            let answer = counters.admit(&ask).await.unwrap().answer;
+            assert_eq!(
+                matches!(answer, Answer::Granted(_)),
+                granted,
+                "{wide} {answer:?}"
+            );
+        }
+    }
 }
