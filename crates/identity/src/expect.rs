@@ -18,6 +18,7 @@ pub const SKEW: i64 = 30;
 /// One from a clock that goes [`SKEW`] ahead is taken for as much longer, so replay records are kept until
 /// [`Once::until`], and not for this long.
 pub const WINDOW: i64 = MAX_LIFETIME + SKEW;
+
 /// How far tokens may be from the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Profile {

@@ -151,6 +151,13 @@ mod tests {
         }
     }
 
+    impl MemoryReplay {
+        fn knows_end(&self, end: i64) -> bool {
+            let has = |shard: &Mutex<Shard>| shard.lock().expect("whole").by_end.contains_key(&end);
+            self.shards.iter().any(has)
+        }
+    }
+
     #[test]
     fn of_a_million_at_once_one_is_first() {
         const THREADS: usize = 8;
@@ -203,12 +210,16 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_revives_nothing() {
-        let replay = MemoryReplay::new(10);
+        let replay = MemoryReplay::new(10_000);
         assert_eq!(replay.first_use(&once("a", "1", 1090), 1000), Seen::First);
-        // The record is dropped by whatever comes to its shard later.
-        assert_eq!(replay.first_use(&once("a", "1", 2090), 2000), Seen::First);
+        // The record is dropped by whatever comes to its shard later; so many come to each.
+        for n in 0..2000 {
+            let later = once("b", &n.to_string(), 2090);
+            assert_ne!(replay.first_use(&later, 2000), Seen::Again);
+        }
+        assert!(!replay.knows_end(1090), "it was dropped");
         assert_eq!(replay.first_use(&once("a", "1", 1090), 1000), Seen::Again);
-        assert_eq!(replay.first_use(&once("a", "1", 1080), 1000), Seen::Again);
+        assert_eq!(replay.first_use(&once("a", "1", 2091), 2000), Seen::First);
     }
 
     #[test]

@@ -158,6 +158,23 @@ fn what_a_person_took_away_no_default_gives_back() {
 }
 
 #[test]
+fn what_the_server_imposes_holds_for_what_nobody_asked_for() {
+    let world = World::new();
+    let mine = key(1);
+    let id = world.agent(&mine, NOW);
+    world.approve(&id, "pay", json!({}), NOW);
+    let principal = world.principal(&mine, &id, NOW);
+    let pay = |amount: i32| {
+        let arguments = json!({ "amount": amount });
+        world
+            .directory
+            .capable(&principal, "pay", &arguments, NOW)
+            .is_ok()
+    };
+    assert!(pay(1000) && !pay(1001));
+}
+
+#[test]
 fn a_grant_ends() {
     let world = World::new();
     let mine = key(1);
@@ -224,7 +241,10 @@ fn grants_decay_to_the_defaults_when_an_agent_comes_back() {
             capability: "pay".to_owned(),
             constraints: limits(json!({ "amount": { "max": 50 } })),
         },
-        Wanted::new("read"),
+        Wanted {
+            capability: "read".to_owned(),
+            constraints: limits(json!({ "path": { "in": ["a"] } })),
+        },
     ];
     d.set_defaults(&world.host, &defaults, "root", &Known, NOW)
         .expect("defaults");
@@ -237,7 +257,12 @@ fn grants_decay_to_the_defaults_when_an_agent_comes_back() {
             .is_ok()
     };
     assert!(pay(5) && !pay(6), "covered, and no wider than it was");
-    assert!(d.capable(&principal, "read", &json!({}), later).is_ok());
+    // The default became narrower meanwhile.
+    let read = |path: &str| {
+        d.capable(&principal, "read", &json!({ "path": path }), later)
+            .is_ok()
+    };
+    assert!(read("a") && !read("b"));
     assert!(
         d.capable(&principal, "delete", &json!({}), later).is_err(),
         "no default"

@@ -347,6 +347,15 @@ fn an_exchanged_key_is_dead_at_once_and_for_ever() {
         .unwrap_err();
     assert_eq!(refused.code(), "agent_exists");
 
+    // Of one that waits, too: its first key is not asked after again.
+    let (first, second) = (key(11), key(12));
+    let waits = |key| world.register(&world.host_key, key, Mode::Delegated, &["pay"], NOW);
+    let waiting = waits(&first).expect("waits").agent;
+    d.rotate_agent_key(By::Host(&host), &waiting, second.public(), NOW)
+        .expect("exchanged");
+    assert_eq!(waits(&first).unwrap_err().code(), "agent_exists");
+    assert_eq!(waits(&second).expect("the same").agent, waiting);
+
     // The host's.
     let next = key(102);
     d.rotate_host_key(&host, next.public(), NOW)

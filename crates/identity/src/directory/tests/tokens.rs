@@ -99,6 +99,32 @@ fn times_to_the_second() {
 }
 
 #[test]
+fn times_of_a_host_to_the_second() {
+    let world = World::new();
+    let audiences = audiences();
+    let expect = Expect::strict(NOW, &audiences);
+    for key in [&world.host_key, &key(60)] {
+        for (iat, exp, taken) in [
+            (-89, -29, true),
+            (-90, -30, false),
+            (30, 90, true),
+            (31, 91, false),
+            (0, 61, false),
+        ] {
+            let mut claims = world.host_claims(key, NOW);
+            (claims.iat, claims.exp) = (NOW + iat, NOW + exp);
+            let token = Jws::parse(&key.sign_host(&claims)).expect("a token");
+            let found = world.directory.authenticate_host(&token, &expect);
+            assert_eq!(found.is_ok(), taken, "{iat} {exp}");
+        }
+        let mut claims = world.host_claims(key, NOW);
+        claims.aud = "https://other.example".to_owned();
+        let token = Jws::parse(&key.sign_host(&claims)).expect("a token");
+        assert!(world.directory.authenticate_host(&token, &expect).is_err());
+    }
+}
+
+#[test]
 fn audiences_are_a_configured_list() {
     let world = World::new();
     let mine = key(1);
@@ -381,6 +407,11 @@ fn a_token_with_cnf_needs_a_proof_of_the_key() {
         present(&token, Some(&text), NOW).is_err(),
         "the token is no proof"
     );
+    // The right key in the header, and the signature of another one.
+    let claims = Jws::parse(&proof).expect("a proof").claims().clone();
+    let jwk = serde_json::from_str(&proof_key.public().to_jwk()).expect("JSON");
+    let borrowed = crate::jws::sign(&thief, crate::Typ::Dpop, &[("jwk", jwk)], &claims);
+    assert!(present(&token, Some(&borrowed), NOW).is_err());
     let wrong = |change: &dyn Fn(&mut ProofClaims<'_>)| {
         let mut claims = good.clone();
         change(&mut claims);
