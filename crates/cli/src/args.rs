@@ -479,6 +479,10 @@ pub enum LedgerCommand {
     Prune(ledger::PruneArgs),
     /// Print the log's public key (a C2SP vkey)
     Key,
+    /// Let an authority say that the log was there now (RFC 3161)
+    Timestamp(ledger::TimestampArgs),
+    /// Replace the log's key; whoever knows the old one can go on
+    RotateKey(ledger::RotateKeyArgs),
 }
 
 /// `agentwall ledger show`.
@@ -506,10 +510,10 @@ pub struct LedgerShowArgs {
     agentwall ledger verify /backup/ledger --key 'agentwall.local/…+1a2b3c4d+…'\n  \
     agentwall ledger verify 41.tlog-proof --key log.vkey --policy auditor.policy\n  \
     agentwall ledger verify https://log.example/ --key log.vkey\n\n\
-    A file is a proof that 'ledger prove' has written, checked without a network. A URL is a log as 'ledger \
+    A file is a proof that 'ledger prove' has written, or an archive of 'ledger export --bundle', checked without a network. A URL is a log as 'ledger \
     serve' or any C2SP log serves it, read whole. With --policy, enough witnesses must have cosigned.")]
 pub struct LedgerVerifyArgs {
-    /// The log's folder or URL, or the proof of an entry [default: this user's log]
+    /// The log's folder or URL, an export of it, or the proof of an entry [default: this user's log]
     #[arg(value_name = "DIR|FILE|URL", value_hint = ValueHint::AnyPath)]
     pub what: Option<OsString>,
     /// The public key, as text or in a file [default: the policy's, else this user's own]
@@ -521,6 +525,9 @@ pub struct LedgerVerifyArgs {
     /// The entry that a proof is about [default: the one in the proof]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub entry: Option<PathBuf>,
+    /// For a proof: that the log's key was replaced since --key, or before it; several in their order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub rotation: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

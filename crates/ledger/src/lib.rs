@@ -26,6 +26,7 @@ pub mod cosignature;
 pub mod cosigned;
 pub mod defect;
 pub mod entry;
+pub mod erase;
 pub mod hash;
 pub mod head;
 mod journal;
@@ -35,6 +36,7 @@ pub mod note;
 pub mod proof;
 pub mod prune;
 pub mod read;
+pub mod rotation;
 pub mod sealed;
 pub mod settle;
 mod store;
@@ -54,6 +56,7 @@ pub use cosignature::{Cosigner, CosignerKey};
 pub use cosigned::{Cosigned, CosignedError};
 pub use defect::Defect;
 pub use entry::{Entry, EntryError, Record};
+pub use erase::EraseError;
 pub use hash::Hash;
 pub use head::HeadError;
 pub use key::KeyError;
@@ -61,6 +64,7 @@ pub use log::{AppendError, Log, LogOptions};
 pub use note::{Note, NoteError, Signer, Verifier, VkeyError};
 pub use prune::{PruneError, prune};
 pub use read::{ReadError, Reader};
+pub use rotation::{KeyHistory, Rotation, RotationError};
 pub use sealed::Sealed;
 pub use settle::{NotSettled, settle};
 pub use store::FileError;
@@ -75,3 +79,5 @@ pub use writer::OpenError;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod rotation_tests;

@@ -66,7 +66,9 @@ pub struct TimelineArgs {
     after_help = "Each line tells the number of its entry and the name of the log. A collector that keeps the \
     greatest number goes on with --from.\n\nExamples:\n  \
     agentwall ledger export --format ocsf --since 1d > day.ocsf.jsonl\n  \
-    agentwall ledger export --format cef --effect deny --follow | logger --tag agentwall"
+    agentwall ledger export --format cef --effect deny --follow | logger --tag agentwall\n  \
+    agentwall ledger export --bundle audit.tar --since 2026-10-01 --until 2027-01-01\n\n\
+    'agentwall ledger verify audit.tar --key VKEY' checks such an archive; what narrows its text leaves the log in it whole."
 )]
 pub struct ExportArgs {
     /// The form of the lines
@@ -80,6 +82,12 @@ pub struct ExportArgs {
     /// Stay and write new entries as they come
     #[arg(long, short = 'f')]
     pub follow: bool,
+    /// Write an archive for an auditor to this file: the whole log as it is signed, and the text of the entries that are picked
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["format", "from", "follow"])]
+    pub bundle: Option<PathBuf>,
+    /// In that archive, no text at all
+    #[arg(long, requires = "bundle")]
+    pub without_text: bool,
 }
 
 /// `agentwall ledger prune`.
@@ -105,6 +113,45 @@ pub struct PruneArgs {
     /// Only tell, which is the default
     #[arg(long, conflicts_with = "yes")]
     pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall ledger timestamp`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall ledger timestamp --tsa https://tsa.example/ --ca tsa-root.pem\n\n\
+    The authority is sent the SHA-256 of the newest signed checkpoint, and nothing else. Its answer is kept in timestamps/ in \
+    the state folder, with the checkpoint and the certificates of --ca; 'agentwall ledger verify' tells what it says. Without --ca \
+    the answer is kept, and nobody has checked who signed it.\n\n\
+    By other means: openssl ts -verify -data FILE.checkpoint -in FILE.tsr -CAfile FILE.pem"
+)]
+pub struct TimestampArgs {
+    /// The authority's URL
+    #[arg(long, value_name = "URL")]
+    pub tsa: String,
+    /// Certificates that lead to the authority's, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agentwall ledger rotate-key`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall ledger rotate-key --reason 'once a year'\n\n\
+    An entry names both keys; the checkpoint that it is the last one of has the signatures of both, all later ones that of \
+    the new key alone. The proof of that stays in the log: whoever has pinned the old key, or the new one, verifies as \
+    before. Witnesses take the new key only when they are told it. The old key is destroyed; copies of it elsewhere are \
+    not reached. What was cut off is finished by the next command that writes the ledger."
+)]
+pub struct RotateKeyArgs {
+    /// Why; kept with the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -142,6 +142,11 @@ const PLAIN: &[(&str, &[&str])] = &[
     ("principal", &["/event", "/host", "/agent"]),
     ("call", CALL),
     ("call_end", &["/call"]),
+    ("key_rotation", &["/old", "/new"]),
+    (
+        "baseline_change",
+        &["/outcome", "/baseline", "/replaces", "/key"],
+    ),
 ];
 
 fn is_plain(kind: &str, field: &str) -> bool {
