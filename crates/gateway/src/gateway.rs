@@ -487,14 +487,14 @@ impl Gateway {
 }
 
 /// The one bearer token (RFC 6750, section 2.1).
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Box<Refusal>> {
     let missing = |text: &str| {
-        Refusal::new(
+        Box::new(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "authentication_required",
             "authentication-required",
             text,
-        )
+        ))
     };
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else {

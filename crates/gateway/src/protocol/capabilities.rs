@@ -293,13 +293,13 @@ fn written(route: &Route, arguments: &Map<String, Value>) -> Result<(Target, Byt
     let mut query = Vec::new();
     let mut pair = |name: &str, value: &Value| {
         let value = plain(value).ok_or_else(|| {
-            Refusal::invalid(format!(
+            Box::new(Refusal::invalid(format!(
                 "the argument '{name}' is neither text, number nor true or false"
-            ))
+            )))
         })?;
         let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         query.push(format!("{}={}", escape(name), escape(&value)));
-        Ok::<(), Refusal>(())
+        Ok::<(), Box<Refusal>>(())
     };
     for name in &route.query {
         match rest.shift_remove(name) {
