@@ -113,7 +113,7 @@ pub fn trust(data: &[u8]) {
         before = Some(witnessed.quorum);
         let opened = policy.open(
             note.to_text().as_bytes(),
-            Some(&signer(ORIGIN, 7).verifier()),
+            Some(&signer(ORIGIN, 7).verifier().into()),
         );
         assert_eq!(opened.is_ok(), witnessed.quorum);
         lines.push(cosign(byte, note.text(), 5));

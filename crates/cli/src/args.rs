@@ -469,6 +469,8 @@ pub enum LedgerCommand {
     Prune(ledger::PruneArgs),
     /// Print the log's public key (a C2SP vkey)
     Key,
+    /// Replace the log's key; whoever knows the old one can go on
+    RotateKey(ledger::RotateKeyArgs),
 }
 
 /// `agentwall ledger show`.
@@ -511,6 +513,9 @@ pub struct LedgerVerifyArgs {
     /// The entry that a proof is about [default: the one in the proof]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub entry: Option<PathBuf>,
+    /// For a proof: that the log's key was replaced since --key, or before it; several in their order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub rotation: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -248,6 +248,7 @@ impl State {
             head: Some(self.head_path()),
             lag,
             text: Some(self.text()),
+            key: Some(self.key_path()),
         };
         Log::open_with(&self.ledger_dir(), self.signer()?, options).with_context(|| {
             format!(

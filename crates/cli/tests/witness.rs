@@ -7,45 +7,10 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
 };
 
-use support::{Host, wall::Wall};
-
-/// A server of the binary; killed when dropped.
-struct Served {
-    child: Child,
-    url: String,
-}
-
-impl Served {
-    fn new(host: &Host, args: &[&str]) -> Served {
-        let mut all = args.to_vec();
-        all.extend(["--listen", "127.0.0.1:0"]);
-        let mut command = host.command(&all);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        let at = line.find("http://").unwrap_or_else(|| panic!("{line}"));
-        let url = line[at..].split(';').next().unwrap().to_owned();
-        Served { child, url }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Host, served::Served, wall::Wall};
 
 fn with_entries(host: &Host, ids: &[&str]) {
     for id in ids {

@@ -4,14 +4,16 @@
 //!     tile/entries/<N>[.p/<W>]    256 entries (or W), each after a big-endian uint16 length
 //!     tile/<L>/<N>[.p/<W>]        256 hashes (or W), each the root of a subtree of 256^L entries
 //!     checkpoint.cosigned         an older checkpoint with cosignatures, if they are kept apart
+//!     rotation/<N>                proves that the log's key was replaced, see proof.rs
 //!     lock, journal               the writer's own; no part of what is signed
 //!
-//! One pass over the entries rebuilds the tree and compares each tile when it is complete. In memory are
-//! one bundle and at most 256 hashes per level.
+//! Every entry is compared with its hash in level 0, every level with the one below, and the root of all
+//! hashes with the signed one. The hashes of all entries are in memory, 32 bytes each.
 
 use std::{fs, path::Path};
 
-use crate::{Answer, Error, note, note::Checkpoint, note::Trust, read, refuse, tree, tree::Hash};
+use crate::note::{self, Checkpoint, Trust};
+use crate::{Answer, proof, read, refuse, tree, tree::Hash};
 
 /// In place of a tile's level: the entries.
 const ENTRIES: usize = usize::MAX;
@@ -21,15 +23,18 @@ const COSIGNED: &str = "checkpoint.cosigned";
 const OTHERS: [&str; 4] = ["checkpoint", COSIGNED, "lock", "journal"];
 
 /// Checks everything in `dir`, which `k` witnesses must have cosigned. It must begin with the entries of
-/// `former`, an older checkpoint's path, and of the one that has the cosignatures if that is older.
-pub fn verify(dir: &Path, trust: &Trust, k: usize, former: Option<&str>) -> Answer<Checkpoint> {
+/// `former`, an older checkpoint's path, of the one that has the cosignatures if that is older, and of
+/// those under which the key was replaced.
+pub fn verify(dir: &Path, mut trust: Trust, k: usize, former: Option<&str>) -> Answer<Checkpoint> {
+    let mut formers = proof::follow(dir, &mut trust)?;
+    let (trust, rotations) = (&trust, formers.len() as u64);
     let apart = dir.join(COSIGNED).exists();
     let here = if apart { 0 } else { k };
     let mut log = open(&dir.join("checkpoint"), "checkpoint", trust, here)?;
-    let mut formers = Vec::new();
     if apart {
-        formers.push(open(&dir.join(COSIGNED), COSIGNED, trust, k)?);
-        log.cosigned = formers[0].cosigned;
+        let cosigned = open(&dir.join(COSIGNED), COSIGNED, trust, k)?;
+        log.cosigned = cosigned.cosigned;
+        formers.push(cosigned);
     }
     if let Some(file) = former {
         // Whoever kept it has seen it: it needs no witnesses.
@@ -39,37 +44,51 @@ pub fn verify(dir: &Path, trust: &Trust, k: usize, former: Option<&str>) -> Answ
         let what = format!("{} entries, {} before: put back", log.size, former.size);
         return refuse("checkpoint", what);
     }
-    walk(dir, "", log.size)?;
-    let mut tree = Rebuilt { dir, formers, count: 0, levels: vec![Vec::new()] };
-    tree.compare_former()?;
-    let (mut gone, mut minimum) = (0, 0);
-    while tree.count < log.size {
-        let width = (log.size - tree.count).min(256) as usize;
-        let index = tree.count / 256;
-        let there =
-            gone < tree.count || width < 256 || dir.join(name(ENTRIES, index, 256)).exists();
-        // Whether a record allows what is missing is seen when all are read; its hashes stand for it.
-        let file = name(if there { ENTRIES } else { 0 }, index, width);
-        let bytes = read(&dir.join(&file), &file)?;
-        let hashes: Vec<Hash> = if there {
-            let entries = split(&bytes, width, &file)?;
-            minimum = entries.iter().zip(tree.count..).map(allowed).fold(minimum, u64::max);
-            entries.into_iter().map(tree::leaf).collect()
-        } else {
+    walk(dir, "", log.size, rotations)?;
+    let (mut leaves, mut gone, mut minimum) = (Vec::new(), 0, 0);
+    for first in (0..log.size).step_by(256) {
+        let width = (log.size - first).min(256) as usize;
+        let bundle = name(ENTRIES, first / 256, width);
+        leaves.extend(tile(dir, 0, first / 256, width)?);
+        if gone == first && width == 256 && !dir.join(&bundle).exists() {
+            // Whether a record allows what is missing is seen when all are read; its hashes stand for it.
             gone += 256;
-            bytes.as_chunks::<32>().0.to_vec()
-        };
-        for hash in hashes {
-            tree.count += 1;
-            tree.push(0, hash)?;
-            tree.compare_former()?;
+            continue;
+        }
+        for (n, entry) in (first..).zip(split(&read(&dir.join(&bundle), &bundle)?, width, &bundle)?)
+        {
+            if tree::leaf(entry) != leaves[n as usize] {
+                return refuse(&bundle, format!("entry {n} is not what its tile of level 0 says"));
+            }
+            let number = note::text(entry, "prune", "minimum").and_then(note::number);
+            minimum =
+                number.filter(|m| m % 256 == 0 && *m <= n).map_or(minimum, |m| minimum.max(m));
+            let replaced = note::text(entry, "key_rotation", "new").is_some();
+            if replaced && !trust.log.iter().any(|(from, _)| *from == n + 1) {
+                return refuse(&format!("rotation/{rotations}"), format!("missing, see entry {n}"));
+            }
         }
     }
     if gone > minimum {
         return refuse(&name(ENTRIES, minimum / 256, 256), "missing");
     }
-    (0..tree.levels.len()).try_for_each(|level| tree.compare(level))?;
-    match tree::edge_root(&tree.levels) == log.root {
+    let roots = |of: &[Hash]| of.chunks_exact(256).map(tree::root).collect::<Vec<_>>();
+    let (mut level, mut hashes) = (1, roots(&leaves));
+    while !hashes.is_empty() {
+        for (index, hashes) in (0..).zip(hashes.chunks(256)) {
+            if tile(dir, level, index, hashes.len())? != hashes {
+                let file = name(level, index, hashes.len());
+                return refuse(&file, "a hash is not that of the tile below");
+            }
+        }
+        (level, hashes) = (level + 1, roots(&hashes));
+    }
+    for former in formers {
+        if tree::root(&leaves[..former.size as usize]) != former.root {
+            return refuse("checkpoint", format!("its first {} were others before", former.size));
+        }
+    }
+    match tree::root(&leaves) == log.root {
         true => Ok(log),
         false => refuse("checkpoint", "its root is not that of the entries"),
     }
@@ -79,69 +98,14 @@ fn open(path: &Path, file: &str, trust: &Trust, k: usize) -> Answer<Checkpoint> 
     note::checkpoint(&read(path, file)?, trust, k).or_else(|what| refuse(file, what))
 }
 
-/// The tree over the entries so far.
-struct Rebuilt<'a> {
-    dir: &'a Path,
-    formers: Vec<Checkpoint>,
-    /// Entries so far.
-    count: u64,
-    /// Per level the hashes that no full tile holds yet.
-    levels: Vec<Vec<Hash>>,
-}
-
-impl Rebuilt<'_> {
-    /// Adds the root of a complete subtree of 256^level entries.
-    fn push(&mut self, level: usize, hash: Hash) -> Answer<()> {
-        if self.levels.len() == level {
-            self.levels.push(Vec::new());
-        }
-        self.levels[level].push(hash);
-        if self.levels[level].len() < 256 {
-            return Ok(());
-        }
-        self.compare(level)?;
-        let root = tree::root(&self.levels[level]);
-        self.levels[level].clear();
-        self.push(level + 1, root)
+/// The hashes of a tile.
+fn tile(dir: &Path, level: usize, index: u64, width: usize) -> Answer<Vec<Hash>> {
+    let file = name(level, index, width);
+    let bytes = read(&dir.join(&file), &file)?;
+    match bytes.len() == 32 * width {
+        true => Ok(bytes.as_chunks::<32>().0.to_vec()),
+        false => refuse(&file, "not as long as its name says"),
     }
-
-    /// Compares the hashes of a level that no tile was compared with yet with the tile of that width.
-    fn compare(&self, level: usize) -> Answer<()> {
-        let hashes = &self.levels[level];
-        // The tile that the newest subtree of this level is in.
-        let (index, width) = (((self.count >> (8 * level)).max(1) - 1) / 256, hashes.len());
-        let file = name(level, index, width);
-        let tile = if width == 0 { Vec::new() } else { read(&self.dir.join(&file), &file)? };
-        if tile.len() != 32 * width {
-            return refuse(&file, "not as long as its name says");
-        }
-        match tile.chunks(32).zip(hashes).position(|(stored, hash)| stored != hash) {
-            None => Ok(()),
-            Some(i) if level == 0 => {
-                let what = format!("entry {} is not what {file} says", index * 256 + i as u64);
-                refuse(&name(ENTRIES, index, width), what)
-            }
-            Some(i) => refuse(&file, format!("hash {i} is not that of the tile below")),
-        }
-    }
-
-    /// Compares with the former checkpoints that had as many entries.
-    fn compare_former(&self) -> Answer<()> {
-        let mut formers = self.formers.iter().filter(|former| former.size == self.count);
-        match formers.all(|former| former.root == tree::edge_root(&self.levels)) {
-            true => Ok(()),
-            false => refuse("checkpoint", format!("its first {} were others before", self.count)),
-        }
-    }
-}
-
-/// Below which number entries may be missing, as this entry says: a record of pruning, canonical JSON.
-fn allowed((entry, index): (&&[u8], u64)) -> u64 {
-    let number = std::str::from_utf8(entry).ok().and_then(|text| {
-        let body = text.split_once("\"type\":\"")?.1.strip_prefix("prune\",")?;
-        note::number(body.split_once("\"minimum\":")?.1.split(',').next()?)
-    });
-    number.filter(|n| n % 256 == 0 && *n <= index).unwrap_or(0)
 }
 
 /// The entries of a bundle, exactly `width`.
@@ -189,17 +153,19 @@ fn parse(path: &str) -> Option<(usize, u64, usize)> {
 
 /// Refuses links, devices and files that a log of `size` entries does not have. A partial file that a
 /// wider one has replaced may still be there; it must be the beginning of that.
-fn walk(dir: &Path, prefix: &str, size: u64) -> Answer<()> {
-    let trouble = |e| Error::Trouble(format!("cannot list {:?}: {e}", dir.join(prefix)));
+fn walk(dir: &Path, prefix: &str, size: u64, rotations: u64) -> Answer<()> {
+    let trouble = |e| (2, format!("cannot list {:?}: {e}", dir.join(prefix)));
     for item in fs::read_dir(dir.join(prefix)).map_err(trouble)? {
         let item = item.map_err(trouble)?;
         let path = format!("{prefix}{}", item.file_name().to_string_lossy());
         let kind = item.file_type().map_err(trouble)?;
         if kind.is_dir() {
-            walk(dir, &format!("{path}/"), size)?;
+            walk(dir, &format!("{path}/"), size, rotations)?;
         } else if !kind.is_file() {
             return refuse(&path, "not a regular file");
-        } else if !OTHERS.contains(&path.as_str()) {
+        } else if !OTHERS.contains(&path.as_str())
+            && path.strip_prefix("rotation/").and_then(note::number).is_none_or(|n| n >= rotations)
+        {
             let Some((level, index, width)) = parse(&path) else {
                 return refuse(&path, "no file of a log");
             };

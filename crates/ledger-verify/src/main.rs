@@ -16,61 +16,53 @@ use std::{fs, io::ErrorKind, path::Path, process::ExitCode};
 use note::{COSIGNATURE, Checkpoint, ED25519, Key, Trust};
 
 const USAGE: &str = "usage: agentwall-ledger-verify log DIR --key VKEY [--former FILE] [WITNESSES]
-       agentwall-ledger-verify proof FILE --entry FILE --key VKEY [WITNESSES]
+       agentwall-ledger-verify proof FILE --entry FILE --key VKEY [--rotations DIR] [WITNESSES]
 log     everything in a log's folder: checkpoint, tiles, entry bundles, every byte
 proof   that the bytes of the entry FILE are in the log (c2sp.org/tlog-proof@v1)
---key VKEY         the log's public key, from where whoever holds the log cannot change it
+--key VKEY         one of the log's public keys, from where whoever holds the log cannot change it
+--rotations DIR    for a proof: the log's folder, whose key was replaced since --key, or before it
 --former FILE      a checkpoint of the same log from earlier: the log must be that one, grown
 --witness VKEY …   a witness's public key (Ed25519 cosignatures, key type 4)
 --quorum K         so many of the witnesses must have cosigned
 Exit status: 0 verified, 1 refused, 2 could not be looked at.";
 
-/// Why the answer is not yes.
-enum Error {
-    /// What the file says contradicts itself, the keys, or the former checkpoint.
-    Refused(String, String),
-    /// Wrong arguments, or the operating system failed: nothing was shown either way.
-    Trouble(String),
-}
-
-type Answer<T> = Result<T, Error>;
+/// If not yes, the exit status and why.
+type Answer<T> = Result<T, (u8, String)>;
 
 /// The refusal of a file, with the reason.
 fn refuse<T>(file: &str, what: impl Into<String>) -> Answer<T> {
-    Err(Error::Refused(file.to_owned(), what.into()))
+    Err((1, format!("refused: {}: {}", file.escape_debug(), what.into())))
 }
 
 /// The end of the program for want of an answer, with what is wrong in the arguments.
 fn usage<T>(what: impl Into<String>) -> Answer<T> {
-    Err(Error::Trouble(format!("{}\n{USAGE}", what.into())))
+    Err((2, format!("{}\n{USAGE}", what.into())))
 }
 
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1).map(|arg| arg.into_string());
     let args = args.collect::<Result<Vec<_>, _>>();
-    let result = args.map_or_else(|_| usage("an argument is not UTF-8"), run);
     // What comes from a log is shown escaped: a terminal might obey it.
-    let (status, text) = match result {
+    match args.map_or_else(|_| usage("an argument is not UTF-8"), run) {
         Ok(c) => {
             let root: String = c.root.iter().map(|b| format!("{b:02x}")).collect();
-            let (log, size, (by, first)) = (c.origin, c.size, c.cosigned);
-            println!("verified: {log:?}, {size} entries, root {root}");
-            println!("cosigned by {by} witnesses: the first {first}");
-            return ExitCode::SUCCESS;
+            println!("verified: {:?}, {} entries, root {root}", c.origin, c.size);
+            println!("cosigned by {} witnesses: the first {}", c.cosigned.0, c.cosigned.1);
+            ExitCode::SUCCESS
         }
-        Err(Error::Refused(file, what)) => (1, format!("refused: {}: {what}", file.escape_debug())),
-        Err(Error::Trouble(what)) => (2, what),
-    };
-    eprintln!("{text}");
-    ExitCode::from(status)
+        Err((status, text)) => {
+            eprintln!("{text}");
+            ExitCode::from(status)
+        }
+    }
 }
 
 fn run(args: Vec<String>) -> Answer<Checkpoint> {
     let [verb, path, options @ ..] = &args[..] else {
         return usage("expected a command and a path");
     };
-    let names = ["--key", "--quorum", "--former", "--entry"];
-    let (mut values, mut witnesses) = ([None; 4], Vec::new());
+    let names = ["--key", "--quorum", "--former", "--entry", "--rotations"];
+    let (mut values, mut witnesses) = ([None; 5], Vec::new());
     for option in options.chunks(2) {
         let [name, value] = option else { return usage(format!("{} needs a value", option[0])) };
         match names.iter().position(|n| n == name) {
@@ -79,7 +71,9 @@ fn run(args: Vec<String>) -> Answer<Checkpoint> {
             _ => return usage(format!("{name:?} is unknown or given twice")),
         }
     }
-    let [Some(key), quorum, former, entry] = values else { return usage("--key is needed") };
+    let [Some(key), quorum, former, entry, rotations] = values else {
+        return usage("--key is needed");
+    };
     let log = Key::parse(key, ED25519)?;
     // Nobody counts twice: a cosignature does not bind the name of the witness.
     for (i, one) in witnesses.iter().enumerate() {
@@ -92,9 +86,14 @@ fn run(args: Vec<String>) -> Answer<Checkpoint> {
         Some(Ok(k)) if (1..=witnesses.len()).contains(&k) => k,
         _ => return usage("--quorum: a number from 1 to that of the witnesses"),
     };
-    let trust = Trust { log, witnesses };
+    let mut trust = Trust { log: vec![(0, log)], witnesses };
+    if let (Some(dir), "proof") = (rotations, verb.as_str()) {
+        proof::follow(Path::new(dir), &mut trust)?;
+    }
     match (verb.as_str(), former, entry) {
-        ("log", _, None) => folder::verify(Path::new(path), &trust, quorum, former),
+        ("log", _, None) if rotations.is_none() => {
+            folder::verify(Path::new(path), trust, quorum, former)
+        }
         ("proof", None, Some(entry)) => proof::verify(path, entry, &trust, quorum),
         _ => usage("expected log DIR, or proof FILE --entry FILE"),
     }
@@ -105,7 +104,7 @@ const MAX_FILE: u64 = 256 * 65_537;
 
 /// Reads a regular file, called `name` in a refusal.
 fn read(path: &Path, name: &str) -> Answer<Vec<u8>> {
-    let trouble = |e| Error::Trouble(format!("cannot read {path:?}: {e}"));
+    let trouble = |e| (2, format!("cannot read {path:?}: {e}"));
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => refuse(name, "not a regular file"),
         Ok(meta) if meta.len() > MAX_FILE => refuse(name, "longer than any file of a log"),

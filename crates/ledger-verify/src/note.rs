@@ -16,11 +16,13 @@ const MAX_SIGNATURES: usize = 100;
 
 /// Whom to believe.
 pub struct Trust {
-    pub log: Key,
+    /// The log's keys, each with the size from which on it signs; at that size the one before it does, too.
+    pub log: Vec<(u64, Key)>,
     pub witnesses: Vec<Key>,
 }
 
 /// A public key under a name.
+#[derive(PartialEq)]
 pub struct Key {
     name: String,
     kind: u8,
@@ -85,9 +87,14 @@ pub struct Checkpoint {
 /// signature under the name and id of a known key refuses all of it; those of others are ignored.
 pub fn checkpoint(bytes: &[u8], trust: &Trust, quorum: usize) -> Result<Checkpoint, String> {
     let note = Note::parse(bytes).ok_or("not a signed note in its one spelling")?;
-    let name = &trust.log.name;
-    if !trust.log.signed(&note)? {
-        return Err(format!("not signed with this key by {name:?}"));
+    let (origin, size, root) = body(note.text).ok_or("not origin, size and root, spelled so")?;
+    let newest = trust.log.iter().rposition(|(from, _)| *from <= size).unwrap_or(0);
+    let both = newest > 0 && trust.log[newest].0 == size;
+    for (_, key) in &trust.log[newest - usize::from(both)..=newest] {
+        if !key.signed(&note)? || origin != key.name {
+            let what = format!("of {origin:?}, not signed with {:?}+{:08x}", key.name, key.id);
+            return Err(what);
+        }
     }
     let mut cosigned = 0;
     for witness in &trust.witnesses {
@@ -95,10 +102,6 @@ pub fn checkpoint(bytes: &[u8], trust: &Trust, quorum: usize) -> Result<Checkpoi
     }
     if cosigned < quorum {
         return Err(format!("cosigned by {cosigned} of {quorum} witnesses"));
-    }
-    let (origin, size, root) = body(note.text).ok_or("not origin, size and root, spelled so")?;
-    if origin != name {
-        return Err(format!("of the log {origin:?}, expected {name:?}"));
     }
     let cosigned = (cosigned, if cosigned > 0 { size } else { 0 });
     Ok(Checkpoint { origin: origin.to_owned(), size, root, cosigned })
@@ -140,6 +143,14 @@ fn body(text: &str) -> Option<(&str, u64, Hash)> {
 /// A decimal number without sign or leading zeros.
 pub fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|n: &u64| n.to_string() == text)
+}
+
+/// A string or a number of an entry of this type, canonical JSON; nothing before it is text of others.
+pub fn text<'a>(entry: &'a [u8], kind: &str, field: &str) -> Option<&'a str> {
+    let (_, typed) = std::str::from_utf8(entry).ok()?.split_once("\"type\":\"")?;
+    let body = typed.strip_prefix(kind)?.strip_prefix("\",")?;
+    let (_, value) = body.split_once(&format!("\"{field}\":"))?;
+    value.strip_prefix('"').map_or(value.split(','), |text| text.split('"')).next()
 }
 
 /// 32 bytes in padded base64; the decoder refuses any other spelling of the same bytes.

@@ -28,40 +28,16 @@ pub fn root(hashes: &[Hash]) -> Hash {
     }
 }
 
-/// The root of a tree from what its full tiles leave over: in `levels[l]` the roots of the complete
-/// subtrees of 256^l leaves, fewer than 256, to the right of which stands only what `levels[..l]` has.
-pub fn edge_root(levels: &[Vec<Hash>]) -> Hash {
-    let mut right = Vec::new();
-    for level in levels {
-        // The incomplete subtree at the right counts as one: the split is the same for it.
-        let all = [level.as_slice(), &right].concat();
-        right = all.chunks(256).map(root).collect();
-    }
-    root(&right)
-}
-
 /// The root that an inclusion proof leads to, hashes from the leaf's sibling up; `None` when it has
-/// more or fewer hashes than `index` and `size` call for (RFC 9162 section 2.1.3.2).
+/// more or fewer hashes than `index` and `size` call for (RFC 6962 section 2.1.1, read backwards).
 pub fn climb(leaf: Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
-    // Positions, at the height reached, of our node and of the last node.
-    let (mut here, mut last) = (index, size.checked_sub(1).filter(|last| index <= *last)?);
-    let mut hash = leaf;
-    for sibling in proof {
-        if last == 0 {
-            return None;
-        }
-        if here & 1 == 1 || here == last {
-            hash = node(sibling, &hash);
-            // The last node of a level without a sibling is the same node a level higher.
-            while here & 1 == 0 && here != 0 {
-                here >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = node(&hash, sibling);
-        }
-        here >>= 1;
-        last >>= 1;
+    let Some((sibling, below)) = proof.split_last() else {
+        return (index == 0 && size == 1).then_some(leaf);
+    };
+    // The left subtree: as many leaves as the largest power of two below the number.
+    let left = 1 << size.checked_sub(2).map(|n| (n + 1).ilog2())?;
+    match index.checked_sub(left) {
+        None => Some(node(&climb(leaf, index, left, below)?, sibling)),
+        Some(index) => Some(node(sibling, &climb(leaf, index, size - left, below)?)),
     }
-    (last == 0).then_some(hash)
 }

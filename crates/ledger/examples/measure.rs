@@ -94,6 +94,7 @@ fn open(dir: &Path, signer: Signer) -> Result<Log> {
             values: dir.with_file_name("values"),
             subjects: dir.with_file_name("subjects"),
         }),
+        key: None,
     };
     Ok(Log::open_with(dir, signer, options)?)
 }

@@ -3,11 +3,12 @@
 //
 // usage: verify log DIR --key VKEY [--former FILE] [WITNESSES]
 //
-//	verify proof FILE --entry FILE --key VKEY [WITNESSES]
+//	verify proof FILE --entry FILE --key VKEY [--rotations DIR] [WITNESSES]
 //	verify consistency FILE --former FILE --checkpoint FILE --key VKEY
 //	verify key FILE --key VKEY
 //
 // consistency takes the proof as lines of base64, key a private key that must be the other half.
+// A log's folder says how its key was replaced: for a proof, --rotations names it.
 // WITNESSES is --witness VKEY for each and --quorum K. Exit status: 0 verified, 1 refused, 2 could not be
 // looked at.
 package main
@@ -34,9 +35,16 @@ import (
 // Longest file that is read: a bundle of 256 entries of 65,535 bytes, each with its length.
 const maxFile = 256 * 65537
 
+// signer is a key of the log, and the size from which on it signs; there, the one before it does, too.
+type signer struct {
+	note.Verifier
+	vkey string
+	from int64
+}
+
 // trust is whom to believe.
 type trust struct {
-	log       note.Verifier
+	log       []signer
 	witnesses []note.Verifier
 	quorum    int
 }
@@ -54,15 +62,16 @@ func main() {
 			t.witnesses = append(t.witnesses, newCosigner(value, keys))
 			continue
 		}
-		if _, twice := options[name]; twice || !strings.Contains(" --key --former --entry --checkpoint --quorum ", " "+name+" ") {
+		if _, twice := options[name]; twice || !strings.Contains(" --key --former --entry --checkpoint --quorum --rotations ", " "+name+" ") {
 			stop(name + " is unknown or given twice")
 		}
 		options[name] = value
 	}
-	var err error
-	if t.log, err = note.NewVerifier(options["--key"]); err != nil {
+	key, err := note.NewVerifier(options["--key"])
+	if err != nil {
 		stop("--key: " + err.Error())
 	}
+	t.log = []signer{{key, options["--key"], 0}}
 	once(options["--key"], keys)
 	if len(t.witnesses) > 0 || options["--quorum"] != "" {
 		t.quorum, err = strconv.Atoi(options["--quorum"])
@@ -75,6 +84,9 @@ func main() {
 	case "log":
 		tree = folder(path, t, options["--former"])
 	case "proof":
+		if dir, given := options["--rotations"]; given {
+			t.log, _ = follow(dir, t.log)
+		}
 		tree = proof(path, read(options["--entry"], options["--entry"]), t)
 	case "consistency":
 		tree = open(options["--checkpoint"], options["--checkpoint"], t)
@@ -84,7 +96,7 @@ func main() {
 	case "key":
 		signer, err := note.NewSigner(strings.TrimSuffix(string(read(path, path)), "\n"))
 		check(path, err)
-		if signer.Name() != t.log.Name() || signer.KeyHash() != t.log.KeyHash() {
+		if signer.Name() != key.Name() || signer.KeyHash() != key.KeyHash() {
 			refuse(path, "another key")
 		}
 	default:
@@ -139,7 +151,26 @@ func open(path, file string, t trust) tlog.Tree { return checkpoint(file, read(p
 
 // checkpoint verifies a signed checkpoint and returns what it says.
 func checkpoint(file string, data []byte, t trust) tlog.Tree {
-	n, err := note.Open(data, note.VerifierList(append([]note.Verifier{t.log}, t.witnesses...)...))
+	// Only to know whose signatures are asked for; what is believed is the text that these are over.
+	claimed := strings.SplitN(string(data), "\n", 4)
+	if len(claimed) < 4 {
+		refuse(file, "not origin, size and root")
+	}
+	at, size := 0, number(file, claimed[1])
+	for i, key := range t.log {
+		if key.from <= size {
+			at = i
+		}
+	}
+	wanted := t.log[at : at+1]
+	if at > 0 && t.log[at].from == size {
+		wanted = t.log[at-1 : at+1]
+	}
+	known := append([]note.Verifier{}, t.witnesses...)
+	for _, key := range wanted {
+		known = append(known, key)
+	}
+	n, err := note.Open(data, note.VerifierList(known...))
 	check(file, err)
 	// The library takes other spellings of base64, and looks at a key's first signature alone.
 	all := append(append([]note.Signature{}, n.Sigs...), n.UnverifiedSigs...)
@@ -152,15 +183,19 @@ func checkpoint(file string, data []byte, t trust) tlog.Tree {
 			refuse(file, "a signature in another spelling")
 		}
 	}
-	cosigned, signed := 0, false
+	cosigned, signed := 0, 0
 	for _, s := range n.Sigs {
-		if s.Name == t.log.Name() && s.Hash == t.log.KeyHash() {
-			signed = true
+		own := false
+		for _, key := range wanted {
+			own = own || s.Name == key.Name() && s.Hash == key.KeyHash()
+		}
+		if own {
+			signed++
 		} else {
 			cosigned++
 		}
 	}
-	if !signed {
+	if signed != len(wanted) {
 		refuse(file, "not signed by the log")
 	}
 	if cosigned < t.quorum {
@@ -172,7 +207,7 @@ func checkpoint(file string, data []byte, t trust) tlog.Tree {
 			refuse(file, "an empty line in the checkpoint")
 		}
 	}
-	if len(lines) < 3 || lines[0] != t.log.Name() {
+	if len(lines) < 3 || lines[0] != wanted[0].Name() {
 		refuse(file, "not origin, size and root of the log of this key")
 	}
 	return tlog.Tree{N: number(file, lines[1]), Hash: hashes(file, lines[2])[0]}
@@ -181,6 +216,8 @@ func checkpoint(file string, data []byte, t trust) tlog.Tree {
 // folder checks everything in a log's folder. Cosignatures are in its checkpoint, or apart on an older one.
 func folder(dir string, t trust, former string) tlog.Tree {
 	var formers []tlog.Tree
+	t.log, formers = follow(dir, t.log)
+	rotations := int64(len(formers))
 	own, apart := t, filepath.Join(dir, "checkpoint.cosigned")
 	if _, err := os.Lstat(apart); err == nil {
 		formers = append(formers, open(apart, "checkpoint.cosigned", t))
@@ -195,7 +232,7 @@ func folder(dir string, t trust, former string) tlog.Tree {
 			refuse("checkpoint", fmt.Sprintf("%d entries, %d before: put back", tree.N, old.N))
 		}
 	}
-	walk(dir, tree.N)
+	walk(dir, tree.N, rotations)
 	if tree.N == 0 {
 		for _, empty := range append(formers, tree) {
 			if empty.Hash != sha256.Sum256(nil) {
@@ -242,6 +279,10 @@ func folder(dir string, t trust, former string) tlog.Tree {
 			if tlog.RecordHash(entry) != leaves[i] {
 				refuse(file, fmt.Sprintf("entry %d is not what %s says", n*256+int64(i), name))
 			}
+			at := n*256 + int64(i)
+			if keys := named(entry); keys.Type == "key_rotation" && !replaced(t.log, at) {
+				refuse(fmt.Sprintf("rotation/%d", rotations), fmt.Sprintf("missing, see entry %d", at))
+			}
 			if allows := allowed(entry, n*256+int64(i)); allows > minimum {
 				minimum = allows
 			}
@@ -262,6 +303,73 @@ func folder(dir string, t trust, former string) tlog.Tree {
 		check("checkpoint", tlog.CheckTree(p, tree.N, tree.Hash, old.N, old.Hash))
 	}
 	return tree
+}
+
+// rotation is what an entry says about the log's key.
+type rotation struct {
+	Type, Old, New string
+}
+
+func named(entry []byte) rotation {
+	var r rotation
+	if err := json.Unmarshal(entry, &r); err != nil {
+		return rotation{}
+	}
+	return r
+}
+
+// replaced says whether the key changes with this entry.
+func replaced(keys []signer, index int64) bool {
+	for _, key := range keys {
+		if key.from == index+1 {
+			return true
+		}
+	}
+	return false
+}
+
+// follow gives the keys of the log in their order, as the proofs in its folder tell, and the trees under which each was
+// replaced. The key that is known must be one of them.
+func follow(dir string, known []signer) ([]signer, []tlog.Tree) {
+	var keys []signer
+	var trees []tlog.Tree
+	for {
+		file := fmt.Sprintf("rotation/%d", len(trees))
+		path := filepath.Join(dir, file)
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		p := parse(file, read(path, file))
+		r := named(p.extra)
+		old, err := note.NewVerifier(r.Old)
+		check(file, err)
+		next, err := note.NewVerifier(r.New)
+		check(file, err)
+		switch {
+		case r.Type != "key_rotation":
+			refuse(file, "its entry does not name two keys")
+		case len(keys) == 0:
+			keys = append(keys, signer{old, r.Old, 0})
+		case keys[len(keys)-1].vkey != r.Old || keys[len(keys)-1].from > p.index:
+			refuse(file, "does not follow from the one before it")
+		}
+		keys = append(keys, signer{next, r.New, p.index + 1})
+		tree := p.check(file, p.extra, trust{log: keys})
+		if tree.N != p.index+1 {
+			refuse(file, "the entry is not the last one")
+		}
+		trees = append(trees, tree)
+	}
+	if len(trees) == 0 {
+		return known, nil
+	}
+	for _, key := range keys {
+		if key.vkey == known[0].vkey {
+			return keys, trees
+		}
+	}
+	refuse("rotation/0", "the key is none of those that followed each other")
+	return nil, nil
 }
 
 // allowed says below which number entries may be missing, as a record of pruning does.
@@ -364,7 +472,7 @@ func entries(file string, data []byte, count int) [][]byte {
 }
 
 // walk refuses links, devices and files that a log of that size does not have.
-func walk(dir string, size int64) {
+func walk(dir string, size, rotations int64) {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -378,6 +486,9 @@ func walk(dir string, size int64) {
 		}
 		switch file {
 		case "checkpoint", "checkpoint.cosigned", "lock", "journal":
+			return nil
+		}
+		if n := strings.TrimPrefix(file, "rotation/"); n != file && number(file, n) < rotations {
 			return nil
 		}
 		tall := strings.Replace(strings.Replace(file, "tile/entries/", "tile/data/", 1), "tile/", "tile/8/", 1)
@@ -414,29 +525,49 @@ func walk(dir string, size int64) {
 
 // proof checks an offline proof of one entry, c2sp.org/tlog-proof@v1.
 func proof(file string, entry []byte, t trust) tlog.Tree {
-	data := string(read(file, file))
+	return parse(file, read(file, file)).check(file, entry, t)
+}
+
+// parts is what a proof has.
+type parts struct {
+	extra      []byte
+	index      int64
+	hashes     []tlog.Hash
+	checkpoint []byte
+}
+
+func parse(file string, bytes []byte) parts {
+	data := string(bytes)
 	split := strings.Index(data, "\n\n")
 	if split < 0 || !strings.HasPrefix(data, "c2sp.org/tlog-proof@v1\n") {
 		refuse(file, "not a tlog-proof")
 	}
 	lines := strings.Split(data[:split], "\n")[1:]
+	var p parts
 	if len(lines) > 0 && strings.HasPrefix(lines[0], "extra ") {
 		extra := strings.TrimPrefix(lines[0], "extra ")
-		if blob, err := base64.StdEncoding.Strict().DecodeString(extra); err != nil || base64.StdEncoding.EncodeToString(blob) != extra {
+		blob, err := base64.StdEncoding.Strict().DecodeString(extra)
+		if err != nil || base64.StdEncoding.EncodeToString(blob) != extra {
 			refuse(file, "extra in another spelling")
 		}
+		p.extra = blob
 		lines = lines[1:]
 	}
 	if len(lines) == 0 || !strings.HasPrefix(lines[0], "index ") {
 		refuse(file, "no index")
 	}
-	index := number(file, strings.TrimPrefix(lines[0], "index "))
-	tree := checkpoint(file, []byte(data[split+2:]), t)
-	list := hashes(file, strings.Join(lines[1:], "\n"))
-	if index >= tree.N {
+	p.index = number(file, strings.TrimPrefix(lines[0], "index "))
+	p.hashes = hashes(file, strings.Join(lines[1:], "\n"))
+	p.checkpoint = []byte(data[split+2:])
+	return p
+}
+
+func (p parts) check(file string, entry []byte, t trust) tlog.Tree {
+	tree := checkpoint(file, p.checkpoint, t)
+	if p.index >= tree.N {
 		refuse(file, "an index beyond the log's size")
 	}
-	check(file, tlog.CheckRecord(list, tree.N, tree.Hash, index, tlog.RecordHash(entry)))
+	check(file, tlog.CheckRecord(p.hashes, tree.N, tree.Hash, p.index, tlog.RecordHash(entry)))
 	return tree
 }
 

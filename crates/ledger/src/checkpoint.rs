@@ -85,6 +85,12 @@ impl Checkpoint {
         signer.sign(&self.to_text())
     }
 
+    /// The same with the signatures of two keys, where one follows the other.
+    pub fn sign_both(&self, old: &Signer, new: &Signer) -> Result<String, NoteError> {
+        let text = self.to_text();
+        Ok(format!("{}{}\n", old.sign(&text)?, new.line(&text)))
+    }
+
     /// Reads a signed note without looking at the signatures.
     pub fn parse_note(bytes: &[u8]) -> Result<(Self, Note), CheckpointError> {
         let note = Note::parse(bytes)?;

@@ -13,7 +13,8 @@ use crate::{
     defect::Defect,
     hash::Hash,
     head,
-    note::{Note, Verifier},
+    note::Note,
+    rotation::{KeyHistory, RotationError},
     store::{COSIGNED, FileError, read_file},
     trust::{TrustPolicy, Witnessed},
 };
@@ -52,12 +53,12 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Vec<u8>>, CosignedError> {
 /// smaller size.
 pub(crate) fn check(
     bytes: &[u8],
-    key: &Verifier,
+    keys: &KeyHistory,
     trust: Option<&TrustPolicy>,
     log: &Checkpoint,
     root_at: impl FnOnce(u64) -> Result<Hash, Defect>,
 ) -> Result<Cosigned, CosignedError> {
-    let checkpoint = Checkpoint::open(bytes, key)?;
+    let checkpoint = keys.open(bytes)?;
     let (_, note) = Checkpoint::parse_note(bytes)?;
     if checkpoint.size > log.size {
         return Err(CosignedError::RolledBack {
@@ -105,6 +106,9 @@ pub enum CosignedError {
     /// It is not canonical, not signed by the log, or a cosignature in it is wrong.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The log's keys cannot be followed.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// The log is shorter than witnesses have seen it.
     #[error(
         "the log was put back to an older state: it has {size} entries, a cosigned checkpoint has {cosigned}"

@@ -97,7 +97,7 @@ fn position(index: &Option<u16>) -> String {
 }
 
 /// Why a private key file is refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The file system refused.

@@ -91,7 +91,7 @@ impl Faulty {
             if bytes.is_empty() {
                 let _ = fs::remove_file(path);
             } else {
-                fs::write(path, bytes).expect("restored");
+                RealDisk.write(path, bytes).expect("restored");
             }
         }
         for (i, path) in self.unflushed.lock().expect("lock").iter().enumerate() {
@@ -191,11 +191,20 @@ impl Disk for Faulty {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.link(from, to)?;
+        let mut replaced = self.replaced.lock().expect("lock");
+        replaced.entry(to.to_owned()).or_default();
+        Ok(())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
-        let old = fs::read(to).unwrap_or_default();
+        let (old, new) = (fs::read(to).unwrap_or_default(), fs::read(from)?);
         let mut replaced = self.replaced.lock().expect("lock");
         replaced.entry(to.to_owned()).or_insert(old);
+        replaced.entry(from.to_owned()).or_insert(new);
         RealDisk.rename(from, to)
     }
 
@@ -291,6 +300,7 @@ impl Scene {
             head: Some(self.root.path().join("head")),
             lag: self.lag,
             text: self.text(),
+            key: None,
         };
         Log::open_on(&self.dir(), signer(), options, disk)
     }

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     defect::Defect,
     hash::Hash,
-    note::Verifier,
+    rotation::KeyHistory,
     store::{Disk as _, FileError, RealDisk, read_file},
 };
 
@@ -78,11 +78,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, HeadError> {
 pub(crate) fn check(
     path: &Path,
     bytes: &[u8],
-    key: &Verifier,
+    keys: &KeyHistory,
     log: &Checkpoint,
     root_at: impl FnOnce(u64) -> Result<Hash, Defect>,
 ) -> Result<(), HeadError> {
-    let head = Checkpoint::open(bytes, key).map_err(|source| HeadError::Malformed {
+    let head = keys.open(bytes).map_err(|source| HeadError::Malformed {
         path: path.to_owned(),
         source,
     })?;

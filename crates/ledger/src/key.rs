@@ -3,18 +3,26 @@
 //! One line in the signed-note private key text, `PRIVATE+KEY+<name>+<id>+<base64>`, as Go's
 //! `sumdb/note` writes it: the key carries its name, so it cannot be used for another log by
 //! accident. The file has mode 0600 and is refused with any other access.
+//!
+//! When the key is replaced ([`crate::rotation`]), the next one lies beside it as `<file>.next`, durable before the log
+//! names it. As soon as the log does, it takes the name of the key file in one step, and the old key, which is
+//! `<file>.old` from then on, is written over and removed. Each step can be the last one of a process: the next opening
+//! of the log goes on from there. So the file always has one whole key, and the key that signs is never lost.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use ed25519_dalek::SigningKey;
 
 pub use crate::defect::KeyError;
-use crate::{note::Signer, store::FileError};
+use crate::{
+    note::{Signer, Verifier},
+    store::{Disk, FileError},
+};
 
 /// A fresh key from the system's randomness.
 pub fn generate(name: &str) -> Result<Signer, KeyError> {
@@ -86,6 +94,60 @@ fn create(path: &Path, name: &str) -> Result<Signer, KeyError> {
     }
 }
 
+/// The key that is to follow the one in `path`, durable beside it; made if none is there yet.
+///
+/// # Errors
+/// The key in `path` cannot be read, or the next one not be made.
+pub fn prepare(path: &Path) -> Result<Signer, KeyError> {
+    load_or_create(&beside(path, ".next"), load(path)?.name())
+}
+
+/// Makes the next key the one in `path` if it is `newest`, which is the one that the log has, and destroys the old one.
+/// Whoever calls holds the log's lock. Does nothing where nothing is to be done.
+pub(crate) fn succeed(disk: &dyn Disk, path: &Path, newest: &Verifier) -> Result<(), KeyError> {
+    let (next, old) = (beside(path, ".next"), beside(path, ".old"));
+    let there = |path: &Path| path.symlink_metadata().is_ok();
+    if there(&next) && load(&next)?.verifier() == *newest {
+        let follow = || -> io::Result<()> {
+            // What has that name already is the old key, from an attempt that was cut off.
+            if !there(&old) {
+                disk.link(path, &old)?;
+            }
+            disk.sync_dir(folder(path))?;
+            disk.rename(&next, path)?;
+            disk.sync_dir(folder(path))
+        };
+        follow().map_err(|e| FileError::new("replace", path, e))?;
+    }
+    if there(&old) {
+        let destroy = || -> io::Result<()> {
+            let inode = |path: &Path| path.symlink_metadata().map(|meta| meta.ino());
+            // Before the rename it is still the key itself.
+            if inode(&old)? != inode(path)? {
+                let file = disk.open(&old, false)?;
+                let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+                disk.write_at(&old, &file, 0, &vec![0; length.min(4096)])?;
+                disk.sync(&old, &file)?;
+            }
+            disk.remove(&old)?;
+            disk.sync_dir(folder(path))
+        };
+        destroy().map_err(|e| FileError::new("destroy", &old, e))?;
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Makes the key file with a fresh key named `name`. Never replaces anything that is there.
 pub fn create_new(path: &Path, name: &str) -> Result<Signer, KeyError> {
     let signer = generate(name)?;
@@ -104,8 +166,7 @@ pub fn create_new(path: &Path, name: &str) -> Result<Signer, KeyError> {
         file.sync_all()?;
         // Unlike a rename, a link fails when another process was faster.
         fs::hard_link(temporary, path)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        fs::File::open(folder(path))?.sync_all()
     };
     let result = write();
     let _ = fs::remove_file(temporary);

@@ -35,6 +35,7 @@ pub mod note;
 pub mod proof;
 pub mod prune;
 pub mod read;
+pub mod rotation;
 pub mod sealed;
 pub mod settle;
 mod store;
@@ -61,6 +62,7 @@ pub use log::{AppendError, Log, LogOptions};
 pub use note::{Note, NoteError, Signer, Verifier, VkeyError};
 pub use prune::{PruneError, prune};
 pub use read::{ReadError, Reader};
+pub use rotation::{KeyHistory, Rotation, RotationError};
 pub use sealed::Sealed;
 pub use settle::{NotSettled, settle};
 pub use store::FileError;
@@ -75,3 +77,5 @@ pub use writer::OpenError;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod rotation_tests;

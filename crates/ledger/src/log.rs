@@ -24,11 +24,12 @@ use crate::{
     hash::{Hash, leaf_hash},
     journal::Logged,
     note::{Signer, Verifier},
+    rotation,
     store::{Disk, FileError, RealDisk},
     subject::{Held, SubjectError, Subjects, make_folder},
     tile::MAX_ENTRY,
     values::{Text, TextFolders},
-    writer::{CommitError, OpenError, Step, Writer},
+    writer::{Beside, CommitError, OpenError, Step, Writer},
 };
 
 /// A queued entry is committed within this time.
@@ -53,6 +54,9 @@ pub struct LogOptions {
     /// The file outside the log's folder that remembers the newest checkpoint of this host; its
     /// folder must exist. With it a log that was put back to an older state is not extended.
     pub head: Option<PathBuf>,
+    /// The file of the signer's key. With it the key can be [replaced](Log::rotate_key), and a log whose key another
+    /// process has replaced is gone on with.
+    pub key: Option<PathBuf>,
     /// For how long the checkpoint may lag behind. With zero every commit writes tiles and checkpoint,
     /// which takes several flushes. Otherwise a commit is one write and one flush of the journal, and
     /// tiles and checkpoint follow within this time (on a slow disk up to [`MAX_REST`] later), with
@@ -96,10 +100,13 @@ struct Keys {
 }
 
 impl Keys {
-    fn close(&self, record: &[u8]) -> Result<Logged, AppendError> {
+    fn close(&self, record: &[u8], rotation: bool) -> Result<Logged, AppendError> {
         let random = |e: getrandom::Error| AppendError::Key(SubjectError::Random(e.to_string()));
         let text = Text::new(record).map_err(random)?;
         let leaf = text.leaf().ok_or(AppendError::NotARecord)?;
+        if !rotation && leaf.kind == rotation::KIND {
+            return Err(AppendError::Rotation);
+        }
         let known = lock(&self.held).get(&leaf.session).cloned();
         let held = match known {
             Some(held) => held,
@@ -163,6 +170,15 @@ pub enum AppendError {
     /// The log keeps text apart, and this is no record to be taken apart.
     #[error("the entry is not a record in its canonical form")]
     NotARecord,
+    /// Only [`Log::rotate_key`] writes such an entry: without its proof it is a forgery to whoever verifies.
+    #[error(
+        "an entry of type '{}' is written when the key is replaced",
+        rotation::KIND
+    )]
+    Rotation,
+    /// The key was not replaced, or that is not finished.
+    #[error("the log's key: {0}")]
+    NotRotated(Arc<OpenError>),
     /// There is no key for the entry's text.
     #[error("the text of the entry cannot be encrypted: {0}")]
     Key(SubjectError),
@@ -240,7 +256,12 @@ impl Log {
             }
         };
         let journaling = !options.lag.is_zero();
-        let writer = Writer::open(dir, signer, options.head, values, journaling, disk, None)?;
+        let beside = Beside {
+            head: options.head,
+            values,
+            key: options.key,
+        };
+        let writer = Writer::open(dir, signer, beside, journaling, disk, None)?;
         Ok(Log {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
@@ -255,7 +276,7 @@ impl Log {
         })
     }
 
-    /// The log's public key.
+    /// The log's public key when it was opened.
     pub fn verifier(&self) -> &Verifier {
         &self.shared.verifier
     }
@@ -335,6 +356,19 @@ impl Log {
         Ok(leaf)
     }
 
+    /// Replaces the log's key by `next`, which must be the one that is [prepared](crate::key::prepare) beside the file of
+    /// [`LogOptions::key`], if the log has one. `record` is the entry that says so
+    /// ([`KeyRotation`](crate::entry::KeyRotation)), its number is given back. Everything that is queued is under the old
+    /// key. When this returns, the new key is durable in its place, and the old one written over. After an error the
+    /// key may have been replaced all the same; whoever opens the log next finishes that.
+    pub fn rotate_key(&self, record: &[u8], next: &Signer) -> Result<u64, AppendError> {
+        self.flush()?;
+        let entry = self.shared.close_as(record, true)?;
+        lock(&self.shared.writer)
+            .rotate(next, &entry)
+            .map_err(|e| AppendError::NotRotated(Arc::new(e)))
+    }
+
     /// How many entries of [`Log::append_later`] are not committed.
     pub fn queued(&self) -> usize {
         self.shared.lock_queue().later
@@ -398,8 +432,13 @@ impl Shared {
 
     /// An entry as it goes into the log.
     fn close(&self, entry: &[u8]) -> Result<Logged, AppendError> {
+        self.close_as(entry, false)
+    }
+
+    /// `rotation`: the entry is to replace the key.
+    fn close_as(&self, entry: &[u8], rotation: bool) -> Result<Logged, AppendError> {
         let logged = match &self.text {
-            Some(keys) => keys.close(entry)?,
+            Some(keys) => keys.close(entry, rotation)?,
             None => Logged {
                 leaf: entry.to_vec(),
                 sealed: Vec::new(),

@@ -162,12 +162,16 @@ impl Signer {
     /// Signs a text and returns the whole note. The text must be one that a note may carry.
     pub fn sign(&self, text: &str) -> Result<String, NoteError> {
         check_text(text)?;
-        let signature = NoteSignature {
+        Ok(format!("{text}\n{}\n", self.line(text)))
+    }
+
+    /// The signature line over a text that a note may carry.
+    pub(crate) fn line(&self, text: &str) -> NoteSignature {
+        NoteSignature {
             name: self.name.clone(),
             id: self.verifier().id(),
             signature: self.key.sign(text.as_bytes()).to_bytes().to_vec(),
-        };
-        Ok(format!("{text}\n{signature}\n"))
+        }
     }
 }
 

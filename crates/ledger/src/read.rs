@@ -18,6 +18,7 @@ use crate::{
     hash::{Hash, leaf_hash},
     note::{Note, Verifier},
     proof::{NodeSource, prove_consistency, prove_inclusion, root_at},
+    rotation::{self, KeyHistory, RotationError},
     store::{CHECKPOINT, read_bundle, read_file, read_hashes},
     text::Texts,
     tile::{Level, Tile, encode_hashes, split_bundle},
@@ -106,11 +107,16 @@ impl Reader {
         })
     }
 
-    /// Like [`Reader::open`], and the checkpoint must be signed by `key`.
+    /// Like [`Reader::open`], and the checkpoint must be signed by `key`, or the one that has followed it.
     pub fn open_signed(dir: &Path, key: &Verifier) -> Result<Self, ReadError> {
         let reader = Reader::open(dir)?;
-        Checkpoint::open(reader.note.to_text().as_bytes(), key)?;
+        reader.keys(key)?.open(reader.note.to_text().as_bytes())?;
         Ok(reader)
+    }
+
+    /// The keys of the log, of which `known` has to be one.
+    pub fn keys(&self, known: &Verifier) -> Result<KeyHistory, RotationError> {
+        KeyHistory::read(&self.dir, known, self.size())
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -130,6 +136,22 @@ impl Reader {
     /// The signed checkpoint, verbatim.
     pub fn note(&self) -> &Note {
         &self.note
+    }
+
+    /// The proof that the log's key was replaced for the time of this number, from 0, as it is stored; `None` if it was
+    /// not, in what this reader sees.
+    pub fn rotation(&self, number: usize) -> Result<Option<String>, ReadError> {
+        let name = rotation::file(number);
+        let bytes = match read_file(&self.dir.join(&name), &name) {
+            Err(Defect::Missing { .. }) => return Ok(None),
+            other => other?,
+        };
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let proof = TlogProof::parse(&text).map_err(|source| RotationError::Proof {
+            file: name,
+            source: Box::new(source),
+        })?;
+        Ok((proof.index < self.size()).then_some(text))
     }
 
     /// Entry `index`, from 0.
@@ -212,15 +234,19 @@ impl Reader {
         let Some(bytes) = cosigned::read(&self.dir)? else {
             return Ok(None);
         };
-        let check = |log: &Checkpoint, tiles: &TileFiles| {
-            cosigned::check(&bytes, key, trust, log, |size| root_at(tiles, size))
+        let check = |log: &Reader| {
+            let keys = log.keys(key)?;
+            cosigned::check(&bytes, &keys, trust, &log.checkpoint, |size| {
+                root_at(&log.tiles, size)
+            })
         };
-        match check(&self.checkpoint, &self.tiles) {
+        match check(self) {
             // The log may have grown, and been cosigned, since this reader was opened.
             Err(CosignedError::RolledBack { .. }) => match Reader::open(&self.dir) {
-                Ok(now) => check(&now.checkpoint, &now.tiles).map(Some),
+                Ok(now) => check(&now).map(Some),
                 Err(ReadError::Defect(defect)) => Err(defect.into()),
                 Err(ReadError::Checkpoint(error)) => Err(error.into()),
+                Err(ReadError::Rotation(error)) => Err(error.into()),
                 Err(ReadError::Index { .. }) => Ok(None),
             },
             other => other.map(Some),
@@ -307,6 +333,9 @@ pub enum ReadError {
     /// A bundle or tile.
     #[error(transparent)]
     Defect(#[from] Defect),
+    /// The log's keys.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// Beyond the end.
     #[error("there is no entry {index}: the log has {size}, numbered from 0")]
     Index {

@@ -22,7 +22,7 @@ use crate::{
     note::Signer,
     store::{CHECKPOINT, FileError, JOURNAL, RealDisk, read_file},
     values::TextFolders,
-    writer::{OpenError, Writer},
+    writer::{Beside, OpenError, Writer},
 };
 
 /// Entries are durable, and readers do not see them.
@@ -53,7 +53,13 @@ pub fn settle(
     let entries = waiting(dir, &signer);
     if entries > 0 {
         let (values, disk) = (text.map(|t| t.values), Arc::new(RealDisk));
-        Writer::open(dir, signer, head, values, false, disk, Some(patience))
+        // A key that has followed has nothing in the journal before it is in its own file.
+        let beside = Beside {
+            head,
+            values,
+            key: None,
+        };
+        Writer::open(dir, signer, beside, false, disk, Some(patience))
             .map_err(|why| NotSettled { entries, why })?;
     }
     Ok(entries)
@@ -107,7 +113,7 @@ mod tests {
         let options = LogOptions {
             head: Some(root.path().join("head")),
             lag: LATER,
-            text: None,
+            ..LogOptions::default()
         };
         let log = Log::open_with(&dir, signer(), options).unwrap();
         log.append(b"0").unwrap();

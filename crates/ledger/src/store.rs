@@ -31,6 +31,10 @@ pub(crate) const JOURNAL: &str = "journal";
 pub(crate) const COSIGNED: &str = "checkpoint.cosigned";
 /// What that is called until it is whole.
 pub(crate) const COSIGNED_TEMPORARY: &str = "checkpoint.cosigned.tmp";
+/// The proofs of the rotations of the log's key.
+pub(crate) const ROTATIONS: &str = "rotation";
+/// What such a proof is called until it is whole.
+pub(crate) const ROTATION_TEMPORARY: &str = "rotation.tmp";
 /// Held exclusively by whoever appends.
 pub(crate) const LOCK: &str = "lock";
 
@@ -95,6 +99,8 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes one directory.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must not be there.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Replaces `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -150,6 +156,10 @@ impl Disk for RealDisk {
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(path)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -42,6 +42,7 @@ impl Host {
             head: Some(self.0.path().join("head")),
             lag,
             text: text.then(|| self.folders()),
+            key: None,
         };
         Log::open_with(&self.dir(), self.signer(), options).expect("opened")
     }
@@ -103,13 +104,18 @@ fn is_anywhere(dir: &Path, bytes: &[u8]) -> bool {
     })
 }
 
+/// Replacing the key is done by [`Log::rotate_key`] alone.
+fn is_appended(record: &Record) -> bool {
+    !matches!(record, Record::KeyRotation(_))
+}
+
 #[test]
 fn every_record_comes_back_and_its_text_is_in_no_file() {
     for lag in [Duration::ZERO, Duration::from_secs(3600)] {
         let host = Host::new();
         let log = host.open(lag, true);
         let mut entries: Vec<Entry> = (0..)
-            .zip(samples())
+            .zip(samples().into_iter().filter(is_appended))
             .map(|(seq, record)| entry("s1", seq, record))
             .collect();
         entries.extend((0..600).map(|seq| mask("s2", seq)));

@@ -13,6 +13,7 @@ use crate::{
     hash::{Hash, leaf_hash},
     note::Verifier,
     proof::{ProofError, verify_inclusion},
+    rotation::KeyHistory,
 };
 
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
@@ -72,7 +73,16 @@ impl TlogProof {
 
     /// Checks that `entry` is in the log whose key is `key`; returns the checkpoint that says so.
     pub fn verify(&self, entry: &[u8], key: &Verifier) -> Result<Checkpoint, TlogProofError> {
-        let checkpoint = Checkpoint::open(self.checkpoint.as_bytes(), key)?;
+        self.verify_with(entry, &KeyHistory::from(key.clone()))
+    }
+
+    /// The same for a log whose key was replaced.
+    pub fn verify_with(
+        &self,
+        entry: &[u8],
+        keys: &KeyHistory,
+    ) -> Result<Checkpoint, TlogProofError> {
+        let checkpoint = keys.open(self.checkpoint.as_bytes())?;
         verify_inclusion(
             &leaf_hash(entry),
             self.index,

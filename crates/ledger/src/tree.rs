@@ -67,29 +67,37 @@ impl Frontier {
         }
     }
 
-    /// The root of the whole tree.
-    pub fn root(&self) -> Hash {
-        let mut acc: Option<Hash> = None;
-        // From the smallest complete subtree at the right to the largest at the left: the tree
-        // hash of RFC 6962 is the right-leaning fold over the binary digits of the size.
+    /// The sibling hashes, from the leaf up, of the leaf that will be appended next, in the tree that it is the last leaf
+    /// of (RFC 6962 section 2.1.1): the complete subtrees, the smallest first.
+    pub fn path_of_next(&self) -> Vec<Hash> {
+        let mut path = Vec::new();
         for hashes in &self.levels {
             let mut rest = hashes.as_slice();
             while !rest.is_empty() {
                 let width = 1usize << rest.len().trailing_zeros();
                 let (left, right) = rest.split_at(rest.len() - width);
-                let subtree = tree_hash(right);
-                acc = Some(acc.map_or(subtree, |a| node_hash(&subtree, &a)));
+                path.push(tree_hash(right));
                 rest = left;
             }
         }
-        acc.unwrap_or_else(empty_root)
+        path
+    }
+
+    /// The root of the whole tree.
+    pub fn root(&self) -> Hash {
+        // From the smallest complete subtree at the right to the largest at the left: the tree
+        // hash of RFC 6962 is the right-leaning fold over the binary digits of the size.
+        let subtrees = self.path_of_next().into_iter();
+        subtrees
+            .reduce(|right, left| node_hash(&left, &right))
+            .unwrap_or_else(empty_root)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::leaf_hash;
+    use crate::{hash::leaf_hash, proof::verify_inclusion};
 
     #[test]
     fn the_root_is_the_plain_recursion_at_every_size() {
@@ -106,6 +114,14 @@ mod tests {
                 tiles += 1;
             });
             assert_eq!(frontier.root(), tree_hash(&leaves), "size {}", i + 1);
+            let (mut next, leaf) = (frontier.clone(), leaf_hash(b"next"));
+            let path = frontier.path_of_next();
+            next.push(leaf, |_, _, _| {});
+            let index = u64::from(i) + 1;
+            assert_eq!(
+                verify_inclusion(&leaf, index, index + 1, &path, &next.root()),
+                Ok(())
+            );
             let again = Frontier::new(frontier.size, frontier.levels.clone());
             assert_eq!(again.as_ref(), Some(&frontier));
         }

@@ -20,6 +20,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     cosignature::CosignerKey,
     note::{Note, NoteError, Verifier, VkeyError},
+    rotation::KeyHistory,
 };
 
 /// The longest file, in bytes.
@@ -153,30 +154,24 @@ impl TrustPolicy {
         })
     }
 
-    /// Reads a checkpoint that must be signed by a log of this policy, or by `key` if that is given, and
+    /// Reads a checkpoint that must be signed by a log of this policy, or by the log of `keys` if they are given, and
     /// cosigned by the quorum.
     pub fn open(
         &self,
         bytes: &[u8],
-        key: Option<&Verifier>,
+        keys: Option<&KeyHistory>,
     ) -> Result<(Checkpoint, Witnessed), UntrustedError> {
         let (checkpoint, note) = Checkpoint::parse_note(bytes)?;
-        let known = self.logs.iter().map(|l| &l.key);
-        let keys: Vec<&Verifier> = match key {
-            Some(key) => vec![key],
-            None => known.filter(|k| k.name() == checkpoint.origin).collect(),
-        };
-        let Some(first) = keys.first() else {
-            return Err(UntrustedError::UnknownLog(checkpoint.origin));
-        };
-        if first.name() != checkpoint.origin {
-            return Err(CheckpointError::OtherLog {
-                expected: first.name().to_owned(),
-                found: checkpoint.origin,
+        if let Some(keys) = keys {
+            keys.open(bytes)?;
+        } else {
+            let known = self.logs.iter().map(|l| &l.key);
+            let known: Vec<&Verifier> = known.filter(|k| k.name() == checkpoint.origin).collect();
+            if known.is_empty() {
+                return Err(UntrustedError::UnknownLog(checkpoint.origin));
             }
-            .into());
+            note.verify_any(known).map_err(CheckpointError::from)?;
         }
-        note.verify_any(keys).map_err(CheckpointError::from)?;
         let witnessed = self
             .witnessed(&checkpoint, &note)
             .map_err(CheckpointError::from)?;

@@ -32,9 +32,10 @@ use crate::{
     note::Verifier,
     proof, prune,
     read::{TileFiles, first_changed},
+    rotation::{self, KeyHistory, RotationError},
     store::{
         CHECKPOINT, CHECKPOINT_TEMPORARY, COSIGNED, COSIGNED_TEMPORARY, FileError, JOURNAL, LOCK,
-        read_bundle, read_file, read_hashes,
+        ROTATION_TEMPORARY, ROTATIONS, read_bundle, read_file, read_hashes,
     },
     tile::{Level, TILE_WIDTH, Tile, split_bundle},
     tree::Frontier,
@@ -44,8 +45,8 @@ use crate::{
 /// What to check a log against.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
-    /// The log's public key, from a place that whoever could change the log cannot change. The
-    /// checkpoint must be signed by it and name the same origin.
+    /// A public key of the log, from a place that whoever could change the log cannot change. The
+    /// checkpoint must be signed by it, or the one that has followed it, and name the same origin.
     pub key: Verifier,
     /// The file with the newest checkpoint that this host has seen. Without it a log that was put
     /// back to an older genuine state cannot be told from the newest one.
@@ -81,6 +82,8 @@ pub struct Report {
     pub root: Hash,
     /// The key that signed, as a vkey.
     pub key: String,
+    /// How often the log's key was replaced, and by which entries, oldest first.
+    pub rotations: Vec<u64>,
     /// The minimum index, as a record in the log says: entries before it were removed, their hashes are there and
     /// were checked. 0 if nothing is missing.
     pub pruned: u64,
@@ -114,6 +117,9 @@ pub enum VerifyError {
     /// A bundle or tile.
     #[error(transparent)]
     Defect(#[from] Defect),
+    /// The keys that followed each other.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// The log against the head file.
     #[error(transparent)]
     Head(#[from] HeadError),
@@ -188,7 +194,7 @@ fn verify_locked(
     options: &VerifyOptions,
     lock: Option<File>,
 ) -> Result<Report, VerifyError> {
-    let (bytes, cosigned, found) = {
+    let (bytes, keys, cosigned, found) = {
         let _locked = lock;
         // Before the checkpoint: what is cosigned is never newer than the log.
         let cosigned = cosigned::read(dir)?;
@@ -201,20 +207,23 @@ fn verify_locked(
             other => other?,
         };
         let known = options.head.as_deref().map(head::read).transpose()?;
-        let checkpoint = Checkpoint::open(&bytes, &options.key)?;
+        let (claimed, _) = Checkpoint::parse_note(&bytes)?;
+        let keys = KeyHistory::read(dir, &options.key, claimed.size)?;
+        let checkpoint = keys.open(&bytes)?;
         let mut found = Found {
             checkpoint,
+            rotations: keys.rotations().len(),
             known: known.flatten(),
             replaced: Vec::new(),
             unfinished: Vec::new(),
             expected: 0,
         };
         walk(dir, "", &mut found)?;
-        (bytes, cosigned, found)
+        (bytes, keys, cosigned, found)
     };
     let log = &found.checkpoint;
     if let Some(path) = &options.head {
-        check_head_size(path, found.known.as_deref(), &bytes, options, log)?;
+        check_head_size(path, found.known.as_deref(), &bytes, &keys, log)?;
     }
     if let (None, Some(file)) = (&found.known, found.unfinished.first()) {
         return Err(VerifyError::Beyond {
@@ -228,27 +237,37 @@ fn verify_locked(
     for l in (1..=crate::tile::MAX_LEVEL).rev() {
         full_tiles(dir, l, log.size)?;
     }
-    let Seen { types, minimum } = entries(dir, gone, log.size, options.records)?;
+    let Seen {
+        types,
+        minimum,
+        rotations,
+    } = entries(dir, gone, log.size, options.records)?;
     if gone * 256 > minimum {
         return Err(Defect::Missing {
             file: Tile::full(Level::Entries, minimum / 256).to_string(),
         }
         .into());
     }
+    if let Some(index) = rotations.into_iter().find(|index| !keys.has(*index)) {
+        return Err(RotationError::Unproved { index }.into());
+    }
+    let tiles = TileFiles::new(dir, log.size);
+    for rotation in keys.rotations() {
+        let size = rotation.index + 1;
+        if proof::root_at(&tiles, size)? != rotation.root {
+            return Err(RotationError::Forked { size }.into());
+        }
+    }
     for tile in &found.replaced {
         replaced(dir, *tile, log.size)?;
     }
     if let (Some(path), Some(known)) = (&options.head, &found.known) {
-        let tiles = TileFiles::new(dir, log.size);
-        head::check(path, known, &options.key, log, |size| {
-            proof::root_at(&tiles, size)
-        })?;
+        head::check(path, known, &keys, log, |size| proof::root_at(&tiles, size))?;
     }
     let trust = options.trust.as_ref();
     let cosigned = cosigned
         .map(|bytes| {
-            let tiles = TileFiles::new(dir, log.size);
-            cosigned::check(&bytes, &options.key, trust, log, |size| {
+            cosigned::check(&bytes, &keys, trust, log, |size| {
                 proof::root_at(&tiles, size)
             })
         })
@@ -258,7 +277,8 @@ fn verify_locked(
         origin: log.origin.clone(),
         size: log.size,
         root: log.root,
-        key: options.key.to_string(),
+        key: keys.newest().to_string(),
+        rotations: keys.rotations().iter().map(|r| r.index).collect(),
         pruned: gone * 256,
         types,
         head: found.known.is_some(),
@@ -269,6 +289,8 @@ fn verify_locked(
 /// What the walk has seen.
 struct Found {
     checkpoint: Checkpoint,
+    /// How many proofs of rotations belong to it.
+    rotations: usize,
     /// The content of the head file.
     known: Option<Vec<u8>>,
     /// Partial files that wider ones have replaced: allowed, and checked to be prefixes.
@@ -341,7 +363,7 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
         let path = format!("{prefix}{text}");
         let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() {
-            if !is_folder(&path) {
+            if path != ROTATIONS && !is_folder(&path) {
                 return Err(VerifyError::Foreign { file: shown() });
             }
             walk(dir, &format!("{path}/"), found)?;
@@ -355,8 +377,10 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
             COSIGNED_TEMPORARY,
             JOURNAL,
             LOCK,
+            ROTATION_TEMPORARY,
         ];
-        let own = own.contains(&path.as_str());
+        let number = (0..=found.rotations).find(|n| path == rotation::file(*n));
+        let own = own.contains(&path.as_str()) || number.is_some();
         if tile.is_none() && !own {
             return Err(VerifyError::Foreign { file: shown() });
         }
@@ -365,7 +389,12 @@ fn walk(dir: &Path, prefix: &str, found: &mut Found) -> Result<(), VerifyError> 
         }
         match tile {
             Some(tile) => sort(tile, found),
-            None if path == CHECKPOINT_TEMPORARY => found.unfinished.push(path),
+            None if path == CHECKPOINT_TEMPORARY
+                || path == ROTATION_TEMPORARY
+                || number == Some(found.rotations) =>
+            {
+                found.unfinished.push(path);
+            }
             None => {}
         }
     }
@@ -394,17 +423,16 @@ fn check_head_size(
     path: &Path,
     known: Option<&[u8]>,
     bytes: &[u8],
-    options: &VerifyOptions,
+    keys: &KeyHistory,
     log: &Checkpoint,
 ) -> Result<(), VerifyError> {
     match known {
         Some(known) if known == bytes => Ok(()),
         Some(known) => {
-            let head =
-                Checkpoint::open(known, &options.key).map_err(|source| HeadError::Malformed {
-                    path: path.to_owned(),
-                    source,
-                })?;
+            let head = keys.open(known).map_err(|source| HeadError::Malformed {
+                path: path.to_owned(),
+                source,
+            })?;
             if head.size > log.size {
                 return Err(HeadError::RolledBack {
                     size: log.size,
@@ -553,6 +581,8 @@ struct Seen {
     types: BTreeMap<String, u64>,
     /// What they allow to be missing: everything below this index.
     minimum: u64,
+    /// Which of them say that the log's key was replaced.
+    rotations: Vec<u64>,
 }
 
 /// Each tile of level 0 must give its hash in level 1, and each entry its hash in level 0. The first `gone` bundles are
@@ -593,6 +623,7 @@ fn entries(dir: &Path, gone: u64, size: u64, records: bool) -> Result<Seen, Veri
     let mut all = Seen::default();
     for part in parts {
         all.minimum = all.minimum.max(part.minimum);
+        all.rotations.extend(part.rotations);
         for (name, count) in part.types {
             *all.types.entry(name).or_default() += count;
         }
@@ -667,6 +698,9 @@ fn count(bundle: &[u8], number: u64, file: &str, seen: &mut Seen) -> Result<(), 
             error,
         })?;
         seen.minimum = seen.minimum.max(prune::minimum_of(&entry, index));
+        if rotation::is_one(&entry) {
+            seen.rotations.push(index);
+        }
         let name = match &entry.record {
             Record::Other(other) => format!("{}?", other.kind),
             known => known.type_name().to_owned(),

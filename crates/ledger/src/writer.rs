@@ -13,6 +13,7 @@
 //! * Reads are O(log n): one partial tile per level and one bundle.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io, mem,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -24,18 +25,21 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
-    defect::Defect,
+    defect::{Defect, KeyError},
     hash::leaf_hash,
     head::{self, HeadError},
     journal::{Journal, JournalError, Logged, Tail},
-    note::{NoteError, Signer, Verifier},
+    key,
+    note::{NoteError, Signer},
     proof,
     read::{TileFiles, first_changed},
+    rotation::{self, KeyHistory, RotationError},
     store::{
-        CHECKPOINT, CHECKPOINT_TEMPORARY, Disk, FileError, LOCK, NewFile, publish, read_bundle,
-        read_file, read_hashes,
+        CHECKPOINT, CHECKPOINT_TEMPORARY, Disk, FileError, LOCK, NewFile, ROTATION_TEMPORARY,
+        make_parents, publish, read_bundle, read_file, read_hashes,
     },
     tile::{Level, Tile, encode_hashes, push_entry},
+    tlog_proof::TlogProof,
     tree::Frontier,
     values::{self, Written},
 };
@@ -63,6 +67,28 @@ pub enum OpenError {
     /// The head file.
     #[error("{0}; the log is not extended")]
     Head(#[from] HeadError),
+    /// The log's keys.
+    #[error("{0}; the log is not extended")]
+    Rotation(#[from] RotationError),
+    /// The log's key was replaced, and the new one is not to be had.
+    #[error(
+        "the log's key was replaced by {new}, and the key at hand is an older one; the log is not extended"
+    )]
+    Replaced {
+        /// The key that signs now.
+        new: String,
+    },
+    /// The file of the log's key.
+    #[error("the log's key: {0}; the log is not extended")]
+    Key(#[from] KeyError),
+    /// An entry that was to replace the log's key names other keys than the log's own and the next.
+    #[error(
+        "the key was not replaced: the entry does not name the log's key {key} and the next one"
+    )]
+    OtherKeys {
+        /// The log's key.
+        key: String,
+    },
     /// The origin cannot be signed.
     #[error("the checkpoint cannot be signed: {0}")]
     Sign(#[from] NoteError),
@@ -172,15 +198,32 @@ impl State {
     }
 }
 
+/// What a log has outside its folder.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    /// The file with the newest checkpoint.
+    pub(crate) head: Option<PathBuf>,
+    /// The folder of the texts, of a log that has them.
+    pub(crate) values: Option<PathBuf>,
+    /// The file of the signer's key, where it may be replaced.
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// The key that follows, and the proof that it does, but for the checkpoint.
+struct Succession<'a> {
+    next: &'a Signer,
+    number: usize,
+    proof: TlogProof,
+}
+
 /// A log open for appending.
 #[derive(Debug)]
 pub(crate) struct Writer {
     dir: PathBuf,
     signer: Signer,
-    verifier: Verifier,
-    head: Option<PathBuf>,
-    /// The folder of the texts, of a log that has them.
-    values: Option<PathBuf>,
+    /// The log's keys, the signer's as the newest.
+    keys: KeyHistory,
+    beside: Beside,
     head_unflushed: Option<File>,
     disk: Arc<dyn Disk>,
     lock: Arc<File>,
@@ -240,8 +283,7 @@ impl Writer {
     pub(crate) fn open(
         dir: &Path,
         signer: Signer,
-        head: Option<PathBuf>,
-        values: Option<PathBuf>,
+        beside: Beside,
         journaling: bool,
         disk: Arc<dyn Disk>,
         patience: Option<Duration>,
@@ -270,13 +312,12 @@ impl Writer {
         };
         let mut writer = Writer {
             dir: dir.to_owned(),
-            verifier: signer.verifier(),
+            keys: KeyHistory::from(signer.verifier()),
             journal: Journal::new(dir, &signer),
             journaling,
             unflushed_name: true,
             signer,
-            head,
-            values,
+            beside,
             head_unflushed: None,
             disk,
             lock: Arc::new(lock.map_err(|e| FileError::new("open", &path, e))?),
@@ -375,21 +416,74 @@ impl Writer {
         self.publish_locked()?;
         self.journal.wipe(&*self.disk)?;
         for index in entries {
-            if let Some(dir) = &self.values {
+            if let Some(dir) = &self.beside.values {
                 values::destroy(&*self.disk, dir, *index)?;
             }
         }
         Ok(())
     }
 
+    /// Replaces the log's key by `next`, with an entry that names both: it is the last one under the old key. Gives its
+    /// number. After an error the key may have been replaced all the same: the next opening tells, and finishes it.
+    pub(crate) fn rotate(&mut self, next: &Signer, entry: &Logged) -> Result<u64, OpenError> {
+        let _locked = Locked::take(&self.lock, &self.dir)?;
+        // What is in the journal has the tag of the old key.
+        self.publish_locked()?;
+        let mut state = self.current()?;
+        let key = self.signer.verifier();
+        if rotation::named(&entry.leaf) != Some((key.clone(), next.verifier()))
+            || next.name() != key.name()
+            || self.keys.keys().any(|known| *known == next.verifier())
+        {
+            let key = key.to_string();
+            return Err(OpenError::OtherKeys { key });
+        }
+        let index = state.frontier.size();
+        let succession = Succession {
+            next,
+            number: self.keys.rotations().len(),
+            proof: TlogProof {
+                extra: Some(entry.leaf.clone()),
+                index,
+                hashes: state.frontier.path_of_next(),
+                checkpoint: String::new(),
+            },
+        };
+        state.push(entry);
+        let published = self.publish_signed(state, index, Some(succession));
+        published.map_err(CommitError::without_entries)?;
+        if self.beside.key.is_none() {
+            self.journal = Journal::new(&self.dir, next);
+            self.signer = next.clone();
+        }
+        // With the new key, and without the old one on the disk.
+        self.load()?;
+        Ok(index)
+    }
+
     /// Publishes everything; `first` is what an error says of.
-    fn publish_state(&mut self, mut state: State, first: u64) -> Result<(), CommitError> {
+    fn publish_state(&mut self, state: State, first: u64) -> Result<(), CommitError> {
+        self.publish_signed(state, first, None)
+    }
+
+    fn publish_signed(
+        &mut self,
+        mut state: State,
+        first: u64,
+        succession: Option<Succession<'_>>,
+    ) -> Result<(), CommitError> {
         let (old, size) = (state.checkpoint.size, state.frontier.size());
         let checkpoint = Checkpoint::new(&state.checkpoint.origin, size, state.frontier.root());
-        let note = checkpoint
-            .sign(&self.signer)
-            .map_err(|e| CommitError::Open(e.into()))?;
-        let beside = match &self.values {
+        let note = match &succession {
+            None => checkpoint.sign(&self.signer),
+            Some(succession) => checkpoint.sign_both(&self.signer, succession.next),
+        };
+        let note = note.map_err(|e| CommitError::Open(e.into()))?;
+        if let Some(succession) = succession {
+            self.write_rotation(succession, &note)
+                .map_err(|e| CommitError::Open(e.into()))?;
+        }
+        let beside = match &self.beside.values {
             Some(dir) => values::write(&*self.disk, dir, old, &state.sealed),
             None => Ok(Written::default()),
         };
@@ -414,9 +508,27 @@ impl Writer {
         })
     }
 
+    /// Writes the proof of a rotation, durably: it is there before the checkpoint is, and never in part.
+    fn write_rotation(&self, succession: Succession<'_>, note: &str) -> Result<(), FileError> {
+        let mut proof = succession.proof;
+        proof.checkpoint = note.to_owned();
+        let temporary = self.dir.join(ROTATION_TEMPORARY);
+        let path = self.dir.join(rotation::file(succession.number));
+        let mut folders = BTreeSet::from([self.dir.clone()]);
+        let mut write = || -> io::Result<()> {
+            let file = self.disk.write(&temporary, proof.to_string().as_bytes())?;
+            self.disk.sync(&temporary, &file)?;
+            make_parents(&*self.disk, &self.dir, &path, &mut folders)?;
+            self.disk.rename(&temporary, &path)?;
+            folders.extend(path.parent().map(Path::to_owned));
+            folders.iter().try_for_each(|dir| self.disk.sync_dir(dir))
+        };
+        write().map_err(|e| FileError::new("write", &path, e))
+    }
+
     /// Makes the head file durable, if it was replaced since the last time.
     pub(crate) fn flush_head(&mut self) -> Result<(), FileError> {
-        match (self.head_unflushed.take(), &self.head) {
+        match (self.head_unflushed.take(), &self.beside.head) {
             (Some(file), Some(path)) => file
                 .sync_all()
                 .map_err(|e| FileError::new("flush", path, e)),
@@ -453,16 +565,16 @@ impl Writer {
             Err(Defect::Missing { .. }) => self.start()?,
             other => other?,
         };
-        let checkpoint = Checkpoint::open(&bytes, &self.verifier)?;
+        let checkpoint = self.follow(&bytes)?;
         self.unflushed_name = true;
         let mut state = read_edge(&self.dir, &bytes, checkpoint)?;
-        if let Some(path) = self.head.clone() {
+        if let Some(path) = self.beside.head.clone() {
             let known = head::read(&path)?;
             if let Some(known) = &known
                 && *known != bytes
             {
                 let tiles = TileFiles::new(&self.dir, state.checkpoint.size);
-                head::check(&path, known, &self.verifier, &state.checkpoint, |size| {
+                head::check(&path, known, &self.keys, &state.checkpoint, |size| {
                     proof::root_at(&tiles, size)
                 })?;
             }
@@ -481,17 +593,42 @@ impl Writer {
             .map_err(CommitError::without_entries)
     }
 
+    /// Reads a checkpoint of the log, after looking whose key signs it. If that has followed the signer's, the signer is
+    /// the next one from here on; what is left of the older one's file is destroyed.
+    fn follow(&mut self, note: &[u8]) -> Result<Checkpoint, OpenError> {
+        let (claimed, _) = Checkpoint::parse_note(note)?;
+        self.keys = KeyHistory::read(&self.dir, &self.signer.verifier(), claimed.size)?;
+        let checkpoint = self.keys.open(note)?;
+        let newest = self.keys.newest();
+        if let Some(path) = &self.beside.key {
+            key::succeed(&*self.disk, path, newest)?;
+        }
+        if *newest == self.signer.verifier() {
+            return Ok(checkpoint);
+        }
+        let replaced = || OpenError::Replaced {
+            new: newest.to_string(),
+        };
+        let next = key::load(self.beside.key.as_ref().ok_or_else(replaced)?)?;
+        if next.verifier() != *newest {
+            return Err(replaced());
+        }
+        self.journal = Journal::new(&self.dir, &next);
+        self.signer = next;
+        Ok(checkpoint)
+    }
+
     /// The first checkpoint of a new log, signed before any tile is written: from then on tiles
     /// without a checkpoint are a sign that it was removed.
     fn start(&self) -> Result<Vec<u8>, OpenError> {
         if self.dir.join("tile").symlink_metadata().is_ok() {
             return Err(OpenError::CheckpointRemoved);
         }
-        if let Some(path) = &self.head
+        if let Some(path) = &self.beside.head
             && let Some(known) = head::read(path)?
         {
             let empty = Checkpoint::new(self.signer.name(), 0, Frontier::default().root());
-            head::check(path, &known, &self.verifier, &empty, |_| Ok(empty.root))?;
+            head::check(path, &known, &self.keys, &empty, |_| Ok(empty.root))?;
         }
         let root = Frontier::default().root();
         let note = Checkpoint::new(self.signer.name(), 0, root).sign(&self.signer)?;
@@ -500,7 +637,7 @@ impl Writer {
     }
 
     fn remember(&mut self, note: &str) -> Result<(), FileError> {
-        if let Some(path) = &self.head {
+        if let Some(path) = &self.beside.head {
             self.head_unflushed = Some(head::write(path, note)?);
         }
         Ok(())
@@ -528,9 +665,11 @@ impl Writer {
     /// Removes what a commit that did not finish has left behind: files beyond `size`, replaced
     /// partial files, the temporary checkpoint. Failures are left to the commit that overwrites.
     fn remove_unfinished(&self, size: u64) {
-        let temporary = self.dir.join(CHECKPOINT_TEMPORARY);
-        if temporary.symlink_metadata().is_ok() {
-            let _ = self.disk.remove(&temporary);
+        let rotation = rotation::file(self.keys.rotations().len());
+        for name in [CHECKPOINT_TEMPORARY, ROTATION_TEMPORARY, &rotation] {
+            if self.disk_has(name) {
+                let _ = self.disk.remove(&self.dir.join(name));
+            }
         }
         let levels = (0..=crate::tile::MAX_LEVEL).map(Level::Hashes);
         for level in [Level::Entries].into_iter().chain(levels) {

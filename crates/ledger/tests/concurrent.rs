@@ -29,6 +29,7 @@ fn open(root: &Path) -> Log {
         head: Some(root.join("head")),
         lag: Duration::from_millis(u64::from(std::process::id() % 3) * 10),
         text: Some(text(root)),
+        key: None,
     };
     Log::open_with(&root.join("ledger"), signer(1), options).expect("opened")
 }

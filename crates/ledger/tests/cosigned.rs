@@ -248,7 +248,7 @@ fn proofs_with_cosignatures() {
     // A stranger's log under the right witnesses.
     let stranger = signer(2).verifier();
     assert!(matches!(
-        policy.open(note.to_text().as_bytes(), Some(&stranger)),
+        policy.open(note.to_text().as_bytes(), Some(&stranger.into())),
         Err(UntrustedError::Checkpoint(
             agentwall_ledger::CheckpointError::Note(NoteError::ForeignKey { .. })
         ))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Checkpoint, CheckpointError, Verifier,
+    Checkpoint, CheckpointError, KeyHistory, RotationError, Verifier,
     tile::{Level, MAX_ENTRY, TILE_WIDTH, Tile, split_bundle},
 };
 
@@ -16,11 +16,13 @@ use crate::client::{CallError, Client};
 
 /// The longest checkpoint that is read, in bytes.
 const MAX_NOTE: u64 = 1024 * 1024;
+/// No log has replaced its key more often.
+const MAX_ROTATIONS: usize = 1000;
 /// The longest bundle.
 const MAX_BUNDLE: u64 = TILE_WIDTH as u64 * (MAX_ENTRY as u64 + 2);
 
 /// Copies the log at `url` into the empty folder `dir`, within `patience`. Its checkpoint must be signed by
-/// `key`: so the key, not the server, says how much is copied.
+/// `key`, or by the one that has followed it: so the key, not the server, says how much is copied.
 pub fn fetch(
     url: &str,
     key: &Verifier,
@@ -35,7 +37,15 @@ pub fn fetch(
     let note = get(&client, "checkpoint", MAX_NOTE)?.ok_or(FetchError::Missing {
         name: "checkpoint".to_owned(),
     })?;
-    let checkpoint = Checkpoint::open(&note, key)?;
+    let (claimed, _) = Checkpoint::parse_note(&note)?;
+    for number in 0..MAX_ROTATIONS {
+        let name = format!("rotation/{number}");
+        match get(&client, &name, MAX_NOTE)? {
+            Some(proof) => write(dir, &name, &proof)?,
+            None => break,
+        }
+    }
+    let checkpoint = KeyHistory::read(dir, key, claimed.size)?.open(&note)?;
     let mut gone = 0;
     for level in Level::all(checkpoint.size) {
         for index in 0..level.files(checkpoint.size) {
@@ -127,6 +137,9 @@ pub enum FetchError {
     /// Not a checkpoint of the key.
     #[error("the server's checkpoint: {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// The keys that followed each other.
+    #[error("the server's proofs of key rotations: {0}")]
+    Rotation(#[from] RotationError),
     /// The copy cannot be written.
     #[error("cannot write {path}: {source}")]
     File {

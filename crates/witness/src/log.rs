@@ -1,5 +1,5 @@
-//! A log for reading (c2sp.org/tlog-tiles): its checkpoint, its tiles and bundles, and the checkpoint that
-//! witnesses have cosigned.
+//! A log for reading (c2sp.org/tlog-tiles): its checkpoint, its tiles and bundles, the checkpoint that
+//! witnesses have cosigned, and the proofs that its key was replaced.
 //!
 //! Only what the newest checkpoint covers is handed out. A file beyond it is the rest of a commit that was cut
 //! off: another will be written under its name, and what was handed out may be kept for ever.
@@ -35,6 +35,16 @@ impl LogService {
             "/checkpoint.cosigned" => {
                 let cosigned = reader.cosigned_unchecked().map_err(|e| e.to_string())?;
                 Ok(cosigned.as_ref().map(note))
+            }
+            _ if path.starts_with("/rotation/") => {
+                let number = path.trim_start_matches("/rotation/");
+                let number = number
+                    .parse()
+                    .ok()
+                    .filter(|n: &usize| n.to_string() == number);
+                let proof = number.map(|n| reader.rotation(n)).transpose();
+                let proof = proof.map_err(|e| e.to_string())?.flatten();
+                Ok(proof.map(|text| Reply::text(200, &text)))
             }
             _ => {
                 let tile = path.strip_prefix('/').and_then(Tile::parse);

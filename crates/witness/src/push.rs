@@ -16,8 +16,8 @@ use std::{
 
 use agentwall_action::escape_text;
 use agentwall_ledger::{
-    Checkpoint, CosignedError, FileError, Note, ReadError, Reader, TrustPolicy, Verifier,
-    Witnessed,
+    Checkpoint, CosignedError, FileError, KeyHistory, Note, ReadError, Reader, TrustPolicy,
+    Verifier, Witnessed,
     cosigned::keep,
     note::NoteSignature,
     trust::TrustedWitness,
@@ -107,7 +107,8 @@ pub fn push(
     let reader = Reader::open_signed(log, key)?;
     let former = reader.cosigned(key, Some(trust))?;
     let partial = folder.join(PARTIAL);
-    let waiting = read_partial(&partial, key);
+    let keys = reader.keys(key).map_err(ReadError::from)?;
+    let waiting = read_partial(&partial, &keys);
     let mut kept: Vec<(Checkpoint, Note)> = waiting.into_iter().collect();
     kept.extend(
         former
@@ -117,7 +118,7 @@ pub fn push(
     kept.retain(|(checkpoint, _)| checkpoint.size <= reader.size());
 
     let asked = ask_all(&reader, trust, &kept, patience);
-    let mut lines = own_lines(&reader, key);
+    let mut lines = own_lines(&reader, &keys);
     let mut outcomes = Vec::new();
     for (witness, (outcome, line)) in trust.witnesses().iter().zip(asked) {
         lines.extend(line);
@@ -185,9 +186,16 @@ pub fn readback(
         Ok(called) => return away(format!("it answers {}", called.status)),
         Err(e) => return away(e.to_string()),
     };
-    let checkpoint = match Checkpoint::open(&called.body, key) {
-        Ok(checkpoint) => checkpoint,
-        Err(e) => return away(format!("it shows what this log has not signed: {e}")),
+    let keys = match reader.keys(key) {
+        Ok(keys) => keys,
+        Err(e) => return away(e.to_string()),
+    };
+    // By any key that the log ever had: one that was replaced may be in other hands.
+    let opened = keys.keys().map(|key| Checkpoint::open(&called.body, key));
+    let checkpoint = match opened.reduce(|one, other| one.or(other)) {
+        Some(Ok(checkpoint)) => checkpoint,
+        Some(Err(e)) => return away(format!("it shows what this log has not signed: {e}")),
+        None => return away("the log has no key".to_owned()),
     };
     let size = checkpoint.size;
     if size > reader.size() {
@@ -321,16 +329,16 @@ fn cosignature(
     })
 }
 
-fn own_lines(reader: &Reader, key: &Verifier) -> Vec<NoteSignature> {
-    let own = |s: &&NoteSignature| s.name == key.name() && s.id == key.id();
+fn own_lines(reader: &Reader, keys: &KeyHistory) -> Vec<NoteSignature> {
+    let own = |s: &&NoteSignature| keys.keys().any(|k| s.name == k.name() && s.id == k.id());
     let lines = reader.note().signatures().iter();
     lines.filter(own).cloned().collect()
 }
 
 /// What waits for a quorum; what cannot be used is as if it was not there: it is asked for again.
-fn read_partial(path: &Path, key: &Verifier) -> Option<(Checkpoint, Note)> {
+fn read_partial(path: &Path, keys: &KeyHistory) -> Option<(Checkpoint, Note)> {
     let bytes = fs::read(path).ok()?;
-    Checkpoint::open(&bytes, key).ok()?;
+    keys.open(&bytes).ok()?;
     Checkpoint::parse_note(&bytes).ok()
 }
 

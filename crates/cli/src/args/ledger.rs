@@ -110,6 +110,24 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
+/// `agentwall ledger rotate-key`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall ledger rotate-key --reason 'once a year'\n\n\
+    An entry names both keys; the checkpoint that it is the last one of has the signatures of both, all later ones that of \
+    the new key alone. The proof of that stays in the log: whoever has pinned the old key, or the new one, verifies as \
+    before. Witnesses take the new key only when they are told it. The old key is destroyed; copies of it elsewhere are \
+    not reached. What was cut off is finished by the next command that writes the ledger."
+)]
+pub struct RotateKeyArgs {
+    /// Why; kept with the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `agentwall ledger erase`.
 #[derive(Debug, Clone, Args)]
 #[command(

@@ -7,6 +7,7 @@ mod intents;
 mod picture;
 mod prove;
 mod prune;
+mod rotate;
 mod serve;
 mod timeline;
 mod verify;
@@ -53,10 +54,19 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Export(args) => export::main(&args),
         LedgerCommand::Prune(args) => prune::main(&args),
         LedgerCommand::Erase(args) => erase::main(&args),
+        LedgerCommand::RotateKey(args) => rotate::main(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// A reason in brackets, where one was given.
+fn because(reason: &str) -> String {
+    match reason {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
     }
 }
 
@@ -358,6 +368,29 @@ fn summary(record: &Record) -> String {
         Record::Prune(prune) => format!(
             "entries below {} from before {} removed by {} ({})",
             prune.minimum, prune.before, prune.user.name, prune.user.uid
+        ),
+        Record::KeyRotation(rotation) => format!(
+            "the log's key was replaced by {} ({}){}: {} follows {}",
+            rotation.user.name,
+            rotation.user.uid,
+            because(&rotation.reason),
+            rotation.new,
+            rotation.old
+        ),
+        Record::BaselineChange(change) => format!(
+            "the baseline of {} was {} by {} ({}){}: {}",
+            change.agent,
+            change.outcome,
+            change.user.name,
+            change.user.uid,
+            because(&change.reason),
+            match change.baseline.as_str() {
+                "" => "none counts".to_owned(),
+                digest => format!(
+                    "{digest}, of {}",
+                    output::count(change.actions as usize, "action")
+                ),
+            }
         ),
         Record::Access(access) => format!(
             "{} ({}) read {} by '{}'{}",

@@ -2,6 +2,7 @@
 //! what a run leaves behind, without a run.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod served;
 pub mod wall;
 
 use std::{

@@ -43,6 +43,8 @@ pub enum Layer {
     Proof,
     /// The text of a proof file.
     ProofText,
+    /// Which key the log has, and since when.
+    Rotation,
 }
 
 /// What must come of it.
@@ -72,6 +74,8 @@ pub struct Case {
     pub thing: Thing,
     pub key: String,
     pub former: Option<PathBuf>,
+    /// For a proof, the folder of a log that tells its keys.
+    pub rotations: Option<PathBuf>,
     pub witnesses: Vec<String>,
     pub quorum: usize,
     /// A log of more than a thousand entries.
@@ -98,6 +102,11 @@ impl Case {
         self
     }
 
+    pub fn key(&mut self, byte: u8) -> &mut Self {
+        self.key = crate::genuine::signer(byte).verifier().to_string();
+        self
+    }
+
     pub fn lenient(&mut self, who: Who, why: &'static str) -> &mut Self {
         self.lenient.push((who, why));
         self
@@ -111,7 +120,7 @@ impl Case {
             Who::Ledger => self.witnesses.is_empty(),
             // Large logs take these two minutes; `differential.rs` of the ledger has large trees.
             Who::Tiles | Who::CtMerkle if self.large => false,
-            Who::Tiles => !matches!(self.layer, Layer::Files | Layer::ProofText),
+            Who::Tiles => !matches!(self.layer, Layer::Files | Layer::ProofText | Layer::Rotation),
             Who::CtMerkle => matches!(self.layer, Layer::Entries | Layer::Former | Layer::Proof),
         }
     }
@@ -128,6 +137,9 @@ impl Case {
         out.extend(["--key".to_owned(), self.key.clone()]);
         if let Some(former) = &self.former {
             out.extend(["--former".to_owned(), text(former)]);
+        }
+        if let Some(rotations) = &self.rotations {
+            out.extend(["--rotations".to_owned(), text(rotations)]);
         }
         for witness in &self.witnesses {
             out.extend(["--witness".to_owned(), witness.clone()]);
@@ -206,6 +218,7 @@ impl Corpus {
             thing,
             key: crate::genuine::signer(1).verifier().to_string(),
             former: None,
+            rotations: None,
             witnesses: Vec::new(),
             quorum: 0,
             large: false,

@@ -7,7 +7,7 @@ use agentwall_action::{
 };
 use agentwall_ledger::{
     Entry, Log, Reader, Record, Signer,
-    entry::{DecisionRecord, Exec, Mask, Prune},
+    entry::{DecisionRecord, Exec, KeyRotation, Mask, Prune},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -70,6 +70,19 @@ pub fn pruned(minimum: u64) -> Vec<u8> {
 pub fn about_pruning(minimum: u64) -> Vec<u8> {
     let path = format!(r#"/","type":"prune","minimum":{minimum},"#);
     made(Record::Mask(Mask { path, rule: None }))
+}
+
+/// The record that one key follows another.
+pub fn rotation(old: u8, new: u8) -> Vec<u8> {
+    let [old, new] = [old, new].map(|byte| signer(byte).verifier().to_string());
+    made(Record::KeyRotation(KeyRotation { old, new, ..KeyRotation::default() }))
+}
+
+/// Replaces the key of the log in `dir`.
+pub fn rotate(dir: &Path, old: u8, new: u8) {
+    let log = Log::open(dir, signer(old)).expect("opened");
+    log.rotate_key(&rotation(old, new), &signer(new)).expect("rotated");
+    log.close().expect("closed");
 }
 
 fn made(record: Record) -> Vec<u8> {

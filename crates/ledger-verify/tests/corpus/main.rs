@@ -12,6 +12,7 @@ mod genuine;
 mod logs;
 mod notes;
 mod proofs;
+mod rotations;
 mod verifiers;
 
 use std::{
@@ -133,6 +134,7 @@ fn make(root: &Path, logs: &Path) -> Vec<Case> {
         proofs::hash_cases,
         proofs::text_cases,
         proofs::signature_cases,
+        rotations::cases,
     ] {
         part(&mut corpus, logs);
     }

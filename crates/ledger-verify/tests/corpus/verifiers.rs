@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use agentwall_ledger::{TlogProof, Verifier, VerifyOptions, verify};
+use agentwall_ledger::{KeyHistory, TlogProof, Verifier, VerifyOptions, verify};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash, mem_backed_tree::MemoryBackedTree};
 use sha2::{Digest as _, Sha256};
@@ -60,7 +60,12 @@ fn ledger(case: &Case) -> Answer {
         Thing::Proof { file, entry } => {
             let proof = String::from_utf8(fs::read(file).map_err(text)?).map_err(text)?;
             let proof = TlogProof::parse(&proof).map_err(text)?;
-            proof.verify(&fs::read(entry).map_err(text)?, &key).map(drop).map_err(text)
+            let keys = match &case.rotations {
+                Some(dir) => KeyHistory::read(dir, &key, u64::MAX).map_err(text)?,
+                None => key.into(),
+            };
+            let entry = fs::read(entry).map_err(text)?;
+            proof.verify_with(&entry, &keys).map(drop).map_err(text)
         }
     }
 }

@@ -121,6 +121,11 @@ const PLAIN: &[(&str, &[&str])] = &[
     ("heartbeat", &["/root"]),
     ("access", &["/command"]),
     ("prune", &["/before", "/policy"]),
+    ("key_rotation", &["/old", "/new"]),
+    (
+        "baseline_change",
+        &["/outcome", "/baseline", "/replaces", "/key"],
+    ),
 ];
 
 fn is_plain(kind: &str, field: &str) -> bool {

@@ -35,7 +35,7 @@ pub use self::recall::{NotRecallable, Recalled};
 pub use self::records::*;
 pub use self::redaction::Redaction;
 pub use self::time::rfc3339_ms;
-pub use self::upkeep::{Access, ClockJump, Heartbeat, Prune};
+pub use self::upkeep::{Access, BaselineChange, ClockJump, Heartbeat, KeyRotation, Prune};
 
 use self::clip::Clip;
 use crate::tile::MAX_ENTRY;
@@ -165,6 +165,10 @@ records! {
     Access(Access) = "access",
     /// Old entries were removed.
     Prune(Prune) = "prune",
+    /// The log's key was replaced.
+    KeyRotation(KeyRotation) = "key_rotation",
+    /// What is taken for usual has changed.
+    BaselineChange(BaselineChange) = "baseline_change",
     /// Text of the ledger was destroyed.
     Redaction(Redaction) = "redaction",
 }

@@ -242,6 +242,24 @@ pub(crate) fn samples() -> Vec<Record> {
             policy: "ab".repeat(32),
             user: User::default(),
         }),
+        Record::KeyRotation(KeyRotation {
+            old: "log.example+2b2c0f84+AQ==".into(),
+            new: "log.example+0dd1ab5d+AQ==".into(),
+            reason: "once a year".into(),
+            user: User::default(),
+        }),
+        Record::BaselineChange(BaselineChange {
+            agent: "claude".into(),
+            outcome: "replaced".into(),
+            baseline: "ab".repeat(32),
+            replaces: "cd".repeat(32),
+            key: "office+2b2c0f84+AQ==".into(),
+            first: 256,
+            end: 9000,
+            actions: 700,
+            reason: "a new release".into(),
+            user: User::default(),
+        }),
         Record::Redaction(Redaction {
             sessions: vec!["20261121-0259-k3f9".into()],
             entries: vec![7],
@@ -526,6 +544,8 @@ fn nothing_is_too_long_to_be_logged() {
             Record::Clock(r) => r.expected = long.clone(),
             Record::Heartbeat(r) => r.root = long.clone(),
             Record::Prune(r) => r.user.name = long.clone(),
+            Record::KeyRotation(r) => (r.old, r.reason) = (long.clone(), long.clone()),
+            Record::BaselineChange(r) => (r.agent, r.reason) = (long.clone(), long.clone()),
             Record::Access(r) => (r.user.name, r.filter) = (long.clone(), many.clone()),
             Record::Redaction(r) => {
                 r.sessions = vec!["s".repeat(256); Redaction::MOST];

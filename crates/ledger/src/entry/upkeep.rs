@@ -1,5 +1,5 @@
-//! What the ledger says about itself: its clock, that somebody keeps it, who read it, and what was
-//! removed from it.
+//! What the ledger says about itself: its clock, that somebody keeps it, who read it, what was
+//! removed from it, whose key it has, and what its host takes for usual.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,10 +66,58 @@ pub struct Prune {
     pub user: User,
 }
 
+/// The log's key was replaced: this is the last entry that the old one vouches for, see [`crate::rotation`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyRotation {
+    /// The key until here, a vkey.
+    pub old: String,
+    /// The key from here on, a vkey of the same name.
+    pub new: String,
+    /// Why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Who replaced it.
+    pub user: User,
+}
+
+/// What is taken for an agent's usual behaviour has changed: decisions after this entry are made against another
+/// baseline than those before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BaselineChange {
+    /// Whose behaviour.
+    pub agent: String,
+    /// `frozen` (the first one), `replaced` or `retired`.
+    pub outcome: String,
+    /// SHA-256 of the baseline that counts from here on, lower-case hex; empty if none does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub baseline: String,
+    /// SHA-256 of the one that counted until here, lower-case hex; empty if none did.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub replaces: String,
+    /// The key that has signed the baseline, a vkey.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// Entries of this log that it was made of: from this number on.
+    pub first: u64,
+    /// And below this one.
+    pub end: u64,
+    /// How many actions were counted in it.
+    pub actions: u64,
+    /// Why it was changed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Who changed it.
+    pub user: User,
+}
+
 impl FormatOf for ClockJump {}
 impl FormatOf for Heartbeat {}
 impl FormatOf for Access {}
 impl FormatOf for Prune {}
+impl FormatOf for KeyRotation {}
+impl FormatOf for BaselineChange {}
 
 impl Clip for ClockJump {
     fn clip(&mut self, limit: usize) {
@@ -95,6 +143,31 @@ impl Clip for Prune {
     fn clip(&mut self, limit: usize) {
         clip::text(&mut self.before, limit);
         clip::text(&mut self.policy, limit);
+        clip::text(&mut self.user.name, limit);
+    }
+}
+
+impl Clip for KeyRotation {
+    fn clip(&mut self, limit: usize) {
+        for text in [&mut self.old, &mut self.new, &mut self.reason] {
+            clip::text(text, limit);
+        }
+        clip::text(&mut self.user.name, limit);
+    }
+}
+
+impl Clip for BaselineChange {
+    fn clip(&mut self, limit: usize) {
+        for text in [
+            &mut self.agent,
+            &mut self.outcome,
+            &mut self.baseline,
+            &mut self.replaces,
+            &mut self.key,
+            &mut self.reason,
+        ] {
+            clip::text(text, limit);
+        }
         clip::text(&mut self.user.name, limit);
     }
 }

@@ -59,7 +59,7 @@ fn the_policy_of_the_document() {
     let other = Signer::new("log.example", SigningKey::from_bytes(&[9; 32])).expect("a name");
     assert!(
         policy
-            .open(&note(&[1, 2, 4]), Some(&other.verifier()))
+            .open(&note(&[1, 2, 4]), Some(&other.verifier().into()))
             .is_err()
     );
     let none = TrustPolicy::parse(b"quorum none\n").expect("a policy");
@@ -68,7 +68,7 @@ fn the_policy_of_the_document() {
         Err(UntrustedError::UnknownLog("log.example".into()))
     );
     let (_, witnessed) = none
-        .open(&note(&[]), Some(&signer().verifier()))
+        .open(&note(&[]), Some(&signer().verifier().into()))
         .expect("signed");
     assert!(witnessed.quorum && !witnessed.holds());
 }

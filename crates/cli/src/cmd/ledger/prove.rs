@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use agentwall_ledger::Reader;
+use agentwall_ledger::{Reader, TlogProof};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::verify::what;
@@ -25,6 +25,16 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
     let reader = Reader::open_signed(&dir, &options.key).context("cannot read the ledger")?;
     let reader = State::with_own_text(reader, &dir);
     let entry = reader.entry(args.entry)?;
+    let keys = reader.keys(&options.key)?;
+    if let Some(rotation) = keys.rotations().iter().find(|r| r.index == args.entry) {
+        if args.policy.is_some() || args.open_all || !args.open.is_empty() {
+            return Err(UsageError(
+                "the proof that the key was replaced is one for all: it takes no --policy and no --open".to_owned(),
+            )
+            .into());
+        }
+        return write(&rotation.proof, options.head.is_some());
+    }
     let extra = [entry.clone(), opened(&reader, args)?].concat();
     // The head file is this host's memory: so is the policy beside it.
     let trust = match (&demanded, options.head.is_some()) {
@@ -39,7 +49,7 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
     let note = cosigned.as_ref().map_or(reader.note(), |c| &c.note);
     let proof = reader.tlog_proof_under(args.entry, note, Some(&extra))?;
     if let Some(demanded) = &demanded {
-        if let Err(e) = demanded.open(proof.checkpoint.as_bytes(), Some(&options.key)) {
+        if let Err(e) = demanded.open(proof.checkpoint.as_bytes(), Some(&keys)) {
             bail!(
                 "entry {} cannot be proved as the policy wants: {}; 'agentwall ledger witness push' brings the \
                  log to its witnesses",
@@ -51,10 +61,14 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
         output::note("no witness has seen this entry yet: the proof has the log's signature alone");
     }
     // What a checker would say is known before it is written.
-    proof.verify(&entry, &options.key)?;
+    proof.verify_with(&entry, &keys)?;
+    write(&proof, options.head.is_some())
+}
+
+/// Of this host's own log it is recorded; a copy of another one has nobody to write to.
+fn write(proof: &TlogProof, own: bool) -> Result<ExitCode> {
     output::print(&proof.to_string())?;
-    // Of this host's own log; a copy of another one has nobody to write to.
-    if options.head.is_some() {
+    if own {
         access::record(&State::for_reading()?, "prove", 1, false);
     }
     Ok(ExitCode::SUCCESS)

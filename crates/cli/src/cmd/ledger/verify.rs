@@ -10,8 +10,8 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Checkpoint, Entry, Report, TlogProof, TrustPolicy, Verifier, VerifyOptions, entry::Opening,
-    verify,
+    Checkpoint, Entry, KeyHistory, Report, TlogProof, TrustPolicy, Verifier, VerifyOptions,
+    entry::Opening, verify,
 };
 use agentwall_witness::fetch;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -128,7 +128,7 @@ impl Target {
     fn verify(&self, args: &LedgerVerifyArgs, trust: Option<TrustPolicy>) -> Result<Verified> {
         let key = args.key.as_deref();
         match self {
-            Target::Proof(path) => proof(path, args.entry.as_deref(), key, trust),
+            Target::Proof(path) => proof(path, args, trust),
             Target::Server(url) => {
                 let key = the_key(key, trust.as_ref(), None)?;
                 let copy = tempfile::tempdir().context("cannot make a folder for the log")?;
@@ -189,6 +189,7 @@ fn log(
             "size": report.size,
             "root": report.root.to_string(),
             "key": report.key,
+            "rotations": report.rotations,
             "pruned": report.pruned,
             "types": report.types,
             "head": report.head,
@@ -213,6 +214,12 @@ fn verified(name: &str, report: &Report, standing: Option<&Standing>) -> String 
         report.root,
         tame(&report.key)
     );
+    if let Some(last) = report.rotations.last() {
+        text.push_str(&format!(
+            "  keys    {}, the newest since entry {last}: each is named under the signature of the one before it\n",
+            report.rotations.len() + 1
+        ));
+    }
     if report.pruned > 0 {
         text.push_str(&format!(
             "  pruned  entries below {}: removed as a record in the log says; their hashes are covered\n",
@@ -260,35 +267,50 @@ fn tail(standing: &Standing) -> String {
     }
 }
 
-/// The proof of one entry.
-fn proof(
-    path: &Path,
-    entry: Option<&Path>,
-    key: Option<&OsStr>,
-    trust: Option<TrustPolicy>,
-) -> Result<Verified> {
+/// The text of a proof.
+fn proof_text(path: &Path) -> Result<String> {
     let length = fs::metadata(path).map_or(0, |m| m.len());
     if length > MAX_PROOF {
-        bail!("it has {length} bytes, and no proof has more than {MAX_PROOF}");
+        bail!(
+            "{} has {length} bytes, and no proof has more than {MAX_PROOF}",
+            shown(path)
+        );
     }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", shown(path)))?;
-    let proof = TlogProof::parse(&text)?;
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", shown(path)))
+}
+
+/// The proof of one entry.
+fn proof(path: &Path, args: &LedgerVerifyArgs, trust: Option<TrustPolicy>) -> Result<Verified> {
+    let key = args.key.as_deref();
+    let proof = TlogProof::parse(&proof_text(path)?)?;
     let (claimed, _) = Checkpoint::parse_note(proof.checkpoint.as_bytes())?;
     let key = the_key(key, trust.as_ref(), Some(&claimed.origin))?;
+    let rotations = args
+        .rotation
+        .iter()
+        .map(|path| Ok((shown(path), proof_text(path)?)));
+    let rotations = rotations.collect::<Result<Vec<_>>>()?;
+    let keys = match State::locate() {
+        // This user's own log knows its keys.
+        Ok(state) if rotations.is_empty() && args.key.is_none() && trust.is_none() => {
+            KeyHistory::read(&state.ledger_dir(), &key, u64::MAX)?
+        }
+        _ => KeyHistory::following(&key, &rotations)?,
+    };
     // An entry has no newline in it: what follows one are its opened fields.
     let extra = proof.extra.as_deref().unwrap_or_default();
     let (held, openings) = match extra.iter().position(|b| *b == b'\n') {
         Some(end) => (&extra[..end], Some(&extra[end + 1..])),
         None => (extra, None),
     };
-    let bytes = match (entry, held) {
+    let bytes = match (args.entry.as_deref(), held) {
         (Some(path), _) => {
             fs::read(path).with_context(|| format!("cannot read {}", shown(path)))?
         }
         (None, []) => bail!("the proof does not hold the entry; --entry FILE gives it"),
         (None, held) => held.to_vec(),
     };
-    let checkpoint = proof.verify(&bytes, &key)?;
+    let checkpoint = proof.verify_with(&bytes, &keys)?;
     let openings: Vec<Opening> = match openings {
         Some(text) => serde_json::from_slice(text).map_err(|e| {
             anyhow!("what is opened of the entry is not in the form of a proof: {e}")
@@ -303,7 +325,7 @@ fn proof(
         .map(|o| format!("  opened  {}: {}\n", tame(&o.field), tame(&o.value)))
         .collect();
     let witnessed = match &trust {
-        Some(trust) => Some(trust.open(proof.checkpoint.as_bytes(), Some(&key))?.1),
+        Some(trust) => Some(trust.open(proof.checkpoint.as_bytes(), Some(&keys))?.1),
         None => None,
     };
     let shown_entry = match Entry::from_bytes(&bytes) {
@@ -338,7 +360,7 @@ fn proof(
             tame(&checkpoint.origin),
             checkpoint.size,
             checkpoint.root,
-            tame(&key.to_string()),
+            tame(&keys.newest().to_string()),
         ),
         json: json!({
             "file": shown(path),
@@ -346,7 +368,7 @@ fn proof(
             "index": proof.index,
             "size": checkpoint.size,
             "root": checkpoint.root.to_string(),
-            "key": key.to_string(),
+            "key": keys.newest().to_string(),
             "entry": serde_json::from_slice::<Value>(&bytes).ok(),
             "opened": openings.iter().map(|o| (&o.field, &o.value)).collect::<BTreeMap<_, _>>(),
             "witnessed": witnessed.map(|w| json!({
