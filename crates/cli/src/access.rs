@@ -34,13 +34,18 @@ pub fn record(state: &State, command: &str, entries: u64, follows: bool) {
             name: std::env::var("USER").unwrap_or_default(),
         },
         command: command.to_owned(),
-        filter: options(command, std::env::args_os()),
+        filter: given(command),
         entries,
         follows,
     };
     if let Err(e) = write(state, access) {
         note(&tame(&format!("this reading is not recorded: {e:#}")));
     }
+}
+
+/// The options of this process after the command's word, as they were given, escaped.
+pub fn given(command: &str) -> Vec<String> {
+    options(command, std::env::args_os())
 }
 
 /// The options after the command's word, as they were given.

@@ -498,10 +498,10 @@ pub struct LedgerShowArgs {
     agentwall ledger verify /backup/ledger --key 'agentwall.local/…+1a2b3c4d+…'\n  \
     agentwall ledger verify 41.tlog-proof --key log.vkey --policy auditor.policy\n  \
     agentwall ledger verify https://log.example/ --key log.vkey\n\n\
-    A file is a proof that 'ledger prove' has written, checked without a network. A URL is a log as 'ledger \
+    A file is a proof that 'ledger prove' has written, or an archive of 'ledger export --bundle', checked without a network. A URL is a log as 'ledger \
     serve' or any C2SP log serves it, read whole. With --policy, enough witnesses must have cosigned.")]
 pub struct LedgerVerifyArgs {
-    /// The log's folder or URL, or the proof of an entry [default: this user's log]
+    /// The log's folder or URL, an export of it, or the proof of an entry [default: this user's log]
     #[arg(value_name = "DIR|FILE|URL", value_hint = ValueHint::AnyPath)]
     pub what: Option<OsString>,
     /// The public key, as text or in a file [default: the policy's, else this user's own]

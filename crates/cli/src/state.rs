@@ -206,6 +206,12 @@ impl State {
         Ok(signer.verifier())
     }
 
+    /// Signs a text with the log's key. It must not be one that can be taken for a checkpoint.
+    pub fn sign(&self, text: &str) -> Result<String> {
+        let signer = key::load(&self.key_path()).context("cannot use the ledger's key")?;
+        signer.sign(text).context("cannot sign")
+    }
+
     /// Opens the log for writing; made on first use. Every commit is published at once.
     pub fn open_log(&self) -> Result<Log> {
         self.open_log_with(Duration::ZERO)

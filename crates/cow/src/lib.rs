@@ -131,7 +131,7 @@ pub use originals::{KeepLimits, Kept, NotKept, keeps_originals, kept_original};
 pub use portable::{
     ARCHIVE_VERSION, Archive, ArchiveError, ArchiveLimits, Difference, ExportError, ExportOptions,
     Exported, Found, ImportError, ImportOptions, LeftOut, Manifest as ArchiveManifest, Part, Piece,
-    Place, Sealed, Unpacked, What, export, inspect, unpack,
+    Place, PlainArchive, Sealed, Unpacked, What, export, inspect, read_plain, unpack,
 };
 pub use scan::{ScanError, ScanOptions, give_back, scan, scan_with};
 pub use undo::{

@@ -6,6 +6,10 @@ usage: disclosure.py vectors FILE     the test vectors: salts, commitments and l
        disclosure.py proof FILE       a .tlog-proof with opened fields: each must be the entry's, and the entry
                                       must be under the root in the file. The signature is for verify.go.
 
+       disclosure.py texts DIR        an unpacked export for auditors: each text in texts/ must be the entry's, and
+                                      with all of them put in, the entry must be the one that is shown. That the
+                                      entries are the log's is for verify.go.
+
 Exit status: 0 all hold, 1 one does not.
 """
 
@@ -13,6 +17,7 @@ import base64
 import hashlib
 import hmac
 import json
+import pathlib
 import sys
 
 
@@ -120,7 +125,40 @@ def proof(path):
     print(f"verified: {len(openings)} fields of entry {index[6:]}")
 
 
+def bundle(path):
+    """The entries of a bundle: each after its length, 16 bits big-endian."""
+    data, out = path.read_bytes(), []
+    while data:
+        end = 2 + int.from_bytes(data[:2], "big")
+        out.append(data[2:end])
+        data = data[end:]
+    return out
+
+
+def texts(path):
+    folder, count, opened = pathlib.Path(path), 0, 0
+    for file in sorted(folder.glob("texts/**/*.jsonl")):
+        place = file.relative_to(folder / "texts").with_suffix("")
+        number = int("".join(c for c in str(place) if c.isdigit()))
+        full = folder / "ledger/tile/entries" / place
+        found = [full] if full.is_file() else list(full.parent.glob(f"{full.name}.p/*"))
+        if len(found) != 1:
+            refuse(f"no bundle for {file}")
+        leaves = bundle(found[0])
+        for line in file.read_text(encoding="utf-8").splitlines():
+            shown = json.loads(line)
+            leaf = json.loads(leaves[shown["index"] - 256 * number])
+            for opening in shown["openings"]:
+                check(leaf, opening)
+            for opening in shown["openings"]:
+                put(leaf, opening["field"], opening["value"])
+            if json.dumps(leaf) != json.dumps(shown["entry"]):
+                refuse(f"entry {shown['index']} is shown as another one")
+            count, opened = count + 1, opened + len(shown["openings"])
+    print(f"verified: {opened} texts of {count} entries")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("vectors", "proof"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("vectors", "proof", "texts"):
         sys.exit(__doc__)
-    {"vectors": vectors, "proof": proof}[sys.argv[1]](sys.argv[2])
+    {"vectors": vectors, "proof": proof, "texts": texts}[sys.argv[1]](sys.argv[2])

@@ -66,7 +66,9 @@ pub struct TimelineArgs {
     after_help = "Each line tells the number of its entry and the name of the log. A collector that keeps the \
     greatest number goes on with --from.\n\nExamples:\n  \
     agentwall ledger export --format ocsf --since 1d > day.ocsf.jsonl\n  \
-    agentwall ledger export --format cef --effect deny --follow | logger --tag agentwall"
+    agentwall ledger export --format cef --effect deny --follow | logger --tag agentwall\n  \
+    agentwall ledger export --bundle audit.tar --since 2026-10-01 --until 2027-01-01\n\n\
+    'agentwall ledger verify audit.tar --key VKEY' checks such an archive; what narrows its text leaves the log in it whole."
 )]
 pub struct ExportArgs {
     /// The form of the lines
@@ -80,6 +82,12 @@ pub struct ExportArgs {
     /// Stay and write new entries as they come
     #[arg(long, short = 'f')]
     pub follow: bool,
+    /// Write an archive for an auditor to this file: the whole log as it is signed, and the text of the entries that are picked
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["format", "from", "follow"])]
+    pub bundle: Option<PathBuf>,
+    /// In that archive, no text at all
+    #[arg(long, requires = "bundle")]
+    pub without_text: bool,
 }
 
 /// `agentwall ledger prune`.

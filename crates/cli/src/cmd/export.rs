@@ -172,7 +172,7 @@ fn write(
 }
 
 /// Writes a file that appears as a whole or not at all; durable on return.
-fn to_file<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
+pub fn to_file<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let name = path
         .file_name()
         .ok_or_else(|| UsageError(format!("--output {} names no file", shown(path))))?;

@@ -1,5 +1,6 @@
 //! `agentwall ledger`: show what was recorded, verify that it is what was signed.
 
+mod audit;
 mod erase;
 mod export;
 mod filter;

@@ -13,6 +13,8 @@ use super::read::own;
 use super::{ArchiveError, MANIFEST};
 use crate::content::BLOCK as CONTENT_BLOCK;
 
+const NOT_OWN: &str = "its head is not that of a member of the archive's own";
+
 /// The bytes, counted and summed.
 pub(super) struct Input<'a> {
     inner: &'a mut dyn Read,
@@ -123,11 +125,26 @@ impl<'a> Input<'a> {
             return Err(own(name, "another member is in its place"));
         }
         if *head != Head::own(name, head.size) {
-            return Err(own(
-                name,
-                "its head is not that of a member of the archive's own",
-            ));
+            return Err(own(name, NOT_OWN));
         }
+        self.content(head, most)
+    }
+
+    /// A member of an archive of plain files.
+    pub(super) fn plain(
+        &mut self,
+        head: &Head,
+        at: u64,
+        name: &str,
+        most: u64,
+    ) -> Result<Vec<u8>, ArchiveError> {
+        if *head != Head::own(name, head.size) {
+            return Err(ArchiveError::Header { at, what: NOT_OWN });
+        }
+        self.content(head, most)
+    }
+
+    fn content(&mut self, head: &Head, most: u64) -> Result<Vec<u8>, ArchiveError> {
         if head.size > most {
             return Err(ArchiveError::Limit {
                 what: "bytes in a member of its own",
@@ -165,12 +182,21 @@ impl<'a> Input<'a> {
 
     /// Two blocks of zeros, and then nothing.
     pub(super) fn end(&mut self) -> Result<(), ArchiveError> {
-        for _ in 0..2 {
-            let at = self.at;
-            if self.block()?.iter().any(|b| *b != 0) {
-                return Err(ArchiveError::Extra { at });
-            }
+        self.zeros()?;
+        self.rest_of_end()
+    }
+
+    fn zeros(&mut self) -> Result<(), ArchiveError> {
+        let at = self.at;
+        match self.block()?.iter().any(|b| *b != 0) {
+            true => Err(ArchiveError::Extra { at }),
+            false => Ok(()),
         }
+    }
+
+    /// The second block of zeros, and then nothing.
+    pub(super) fn rest_of_end(&mut self) -> Result<(), ArchiveError> {
+        self.zeros()?;
         let at = self.at;
         match self.fill(&mut [0])? {
             true => Err(ArchiveError::Extra { at }),

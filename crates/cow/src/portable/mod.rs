@@ -32,6 +32,7 @@ mod input;
 mod order;
 mod originals;
 mod output;
+mod plain;
 mod read;
 mod unpack;
 mod write;
@@ -41,6 +42,7 @@ use std::path::PathBuf;
 
 pub use compare::{Difference, Found};
 pub use contents::{LeftOut, Manifest, Part, Place};
+pub use plain::{PlainArchive, read_plain};
 pub use read::{Archive, inspect};
 pub use unpack::{ImportError, ImportOptions, Unpacked, unpack};
 pub use write::{ExportError, ExportOptions, Exported, Piece, Sealed, What, export};

@@ -1,4 +1,4 @@
-//! `agentwall ledger verify`: a log in a folder or on a server, or the proof of one entry.
+//! `agentwall ledger verify`: a log in a folder or on a server, an export of one, or the proof of one entry.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use agentwall_witness::fetch;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{has_log, line, settle};
+use super::{audit, has_log, line, settle};
 use crate::{
     args::LedgerVerifyArgs,
     output::{self, Style, UsageError, paint, tame},
@@ -86,6 +86,7 @@ impl std::error::Error for NothingThere {}
 enum Target {
     Folder(Option<PathBuf>),
     Proof(PathBuf),
+    Export(PathBuf),
     Server(String),
 }
 
@@ -101,6 +102,7 @@ impl Target {
             None => Target::Folder(None),
             Some(what) => match what.to_str().filter(url) {
                 Some(url) => Target::Server(url.to_owned()),
+                None if audit::is_one(Path::new(what)) => Target::Export(what.into()),
                 None if Path::new(what).is_file() => Target::Proof(what.into()),
                 None => Target::Folder(Some(what.into())),
             },
@@ -110,13 +112,14 @@ impl Target {
     fn kind(&self) -> &'static str {
         match self {
             Target::Proof(_) => "the proof",
+            Target::Export(_) => "the export",
             _ => "the ledger",
         }
     }
 
     fn shown(&self) -> String {
         match self {
-            Target::Folder(Some(path)) | Target::Proof(path) => shown(path),
+            Target::Folder(Some(path)) | Target::Proof(path) | Target::Export(path) => shown(path),
             Target::Server(url) => tame(url),
             Target::Folder(None) => match State::for_reading() {
                 Ok(state) => shown(&state.ledger_dir()),
@@ -129,6 +132,16 @@ impl Target {
         let key = args.key.as_deref();
         match self {
             Target::Proof(path) => proof(path, args, trust),
+            Target::Export(path) => {
+                let key = the_key(key, trust.as_ref(), None)?;
+                let unpacked = audit::Unpacked::new(path, &key)?;
+                let options = VerifyOptions::new(key);
+                let mut verified = log(&unpacked.ledger(), self.shown(), options, trust)?;
+                unpacked.texts()?;
+                verified.text.push_str(&unpacked.told());
+                verified.json["export"] = unpacked.json();
+                Ok(verified)
+            }
             Target::Server(url) => {
                 let key = the_key(key, trust.as_ref(), None)?;
                 let copy = tempfile::tempdir().context("cannot make a folder for the log")?;

@@ -83,6 +83,9 @@ enum Outcome {
 
 /// Runs the command.
 pub fn main(args: &ExportArgs) -> Result<ExitCode> {
+    if let Some(path) = &args.bundle {
+        return super::audit::main(args, path);
+    }
     let state = State::for_reading()?;
     let mut filter = Filter::new(&state, &args.filter)?;
     let mut agents: BTreeMap<String, String> = BTreeMap::new();
