@@ -11,7 +11,7 @@ use agentwall_ledger::{
     entry::{Gap, SessionStart},
     key,
 };
-use support::Host;
+use support::{Host, served::Served};
 
 const ID: &str = "20261121-0259-k3f9";
 
@@ -194,6 +194,73 @@ fn bundle(host: &Host, number: u64) -> bool {
     host.state
         .join(format!("ledger/tile/entries/{number:03}"))
         .exists()
+}
+
+/// A monitor sees that entries are gone, and whether the log lets them be.
+#[test]
+fn a_pruned_log_is_verified_over_http_and_one_bundle_too_many_is_not() {
+    let host = old();
+    let policy = "agentwall-retention: 1\nkeep_days: 400\nreason: one year\n";
+    fs::write(host.state.join("retention.yaml"), policy).unwrap();
+    let key = host.call(&["ledger", "key"]).code(0).out.trim().to_owned();
+    let served = Served::new(&host, &["ledger", "serve"]);
+    let verify = || host.call(&["ledger", "verify", &served.url, "--key", &key, "--json"]);
+    assert_eq!(verify().code(0).json()["pruned"], 0);
+    host.call(&["ledger", "prune", "--yes"]).code(0);
+    let json = verify().code(0).json();
+    assert_eq!(json["pruned"], 512, "{json}");
+    // Also while the server was started anew, and over the folder.
+    let again = Served::new(&host, &["ledger", "serve"]);
+    let dir = host.state.join("ledger");
+    for place in [again.url.as_str(), dir.to_str().unwrap()] {
+        let json = host.call(&["ledger", "verify", place, "--key", &key, "--json"]);
+        assert_eq!(json.code(0).json()["pruned"], 512, "{place}");
+    }
+    // The hashes of what is gone are there.
+    let tile = dir.join("tile/0/001");
+    let genuine = fs::read(&tile).unwrap();
+    fs::remove_file(&tile).unwrap();
+    let said = verify().code(1);
+    assert!(said.out.contains("tile/0/001"), "{}", said.out);
+    let mut changed = genuine.clone();
+    changed[40] ^= 1;
+    fs::write(&tile, changed).unwrap();
+    verify().code(1);
+    fs::write(&tile, genuine).unwrap();
+    verify().code(0);
+    // What no record lets go: the bundle that is open.
+    let open = fs::read_dir(dir.join("tile/entries/002.p")).unwrap();
+    let open = open.flatten().next().unwrap().path();
+    let kept = fs::read(&open).unwrap();
+    fs::remove_file(&open).unwrap();
+    let said = verify().code(1);
+    assert!(said.out.contains("tile/entries/002"), "{}", said.out);
+    fs::write(&open, kept).unwrap();
+    verify().code(0);
+}
+
+/// What is missing without a record is told as missing, to a monitor as well.
+#[test]
+fn an_entry_that_nobody_let_go_is_missed_over_http() {
+    let host = old();
+    let key = host.call(&["ledger", "key"]).code(0).out.trim().to_owned();
+    let served = Served::new(&host, &["ledger", "serve"]);
+    for number in [0, 1] {
+        let file = host.state.join(format!("ledger/tile/entries/{number:03}"));
+        let kept = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let said = host
+            .call(&["ledger", "verify", &served.url, "--key", &key])
+            .code(1);
+        assert!(
+            said.err.contains(&format!("tile/entries/{number:03}")),
+            "{}",
+            said.err
+        );
+        fs::write(&file, kept).unwrap();
+        host.call(&["ledger", "verify", &served.url, "--key", &key])
+            .code(0);
+    }
 }
 
 #[test]

@@ -381,11 +381,16 @@ impl Log {
 
     /// Destroys the text of these entries, durably, wherever this log has it; the entries stay. Whoever does so
     /// has logged a [`Redaction`](crate::entry::Redaction) before, else the text is only lost.
-    pub fn destroy_text(&self, entries: &[u64]) -> Result<(), AppendError> {
+    pub(crate) fn destroy_text(&self, entries: &[u64]) -> Result<(), AppendError> {
         self.flush()?;
         lock(&self.shared.writer)
             .destroy(entries)
             .map_err(|e| AppendError::NotPublished(Arc::new(e)))
+    }
+
+    /// What the log is written on.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        lock(&self.shared.writer).disk()
     }
 
     /// Like [`Log::flush`], then closes the log.

@@ -9,11 +9,14 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::{hash::sha256_hex, store::FileError};
+use crate::{
+    hash::sha256_hex,
+    store::{Disk, FileError},
+};
 
 const KEY: usize = 32;
 
@@ -248,14 +251,13 @@ pub struct Seized {
 impl Seized {
     /// Writes over the key, durably, and removes it. What a copy elsewhere, a snapshot or the cells of a flash
     /// disk still hold is not reached.
-    pub fn destroy(self) -> Result<(), FileError> {
+    pub(crate) fn destroy(self, disk: &dyn Disk) -> Result<(), FileError> {
         let failed = |operation| {
             let path = self.path.clone();
             move |e| FileError::new(operation, &path, e)
         };
-        self.file
-            .write_all_at(&[0; KEY], 0)
-            .and_then(|()| self.file.sync_all())
+        disk.write_at(&self.path, &self.file, 0, &[0; KEY])
+            .and_then(|()| disk.sync(&self.path, &self.file))
             .map_err(failed("write over"))?;
         let dir = File::open(&self.dir).map_err(failed("remove"))?;
         let remove = || {
@@ -263,9 +265,9 @@ impl Seized {
             // A key of the same name that was made meanwhile is another one.
             let (meant, there) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
             if (meant.dev(), meant.ino()) == (there.dev(), there.ino()) {
-                fs::remove_file(&self.path)?;
+                disk.remove(&self.path)?;
             }
-            dir.sync_all()
+            disk.sync_dir(&self.dir)
         };
         match remove() {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove")(e)),

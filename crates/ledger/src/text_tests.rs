@@ -277,7 +277,7 @@ fn erase(host: &Host, sessions: &[&str], entries: &[u64]) -> u64 {
     let by = put(&log, &[entry("erasure", 0, Record::Redaction(redaction))]);
     for session in sessions {
         if let Some(key) = host.subjects().seize(session).expect("ended") {
-            key.destroy().expect("destroyed");
+            key.destroy(&crate::store::RealDisk).expect("destroyed");
         }
     }
     log.destroy_text(entries).expect("destroyed");

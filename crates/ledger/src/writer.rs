@@ -336,6 +336,10 @@ impl Writer {
         self.state.as_ref().map(|s| s.note.as_str())
     }
 
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
     /// Appends `entries` and makes them durable; returns the number of the first.
     pub(crate) fn commit(&mut self, entries: &[&Logged]) -> Result<u64, CommitError> {
         let _locked =

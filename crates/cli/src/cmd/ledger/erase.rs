@@ -11,7 +11,7 @@ use std::{
 };
 
 use agentwall_ledger::{
-    Entry, Log, Reader, Record,
+    Entry, Reader, Record,
     entry::{Redaction, User, commitment::LEAF},
     subject::Seized,
     text::redacted,
@@ -241,18 +241,13 @@ pub fn main(args: &EraseArgs) -> Result<ExitCode> {
         }
     }
     let log = state.open_log()?;
-    let redactions = record(&state, &log, &new_sessions, &new_entries, args)
-        .context("nothing was erased: it could not be recorded")?;
-    let cut_off = "it is recorded, and not done: the same command finishes it";
-    for (id, key) in seized {
-        if let Some(key) = key.filter(|_| sessions.contains(&id)) {
-            key.destroy().context(cut_off)?;
-        }
-    }
-    if !entries.is_empty() {
-        let entries: Vec<u64> = entries.iter().copied().collect();
-        log.destroy_text(&entries).context(cut_off)?;
-    }
+    let records = records(&state, &new_sessions, &new_entries, args)?;
+    let slices: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    let keys = seized.into_iter().filter(|(id, _)| sessions.contains(id));
+    let keys = keys.filter_map(|(_, key)| key).collect();
+    let entries: Vec<u64> = entries.iter().copied().collect();
+    let first = log.erase(&slices, keys, &entries)?;
+    let redactions: Vec<u64> = first.map_or(Vec::new(), |n| (n..).take(slices.len()).collect());
     log.close().context("cannot write the ledger")?;
     if !args.json {
         let which: Vec<String> = redactions.iter().map(u64::to_string).collect();
@@ -279,14 +274,13 @@ fn count(
     Ok(count)
 }
 
-/// Records what is about to be destroyed, durably; the numbers of the entries that tell it.
-fn record(
+/// What says that it is destroyed.
+fn records(
     state: &State,
-    log: &Log,
     sessions: &[String],
     entries: &[u64],
     args: &EraseArgs,
-) -> Result<Vec<u64>> {
+) -> Result<Vec<Vec<u8>>> {
     let uid = rustix::process::getuid().as_raw();
     let redaction = |sessions: &[String], entries: &[u64]| {
         Record::Redaction(Redaction {
@@ -309,11 +303,8 @@ fn record(
     if records.is_empty() {
         return Ok(Vec::new());
     }
-    let bytes: Vec<Vec<u8>> = (state.next_seq(SESSION)?..)
+    Ok((state.next_seq(SESSION)?..)
         .zip(records)
         .map(|(seq, record)| Entry::now(SESSION, seq, record).to_bytes())
-        .collect();
-    let slices: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let first = log.append_batch(&slices)?;
-    Ok((first..).take(slices.len()).collect())
+        .collect())
 }
