@@ -469,6 +469,8 @@ pub enum LedgerCommand {
     Prune(ledger::PruneArgs),
     /// Print the log's public key (a C2SP vkey)
     Key,
+    /// Let an authority say that the log was there now (RFC 3161)
+    Timestamp(ledger::TimestampArgs),
     /// Replace the log's key; whoever knows the old one can go on
     RotateKey(ledger::RotateKeyArgs),
 }

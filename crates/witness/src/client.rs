@@ -87,6 +87,13 @@ impl Client {
         read(request.send(text), limit)
     }
 
+    /// Sends a query of some type to the prefix itself; the answer has at most `limit` bytes.
+    pub(crate) fn query(&self, bytes: &[u8], kind: &str, limit: u64) -> Result<Called, CallError> {
+        let request = self.agent.post(&self.prefix).config();
+        let request = request.timeout_global(Some(self.left())).build();
+        read(request.header("content-type", kind).send(bytes), limit)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.prefix)
     }

@@ -118,6 +118,27 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
+/// `agentwall ledger timestamp`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall ledger timestamp --tsa https://tsa.example/ --ca tsa-root.pem\n\n\
+    The authority is sent the SHA-256 of the newest signed checkpoint, and nothing else. Its answer is kept in timestamps/ in \
+    the state folder, with the checkpoint and the certificates of --ca; 'agentwall ledger verify' tells what it says. Without --ca \
+    the answer is kept, and nobody has checked who signed it.\n\n\
+    By other means: openssl ts -verify -data FILE.checkpoint -in FILE.tsr -CAfile FILE.pem"
+)]
+pub struct TimestampArgs {
+    /// The authority's URL
+    #[arg(long, value_name = "URL")]
+    pub tsa: String,
+    /// Certificates that lead to the authority's, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `agentwall ledger rotate-key`.
 #[derive(Debug, Clone, Args)]
 #[command(

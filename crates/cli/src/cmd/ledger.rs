@@ -11,6 +11,7 @@ mod prune;
 mod rotate;
 mod serve;
 mod timeline;
+mod timestamp;
 mod verify;
 mod witness;
 
@@ -55,6 +56,7 @@ pub fn main(command: LedgerCommand) -> Result<ExitCode> {
         LedgerCommand::Export(args) => export::main(&args),
         LedgerCommand::Prune(args) => prune::main(&args),
         LedgerCommand::Erase(args) => erase::main(&args),
+        LedgerCommand::Timestamp(args) => timestamp::main(&args),
         LedgerCommand::RotateKey(args) => rotate::main(&args),
         LedgerCommand::Key => {
             output::print(&format!("{}\n", State::for_reading()?.verifier()?))?;

@@ -17,7 +17,10 @@ use agentwall_witness::fetch;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{audit, has_log, line, settle};
+use super::{
+    audit, has_log, line, settle,
+    timestamp::{self, Stamped},
+};
 use crate::{
     args::LedgerVerifyArgs,
     output::{self, Style, UsageError, paint, tame},
@@ -195,6 +198,17 @@ fn log(
             standing.sentence()
         );
     }
+    let (stamped, doubted) = match options.head.is_some() {
+        true => timestamp::kept(&State::for_reading()?, &options.key)?,
+        false => (Vec::new(), Vec::new()),
+    };
+    let mut text = verified(&name, &report, standing.as_ref());
+    text.push_str(&Stamped::told(&stamped, report.size));
+    for why in &doubted {
+        text.push_str(&format!(
+            "  note    a timestamp that is not believed: {why}\n"
+        ));
+    }
     Ok(Verified {
         json: json!({
             "dir": name,
@@ -208,8 +222,9 @@ fn log(
             "head": report.head,
             "unfinished": report.unfinished,
             "witnessed": standing.as_ref().map(Standing::json),
+            "timestamps": stamped.iter().map(Stamped::json).collect::<Vec<_>>(),
         }),
-        text: verified(&name, &report, standing.as_ref()),
+        text,
     })
 }
 
