@@ -2,7 +2,10 @@
 
 use std::{fs, io::Cursor, path::Path};
 
-use agentwall_cow::{ArchiveLimits, ImportOptions, Layer, Timestamp, inspect, unpack};
+use agentwall_cow::{
+    ArchiveError, ArchiveLimits, ImportOptions, Layer, PlainArchive, Timestamp, inspect,
+    read_plain, unpack,
+};
 
 use crate::input::{assert_shown, parts};
 
@@ -153,6 +156,23 @@ fn objects(dir: &Path) -> usize {
         .sum()
 }
 
+/// An archive of plain files has one spelling: what is read is written back to the byte.
+fn plain(archive: &[u8]) {
+    let mut again = Vec::new();
+    let mut files = PlainArchive::new(&mut again);
+    let read = read_plain(&mut Cursor::new(archive), 1 << 20, |name, content| {
+        files.file(name, &content).expect("written");
+        Ok::<_, ArchiveError>(())
+    });
+    match read {
+        Err(error) => assert_shown(&error.to_string()),
+        Ok(()) => {
+            files.end().expect("written");
+            assert_eq!(again, archive);
+        }
+    }
+}
+
 /// Manifest, originals, members and changes to the bytes of the whole: refused with words that can be
 /// shown, or unpacked to as many objects as it has, and never anything outside of the upper directory.
 pub fn layer_archive(data: &[u8]) {
@@ -177,6 +197,7 @@ pub fn layer_archive(data: &[u8]) {
         let length = archive.len();
         archive[at % length] ^= change[2];
     }
+    plain(&archive);
     let read = match inspect(&mut Cursor::new(&archive), ArchiveLimits::default()) {
         Ok(read) => read,
         Err(error) => return assert_shown(&error.to_string()),

@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::OnceLock};
 
 use agentwall_ledger::{
-    Checkpoint, Entry, EntryError, Hash, Log, LogOptions, Note, Reader, Record, Signer, TlogProof,
-    Verifier, VerifyOptions,
-    entry::{ChangedFile, Changes, Commit, DecisionRecord, Exec, Gap, SessionEnd, SessionStart},
+    Checkpoint, Entry, EntryError, Hash, KeyHistory, Log, LogOptions, Note, Reader, Record, Signer,
+    TlogProof, Verifier, VerifyOptions,
+    entry::{
+        ChangedFile, Changes, Commit, DecisionRecord, Exec, Gap, KeyRotation, SessionEnd,
+        SessionStart,
+    },
     hash::leaf_hash,
     proof::{
         MemoryTree, prove_consistency, prove_inclusion, root_at, verify_consistency,
@@ -26,6 +29,11 @@ const ORIGIN: &str = "agentwall.example/fuzz";
 
 fn signer() -> Signer {
     Signer::new(ORIGIN, SigningKey::from_bytes(&[7; 32])).expect("a valid name")
+}
+
+/// The key that follows it.
+fn next() -> Signer {
+    Signer::new(ORIGIN, SigningKey::from_bytes(&[8; 32])).expect("a valid name")
 }
 
 /// Signed notes, verifier keys, checkpoints.
@@ -102,6 +110,14 @@ pub fn proof(data: &[u8]) {
                 .verify(b"no entry of any log", &signer().verifier())
                 .is_err()
         );
+        // Nothing but an entry under the key's own signature makes another one its successor.
+        let told = [("proof".to_owned(), text.to_owned())];
+        let keys = KeyHistory::following(&signer().verifier(), &told);
+        let own = |proof: &TlogProof| {
+            let leaf = proof.extra.as_deref().unwrap_or_default();
+            proof.verify(leaf, &signer().verifier()).is_ok()
+        };
+        assert!(keys.is_err() || own(&proof));
     }
     let mut bytes = Bytes(data);
     let size = u64::from(bytes.short() % 600) + 1;
@@ -342,12 +358,16 @@ pub fn log(data: &[u8]) {
     fs::write(&path, original).expect("written");
     // Signatures of other keys beside ours change no statement.
     let statement = |file: &[u8]| Note::parse(file).map(|note| note.text().to_owned()).ok();
-    let signed = ["ledger/checkpoint", "head"].contains(&name.as_str());
-    let same = file == *original || signed && statement(&file) == statement(original);
+    let same = file == *original
+        || match name.as_str() {
+            "ledger/checkpoint" | "head" => statement(&file) == statement(original),
+            "ledger/rotation/0" => proved(&file) == proved(original),
+            _ => false,
+        };
     match verdict {
         Ok(report) => {
             assert!(same, "a change of {name} at {at} was not found");
-            assert_eq!(report.size, SIZE);
+            assert_eq!((report.size, report.rotations), (SIZE + 1, vec![SIZE]));
         }
         Err(error) => {
             assert!(file != *original, "{error}");
@@ -355,15 +375,23 @@ pub fn log(data: &[u8]) {
         }
     }
     for (index, entry) in entries.into_iter().flatten() {
-        assert_eq!(
-            entry,
-            record(index),
-            "entry {index} after a change of {name}"
-        );
+        let genuine = match index {
+            SIZE => rotation(),
+            index => record(index),
+        };
+        assert_eq!(entry, genuine, "entry {index} after a change of {name}");
     }
 }
 
-/// One full bundle and a partial one, a partial tile at level 1.
+/// What a proof says, whoever else has signed the checkpoint in it.
+fn proved(file: &[u8]) -> Option<(TlogProof, String)> {
+    let mut proof = TlogProof::parse(std::str::from_utf8(file).ok()?).ok()?;
+    let note = Note::parse(proof.checkpoint.as_bytes()).ok()?;
+    proof.checkpoint.clear();
+    Some((proof, note.text().to_owned()))
+}
+
+/// One full bundle and a partial one, a partial tile at level 1. Then the key is replaced.
 const SIZE: u64 = 260;
 
 struct Template {
@@ -374,6 +402,17 @@ struct Template {
 
 fn record(i: u64) -> Vec<u8> {
     let mut entry = Entry::now("s", i, Record::Gap(Gap::default()));
+    entry.time = "2026-01-02T03:04:05.678Z".into();
+    entry.to_bytes()
+}
+
+fn rotation() -> Vec<u8> {
+    let record = KeyRotation {
+        old: signer().verifier().to_string(),
+        new: next().verifier().to_string(),
+        ..KeyRotation::default()
+    };
+    let mut entry = Entry::now("s", SIZE, Record::KeyRotation(record));
     entry.time = "2026-01-02T03:04:05.678Z".into();
     entry.to_bytes()
 }
@@ -390,15 +429,17 @@ fn template() -> &'static Template {
         let entries: Vec<Vec<u8>> = (0..SIZE).map(record).collect();
         let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
         log.append_batch(&entries).expect("appended");
+        log.rotate_key(&rotation(), &next()).expect("rotated");
         log.close().expect("closed");
         let names = [
             "head",
             "ledger/checkpoint",
+            "ledger/rotation/0",
             "ledger/tile/0/000",
-            "ledger/tile/0/001.p/4",
+            "ledger/tile/0/001.p/5",
             "ledger/tile/1/000.p/1",
             "ledger/tile/entries/000",
-            "ledger/tile/entries/001.p/4",
+            "ledger/tile/entries/001.p/5",
         ];
         let read = |name: &str| (name.to_owned(), fs::read(root.join(name)).expect(name));
         let files = names.map(read).to_vec();

@@ -347,26 +347,29 @@ const WHY_CALL: u32 = 16;
 /// A name as a system call has it, below the folder that it is relative to. An absolute one is relative to the
 /// process's root folder, which `..` does not leave. Links are not followed: nobody knows where they led.
 fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut all: Vec<&[u8]> = parts(folder).collect();
+    let mut all = Vec::new();
+    // The kernel's name of a folder has no steps; a record that is not the kernel's may.
+    walk(&mut all, folder, 0);
     let floor = match name.first() {
         Some(b'/') => all.len(),
         _ => 0,
     };
-    for part in parts(name) {
-        match part {
-            b".." => all.truncate(all.len().saturating_sub(1).max(floor)),
-            _ => all.push(part),
-        }
-    }
+    walk(&mut all, name, floor);
     if all.is_empty() {
         return b"/".to_vec();
     }
     all.iter().flat_map(|part| [b"/", *part].concat()).collect()
 }
 
-fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|b| *b == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
+/// Goes `text`'s steps from `all`; those up end at the part `floor`.
+fn walk<'a>(all: &mut Vec<&'a [u8]>, text: &'a [u8], floor: usize) {
+    for part in text.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => all.truncate(all.len().saturating_sub(1).max(floor)),
+            _ => all.push(part),
+        }
+    }
 }
 
 fn verb_of(number: u32) -> Result<Verb, WireError> {
