@@ -41,6 +41,9 @@ pub struct Scope<'a> {
     pub limits: Limits,
     /// What the call is estimated to cost here, in micro-units. Zero is never refused.
     pub cost: u64,
+    /// Whether it is shared beyond the namespace of the store, and so counted elsewhere
+    /// ([`RedisConfig::wide`](crate::RedisConfig::wide)).
+    pub wide: bool,
 }
 
 /// What happens to a call when the store gives no answer; declared for each capability.

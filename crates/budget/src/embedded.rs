@@ -194,7 +194,10 @@ impl State {
     }
 
     fn settle(&mut self, now: u64, of: &Reservation, actual: &[u64]) -> Settled {
-        let Charged::Memory { at, keys } = &of.charged;
+        let Charged::Memory { at, keys } = &of.charged else {
+            // Charged by another store.
+            return Settled::Before;
+        };
         for ((key, cost), actual) in keys.iter().zip(&of.costs).zip(actual) {
             if actual > cost {
                 self.charge(now, key, actual - cost);

@@ -41,6 +41,7 @@ fn minute(limit: u64, cost: u64) -> Scope<'static> {
             ..Limits::default()
         },
         cost,
+        wide: false,
     }
 }
 
@@ -99,6 +100,7 @@ fn call(
             key: KEYS[*i],
             limits: limits[*i],
             cost: costs[*i].unwrap(),
+            wide: false,
         })
         .collect();
     match state.admit(now, None, &ask(&scopes), 3).unwrap() {
@@ -194,7 +196,7 @@ proptest! {
     ) {
         let mut state = state();
         let mut now = 0;
-        let scope = |cost| [Scope { key: KEYS[0], limits, cost }];
+        let scope = |cost| [Scope { key: KEYS[0], limits, cost, wide: false }];
         for (time, cost) in charges {
             now += time;
             state.admit(now, None, &ask(&scope(cost)), 3).unwrap();
@@ -220,6 +222,7 @@ fn all_scopes_are_charged_or_none() {
             ..Limits::default()
         },
         cost: 1,
+        wide: false,
     };
     let both = [scope("wide", 10), scope("narrow", 1)];
     assert!(matches!(

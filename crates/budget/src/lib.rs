@@ -18,6 +18,7 @@
 mod amounts;
 mod ask;
 mod embedded;
+mod remote;
 mod replay;
 mod window;
 
@@ -29,6 +30,7 @@ pub use ask::{
     OnFailure, Scope,
 };
 pub use embedded::{Embedded, EmbeddedConfig};
+pub use remote::{Redis, RedisConfig, RedisError, WideConfig};
 pub use window::Window;
 
 /// Why a store gave no answer. The call that was asked about is then refused, unless its [`OnFailure`]
@@ -49,6 +51,9 @@ pub enum StoreError {
         /// How many fit.
         most: usize,
     },
+    /// The store gave no answer. What it may have charged was not granted, and leaves with its windows.
+    #[error("the counters gave no answer: {0}")]
+    Unavailable(String),
 }
 
 /// What was charged for one call, to be corrected at most once.
@@ -66,6 +71,8 @@ pub struct Reservation {
 enum Charged {
     /// In the counters of this process, at this time of theirs.
     Memory { at: u64, keys: Vec<Box<str>> },
+    /// In Redis.
+    Shared(remote::Shared),
 }
 
 impl Reservation {
@@ -95,6 +102,8 @@ pub enum Settled {
 pub enum Counters {
     /// In this process.
     Embedded(Embedded),
+    /// In Redis, for all instances.
+    Redis(Box<Redis>),
 }
 
 impl Counters {
@@ -103,10 +112,10 @@ impl Counters {
     /// # Errors
     /// When no answer was found and the ask's [`OnFailure`] is [`Closed`](OnFailure::Closed): the caller
     /// refuses.
-    #[allow(clippy::unused_async)]
     pub async fn admit(&self, ask: &Ask<'_>) -> Result<Admission, StoreError> {
         match self {
             Counters::Embedded(embedded) => embedded.admit(ask),
+            Counters::Redis(redis) => redis.admit(ask).await,
         }
     }
 
@@ -116,7 +125,6 @@ impl Counters {
     ///
     /// # Errors
     /// The charge stays as it was estimated.
-    #[allow(clippy::unused_async)]
     pub async fn commit(&self, of: &Reservation, actual: &[u64]) -> Result<Settled, StoreError> {
         ask::check_actual(of.costs(), actual)?;
         if !of.settle() {
@@ -124,6 +132,7 @@ impl Counters {
         }
         match self {
             Counters::Embedded(embedded) => Ok(embedded.settle(of, actual)),
+            Counters::Redis(redis) => redis.settle(of, actual).await,
         }
     }
 
