@@ -124,15 +124,26 @@ fn rule(rule: &Rule) -> Value {
 }
 
 fn budget(budget: &Budget) -> Value {
+    let mut all = what_it_counts(budget);
+    all["minute"] = json!(budget.minute);
+    all["hour"] = json!(budget.hour);
+    all["day"] = json!(budget.day);
+    all
+}
+
+fn what_it_counts(budget: &Budget) -> Value {
     json!({
         "subject": list(&budget.subject, glob),
         "verbs": budget.verbs,
         "resource": list(&budget.resource, pattern),
         "cost": budget.cost.as_ref().map(|e| e.as_str()),
-        "minute": budget.minute,
-        "hour": budget.hour,
-        "day": budget.day,
     })
+}
+
+/// What a budget counts, as 32 hexadecimal digits: [`Budget::id`].
+pub(crate) fn counted(budget: &Budget) -> String {
+    let digest = Sha256::digest(what_it_counts(budget).to_string());
+    digest[..16].iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn property(property: &Property) -> Value {

@@ -17,6 +17,7 @@
 
 mod address;
 mod cel_types;
+mod charge;
 mod compile;
 mod condition;
 mod coverage;
@@ -62,6 +63,7 @@ pub use advise::{
     Advice, Change, ChangeKind, FactChange, Guard, MetCondition, NearObject, Never, NewRule,
     Overridden,
 };
+pub use charge::{Charge, ChargeError, MICRO_UNITS};
 pub use compile::{AutomatonReport, Compiled, Report, Verdict};
 pub use compile::{By, CompiledTable, TableAnswer, TableError};
 pub use condition::{Expression, MAX_EXPRESSION};

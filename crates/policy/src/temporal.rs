@@ -9,7 +9,7 @@ use agentwall_action::{Action, Resource, Verb, VerbFamily};
 
 use crate::{
     condition::{Expression, Wanted},
-    document,
+    digest, document,
     fields::Reading,
     glob::{Glob, GlobError},
     pattern::{PatternContext, ResourcePattern},
@@ -27,6 +27,9 @@ pub(crate) const PROPERTY_KEYS: &[&str] = &["id", "never", "require"];
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Budget {
+    /// What it counts, told from what others count: 128 bits of a digest of everything but the limits, so that
+    /// a changed limit goes on with what is spent.
+    pub id: String,
     /// Whose actions are counted; each subject has its own counters.
     pub subject: PatternList<Glob>,
     /// Which verbs are counted.
@@ -170,7 +173,8 @@ pub(crate) fn budget(
         );
         return None;
     }
-    Some(Budget {
+    let mut budget = Budget {
+        id: String::new(),
         subject: subject?,
         verbs,
         resource: resource?,
@@ -183,7 +187,9 @@ pub(crate) fn budget(
             source: reading.lines.name.to_owned(),
             line: node.place.line,
         },
-    })
+    };
+    budget.id = digest::counted(&budget);
+    Some(budget)
 }
 
 pub(crate) fn risk(reading: &mut Reading<'_>, node: &Node) -> Risk {
