@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Admission, Answer, Ask, Charged, Grant, Limited, Reservation, Settled, StoreError,
+    Admission, Answer, Ask, Charged, Grant, Limited, Name, Reservation, Settled, StoreError,
     replay::{Seen, fingerprint},
     window::{Counter, NoRoom},
 };
@@ -163,7 +163,7 @@ impl State {
             costs: ask.scopes.iter().map(|s| s.cost).collect(),
             charged: Charged::Memory {
                 at: now,
-                keys: ask.scopes.iter().map(|s| s.key.into()).collect(),
+                names: ask.scopes.iter().map(Name::of).collect(),
             },
             settled: AtomicBool::new(false),
         });
@@ -194,11 +194,12 @@ impl State {
     }
 
     fn settle(&mut self, now: u64, of: &Reservation, actual: &[u64]) -> Settled {
-        let Charged::Memory { at, keys } = &of.charged else {
+        let Charged::Memory { at, names } = &of.charged else {
             // Charged by another store.
             return Settled::Before;
         };
-        for ((key, cost), actual) in keys.iter().zip(&of.costs).zip(actual) {
+        for ((name, cost), actual) in names.iter().zip(&of.costs).zip(actual) {
+            let key = &name.key;
             if actual > cost {
                 self.charge(now, key, actual - cost);
             } else if let Some(counter) = self.counters.get_mut(key) {

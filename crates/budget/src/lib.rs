@@ -66,11 +66,27 @@ pub struct Reservation {
     settled: AtomicBool,
 }
 
+/// A scope that was charged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Name {
+    key: Box<str>,
+    wide: bool,
+}
+
+impl Name {
+    fn of(scope: &Scope<'_>) -> Name {
+        Name {
+            key: scope.key.into(),
+            wide: scope.wide,
+        }
+    }
+}
+
 /// Where a charge lies.
 #[derive(Debug)]
 enum Charged {
     /// In the counters of this process, at this time of theirs.
-    Memory { at: u64, keys: Vec<Box<str>> },
+    Memory { at: u64, names: Vec<Name> },
     /// In Redis.
     Shared(remote::Shared),
 }
@@ -124,7 +140,7 @@ impl Counters {
     /// beyond the limit, since it has been spent.
     ///
     /// # Errors
-    /// The charge stays as it was estimated.
+    /// Nothing is given back. What was spent beyond the estimate is charged when the store is back.
     pub async fn commit(&self, of: &Reservation, actual: &[u64]) -> Result<Settled, StoreError> {
         ask::check_actual(of.costs(), actual)?;
         if !of.settle() {

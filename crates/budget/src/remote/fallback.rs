@@ -16,8 +16,8 @@ use std::{
 };
 
 use crate::{
-    Admission, Answer, Ask, Degraded, Embedded, Jti, Limits, OnFailure, Reservation, Scope,
-    Settled, StoreError,
+    Admission, Answer, Ask, Charged, Degraded, Embedded, Jti, Limits, MAX_AMOUNT, Name, OnFailure,
+    Reservation, Scope, Settled, StoreError,
 };
 
 /// Most scopes of which the sums are remembered. Beyond it all are forgotten, and heard of again.
@@ -29,15 +29,24 @@ pub(super) struct Fallback {
     /// Tokens that this instance saw, and what it granted alone.
     local: Embedded,
     heard: Mutex<HashMap<Box<str>, [u64; 3]>>,
-    owed: Mutex<HashMap<Debt, u64>>,
+    owed: Mutex<HashMap<Name, u64>>,
     owes: AtomicBool,
 }
 
-/// A scope that was charged here alone.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Debt {
-    pub key: Box<str>,
-    pub wide: bool,
+/// What the store does not know of, taken out to be charged. What is still in it when it is dropped, also by
+/// a call that was cancelled, is owed again.
+#[derive(Debug)]
+pub(super) struct Debts<'a> {
+    of: &'a Fallback,
+    pub left: HashMap<Name, u64>,
+}
+
+impl Drop for Debts<'_> {
+    fn drop(&mut self) {
+        for (name, amount) in self.left.drain() {
+            self.of.owe(name, amount);
+        }
+    }
 }
 
 impl Fallback {
@@ -98,8 +107,7 @@ impl Fallback {
         let answer = self.local.admit(&alone)?.answer;
         if matches!(answer, Answer::Granted(_)) {
             for scope in ask.scopes.iter().filter(|s| s.cost > 0) {
-                let (key, wide) = (scope.key.into(), scope.wide);
-                self.owe(Debt { key, wide }, scope.cost);
+                self.owe(Name::of(scope), scope.cost);
             }
         }
         Ok(Admission {
@@ -125,23 +133,62 @@ impl Fallback {
 
     /// Corrects what was granted alone. What is owed stays the estimate where that was more.
     pub fn settle(&self, of: &Reservation, actual: &[u64]) -> Settled {
+        if let Charged::Memory { names, .. } = &of.charged {
+            for ((name, charged), actual) in names.iter().zip(of.costs()).zip(actual) {
+                self.overdrawn(name, *charged, *actual);
+            }
+        }
         self.local.settle(of, actual)
     }
 
+    /// Remembers what was spent beyond a charge.
+    pub fn overdrawn(&self, name: &Name, charged: u64, actual: u64) {
+        if actual > charged {
+            self.owe(name.clone(), actual - charged);
+        }
+    }
+
     /// Remembers a charge that the store does not know of.
-    pub fn owe(&self, debt: Debt, amount: u64) {
+    fn owe(&self, name: Name, amount: u64) {
         let mut owed = self.owed.lock().unwrap_or_else(|e| e.into_inner());
-        let sum = owed.entry(debt).or_default();
-        *sum = sum.saturating_add(amount).min(crate::MAX_AMOUNT);
+        let sum = owed.entry(name).or_default();
+        *sum = sum.saturating_add(amount).min(MAX_AMOUNT);
         self.owes.store(true, Ordering::Release);
     }
 
     /// What the store does not know of yet, to be charged now.
-    pub fn debts(&self) -> Option<HashMap<Debt, u64>> {
+    pub fn debts(&self) -> Option<Debts<'_>> {
         if !self.owes.swap(false, Ordering::AcqRel) {
             return None;
         }
         let mut owed = self.owed.lock().unwrap_or_else(|e| e.into_inner());
-        Some(std::mem::take(&mut owed))
+        Some(Debts {
+            of: self,
+            left: std::mem::take(&mut owed),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debts_of_a_call_that_is_cancelled_are_still_owed() {
+        let fallback = Fallback::new(NonZeroU32::MIN);
+        let name = |key: &str| Name {
+            key: key.into(),
+            wide: false,
+        };
+        assert!(fallback.debts().is_none());
+        fallback.overdrawn(&name("a"), 5, 5);
+        fallback.overdrawn(&name("a"), 5, 7);
+        fallback.overdrawn(&name("b"), 0, 1);
+        let mut debts = fallback.debts().unwrap();
+        assert_eq!(debts.left.remove(&name("a")), Some(2));
+        drop(debts);
+        let left = std::mem::take(&mut fallback.debts().unwrap().left);
+        assert_eq!(left, HashMap::from([(name("b"), 1)]));
+        assert!(fallback.debts().is_none());
     }
 }

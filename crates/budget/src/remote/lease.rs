@@ -99,7 +99,7 @@ impl Leases {
             let _ = old.give_back(&self.shard, cost.key).await;
         }
         let wanted = last.map_or(0, |(_, sums)| slice_of(cost, &sums));
-        if wanted > cost.amount {
+        if cost.amount > 0 && wanted > cost.amount {
             let record = new_record();
             let asked = Instant::now();
             let whole = Cost {
@@ -156,14 +156,7 @@ impl Leases {
 
     /// Charges what was spent already, whatever the limits are.
     pub async fn spend(&self, key: &str, amount: u64) -> Result<(), StoreError> {
-        let cost = Cost {
-            key,
-            limits: crate::Limits::default(),
-            amount,
-        };
-        let (none, record) = (Duration::ZERO, new_record());
-        self.shard.admit(&record, none, none, &[cost]).await?;
-        Ok(())
+        self.shard.spend(key, amount).await
     }
 
     async fn charge(

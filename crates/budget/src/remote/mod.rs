@@ -16,6 +16,7 @@ mod shard;
 mod server;
 
 use std::{
+    fmt,
     hash::{BuildHasher, RandomState},
     num::NonZeroU32,
     sync::{
@@ -31,12 +32,12 @@ use self::{
     shard::{Cost, Said, Shard},
 };
 use crate::{
-    Admission, Answer, Ask, Charged, Grant, Limited, OnFailure, Reservation, Scope, Settled,
+    Admission, Answer, Ask, Charged, Grant, Limited, Name, OnFailure, Reservation, Scope, Settled,
     StoreError, replay,
 };
 
-/// How counters in Redis are reached and shared.
-#[derive(Debug, Clone)]
+/// How counters in Redis are reached and shared. Shown without its address, which may have a password.
+#[derive(Clone)]
 pub struct RedisConfig {
     /// `redis://host:port`, with user and password if there are, or `unix:///path`.
     pub url: String,
@@ -53,7 +54,7 @@ pub struct RedisConfig {
 }
 
 /// Where scopes are counted that are wider than a namespace.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WideConfig {
     /// As for the namespace; it may be the same server.
     pub url: String,
@@ -74,6 +75,27 @@ impl RedisConfig {
             instances: NonZeroU32::MIN,
             wide: None,
         }
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("namespace", &self.namespace)
+            .field("deadline", &self.deadline)
+            .field("hold", &self.hold)
+            .field("instances", &self.instances)
+            .field("wide", &self.wide)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WideConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WideConfig")
+            .field("namespace", &self.namespace)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
     }
 }
 
@@ -256,49 +278,70 @@ impl Redis {
         charged: &[u64],
         actual: &[u64],
     ) -> Result<Settled, StoreError> {
-        let mut done = false;
+        let (mut done, mut failed) = (false, None);
         if !shared.slot.is_empty() {
-            let of = |(i, key): &'_ (usize, Box<str>)| (key.to_string(), charged[*i], actual[*i]);
-            let costs: Vec<_> = shared.slot.iter().map(of).collect();
-            let costs: Vec<_> = costs.iter().map(|(k, c, a)| (k.as_str(), *c, *a)).collect();
-            done |= self
+            let costs: Vec<_> = shared
+                .slot
+                .iter()
+                .map(|(i, key)| (&**key, charged[*i], actual[*i]))
+                .collect();
+            match self
                 .shard
                 .settle(&shared.record, shared.replay, &costs)
-                .await?;
+                .await
+            {
+                Ok(now) => done |= now,
+                Err(error) => {
+                    for (index, key) in &shared.slot {
+                        self.overdrawn(key, false, charged[*index], actual[*index]);
+                    }
+                    failed = Some(error);
+                }
+            }
         }
         if let Some(leases) = &self.leases {
             for (index, taken) in &shared.taken {
                 let (charged, actual) = (charged[*index], actual[*index]);
-                if charged != actual {
-                    done |= leases.settle(taken, charged, actual).await?;
+                if charged == actual {
+                    continue;
+                }
+                match leases.settle(taken, charged, actual).await {
+                    Ok(now) => done |= now,
+                    Err(error) => {
+                        self.overdrawn(&taken.key, true, charged, actual);
+                        failed = Some(error);
+                    }
                 }
             }
         }
-        Ok(if done { Settled::Now } else { Settled::Before })
+        match failed {
+            Some(error) => Err(error),
+            None if done => Ok(Settled::Now),
+            None => Ok(Settled::Before),
+        }
     }
 
-    /// Charges what was granted while the store gave no answer.
+    fn overdrawn(&self, key: &str, wide: bool, charged: u64, actual: u64) {
+        let key = key.into();
+        self.fallback
+            .overdrawn(&Name { key, wide }, charged, actual);
+    }
+
+    /// Charges what was spent while the store gave no answer.
     async fn pay(&self) {
-        let Some(debts) = self.fallback.debts() else {
+        let Some(mut debts) = self.fallback.debts() else {
             return;
         };
-        for (debt, amount) in debts {
-            let paid = match (&self.leases, debt.wide) {
-                (Some(leases), true) => leases.spend(&debt.key, amount).await,
-                _ => {
-                    let cost = Cost {
-                        key: &debt.key,
-                        limits: crate::Limits::default(),
-                        amount,
-                    };
-                    let (none, record) = (Duration::ZERO, new_record());
-                    let said = self.shard.admit(&record, none, none, &[cost]).await;
-                    said.map(|_| ())
-                }
+        while let Some((name, amount)) = debts.left.iter().next() {
+            let (name, amount) = (name.clone(), *amount);
+            let paid = match &self.leases {
+                Some(leases) if name.wide => leases.spend(&name.key, amount).await,
+                _ => self.shard.spend(&name.key, amount).await,
             };
             if paid.is_err() {
-                self.fallback.owe(debt, amount);
+                return;
             }
+            debts.left.remove(&name);
         }
     }
 }

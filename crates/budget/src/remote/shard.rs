@@ -12,7 +12,7 @@ use std::{
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::{RedisError as SetupError, breaker::Breaker, library::LIBRARY};
+use super::{RedisError as SetupError, breaker::Breaker, library::LIBRARY, new_record};
 use crate::{Limits, StoreError, Window, window::NoRoom};
 
 /// Making a connection may take longer than a call waits for it; then a later call finds it made.
@@ -47,7 +47,6 @@ pub(super) struct Shard {
     spare: u64,
 }
 
-#[derive(Debug)]
 struct Link {
     client: Client,
     made: Mutex<Option<MultiplexedConnection>>,
@@ -126,6 +125,17 @@ impl Shard {
         Ok(self.call(&command).await? == Value::Int(1))
     }
 
+    /// Charges what was spent already, whatever the limits are.
+    pub async fn spend(&self, key: &str, amount: u64) -> Result<(), StoreError> {
+        let cost = Cost {
+            key,
+            limits: Limits::default(),
+            amount,
+        };
+        let (none, record) = (Duration::ZERO, new_record());
+        self.admit(&record, none, none, &[cost]).await.map(|_| ())
+    }
+
     fn command<'a>(
         &self,
         function: &str,
@@ -178,6 +188,13 @@ impl Shard {
             self.link.forget();
         }
         answer
+    }
+}
+
+impl std::fmt::Debug for Link {
+    /// Without the address, which may have a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
     }
 }
 

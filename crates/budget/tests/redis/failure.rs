@@ -209,6 +209,8 @@ async fn without_its_store_a_call_is_answered_as_its_capability_says() {
     });
     // 60 are left, a third of which is this instance's.
     granted(&counters, daily("a", 100, 40)).await;
+    let (_, under_way) = granted(&counters, daily("d", 100, 10)).await;
+    let (_, cheap) = granted(&counters, daily("d", 100, 10)).await;
     let used = Ask {
         jti: jti("used before"),
         on_failure: OnFailure::Open,
@@ -245,6 +247,10 @@ async fn without_its_store_a_call_is_answered_as_its_capability_says() {
     let answer = counters.admit(&used).await.unwrap().answer;
     assert!(matches!(answer, Answer::Replayed));
 
+    // What was spent beyond an estimate is not lost; what was not spent stays charged.
+    assert!(counters.commit(&under_way, &[15]).await.is_err());
+    assert!(counters.commit(&cheap, &[1]).await.is_err());
+
     server.restart();
     // As soon as it is asked again, it is told what was granted without it.
     let mut back = admitted(&counters, daily("c", 1, 0), OnFailure::Closed).await;
@@ -257,6 +263,7 @@ async fn without_its_store_a_call_is_answered_as_its_capability_says() {
         (spent(&counters, "a").await, spent(&counters, "b").await),
         (60, 7)
     );
+    assert_eq!(spent(&counters, "d").await, 25);
 }
 
 #[tokio::test]
