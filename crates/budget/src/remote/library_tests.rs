@@ -194,6 +194,40 @@ fn a_spare_sub_bucket_counts_two_seconds_longer() {
 }
 
 #[test]
+fn the_record_of_a_token_is_corrected_once_and_stays() {
+    let server = server::Server::start(server::NEVER);
+    let mut redis = Clocked::new(&server);
+    redis.at(START);
+    let admit = |redis: &mut Clocked| -> Vec<i64> {
+        let mut command = redis::cmd("FCALL");
+        command.arg(&redis.admit).arg(2).arg("token").arg("scope");
+        command
+            .arg(90_000)
+            .arg(900_000)
+            .arg(0)
+            .arg(5)
+            .arg(-1)
+            .arg(-1)
+            .arg(-1);
+        command.query(&mut redis.link).unwrap()
+    };
+    let settle = |redis: &mut Clocked| -> i64 {
+        let mut command = redis::cmd("FCALL");
+        command.arg(&redis.settle).arg(2).arg("token").arg("scope");
+        command.arg(90_000).arg(0).arg(5).arg(3);
+        command.query(&mut redis.link).unwrap()
+    };
+    assert_eq!(admit(&mut redis), [0, START as i64, 5, 5, 5]);
+    assert_eq!((settle(&mut redis), settle(&mut redis)), (1, 0));
+    assert_eq!(admit(&mut redis)[0], 1);
+    let life: i64 = redis::cmd("PTTL")
+        .arg("token")
+        .query(&mut redis.link)
+        .unwrap();
+    assert!((1..=90_000).contains(&life), "{life}");
+}
+
+#[test]
 fn a_clock_that_goes_back_frees_nothing() {
     let server = server::Server::start(server::NEVER);
     let mut redis = Clocked::new(&server);

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, Value,
+    aio::MultiplexedConnection,
+};
 use tokio::time::timeout;
 
 use super::{RedisError as SetupError, breaker::Breaker, library::LIBRARY, new_record};
@@ -48,7 +51,10 @@ pub(super) struct Shard {
 }
 
 struct Link {
-    client: Client,
+    /// The configured address.
+    home: Client,
+    /// Where the slot is, if that is elsewhere.
+    owner: Mutex<Option<Client>>,
     made: Mutex<Option<MultiplexedConnection>>,
     making: tokio::sync::Mutex<()>,
 }
@@ -63,10 +69,11 @@ impl Shard {
         if namespace.is_empty() || namespace.contains(['{', '}']) {
             return Err(SetupError::Namespace(namespace.to_owned()));
         }
-        let client = Client::open(url).map_err(|e| SetupError::Url(e.to_string()))?;
+        let home = Client::open(url).map_err(|e| SetupError::Url(e.to_string()))?;
         Ok(Shard {
             link: Arc::new(Link {
-                client,
+                home,
+                owner: Mutex::default(),
                 made: Mutex::default(),
                 making: tokio::sync::Mutex::default(),
             }),
@@ -171,6 +178,13 @@ impl Shard {
     async fn attempt(&self, command: &Cmd) -> Result<Value, RedisError> {
         let mut link = self.link.get().await?;
         let mut answer: Result<Value, _> = command.query_async(&mut link).await;
+        // What these two say was not done, so that it can be asked again.
+        if let Err(e) = &answer
+            && self.link.lead_to_owner(e)
+        {
+            link = self.link.get().await?;
+            answer = command.query_async(&mut link).await;
+        }
         if matches!(&answer, Err(e) if is_unknown_function(e)) {
             let loaded: Result<Value, _> = redis::cmd("FUNCTION")
                 .arg("LOAD")
@@ -207,6 +221,46 @@ impl Link {
         *self.made() = None;
     }
 
+    fn owner(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
+        self.owner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Where to connect: to the owner of the slot, as far as it is known.
+    fn client(&self) -> Client {
+        self.owner().as_ref().unwrap_or(&self.home).clone()
+    }
+
+    /// Turns to the server that an error names as the owner of the slot; false if it names none.
+    fn lead_to_owner(&self, error: &RedisError) -> bool {
+        if error.code() != Some("MOVED") {
+            return false;
+        }
+        let Some((node, _)) = error.redirect_node() else {
+            return false;
+        };
+        let info = self.home.get_connection_info();
+        let Some((host, port)) = node.rsplit_once(':') else {
+            return false;
+        };
+        // Without a host it is the one that was asked.
+        let host = match (host, info.addr()) {
+            ("", ConnectionAddr::Tcp(host, _)) => host.clone(),
+            (host, _) => host.to_owned(),
+        };
+        let Ok(port) = port.parse() else {
+            return false;
+        };
+        let info = info.clone().set_addr(ConnectionAddr::Tcp(host, port));
+        match Client::open(info) {
+            Ok(client) => {
+                *self.owner() = Some(client);
+                self.forget();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// The connection, made if there is none. It is made in a task of its own, so that it comes about also
     /// when who asked for it no longer waits.
     async fn get(self: &Arc<Self>) -> Result<MultiplexedConnection, RedisError> {
@@ -222,12 +276,18 @@ impl Link {
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(CONNECT))
                 .set_response_timeout(None);
-            let made = link
-                .client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await?;
-            *link.made() = Some(made.clone());
-            Ok(made)
+            let client = link.client();
+            let made = client.get_multiplexed_async_connection_with_config(&config);
+            match made.await {
+                Ok(made) => {
+                    *link.made() = Some(made.clone());
+                    Ok(made)
+                }
+                Err(error) => {
+                    *link.owner() = None;
+                    Err(error)
+                }
+            }
         });
         making.await.unwrap_or_else(|e| {
             let kind = redis::ErrorKind::Client;

@@ -123,18 +123,32 @@ fn spawn(folder: &tempfile::TempDir, persistence: &[&str]) -> Child {
         .expect("these tests need redis-server 7: run `scripts/setup test`")
 }
 
-/// A cluster of one node, which has all slots and refuses commands with keys of several.
-pub fn cluster() -> (Server, String) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let bus = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+/// A cluster of two nodes, each of which has half of the slots and refuses commands with keys of several.
+/// Gives both, and the address of the first.
+pub fn cluster() -> ([Server; 2], String) {
+    let ports = [0; 4].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [port, bus, other, other_bus] = ports.map(|p| p.local_addr().unwrap().port());
+    let servers = [node(port, bus), node(other, other_bus)];
+    assert_eq!(servers[0].said("CLUSTER ADDSLOTSRANGE 0 8191"), "+OK");
+    assert_eq!(servers[1].said("CLUSTER ADDSLOTSRANGE 8192 16383"), "+OK");
+    let meet = format!("CLUSTER MEET 127.0.0.1 {other} {other_bus}");
+    assert_eq!(servers[0].said(&meet), "+OK");
+    let end = Instant::now() + Duration::from_secs(30);
+    // Each has heard what the other owns when it answers a key of either with a value or a redirection.
+    let knows = |server: &Server| {
+        ["GET a", "GET b"]
+            .map(|c| server.said(c))
+            .iter()
+            .all(|a| a == "$-1" || a.starts_with("-MOVED"))
+    };
+    while !servers.iter().all(knows) {
+        assert!(Instant::now() < end, "the cluster does not come up");
+        sleep(Duration::from_millis(20));
+    }
+    (servers, format!("redis://127.0.0.1:{port}"))
+}
+
+fn node(port: u16, bus: u16) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let child = Command::new("redis-server")
         .args([
@@ -164,11 +178,5 @@ pub fn cluster() -> (Server, String) {
         child,
     };
     server.ready();
-    assert_eq!(server.said("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
-    let end = Instant::now() + Duration::from_secs(20);
-    while server.said("GET x") != "$-1" {
-        assert!(Instant::now() < end, "the cluster does not come up");
-        sleep(Duration::from_millis(20));
-    }
-    (server, format!("redis://127.0.0.1:{port}"))
+    server
 }
