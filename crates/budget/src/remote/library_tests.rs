@@ -9,9 +9,12 @@ use proptest::{
 };
 use redis::Connection;
 
-use super::{super::server, *};
+use super::{
+    super::{Redis, RedisConfig, WideConfig, server},
+    *,
+};
 use crate::{
-    Limits,
+    Answer, Ask, Limits, Scope,
     window::{Counter, NoRoom},
 };
 
@@ -252,4 +255,45 @@ fn the_name_has_the_version() {
     );
     let life = format!("LIFE = {}", Duration::from_secs(90_000).as_millis());
     assert!(LIBRARY.source.contains(&life));
+}
+
+#[tokio::test]
+async fn wide_scopes_count_the_spare_sub_bucket() {
+    let server = server::Server::start(server::NEVER);
+    // The library of this name is there already, with the clock of the test.
+    let mut redis = Clocked::new(&server);
+    let counters = Redis::new(&RedisConfig {
+        deadline: Duration::from_secs(30),
+        wide: Some(WideConfig {
+            url: server.url(),
+            namespace: "everybody".into(),
+            lease: Duration::from_secs(2),
+        }),
+        ..RedisConfig::new(server.url(), "own")
+    })
+    .unwrap();
+    for (wide, last) in [(false, START + 61_999), (true, START + 63_999)] {
+        let scope = [Scope {
+            key: "scope",
+            limits: Limits {
+                minute: Some(10),
+                ..Limits::default()
+            },
+            cost: 10,
+            wide,
+        }];
+        let ask = Ask {
+            scopes: &scope,
+            ..Ask::default()
+        };
+        for (now, granted) in [(START + 1_999, true), (last, false), (last + 1, true)] {
+            redis.at(now);
+            let answer = counters.admit(&ask).await.unwrap().answer;
+            assert_eq!(
+                matches!(answer, Answer::Granted(_)),
+                granted,
+                "{wide} {answer:?}"
+            );
+        }
+    }
 }
