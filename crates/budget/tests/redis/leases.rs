@@ -21,6 +21,7 @@ fn wide(server: &Server) -> RedisConfig {
     RedisConfig {
         wide: Some(WideConfig {
             url: server.url(),
+            authorities: None,
             namespace: "everybody".into(),
             lease: Duration::from_secs(2),
         }),
