@@ -10,7 +10,11 @@ use std::{
 };
 
 use redis::{
+<<<<<<< HEAD
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, Value,
+=======
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, TlsCertificates, Value,
+>>>>>>> w-budget
     aio::MultiplexedConnection,
 };
 use tokio::time::timeout;
@@ -59,9 +63,35 @@ struct Link {
     making: tokio::sync::Mutex<()>,
 }
 
+<<<<<<< HEAD
 impl Shard {
     pub fn new(
         url: &str,
+=======
+/// A client of an address, not connected yet.
+pub(super) fn client(url: &str, authorities: Option<&[u8]>) -> Result<Client, SetupError> {
+    // One that another crate of the process has installed is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = match authorities {
+        None => Client::open(url),
+        Some(_) if !url.starts_with("rediss:") => {
+            return Err(SetupError::Authorities);
+        }
+        Some(pem) => {
+            let certificates = TlsCertificates {
+                client_tls: None,
+                root_cert: Some(pem.to_vec()),
+            };
+            Client::build_with_tls(url, certificates)
+        }
+    };
+    client.map_err(|e| SetupError::Url(e.to_string()))
+}
+
+impl Shard {
+    pub fn new(
+        home: Client,
+>>>>>>> w-budget
         namespace: &str,
         deadline: Duration,
         spare: u64,
@@ -69,7 +99,10 @@ impl Shard {
         if namespace.is_empty() || namespace.contains(['{', '}']) {
             return Err(SetupError::Namespace(namespace.to_owned()));
         }
+<<<<<<< HEAD
         let home = Client::open(url).map_err(|e| SetupError::Url(e.to_string()))?;
+=======
+>>>>>>> w-budget
         Ok(Shard {
             link: Arc::new(Link {
                 home,
@@ -242,6 +275,7 @@ impl Link {
         let Some((host, port)) = node.rsplit_once(':') else {
             return false;
         };
+<<<<<<< HEAD
         // Without a host it is the one that was asked.
         let host = match (host, info.addr()) {
             ("", ConnectionAddr::Tcp(host, _)) => host.clone(),
@@ -251,6 +285,29 @@ impl Link {
             return false;
         };
         let info = info.clone().set_addr(ConnectionAddr::Tcp(host, port));
+=======
+        let Ok(port) = port.parse() else {
+            return false;
+        };
+        // Without a host it is the one that was asked; with TLS it has to have a certificate for its name.
+        let named = |asked: &str| if host.is_empty() { asked } else { host }.to_owned();
+        let owner = match info.addr() {
+            ConnectionAddr::Tcp(asked, _) => ConnectionAddr::Tcp(named(asked), port),
+            ConnectionAddr::TcpTls {
+                host: asked,
+                insecure,
+                tls_params,
+                ..
+            } => ConnectionAddr::TcpTls {
+                host: named(asked),
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => return false,
+        };
+        let info = info.clone().set_addr(owner);
+>>>>>>> w-budget
         match Client::open(info) {
             Ok(client) => {
                 *self.owner() = Some(client);

@@ -10,8 +10,13 @@ mod server;
 use std::{sync::Arc, time::Duration};
 
 use agentwall_budget::{
+<<<<<<< HEAD
     Answer, Ask, Counters, Jti, Limits, Redis, RedisConfig, Reservation, Scope, Settled, UNIT,
     Window,
+=======
+    Answer, Ask, Counters, Jti, Limits, Redis, RedisConfig, Reservation, Scope, Settled,
+    StoreError, UNIT, Window,
+>>>>>>> w-budget
 };
 use server::{NEVER, Server};
 use tokio::task::JoinSet;
@@ -198,3 +203,33 @@ async fn all_keys_of_a_question_are_in_one_slot_of_a_cluster_whichever_server_ha
         assert_eq!(servers[owner].said("DBSIZE"), ":4");
     }
 }
+<<<<<<< HEAD
+=======
+
+#[tokio::test]
+async fn a_server_without_a_certificate_that_is_trusted_is_not_asked() {
+    let (server, url, certificate) = server::with_tls();
+    let trusting = instance(&RedisConfig {
+        authorities: Some(certificate.clone()),
+        ..config(&url)
+    });
+    assert_eq!(granted(&trusting, daily("a", 10, 1)).await.0, 9);
+    let by_address = RedisConfig {
+        authorities: Some(certificate.clone()),
+        ..config(&url.replace("localhost", "127.0.0.1"))
+    };
+    for untrusted in [config(&url), by_address] {
+        let refused = instance(&untrusted).admit(&ask(&[daily("a", 10, 1)])).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(spent(&trusting, "a").await, 1);
+    let plain = RedisConfig {
+        authorities: Some(certificate),
+        ..config(&server.url())
+    };
+    assert!(Redis::new(&plain).is_err());
+}
+>>>>>>> w-budget

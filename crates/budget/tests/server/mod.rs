@@ -180,3 +180,67 @@ fn node(port: u16, bus: u16) -> Server {
     server.ready();
     server
 }
+<<<<<<< HEAD
+=======
+
+/// A server that speaks TLS alone, its address, and the certificate that it shows, which is its own authority.
+pub fn with_tls() -> (Server, String, Vec<u8>) {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-days",
+            "2",
+        ])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success(), "openssl made no certificate");
+    let child = Command::new("redis-server")
+        .args([
+            "--port",
+            "0",
+            "--tls-port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ])
+        .args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"])
+        .args(["--tls-ca-cert-file", "cert.pem", "--tls-auth-clients", "no"])
+        .args(["--loglevel", "warning", "--unixsocket", "s"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("these tests need redis-server 7: run `scripts/setup test`");
+    let certificate = std::fs::read(folder.path().join("cert.pem")).unwrap();
+    let server = Server {
+        folder,
+        persistence: NEVER,
+        child,
+    };
+    server.ready();
+    (server, format!("rediss://localhost:{port}"), certificate)
+}
+>>>>>>> w-budget
