@@ -2,11 +2,7 @@
 
 crates/budget/examples/counters does the work against a redis-server of its own on a unix socket, without
 persistence; what is compared takes turns. The peers are other algorithms for the same token, three windows
-<<<<<<< HEAD
-and reservation in one call: GCRA and two buckets are cheaper and not exact, the fields of a hash are exact.
-=======
 and reservation in one call: GCRA and two buckets, which are not exact, and the fields of a hash, which are.
->>>>>>> w-budget
 """
 
 import json
@@ -43,12 +39,8 @@ def round_trips(program, url, rounds):
         yield ratio_row(f"admission through Redis, {name} : PING", "us", 1e-3, told[key], told["ping"], None,
                         f"p50 of one round trip, in turns; p99 {p99(told[key]) / 1e3:.0f} us, of PING "
                         f"{p99(told['ping']) / 1e3:.0f} us")
-<<<<<<< HEAD
-        yield ratio_row(f"admission through Redis, {name} : SET NX PX", "us", 1e-3, told[key], told["set_nx"], 2.0,
-=======
         yield ratio_row(f"admission through Redis, {name} : SET NX PX", "us", 1e-3, told[key], told["set_nx"],
                         2.5 if key == "one" else None,
->>>>>>> w-budget
                         f"p50, the same turns; p99 of SET {p99(told['set_nx']) / 1e3:.0f} us")
     for key, name in PEERS:
         yield ratio_row(f"admission through Redis, 1 scope : {name}", "us", 1e-3, told["one"], told[key], None,

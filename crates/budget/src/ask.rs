@@ -146,12 +146,9 @@ pub enum AskError {
     /// One scope twice: both would be judged before either is charged.
     #[error("the scope '{0}' is named twice")]
     Twice(String),
-<<<<<<< HEAD
-=======
     /// No time, or more than a day.
     #[error("a token that is remembered for {0:?}, expected 1 millisecond to a day")]
     Window(Duration),
->>>>>>> w-budget
     /// More than [`MAX_AMOUNT`].
     #[error("an amount of {0} micro-units, at most {MAX_AMOUNT} can be counted")]
     Amount(u64),
@@ -181,12 +178,9 @@ impl Ask<'_> {
         if let Some(jti) = &self.jti {
             check_key(jti.identity)?;
             check_key(jti.value)?;
-<<<<<<< HEAD
-=======
             if jti.window.as_millis() == 0 || jti.window > Window::Day.length() {
                 return Err(AskError::Window(jti.window));
             }
->>>>>>> w-budget
         }
         let mut seen = HashSet::with_capacity(self.scopes.len());
         for scope in self.scopes {

@@ -400,8 +400,6 @@ fn questions_that_cannot_be_answered_are_refused() {
         cost: 1 << 53,
         ..scope
     }]));
-<<<<<<< HEAD
-=======
     for window in [Duration::from_nanos(1), Duration::from_secs(86_401)] {
         let mut once = jti("t").unwrap();
         once.window = window;
@@ -415,7 +413,6 @@ fn questions_that_cannot_be_answered_are_refused() {
                 .is_err()
         );
     }
->>>>>>> w-budget
     let keys: Vec<String> = (0..17).map(|i| i.to_string()).collect();
     let many: Vec<_> = keys.iter().map(|key| Scope { key, ..scope }).collect();
     assert!(refused(&many));

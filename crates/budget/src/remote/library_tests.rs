@@ -266,10 +266,7 @@ async fn wide_scopes_count_the_spare_sub_bucket() {
         deadline: Duration::from_secs(30),
         wide: Some(WideConfig {
             url: server.url(),
-<<<<<<< HEAD
-=======
             authorities: None,
->>>>>>> w-budget
             namespace: "everybody".into(),
             lease: Duration::from_secs(2),
         }),

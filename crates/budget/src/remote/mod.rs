@@ -39,17 +39,12 @@ use crate::{
 /// How counters in Redis are reached and shared. Shown without its address, which may have a password.
 #[derive(Clone)]
 pub struct RedisConfig {
-<<<<<<< HEAD
-    /// `redis://host:port`, with user and password if there are, or `unix:///path`.
-    pub url: String,
-=======
     /// `rediss://host:port` (TLS) or `redis://host:port`, with user and password if there are, or
     /// `unix:///path`.
     pub url: String,
     /// The authorities that a server's certificate may be from, in PEM; those that the host trusts if there
     /// are none here.
     pub authorities: Option<Vec<u8>>,
->>>>>>> w-budget
     /// What shares counters: all keys of a namespace are in one slot of a cluster. For example the project.
     pub namespace: String,
     /// How long a call waits for its answer, connecting and loading of the library included.
@@ -67,11 +62,8 @@ pub struct RedisConfig {
 pub struct WideConfig {
     /// As for the namespace; it may be the same server.
     pub url: String,
-<<<<<<< HEAD
-=======
     /// As for the namespace.
     pub authorities: Option<Vec<u8>>,
->>>>>>> w-budget
     /// Another namespace, which all that share these scopes name alike.
     pub namespace: String,
     /// How long a slice may be used, at most 2 seconds (the shortest sub-bucket).
@@ -83,10 +75,7 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>, namespace: impl Into<String>) -> RedisConfig {
         RedisConfig {
             url: url.into(),
-<<<<<<< HEAD
-=======
             authorities: None,
->>>>>>> w-budget
             namespace: namespace.into(),
             deadline: Duration::from_millis(50),
             hold: Duration::from_secs(15 * 60),
@@ -122,10 +111,6 @@ impl fmt::Debug for WideConfig {
 #[non_exhaustive]
 pub enum RedisError {
     /// Not an address of a server.
-<<<<<<< HEAD
-    #[error("not the address of a Redis server: {0}; expected redis://HOST:PORT or unix:///PATH")]
-    Url(String),
-=======
     #[error(
         "not the address of a Redis server: {0}; expected rediss://HOST:PORT, redis://HOST:PORT or unix:///PATH"
     )]
@@ -133,7 +118,6 @@ pub enum RedisError {
     /// Authorities for a connection without TLS.
     #[error("authorities are for rediss:// addresses: without TLS nothing is checked")]
     Authorities,
->>>>>>> w-budget
     /// Not a hash tag.
     #[error("'{0}' cannot be a namespace: expected a name without braces")]
     Namespace(String),
@@ -168,24 +152,16 @@ impl Redis {
     /// # Errors
     /// A configuration that cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Redis, RedisError> {
-<<<<<<< HEAD
-        let shard = Shard::new(&config.url, &config.namespace, config.deadline, 0)?;
-=======
         let home = shard::client(&config.url, config.authorities.as_deref())?;
         let shard = Shard::new(home, &config.namespace, config.deadline, 0)?;
->>>>>>> w-budget
         let leases = match &config.wide {
             None => None,
             Some(wide) if wide.namespace == config.namespace => {
                 return Err(RedisError::Wide(wide.namespace.clone()));
             }
             Some(wide) => {
-<<<<<<< HEAD
-                let shard = Shard::new(&wide.url, &wide.namespace, config.deadline, 1)?;
-=======
                 let home = shard::client(&wide.url, wide.authorities.as_deref())?;
                 let shard = Shard::new(home, &wide.namespace, config.deadline, 1)?;
->>>>>>> w-budget
                 Some(Leases::new(shard, wide.lease))
             }
         };

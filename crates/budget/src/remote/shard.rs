@@ -10,11 +10,7 @@ use std::{
 };
 
 use redis::{
-<<<<<<< HEAD
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, Value,
-=======
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, TlsCertificates, Value,
->>>>>>> w-budget
     aio::MultiplexedConnection,
 };
 use tokio::time::timeout;
@@ -63,11 +59,6 @@ struct Link {
     making: tokio::sync::Mutex<()>,
 }
 
-<<<<<<< HEAD
-impl Shard {
-    pub fn new(
-        url: &str,
-=======
 /// A client of an address, not connected yet.
 pub(super) fn client(url: &str, authorities: Option<&[u8]>) -> Result<Client, SetupError> {
     // One that another crate of the process has installed is as good.
@@ -91,7 +82,6 @@ pub(super) fn client(url: &str, authorities: Option<&[u8]>) -> Result<Client, Se
 impl Shard {
     pub fn new(
         home: Client,
->>>>>>> w-budget
         namespace: &str,
         deadline: Duration,
         spare: u64,
@@ -99,10 +89,6 @@ impl Shard {
         if namespace.is_empty() || namespace.contains(['{', '}']) {
             return Err(SetupError::Namespace(namespace.to_owned()));
         }
-<<<<<<< HEAD
-        let home = Client::open(url).map_err(|e| SetupError::Url(e.to_string()))?;
-=======
->>>>>>> w-budget
         Ok(Shard {
             link: Arc::new(Link {
                 home,
@@ -275,17 +261,6 @@ impl Link {
         let Some((host, port)) = node.rsplit_once(':') else {
             return false;
         };
-<<<<<<< HEAD
-        // Without a host it is the one that was asked.
-        let host = match (host, info.addr()) {
-            ("", ConnectionAddr::Tcp(host, _)) => host.clone(),
-            (host, _) => host.to_owned(),
-        };
-        let Ok(port) = port.parse() else {
-            return false;
-        };
-        let info = info.clone().set_addr(ConnectionAddr::Tcp(host, port));
-=======
         let Ok(port) = port.parse() else {
             return false;
         };
@@ -307,7 +282,6 @@ impl Link {
             _ => return false,
         };
         let info = info.clone().set_addr(owner);
->>>>>>> w-budget
         match Client::open(info) {
             Ok(client) => {
                 *self.owner() = Some(client);

@@ -12,13 +12,9 @@ async fn duplicates(calls: u64) {
     let accepted = Arc::new(AtomicU64::new(0));
     let patient = Duration::from_secs(30);
     let shards: Vec<_> = (0..3)
-<<<<<<< HEAD
-        .map(|_| Arc::new(Shard::new(&server.url(), "test", patient, 0).unwrap()))
-=======
         .map(|_| {
             Arc::new(Shard::new(client(&server.url(), None).unwrap(), "test", patient, 0).unwrap())
         })
->>>>>>> w-budget
         .collect();
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {

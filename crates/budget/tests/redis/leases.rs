@@ -21,10 +21,7 @@ fn wide(server: &Server) -> RedisConfig {
     RedisConfig {
         wide: Some(WideConfig {
             url: server.url(),
-<<<<<<< HEAD
-=======
             authorities: None,
->>>>>>> w-budget
             namespace: "everybody".into(),
             lease: Duration::from_secs(2),
         }),

@@ -10,13 +10,8 @@ mod server;
 use std::{sync::Arc, time::Duration};
 
 use agentwall_budget::{
-<<<<<<< HEAD
-    Answer, Ask, Counters, Jti, Limits, Redis, RedisConfig, Reservation, Scope, Settled, UNIT,
-    Window,
-=======
     Answer, Ask, Counters, Jti, Limits, Redis, RedisConfig, Reservation, Scope, Settled,
     StoreError, UNIT, Window,
->>>>>>> w-budget
 };
 use server::{NEVER, Server};
 use tokio::task::JoinSet;
@@ -203,8 +198,6 @@ async fn all_keys_of_a_question_are_in_one_slot_of_a_cluster_whichever_server_ha
         assert_eq!(servers[owner].said("DBSIZE"), ":4");
     }
 }
-<<<<<<< HEAD
-=======
 
 #[tokio::test]
 async fn a_server_without_a_certificate_that_is_trusted_is_not_asked() {
@@ -232,4 +225,3 @@ async fn a_server_without_a_certificate_that_is_trusted_is_not_asked() {
     };
     assert!(Redis::new(&plain).is_err());
 }
->>>>>>> w-budget

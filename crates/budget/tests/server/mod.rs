@@ -180,8 +180,6 @@ fn node(port: u16, bus: u16) -> Server {
     server.ready();
     server
 }
-<<<<<<< HEAD
-=======
 
 /// A server that speaks TLS alone, its address, and the certificate that it shows, which is its own authority.
 pub fn with_tls() -> (Server, String, Vec<u8>) {
@@ -243,4 +241,3 @@ pub fn with_tls() -> (Server, String, Vec<u8>) {
     server.ready();
     (server, format!("rediss://localhost:{port}"), certificate)
 }
->>>>>>> w-budget
