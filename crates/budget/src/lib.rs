@@ -160,3 +160,27 @@ impl Counters {
         self.commit(of, &vec![0; of.costs().len()]).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A face asks from a task that may change its thread.
+    #[test]
+    fn questions_can_be_asked_from_any_task() {
+        fn is_send(_: &impl Send) {}
+        let counters = Counters::Embedded(Embedded::default());
+        let ask = Ask::default();
+        is_send(&counters.admit(&ask));
+        let of = Reservation {
+            costs: Vec::new(),
+            charged: Charged::Memory {
+                at: 0,
+                names: Vec::new(),
+            },
+            settled: AtomicBool::new(false),
+        };
+        is_send(&counters.commit(&of, &[]));
+        is_send(&counters.release(&of));
+    }
+}
