@@ -74,6 +74,9 @@ pub struct Config {
     pub disclosure: Disclosure,
     /// What happens to calls when the counters give no answer.
     pub on_failure: OnFailure,
+    /// Tokens that were made before this moment are refused, in seconds since 1970: counters that begin anew do not know
+    /// which of them were used.
+    pub since: i64,
 }
 
 /// A gateway.
@@ -360,8 +363,9 @@ impl Gateway {
                 e.to_string(),
             ))
         })?;
-        let bound = AgentClaims::read(&jws)
-            .ok()
+        let claims = AgentClaims::read(&jws).ok();
+        self.made_since(claims.as_ref().map(|c| c.iat))?;
+        let bound = claims
             .and_then(|claims| claims.request)
             .is_some_and(|request| request.ath.is_some());
         let (body, early) = match bound {
@@ -390,6 +394,19 @@ impl Gateway {
             (None, early) => early.unwrap_or_default(),
         };
         Ok((principal, body))
+    }
+
+    /// Whether a token was made while the counters counted.
+    pub(crate) fn made_since(&self, iat: Option<i64>) -> Result<(), Box<Refusal>> {
+        match iat {
+            Some(iat) if iat < self.config.since => Err(self.challenge(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_jwt",
+                "invalid-token",
+                "the token was made before this gateway began, so nobody knows whether it was used; make a fresh one",
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What tokens may be for: the gateway, and where capabilities are executed.

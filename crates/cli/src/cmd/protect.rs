@@ -63,6 +63,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
     let directory = directory(&place)?;
     let log = Arc::new(state.keep_log()?);
     let session = session_id()?;
+    let since = begins(&directory, args.redis.is_some());
     let book = Arc::new(Book::new(
         log,
         &session,
@@ -106,6 +107,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                     WithoutRedis::Local => OnFailure::Local,
                     WithoutRedis::Open => OnFailure::Open,
                 },
+                since,
             },
             catalogue,
             directory: Arc::new(directory),
@@ -323,6 +325,17 @@ fn credentials(args: &ProtectArgs) -> Result<HeaderMap> {
         all.append(name, value);
     }
     Ok(all)
+}
+
+/// From when on tokens are taken. Counters in memory do not know the tokens of the run before: those were made before this second,
+/// which is waited for. Redis knows them.
+fn begins(directory: &Directory, shared: bool) -> i64 {
+    if shared || directory.hosts().is_empty() {
+        return 0;
+    }
+    let now = now_ms();
+    std::thread::sleep(Duration::from_millis(1000 - now % 1000));
+    (now / 1000).cast_signed() + 1
 }
 
 fn counters(args: &ProtectArgs) -> Result<Counters> {

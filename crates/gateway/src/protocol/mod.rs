@@ -14,7 +14,7 @@ mod agents;
 mod capabilities;
 mod discovery;
 
-use agentwall_identity::{Catalogue as Known, Constraints, Expect, HostAuth, Jws};
+use agentwall_identity::{Catalogue as Known, Constraints, Expect, HostAuth, HostClaims, Jws};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
@@ -109,6 +109,7 @@ async fn host(gateway: &Gateway, parts: &Parts) -> Result<HostAuth, Box<Refusal>
         gateway.challenge(refusal)
     };
     let jws = Jws::parse(token).map_err(|e| unread(e.to_string()))?;
+    gateway.made_since(HostClaims::read(&jws).ok().map(|c| c.iat))?;
     let audiences = [gateway.config.public.clone()];
     let expect = expect(gateway, &audiences);
     let host = gateway.directory.authenticate_host(&jws, &expect);
