@@ -444,3 +444,7 @@ impl Claims<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "claims_tests.rs"]
+mod tests;

@@ -186,7 +186,12 @@ fn a_host_that_changes_hands_keeps_no_agents() {
     let (mine, own) = (key(1), key(2));
     let delegated = world.agent(&mine, NOW);
     let d = &world.directory;
+    let stays = world
+        .register(&world.host_key, &key(4), Mode::Autonomous, &["read"], NOW)
+        .expect("registered")
+        .agent;
     assert_eq!(d.unlink(&world.host, "root", NOW), Ok(1));
+    assert_eq!(world.standing(&stays, NOW), Active, "it acted for nobody");
     assert_eq!(world.standing(&delegated, NOW), Revoked);
     let autonomous = world
         .register(&world.host_key, &own, Mode::Autonomous, &["read"], NOW)
@@ -202,6 +207,7 @@ fn a_host_that_changes_hands_keeps_no_agents() {
     let bob: UserId = "bob".parse().expect("a name");
     d.link(&world.host, &bob, "root", NOW).expect("linked");
     assert_eq!(world.standing(&autonomous, NOW), Claimed);
+    assert_eq!(world.standing(&stays, NOW), Claimed);
     assert_eq!(
         code(world.try_agent(&own, &autonomous, NOW)),
         "agent_claimed"

@@ -1,6 +1,7 @@
 //! The directory with a host of one person and what others try.
 
 mod grants;
+mod jwks;
 mod lifecycle;
 mod stores;
 mod tokens;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Fetched, HostStatus, Jwks, MemoryReplay, Poll, Profile, ProofClaims, Replay as _, Request,
-    RequestBinding, Seen, TokenError,
+    HostStatus, MemoryReplay, Poll, Profile, ProofClaims, Replay as _, Request, RequestBinding,
+    Seen, TokenError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +17,11 @@ fn an_agent_is_believed_and_an_impostor_is_not() {
     assert_eq!(principal.agent(), &id);
     assert_eq!(principal.host(), &world.host);
     assert_eq!(principal.user(), Some(&world.user));
+    let on_its_own = world
+        .register(&world.host_key, &key(3), Mode::Autonomous, &["read"], NOW)
+        .expect("registered")
+        .agent;
+    assert_eq!(world.principal(&key(3), &on_its_own, NOW).user(), None);
 
     let signature = AuthError::Token(TokenError::Signature);
     assert_eq!(world.try_agent(&other, &id, NOW).unwrap_err(), signature);
@@ -434,134 +439,6 @@ fn a_token_with_cnf_needs_a_proof_of_the_key() {
     let unbound = Jws::parse(&other_token).expect("a token");
     assert!(present(&unbound, Some(&proof_key.sign_proof(&for_other)), NOW).is_err());
     assert!(present(&unbound, None, NOW).is_ok());
-}
-
-fn set(url: &str, keys: &[(&str, &SecretKey)]) -> Vec<Fetched> {
-    let named = |(kid, key): &(&str, &SecretKey)| {
-        key.public()
-            .to_jwk()
-            .replace('{', &format!(r#"{{"kid":"{kid}","#))
-    };
-    let keys: Vec<_> = keys.iter().map(named).collect();
-    let text = format!(r#"{{"keys":[{}]}}"#, keys.join(","));
-    vec![Fetched {
-        url: url.to_owned(),
-        keys: Jwks::parse(text.as_bytes()).expect("a set"),
-    }]
-}
-
-#[test]
-fn keys_of_a_set_follow_the_set_and_never_go_back() {
-    let world = World::new();
-    let audiences = audiences();
-    let (old, new, agent_old, agent_new) = (key(70), key(71), key(72), key(73));
-    let (host_url, agent_url) = ("https://keys.example/host", "https://keys.example/agent");
-    let host_token = |key: &SecretKey, kid: &str| {
-        let mut claims = world.host_claims(key, NOW);
-        claims.host_key = KeySource::Jwks {
-            url: host_url.to_owned(),
-            kid: kid.to_owned(),
-        };
-        claims.agent_key = Some(KeySource::Jwks {
-            url: agent_url.to_owned(),
-            kid: "a1".to_owned(),
-        });
-        Jws::parse(&key.sign_host(&claims)).expect("a token")
-    };
-    let auth = |token: &Jws, fetched: &[Fetched]| {
-        let expect = Expect {
-            fetched,
-            ..Expect::strict(NOW, &audiences)
-        };
-        world.directory.authenticate_host(token, &expect)
-    };
-    let needs = AuthError::NeedsKeys {
-        url: host_url.to_owned(),
-        kid: "h1".to_owned(),
-    };
-    assert_eq!(auth(&host_token(&old, "h1"), &[]).unwrap_err(), needs);
-    let elsewhere = set("https://evil.example/host", &[("h1", &old)]);
-    assert_eq!(
-        auth(&host_token(&old, "h1"), &elsewhere).unwrap_err(),
-        needs
-    );
-    let first = set(host_url, &[("h1", &old)]);
-    let newcomer = auth(&host_token(&old, "h1"), &first).expect("a newcomer");
-    let agents = set(agent_url, &[("a1", &agent_old)]);
-    let expect = Expect {
-        fetched: &agents,
-        ..Expect::strict(NOW, &audiences)
-    };
-    let registration = Registration {
-        name: "a".to_owned(),
-        ..Registration::default()
-    };
-    let registered = world
-        .directory
-        .register(&newcomer, &registration, &Known, &expect);
-    let registered = registered.expect("registered");
-    let d = &world.directory;
-    d.approve_host(&registered.host, Some(&world.user), "root", NOW)
-        .expect("approved");
-    d.approve_agent(&registered.agent, "root", NOW)
-        .expect("approved");
-    // Known now: nothing is fetched for the key that is recorded.
-    assert!(
-        auth(&host_token(&old, "h1"), &[])
-            .expect("known")
-            .known()
-            .is_ok()
-    );
-    // How the key comes is fixed.
-    let inline = world.host_claims(&old, NOW);
-    let inline = Jws::parse(&old.sign_host(&inline)).expect("a token");
-    assert_eq!(auth(&inline, &[]).unwrap_err(), AuthError::Delivery);
-    // The set has another key.
-    let second = set(host_url, &[("h2", &new), ("h1", &old)]);
-    assert!(auth(&host_token(&new, "h2"), &[]).is_err());
-    assert!(auth(&host_token(&new, "h2"), &first).is_err());
-    assert!(
-        auth(&host_token(&new, "h2"), &second)
-            .expect("rotated")
-            .known()
-            .is_ok()
-    );
-    assert_eq!(
-        auth(&host_token(&old, "h1"), &second).unwrap_err(),
-        AuthError::RetiredKey
-    );
-
-    // The agent's set, the same way.
-    let agent_token = |key: &SecretKey, kid: &str| {
-        let mut claims = world.claims(&registered.agent, NOW);
-        claims.iss = Some(new.public().thumbprint());
-        let header = [("kid", serde_json::Value::from(kid))];
-        let plain = key.sign_agent(&claims);
-        let claims = Jws::parse(&plain).expect("a token").claims().clone();
-        let text = crate::jws::sign(key, crate::Typ::Agent, &header, &claims);
-        Jws::parse(&text).expect("a token")
-    };
-    let auth = |token: &Jws, fetched: &[Fetched]| {
-        let expect = Expect {
-            fetched,
-            ..Expect::strict(NOW, &audiences)
-        };
-        world.directory.authenticate_agent(token, &expect)
-    };
-    assert!(auth(&agent_token(&agent_old, "a1"), &[]).is_ok());
-    let both = set(agent_url, &[("a1", &agent_old), ("a2", &agent_new)]);
-    assert!(matches!(
-        auth(&agent_token(&agent_new, "a2"), &[]),
-        Err(AuthError::NeedsKeys { .. })
-    ));
-    // The right name with the wrong key changes nothing.
-    assert!(auth(&agent_token(&agent_old, "a2"), &both).is_err());
-    assert!(auth(&agent_token(&agent_old, "a1"), &[]).is_ok());
-    assert!(auth(&agent_token(&agent_new, "a2"), &both).is_ok());
-    assert_eq!(
-        auth(&agent_token(&agent_old, "a1"), &both).unwrap_err(),
-        AuthError::RetiredKey
-    );
 }
 
 #[test]
