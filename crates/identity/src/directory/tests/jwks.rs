@@ -113,6 +113,15 @@ fn keys_of_a_set_follow_the_set_and_never_go_back() {
     );
 
     assert_eq!(by_agent(&old, &second), Err(AuthError::RetiredKey));
+    // A set's key is exchanged by the set alone.
+    let auth_now = auth(&host_token(&new, "h2"), &second).expect("known");
+    let host = auth_now.known().expect("known");
+    let delivery = ChangeError::Standing(AuthError::Delivery);
+    let other = key(90);
+    let found = d.rotate_host_key(host, other.public(), NOW);
+    assert_eq!(found, Err(delivery.clone()));
+    let found = d.rotate_agent_key(By::Host(host), &registered.agent, other.public(), NOW);
+    assert_eq!(found, Err(delivery));
     // The agent's set, the same way.
     let agent_token = |key: &SecretKey, kid: &str| {
         let mut claims = world.claims(&registered.agent, NOW);
