@@ -22,7 +22,7 @@ pub const MAX_NAME: usize = 200;
 /// An agent to be registered. Its key stands in the host's token.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Registration {
-    /// What the host calls it; at most [`MAX_NAME`] characters.
+    /// What the host calls it; at most 200 characters.
     pub name: String,
     /// On whose behalf it acts.
     pub mode: Mode,
