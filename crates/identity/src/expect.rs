@@ -102,7 +102,7 @@ pub struct Poll<'a> {
     pub until: i64,
 }
 
-/// An identifier that must be taken once: the caller hands it to a [`Replay`](crate::Replay) after the signature was verified.
+/// An identifier that must be taken once: the caller records it, in one step that looks and records, after the signature was verified (the crate `budget`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Once {
     /// Whose identifier it is.

@@ -11,7 +11,6 @@
 //! claims      what host and agent tokens say
 //! expect      when they are believed
 //! dpop        proofs of possession (RFC 9449)
-//! replay      each token once
 //! constraint  what arguments may be
 //! model       hosts, agents, grants, and what their clocks say
 //! directory   who there is: authentication, changes, grants, events
@@ -55,7 +54,6 @@ mod json;
 mod jws;
 mod key;
 mod model;
-mod replay;
 mod store;
 
 pub use claims::{
@@ -79,5 +77,4 @@ pub use model::{
     Agent, AgentStatus, Grant, GrantStatus, Host, HostStatus, JwksRecord, KeyRecord, Lifetimes,
     Mode,
 };
-pub use replay::{MemoryReplay, Replay, Seen};
 pub use store::{Change, Contents, MemoryStore, Store, StoreError};
