@@ -141,6 +141,7 @@ fn an_auditor_with_the_key_alone_checks_the_log_and_every_text() {
     assert_eq!(json["size"], 300);
     assert_eq!(json["export"]["entries"], 300, "{json}");
     assert_eq!(json["export"]["withheld"], 0);
+    assert!(!has(&archive, scene.host.tmp.path().to_str().unwrap()));
     let shown = texts(&archive);
     assert_eq!(shown[7]["entry"]["path"], format!("/home/u/secret/{ONE}/7"));
     assert_eq!(shown.len(), 300);

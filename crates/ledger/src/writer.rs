@@ -455,6 +455,8 @@ impl Writer {
         };
         state.push(entry);
         let published = self.publish_signed(state, index, Some(succession));
+        // Whatever came of it, this signer signs nothing more before it has read whose turn it is.
+        self.state = None;
         published.map_err(CommitError::without_entries)?;
         if self.beside.key.is_none() {
             self.journal = Journal::new(&self.dir, next);

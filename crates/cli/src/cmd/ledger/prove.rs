@@ -24,7 +24,6 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
     let (dir, options) = what(args.dir.as_deref(), args.key.as_deref())?;
     let reader = Reader::open_signed(&dir, &options.key).context("cannot read the ledger")?;
     let reader = State::with_own_text(reader, &dir);
-    let entry = reader.entry(args.entry)?;
     let keys = reader.keys(&options.key)?;
     if let Some(rotation) = keys.rotations().iter().find(|r| r.index == args.entry) {
         if args.policy.is_some() || args.open_all || !args.open.is_empty() {
@@ -35,6 +34,7 @@ pub fn main(args: &ProveArgs) -> Result<ExitCode> {
         }
         return write(&rotation.proof, options.head.is_some());
     }
+    let entry = reader.entry(args.entry)?;
     let extra = [entry.clone(), opened(&reader, args)?].concat();
     // The head file is this host's memory: so is the policy beside it.
     let trust = match (&demanded, options.head.is_some()) {

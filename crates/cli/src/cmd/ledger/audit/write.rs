@@ -179,7 +179,7 @@ impl Export<'_> {
             root: reader.checkpoint().root.to_base64(),
             made: rfc3339_of(now_ms()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            options: access::given("export"),
+            options: picked(access::given("export")),
             entries,
             texts,
             withheld,
@@ -187,6 +187,20 @@ impl Export<'_> {
             files: self.files.clone(),
         })
     }
+}
+
+/// The options but for where the archive goes, which is nobody else's business.
+fn picked(given: Vec<String>) -> Vec<String> {
+    let mut given = given.into_iter();
+    let mut options = Vec::new();
+    while let Some(option) = given.next() {
+        if option == "--bundle" {
+            given.next();
+        } else if !option.starts_with("--bundle=") {
+            options.push(option);
+        }
+    }
+    options
 }
 
 fn opened(reader: &Reader, index: u64) -> Result<Vec<Opening>> {
