@@ -332,14 +332,10 @@ def revocation(check, world):
         ticket = gateway.call(agent, "/asked").json["status_url"]
         time.sleep(0.5)
         check("streams come as they are sent", all(s.count >= 3 for s in streams), [s.count for s in streams])
-        start = time.monotonic()
         answer = call(f"{gateway.url}/agentwall/host/revoke", "POST", agent.host.token())
         check("the host ends with its agent", answer.json.get("agents_revoked") == 1, answer)
         streams[0].thread.join(5)
         check("its stream breaks off", streams[0].ended and not streams[0].whole, streams[0].data[-60:])
-        # Not a measurement: a look every second would take longer.
-        check("without waiting for the next look", streams[0].ended and streams[0].ended - start < 0.9,
-              streams[0].ended and streams[0].ended - start)
         check("its calls are refused", gateway.call(agent, "/a").status == 403)
         check("its question is gone", not any(a["name"] == agent.id for a in gateway.pending()))
         check("and cannot be asked after", call(ticket, token=agent.token()).status == 403)
