@@ -4,6 +4,7 @@ nginx as a plain proxy. The load's times are from when a call was due, so that a
 Everything - load, gateway, API, Redis - runs on the same cores, which is what the ratios and differences are of.
 """
 
+import http.client
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 import statistics
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 from measure import Unmeasured, interleave, mad, row
@@ -33,7 +35,7 @@ def gateway(bench):
         with Gateway(bench, api, "plain") as plain, Server(bench) as redis, Gateway(
                 bench, api, "redis", "--redis", redis, "--redis-timeout", "1000") as shared:
             yield from latencies(bench, load, api, plain, shared)
-            yield from throughput(bench, load, plain)
+            yield from throughput(bench, load, api, plain)
         yield from revocation(bench, api)
 
 
@@ -64,20 +66,30 @@ def latencies(bench, load, api, plain, shared):
                       len(added), mad(added), f"{RATE} calls/s, 16 connections, {part} minus that of the API alone in turns")
 
 
-def throughput(bench, load, plain):
+def throughput(bench, load, api, plain):
     count = 4000 if bench.quick else 20000
-    def most():
-        told = calls(load, plain.url, plain, 0, count, 32)
+    def most(url, gateway=None):
+        told = calls(load, url, gateway, 0, count, 32)
         return told["answered"] / told["seconds"]
     def verified():
         done = subprocess.run([load, "verify", "1", str(os.cpu_count())], check=True, capture_output=True, text=True)
         return json.loads(done.stdout)["per_second"]
-    many, limit = interleave([most, verified], bench.runs(5))
+    nginx = Nginx(bench, api) if shutil.which("nginx") else None
+    try:
+        peer = [lambda: most(nginx.url)] if nginx else []
+        many, limit, *others = interleave([lambda: most(plain.url, plain), verified, *peer], bench.runs(5))
+    finally:
+        if nginx:
+            nginx.close()
     value, base = statistics.median(many), statistics.median(limit)
     yield row("calls through the gateway : verifications", value, "1/s", base, value / base, "ratio >= 0.6",
               value / base >= 0.6, len(many), mad([m / v for m, v in zip(many, limit)]),
               "32 connections one call after the other; one Ed25519 verification a token on all cores. Load and API use the same "
               "cores as the gateway, the verifications have them alone")
+    for other in others:
+        base = statistics.median(other)
+        yield row("calls through the gateway : through nginx", value, "1/s", base, value / base, "none, to know", True, len(many),
+                  mad([m / o for m, o in zip(many, other)]), "the same turns; nginx as a plain proxy without any check")
 
 
 def revocation(bench, api):
@@ -158,6 +170,9 @@ class Gateway:
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
+        except (OSError, http.client.HTTPException):
+            # The answer was cut when the agent was revoked.
+            return 0
 
     def revoked_after(self):
         """In milliseconds."""

@@ -22,7 +22,7 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, task::JoinSet, time::sleep_until};
+use tokio::net::TcpStream;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -38,13 +38,8 @@ fn main() -> Result<()> {
         ["verify", seconds, threads] => verify(seconds.parse()?, threads.parse()?),
         ["calls", url, agent, host, rate, count, connections] => {
             let signer = Signer::read(url, agent, host)?;
-            let told = runtime.block_on(calls(
-                url,
-                signer,
-                rate.parse()?,
-                count.parse()?,
-                connections.parse()?,
-            ))?;
+            let (rate, count, connections) = (rate.parse()?, count.parse()?, connections.parse()?);
+            let told = calls(url, signer, rate, count, connections)?;
             println!("{told}");
             Ok(())
         }
@@ -160,7 +155,8 @@ fn claims(
     })
 }
 
-async fn calls(
+/// Each connection is a thread of its own that sleeps until its next call is due: a runtime's timer is late by up to a millisecond.
+fn calls(
     url: &str,
     signer: Option<Signer>,
     rate: u64,
@@ -171,67 +167,79 @@ async fn calls(
     let authority = uri.authority().ok_or("a URL with a host")?.to_string();
     let path = uri.path().to_owned();
     // Signing is the agent's work, and done before.
-    let mut requests = Vec::new();
+    let mut shares: Vec<Vec<(u64, Request<Empty<Bytes>>)>> =
+        (0..connections).map(|_| Vec::new()).collect();
     for number in 0..count {
         let mut request = Request::get(&path).header(header::HOST, &authority);
         if let Some(signer) = &signer {
-            request = request.header(
-                header::AUTHORIZATION,
-                format!("Bearer {}", signer.token(number)?),
-            );
+            let bearer = format!("Bearer {}", signer.token(number)?);
+            request = request.header(header::AUTHORIZATION, bearer);
         }
-        requests.push(request.body(Empty::<Bytes>::new())?);
+        let share = usize::try_from(number % connections)?;
+        shares[share].push((number, request.body(Empty::<Bytes>::new())?));
     }
-    let mut shares: Vec<Vec<(u64, Request<Empty<Bytes>>)>> =
-        (0..connections).map(|_| Vec::new()).collect();
-    for (number, request) in (0..count).zip(requests) {
-        shares[usize::try_from(number % connections)?].push((number, request));
-    }
-    let mut workers = JoinSet::new();
-    let began = tokio::time::Instant::now() + Duration::from_millis(50);
-    for share in shares {
-        let stream = TcpStream::connect(&authority).await?;
-        stream.set_nodelay(true)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        workers.spawn(async move {
-            let mut times = Vec::new();
-            let mut wrong = 0u64;
-            for (number, request) in share {
-                let due = match rate {
-                    0 => tokio::time::Instant::now(),
-                    rate => began + Duration::from_nanos(number * 1_000_000_000 / rate),
-                };
-                sleep_until(due).await;
-                let answer = match sender.send_request(request).await {
-                    Ok(answer) => answer,
-                    Err(_) => return (times, wrong + 1),
-                };
-                let good = answer.status().is_success();
-                let whole = answer.into_body().collect().await.is_ok();
-                wrong += u64::from(!(good && whole));
-                times.push(due.elapsed().as_nanos() as u64);
-            }
-            (times, wrong)
-        });
-    }
+    let began = Instant::now() + Duration::from_millis(50);
+    let threads: Vec<_> = shares
+        .into_iter()
+        .map(|share| {
+            let authority = authority.clone();
+            std::thread::spawn(move || connection(&authority, share, began, rate))
+        })
+        .collect();
     let (mut times, mut wrong) = (Vec::new(), 0);
-    while let Some(done) = workers.join_next().await {
-        let (some, bad) = done?;
+    for thread in threads {
+        let (some, bad) = thread.join().map_err(|_| "a thread ended")??;
         times.extend(some);
         wrong += bad;
     }
     let seconds = began.elapsed().as_secs_f64();
     times.sort_unstable();
     let at = |part: f64| {
-        times
-            .get((times.len() as f64 * part) as usize)
-            .copied()
-            .unwrap_or_default()
+        let place = (times.len() as f64 * part) as usize;
+        times.get(place).copied().unwrap_or_default()
     };
     Ok(json!({
         "answered": times.len(), "wrong": wrong, "seconds": seconds,
         "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p999": at(0.999),
     }))
+}
+
+/// The calls of one connection: their times in nanoseconds, and how many were refused or broke off.
+fn connection(
+    authority: &str,
+    share: Vec<(u64, Request<Empty<Bytes>>)>,
+    began: Instant,
+    rate: u64,
+) -> Result<(Vec<u64>, u64)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut sender = runtime.block_on(async {
+        let stream = TcpStream::connect(authority).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok::<_, Box<dyn Error + Send + Sync>>(sender)
+    })?;
+    let (mut times, mut wrong) = (Vec::new(), 0);
+    for (number, request) in share {
+        let due = match rate {
+            0 => Instant::now(),
+            rate => began + Duration::from_nanos(number * 1_000_000_000 / rate),
+        };
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let good = runtime.block_on(async {
+            let answer = sender.send_request(request).await?;
+            let good = answer.status().is_success();
+            answer.into_body().collect().await?;
+            Ok::<_, hyper::Error>(good)
+        });
+        match good {
+            Ok(good) => wrong += u64::from(!good),
+            Err(_) => return Ok((times, wrong + 1)),
+        }
+        times.push(u64::try_from(due.elapsed().as_nanos())?);
+    }
+    Ok((times, wrong))
 }
