@@ -5,7 +5,7 @@
 //! same to the server. Spellings that RFC 3986 calls equivalent are made one (section 6.2.2: unreserved characters
 //! decoded, hexadecimal digits in upper case); all that servers are known to disagree about is refused.
 
-use http::Uri;
+use http::{Uri, uri::PathAndQuery};
 
 /// Longest path and query together, in bytes.
 pub const MAX_TARGET: usize = 8 << 10;
@@ -30,6 +30,9 @@ pub enum TargetError {
     /// `%` without two hexadecimal digits.
     #[error("a '%' in the path is not followed by two hexadecimal digits")]
     Escape,
+    /// A query with a character that no URI has.
+    #[error("the query has a character that no URI has; escape it")]
+    Query,
     /// A segment `.` or `..`.
     #[error("the path has a '.' or '..' segment; send the path that it leads to")]
     Dots,
@@ -67,15 +70,15 @@ impl Target {
             None => (text, None),
         };
         let path = canonical(path)?;
-        if let Some(query) = query
-            && query.bytes().any(|b| b.is_ascii_control() || b == b'#')
-        {
-            return Err(TargetError::Ambiguous("a control character in its query"));
-        }
-        Ok(Target {
+        let target = Target {
             path,
             query: query.map(str::to_owned),
-        })
+        };
+        // A query is sent on as it came: it has to be one.
+        match PathAndQuery::try_from(target.to_text()) {
+            Ok(read) if read.query() == target.query() => Ok(target),
+            _ => Err(TargetError::Query),
+        }
     }
 
     /// The path, beginning with `/`.
@@ -201,6 +204,9 @@ mod tests {
             ("/a%00", TargetError::Ambiguous("a control character")),
             ("/a%0d%0aX", TargetError::Ambiguous("a control character")),
             ("/%252e%252e/a", TargetError::Ambiguous("an escaped '%'")),
+            ("/a?b c", TargetError::Query),
+            ("/a?b#c", TargetError::Query),
+            ("/a?b\r\nX: y", TargetError::Query),
             ("/a%2", TargetError::Escape),
             ("/a%zz", TargetError::Escape),
             ("/a%é1", TargetError::Escape),
