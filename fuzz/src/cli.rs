@@ -208,7 +208,7 @@ pub fn grant(data: &[u8]) {
 pub fn intent_hook(data: &[u8]) {
     let parts = parts(data);
     let transcript = parts.get(1).copied().unwrap_or_default();
-    let why = transcript::newest_text(transcript, Some("toolu_1"));
+    let (why, _) = transcript::newest_text(transcript, Some("toolu_1"));
     assert!(why.len() <= (16 << 10) + 3);
     let Ok(mut told) = event::parse(parts[0]) else {
         return;

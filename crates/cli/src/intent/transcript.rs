@@ -18,25 +18,30 @@ use serde_json::Value;
 
 /// Most bytes that are read from the end of a transcript.
 const MAX_READ: u64 = 1 << 20;
-/// So far a transcript may lag behind.
-const LAG: Duration = Duration::from_millis(400);
+/// So far a transcript may lag behind: a busy agent writes it late.
+const LAG: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 /// Most bytes of text that are taken from it.
 const MAX_TEXT: usize = 16 << 10;
 
 /// The newest text of the assistant that is not after the tool call with the id `call`; empty when there is
-/// none in the end of the file, also not [`LAG`] later: agents write their transcript while they go on.
+/// none in the end of the file. Agents write their transcript while they go on, so one that has neither a text nor
+/// the call is waited for, up to [`LAG`].
 pub fn reasoning(path: &Path, call: Option<&str>) -> io::Result<String> {
     let since = Instant::now();
     loop {
-        let text = in_the_end(path, call)?;
-        if !text.is_empty() || since.elapsed() >= LAG {
+        let (text, has_call) = in_the_end(path, call)?;
+        // Without the call's id nobody can tell whether there is more to come.
+        let lag = if call.is_some() { LAG } else { LAG / 5 };
+        if !text.is_empty() || has_call || since.elapsed() >= lag {
             return Ok(text);
         }
-        thread::sleep(LAG / 20);
+        thread::sleep(LOOK);
     }
 }
 
-fn in_the_end(path: &Path, call: Option<&str>) -> io::Result<String> {
+fn in_the_end(path: &Path, call: Option<&str>) -> io::Result<(String, bool)> {
     let mut file = File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -54,8 +59,8 @@ fn in_the_end(path: &Path, call: Option<&str>) -> io::Result<String> {
     Ok(newest_text(&tail, call))
 }
 
-/// The same of the bytes of a transcript.
-pub fn newest_text(transcript: &[u8], call: Option<&str>) -> String {
+/// The same of the bytes of a transcript, and whether it has the call.
+pub fn newest_text(transcript: &[u8], call: Option<&str>) -> (String, bool) {
     let lines: Vec<Value> = transcript
         .split(|b| *b == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())
@@ -74,7 +79,7 @@ pub fn newest_text(transcript: &[u8], call: Option<&str>) -> String {
         text.truncate(end.unwrap_or(0));
         text.push('\u{2026}');
     }
-    text
+    (text, last.is_some())
 }
 
 /// The parts of a line that the assistant wrote.
@@ -144,17 +149,17 @@ mod tests {
             uses("t3"),
             says("later"),
         ]);
-        assert_eq!(newest_text(&all, Some("t1")), "first");
-        assert_eq!(newest_text(&all, Some("t2")), "second");
-        assert_eq!(newest_text(&all, Some("t3")), "second");
-        assert_eq!(newest_text(&all, Some("unknown")), "later");
-        assert_eq!(newest_text(&all, None), "later");
+        assert_eq!(newest_text(&all, Some("t1")).0, "first");
+        assert_eq!(newest_text(&all, Some("t2")).0, "second");
+        assert_eq!(newest_text(&all, Some("t3")).0, "second");
+        assert_eq!(newest_text(&all, Some("unknown")).0, "later");
+        assert_eq!(newest_text(&all, None).0, "later");
     }
 
     #[test]
     fn an_old_text_is_no_reason_for_a_new_task() {
         let all = lines(&[says("old"), asks("something else"), uses("t1")]);
-        assert_eq!(newest_text(&all, Some("t1")), "");
+        assert_eq!(newest_text(&all, Some("t1")).0, "");
     }
 
     #[test]
@@ -165,8 +170,8 @@ mod tests {
             json!({"type": "response_item", "payload": {"type": "function_call", "call_id": "c1"}});
         let mut all = lines(&[said, called]);
         all.splice(0..0, *b"\xff\xfe\n{\"type\":7}\n[[[\n");
-        assert_eq!(newest_text(&all, Some("c1")), "why");
-        assert_eq!(newest_text(b"", None), "");
+        assert_eq!(newest_text(&all, Some("c1")).0, "why");
+        assert_eq!(newest_text(b"", None).0, "");
     }
 
     #[test]
@@ -187,6 +192,14 @@ mod tests {
             text.len()
         );
         assert!(reasoning(tmp.path(), None).is_err());
+    }
+
+    #[test]
+    fn whether_the_call_is_there() {
+        let all = lines(&[asks("do"), uses("t1"), result("t1")]);
+        assert_eq!(newest_text(&all, Some("t1")), (String::new(), true));
+        assert_eq!(newest_text(&all, Some("t2")), (String::new(), false));
+        assert_eq!(newest_text(&all, None), (String::new(), false));
     }
 
     #[test]
