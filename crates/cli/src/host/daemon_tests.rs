@@ -495,6 +495,21 @@ fn a_bad_policy_keeps_the_old_one_and_a_good_one_takes_its_place_whole() {
 }
 
 #[test]
+fn a_file_that_is_gone_leaves_its_own_policy_and_holds_up_no_other() {
+    let mut host = Host::new();
+    let pid = host.sleeper();
+    let digest = host.govern(pid).digest;
+    std::fs::remove_file(host.policy_path()).unwrap();
+    match host.ask(HostRequest::Reload) {
+        Response::Done { text } => assert!(text.contains("the files of 1 are gone"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let view = host.task(pid).unwrap().view;
+    let inner = lock(&host.daemon().inner);
+    assert_eq!(inner.views[&view].ready.digest(), digest);
+}
+
+#[test]
 fn an_event_of_a_former_policy_is_told_in_its_words() {
     let mut host = Host::new();
     let pid = host.sleeper();

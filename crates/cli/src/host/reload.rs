@@ -37,9 +37,15 @@ impl Daemon {
         let config = policy::configuration(&self.places.config).context("nothing was changed")?;
         self.try_entries(&config).context("nothing was changed")?;
         self.retire(inner)?;
-        let mut changed = Vec::new();
+        let (mut changed, mut gone) = (Vec::new(), 0);
         for view in inner.views.values().filter(|v| v.installed) {
             let entry = config.named(&view.name).filter(|_| view.name != UNNAMED);
+            // A file that somebody named once may be gone by now. Those under its policy must not keep the others from
+            // another one.
+            if entry.is_none() && matches!(view.policy.try_exists(), Ok(false)) {
+                gone += 1;
+                continue;
+            }
             let entry = entry.cloned().unwrap_or_else(|| Entry {
                 audit: view.audit,
                 name: view.name.clone(),
@@ -70,10 +76,16 @@ impl Daemon {
         self.select(inner)?;
         self.save(inner)?;
         let entries = inner.config.govern.len();
-        Ok(format!(
+        let mut text = format!(
             "read again: {entries} entries of the configuration, {count} of {} policies in use changed",
             inner.views.len()
-        ))
+        );
+        if gone > 0 {
+            text.push_str(&format!(
+                "; the files of {gone} are gone, and these policies stay as they were"
+            ));
+        }
+        Ok(text)
     }
 
     /// Puts another policy into a view: into the ledger of all who are under it, then into the kernel.
