@@ -31,11 +31,19 @@ const MAX_TEXT: usize = 16 << 10;
 pub fn reasoning(path: &Path, call: Option<&str>) -> io::Result<String> {
     let since = Instant::now();
     loop {
-        let (text, has_call) = in_the_end(path, call)?;
-        // Without the call's id nobody can tell whether there is more to come.
-        let lag = if call.is_some() { LAG } else { LAG / 5 };
-        if !text.is_empty() || has_call || since.elapsed() >= lag {
-            return Ok(text);
+        let (read, lag) = match in_the_end(path, call) {
+            // An agent makes the file with the first lines that it writes; some write none.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (Err(e), LAG / 5),
+            // Without the call's id nobody can tell whether there is more to come.
+            read if call.is_none() => (read, LAG / 5),
+            read => (read, LAG),
+        };
+        let more = match &read {
+            Ok((text, has_call)) => text.is_empty() && !has_call,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        if !more || since.elapsed() >= lag {
+            return read.map(|(text, _)| text);
         }
         thread::sleep(LOOK);
     }
@@ -206,9 +214,11 @@ mod tests {
     fn a_transcript_that_lags_behind_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.jsonl");
-        std::fs::write(&path, b"").unwrap();
         let later = path.clone();
         let writer = thread::spawn(move || {
+            // It is not even there at first.
+            thread::sleep(LAG / 20);
+            std::fs::write(&later, lines(&[asks("do")])).unwrap();
             thread::sleep(LAG / 4);
             std::fs::write(later, lines(&[says("because"), uses("toolu_1")])).unwrap();
         });
