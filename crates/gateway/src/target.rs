@@ -74,8 +74,13 @@ impl Target {
             path,
             query: query.map(str::to_owned),
         };
+        // The one spelling may be longer: what is escaped has three bytes.
+        let sent = target.to_text();
+        if sent.len() > MAX_TARGET {
+            return Err(TargetError::Length);
+        }
         // A query is sent on as it came: it has to be one.
-        match PathAndQuery::try_from(target.to_text()) {
+        match PathAndQuery::try_from(sent) {
             Ok(read) if read.query() == target.query() => Ok(target),
             _ => Err(TargetError::Query),
         }
@@ -215,6 +220,8 @@ mod tests {
         }
         let long = format!("/{}", "a".repeat(MAX_TARGET));
         assert_eq!(Target::parse(&long), Err(TargetError::Length));
+        let grows = format!("/{}", ">".repeat(MAX_TARGET / 2));
+        assert_eq!(Target::parse(&grows), Err(TargetError::Length));
     }
 
     proptest! {
