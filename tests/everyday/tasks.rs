@@ -304,6 +304,21 @@ os.setxattr(\"g\", \"user.k\", b\"v\"); print(os.getxattr(\"g\", \"user.k\")); p
             &["bash"],
             r#"in_wall 'id -u; whoami; test -w . && echo writable; stat -c %U:%G . | sed "s/.*:/group:/" | wc -l; touch mine; test "$(stat -c %u mine)" = "$(id -u)" && echo owned'; stat -c %U mine; echo task-done"#,
         ),
+        task(
+            "killed-as-they-start",
+            &["python3"],
+            r#"in_wall '
+python3 - <<"PY"
+import subprocess as p
+def ended(how):
+    child = p.Popen(["cat"], stdin=p.PIPE)
+    how(child)
+    return child.wait(5)
+print({ended(p.Popen.kill) for _ in range(150)}, {ended(p.Popen.terminate) for _ in range(150)})
+print(p.run(["echo", "the next one starts"], capture_output=True).stdout)
+PY
+'; echo task-done"#,
+        ),
         Task {
             limit: 200,
             ..task(

@@ -392,15 +392,19 @@ pub fn trace_exec(tid: u32) -> io::Result<()> {
     // Makes the thread report when it next returns to user mode, whether the call worked or not,
     // so that the wait below always ends.
     // SAFETY: no address, no data.
-    check(unsafe {
+    let asked = check(unsafe {
         libc::ptrace(
             libc::PTRACE_INTERRUPT,
             tid,
             std::ptr::null_mut::<libc::c_void>(),
             std::ptr::null_mut::<libc::c_void>(),
         )
-    })
-    .map(drop)
+    });
+    if asked.is_err() {
+        // It ended between the two calls, as this thread's tracee.
+        let _ = await_tracee();
+    }
+    asked.map(drop)
 }
 
 /// How a traced execve(2) ended.
@@ -417,54 +421,69 @@ pub enum ExecOutcome {
 }
 
 /// Waits for the end of an execve(2) begun under [`trace_exec`] on the same thread; `check` looks
-/// at the new image while it stands still.
+/// at the new image while it stands still. When this returns, the thread has no tracee any more:
+/// one that ends traced is a zombie that its parent hears of only after its tracer took notice
+/// (ptrace(2), "Death under ptrace"), and one left over would be taken for the next.
 pub fn await_exec(check: impl FnOnce(u32) -> bool) -> ExecOutcome {
+    let mut check = Some(check);
+    let mut outcome = ExecOutcome::Failed;
+    while let Some((pid, status)) = await_tracee() {
+        if !libc::WIFSTOPPED(status) {
+            return match outcome {
+                ExecOutcome::Killed => ExecOutcome::Killed,
+                _ => ExecOutcome::Gone,
+            };
+        }
+        let event = status >> 16;
+        if event == libc::PTRACE_EVENT_EXEC
+            && let Some(check) = check.take()
+        {
+            if check(pid as u32) {
+                outcome = ExecOutcome::Started;
+            } else {
+                outcome = ExecOutcome::Killed;
+                // SAFETY: kill(2) takes integers; a tracee's id is its own until it is waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                continue;
+            }
+        }
+        // A stop for a signal hands the signal on; an event has none to hand on.
+        let signal = if event == 0 {
+            libc::WSTOPSIG(status)
+        } else {
+            0
+        };
+        // SAFETY: detaching takes the signal as the data word.
+        let detached = unsafe {
+            libc::ptrace(
+                libc::PTRACE_DETACH,
+                pid,
+                std::ptr::null_mut::<libc::c_void>(),
+                signal as usize as *mut libc::c_void,
+            )
+        };
+        if detached == 0 {
+            return outcome;
+        }
+        // It was killed where it stood, and is waited for again.
+    }
+    ExecOutcome::Gone
+}
+
+/// The next report of this thread's tracee, none when it has no tracee. execve(2) by a thread that
+/// does not lead its group changes its id, so waiting for a number would miss it.
+fn await_tracee() -> Option<(libc::pid_t, libc::c_int)> {
     let mut status = 0;
-    // Only this thread's tracee: execve(2) by a thread that does not lead its group changes its
-    // id, so waiting for a number would miss it.
-    let pid = loop {
+    loop {
         // SAFETY: `status` is a valid place for the wait status.
         let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-        if pid >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            break pid;
+        if pid >= 0 {
+            return Some((pid, status));
         }
-    };
-    if pid < 0 || !libc::WIFSTOPPED(status) {
-        return ExecOutcome::Gone;
-    }
-    let event = status >> 16;
-    let mut outcome = ExecOutcome::Failed;
-    if event == libc::PTRACE_EVENT_EXEC {
-        outcome = ExecOutcome::Started;
-        if !check(pid as u32) {
-            // SAFETY: kill(2) takes integers; the tracee stands still, so the id is its own.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            // It ends traced: its parent hears of it only after this thread took notice.
-            // SAFETY: `status` is a valid place for the wait status.
-            while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD) }
-                == pid
-                && !libc::WIFSIGNALED(status)
-                && !libc::WIFEXITED(status)
-            {}
-            return ExecOutcome::Killed;
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return None;
         }
     }
-    // A stop for a signal hands the signal on; an event has none to hand on.
-    let signal = if event == 0 {
-        libc::WSTOPSIG(status)
-    } else {
-        0
-    };
-    // SAFETY: detaching takes the signal as the data word.
-    unsafe {
-        libc::ptrace(
-            libc::PTRACE_DETACH,
-            pid,
-            std::ptr::null_mut::<libc::c_void>(),
-            signal as usize as *mut libc::c_void,
-        );
-    }
-    outcome
 }
 
 /// prctl(2) with one argument.
