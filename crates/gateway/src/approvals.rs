@@ -1,7 +1,7 @@
 //! Calls that wait for a person, each bound to exactly what was shown.
 //!
-//! A question holds the call in canonical form (RFC 8785): agent, capability, method and URL, arguments, the digest of
-//! the body's bytes, the policy's digest. That text is what a person is shown and what the answer is bound to. The
+//! A question holds the call in canonical form (RFC 8785): agent, capability, method and URL, arguments, headers, the
+//! digest of the body's bytes, the policy's digest. That text is what a person is shown and what the answer is bound to. The
 //! agent asks again with the same call; the answer is used up by it, once, in one step. A call that differs in
 //! anything is another question and leaves the first as it was. Nobody's answer in time is a no.
 
@@ -30,6 +30,9 @@ pub const MAX_OPEN: usize = 256;
 /// How long an ended question is remembered, so that the agent can be told, in milliseconds.
 const REMEMBERED: Millis = 600_000;
 
+/// The headers of a call that an answer is bound to ([`headers::bound`](crate::headers::bound)), by name.
+pub type Bound = BTreeMap<String, Vec<String>>;
+
 /// A call in the form that an answer is bound to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Payload {
@@ -47,6 +50,8 @@ pub struct Payload {
     pub url: String,
     /// The named arguments.
     pub arguments: Map<String, Value>,
+    /// The headers, those of credentials as a digest.
+    pub headers: Bound,
     /// SHA-256 of the body, lower-case hex.
     pub body_sha256: String,
     /// Digest of the policy.
@@ -178,8 +183,9 @@ struct Inner {
 }
 
 impl Approvals {
-    /// Puts a question about a call, or tells how the one about the same call stands. An approved one is used up by
-    /// this: of calls at the same moment one gets it.
+    /// Puts a question about a call, or tells how the one about the same call stands. With `take` an approved one is
+    /// used up by this: of calls at the same moment one gets it. Without, it is told as one that still waits: who asks
+    /// has not paid for the call yet.
     ///
     /// # Errors
     /// Too many wait already.
@@ -188,6 +194,7 @@ impl Approvals {
         payload: Payload,
         of: Of<'_>,
         ticket: impl FnOnce() -> String,
+        take: bool,
         now: Millis,
     ) -> Result<Standing, AskError> {
         let key = payload.key();
@@ -200,6 +207,9 @@ impl Approvals {
                 State::Waiting => return Ok(Standing::Waits(Box::new(question.clone()))),
                 State::Rejected { .. } if now < question.expires => {
                     return Ok(Standing::Rejected(Box::new(question.clone())));
+                }
+                State::Approved { .. } if !take => {
+                    return Ok(Standing::Waits(Box::new(question.clone())));
                 }
                 State::Approved { .. } => {
                     let standing = Standing::Approved(Box::new(question.clone()));

@@ -14,6 +14,7 @@ fn payload(amount: u64) -> Payload {
         method: "POST".into(),
         url: "https://bank.example/transfers".into(),
         arguments: Map::from_iter([("to".into(), json!("x")), ("amount".into(), json!(amount))]),
+        headers: Bound::from([("content-type".into(), vec!["application/json".into()])]),
         body_sha256: "00".into(),
         policy: "p1".into(),
     }
@@ -40,7 +41,7 @@ fn put(approvals: &Approvals, payload: Payload, now: Millis) -> Result<Standing,
         decision: &decision,
         jti: "j1",
     };
-    approvals.put(payload, of, || ticket, now)
+    approvals.put(payload, of, || ticket, true, now)
 }
 
 fn waits(standing: Result<Standing, AskError>) -> Question {
@@ -76,6 +77,10 @@ fn an_approval_is_for_exactly_one_call_of_exactly_this() {
         },
         Payload {
             body_sha256: "01".into(),
+            ..payload(5)
+        },
+        Payload {
+            headers: Bound::default(),
             ..payload(5)
         },
         Payload {
@@ -266,4 +271,24 @@ fn the_form_is_canonical() {
         text.starts_with("{\"agent\":\"a1\",\"arguments\":{\"a\":[1e+30,\"é\\n\"],\"z\":1,\"\u{1f600}\":null},\"body_sha256\""),
         "{text}"
     );
+}
+
+#[test]
+fn an_answer_between_the_two_looks_is_kept_for_the_call_that_pays() {
+    let approvals = Approvals::default();
+    let question = waits(put(&approvals, payload(5), 0));
+    assert!(!approvals.is_approved(&payload(5), 1));
+    yes(&approvals, question.number, 2).unwrap();
+    let of = Of {
+        action: &question.action,
+        decision: &question.decision,
+        jti: "j2",
+    };
+    let standing = approvals.put(payload(5), of, || unreachable!(), false, 3);
+    assert_eq!(waits(standing).number, question.number);
+    assert!(approvals.is_approved(&payload(5), 4));
+    assert!(matches!(
+        put(&approvals, payload(5), 5),
+        Ok(Standing::Approved(_))
+    ));
 }

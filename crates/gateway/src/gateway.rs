@@ -96,6 +96,15 @@ pub struct Gateway {
     pub live: Live,
 }
 
+/// A request to the API as it would be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a Target,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a Bytes,
+}
+
 impl Service for Gateway {
     async fn answer(
         self: Arc<Self>,
@@ -141,8 +150,8 @@ impl Gateway {
         let caller = self.caller(&principal)?;
         let found = self.catalogue.find(&parts.method, target.path());
         let Some(found) = found else {
-            self.judge.refused(&caller, now());
-            return Err(Box::new(unknown_capability(&parts.method, target.path())));
+            let refusal = unknown_capability(&parts.method, target.path());
+            return Err(self.refuse_early(&caller, Box::new(refusal)).await);
         };
         let capability = found.capability;
         let arguments = arguments::named(
@@ -152,11 +161,24 @@ impl Gateway {
             &body,
             capability.opaque,
         );
-        let arguments = arguments.map_err(|e| Refusal::invalid(e.to_string()))?;
-        self.granted(&principal, &caller, capability, &arguments)?;
-        let call = self.to_judge(capability, &parts.method, &target, arguments, &body, CALLS);
-        let permit = self.judged(&caller, &call).await?;
+        let arguments = match arguments {
+            Ok(arguments) => arguments,
+            Err(e) => {
+                let refusal = Box::new(Refusal::invalid(e.to_string()));
+                return Err(self.refuse_early(&caller, refusal).await);
+            }
+        };
+        self.granted(&principal, &caller, capability, &arguments)
+            .await?;
         headers::of_request(&mut parts.headers);
+        let request = Outgoing {
+            method: &parts.method,
+            target: &target,
+            headers: &parts.headers,
+            body: &body,
+        };
+        let call = self.to_judge(capability, &request, arguments, CALLS);
+        let permit = self.judged(&caller, &call).await?;
         self.pass_on(
             &principal,
             permit,
@@ -168,8 +190,20 @@ impl Gateway {
         .await
     }
 
+    /// The refusal of a call that does not come to be judged. Its token is used up.
+    pub(crate) async fn refuse_early(
+        &self,
+        caller: &Caller,
+        refusal: Box<Refusal>,
+    ) -> Box<Refusal> {
+        match self.judge.refused(caller, now()).await {
+            Ok(()) => refusal,
+            Err(replayed) => replayed,
+        }
+    }
+
     /// Whether the agent has the capability, with these arguments.
-    pub(crate) fn granted(
+    pub(crate) async fn granted(
         &self,
         principal: &Principal,
         caller: &Caller,
@@ -183,7 +217,6 @@ impl Gateway {
         let Err(e) = capable else {
             return Ok(());
         };
-        self.judge.refused(caller, now());
         let status = StatusCode::from_u16(e.status()).unwrap_or(StatusCode::FORBIDDEN);
         let mut refusal = Refusal::new(status, e.code(), e.code(), e.to_string());
         refusal.next.push(match &e {
@@ -198,20 +231,19 @@ impl Gateway {
             identity::Refusal::NotInToken => Next::Authenticate,
             _ => Next::Stop,
         });
-        Err(Box::new(refusal))
+        Err(self.refuse_early(caller, Box::new(refusal)).await)
     }
 
     /// A call as the judge sees it: of a described operation by its name and arguments, else of a URL.
     pub(crate) fn to_judge(
         &self,
         capability: &Capability,
-        method: &Method,
-        target: &Target,
+        request: &Outgoing<'_>,
         arguments: Map<String, Value>,
-        body: &Bytes,
         status_path: &str,
     ) -> Call {
-        let url = self.upstream.url(target);
+        let method = request.method;
+        let url = self.upstream.url(request.target);
         let (verb, resource, arguments) = match &capability.route {
             Some(_) => (
                 Verb::ApiCall,
@@ -234,7 +266,8 @@ impl Gateway {
             on_failure: self.config.on_failure,
             method: method.to_string(),
             url,
-            body_sha256: hex(&Sha256::digest(body)),
+            headers: headers::bound(request.headers),
+            body_sha256: hex(&Sha256::digest(request.body)),
             status_base: format!("{}{status_path}", self.config.public),
         }
     }

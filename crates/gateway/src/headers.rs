@@ -1,6 +1,9 @@
 //! What of a message's head goes on to the other side.
 
 use http::{HeaderMap, HeaderName, header};
+use sha2::{Digest as _, Sha256};
+
+use crate::approvals::{Bound, hex};
 
 /// Headers of one connection (RFC 9110, section 7.6.1), and what older software treats so.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -38,6 +41,25 @@ const OVERRIDES: [HeaderName; 5] = [
     HeaderName::from_static("x-forwarded-prefix"),
 ];
 
+/// Headers that differ from one sending of a call to the next, or say only what answer is liked: no part of what a
+/// person answers.
+const OF_ONE_SENDING: [HeaderName; 11] = [
+    header::ACCEPT,
+    header::ACCEPT_CHARSET,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    header::DATE,
+    header::PRAGMA,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Parts of names of headers whose values are credentials.
+const SECRET: [&str; 6] = ["auth", "cookie", "key", "secret", "session", "token"];
+
 /// Begins the headers that the gateway itself sets: nobody else does.
 const OWN: &str = "agentwall-";
 
@@ -51,6 +73,24 @@ pub fn of_request(headers: &mut HeaderMap) {
     headers.remove(header::EXPECT);
     headers.remove(header::HOST);
     own(headers);
+}
+
+/// What of a request's headers (after [`of_request`]) is part of the call that a person answers: all but those of one
+/// sending. Values as text, with escapes for bytes that are none; of credentials only the SHA-256.
+pub fn bound(headers: &HeaderMap) -> Bound {
+    let mut bound = Bound::new();
+    for (name, value) in headers {
+        if OF_ONE_SENDING.contains(name) || ["tracestate", "baggage"].contains(&name.as_str()) {
+            continue;
+        }
+        let secret = *name != "idempotency-key" && SECRET.iter().any(|s| name.as_str().contains(s));
+        let value = match secret {
+            true => format!("sha256:{}", hex(&Sha256::digest(value.as_bytes()))),
+            false => value.as_bytes().escape_ascii().to_string(),
+        };
+        bound.entry(name.to_string()).or_default().push(value);
+    }
+    bound
 }
 
 /// Takes away what is not for the agent.
@@ -117,6 +157,28 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-type", "traceparent"]);
+    }
+
+    #[test]
+    fn what_means_something_to_the_api_is_part_of_the_call() {
+        let headers = heads(&[
+            ("Content-Type", "application/json"),
+            ("X-Account", "5"),
+            ("X-Account", "caf\u{e9} \\"),
+            ("Idempotency-Key", "k1"),
+            ("X-Api-Key", "geheim"),
+            ("User-Agent", "one/1"),
+            ("Traceparent", "00-1-2-00"),
+            ("Content-Length", "3"),
+        ]);
+        let bound = bound(&headers);
+        let names: Vec<&str> = bound.keys().map(String::as_str).collect();
+        let expected = ["content-type", "idempotency-key", "x-account", "x-api-key"];
+        assert_eq!(names, expected);
+        assert_eq!(bound["x-account"], ["5", r"caf\xc3\xa9 \\"]);
+        assert_eq!(bound["idempotency-key"], ["k1"]);
+        assert!(bound["x-api-key"][0].starts_with("sha256:"));
+        assert!(!format!("{bound:?}").contains("geheim"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     answer::Refusal,
     approvals::State,
     catalogue::{Capability, Route},
-    gateway::{CALLS, EXECUTIONS, Gateway, now, now_s, of_change},
+    gateway::{CALLS, EXECUTIONS, Gateway, Outgoing, now, now_s, of_change},
     target::Target,
 };
 
@@ -114,14 +114,24 @@ pub async fn request(gateway: &Gateway, parts: &Parts, target: &Target, body: In
 /// `POST /capability/execute`.
 pub async fn execute(gateway: &Gateway, parts: &Parts, target: &Target, body: Incoming) -> Answer {
     let (principal, body) = gateway.agent(parts, target, body, None).await?;
-    let members = object_of(&body)?;
-    let name = text(&members, "capability")?;
-    let arguments = match members.get("arguments") {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::Object(arguments)) => arguments.clone(),
-        Some(_) => return Err(Box::new(Refusal::invalid("'arguments' is not an object"))),
-    };
-    run(gateway, &principal, name, arguments).await
+    match named(&body) {
+        Ok((name, arguments)) => run(gateway, &principal, &name, arguments).await,
+        Err(refusal) => {
+            let caller = gateway.caller(&principal)?;
+            Err(gateway.refuse_early(&caller, refusal).await)
+        }
+    }
+}
+
+/// Name and arguments of an execution.
+fn named(body: &Bytes) -> Result<(String, Map<String, Value>), Box<Refusal>> {
+    let members = object_of(body)?;
+    let name = text(&members, "capability")?.to_owned();
+    match members.get("arguments") {
+        None | Some(Value::Null) => Ok((name, Map::new())),
+        Some(Value::Object(arguments)) => Ok((name, arguments.clone())),
+        Some(_) => Err(Box::new(Refusal::invalid("'arguments' is not an object"))),
+    }
 }
 
 /// `GET /calls/TICKET` and `GET /executions/TICKET`: how a call stands that waits for a person. An execution that was
@@ -188,23 +198,22 @@ async fn run(
     arguments: Map<String, Value>,
 ) -> Answer {
     let caller = gateway.caller(principal)?;
-    let capability = gateway.catalogue.get(name).ok_or_else(|| unknown(name))?;
-    let Some(route) = &capability.route else {
-        return Err(Box::new(Refusal::invalid(format!(
-            "'{name}' is many requests; send the one you mean to the API's own path"
-        ))));
+    let Some(capability) = gateway.catalogue.get(name) else {
+        return Err(gateway.refuse_early(&caller, unknown(name)).await);
     };
-    gateway.granted(principal, &caller, capability, &arguments)?;
-    let (target, body) = written(route, &arguments)?;
-    let call = gateway.to_judge(
-        capability,
-        &route.method,
-        &target,
-        arguments,
-        &body,
-        EXECUTIONS,
-    );
-    let permit = gateway.judged(&caller, &call).await?;
+    let Some(route) = &capability.route else {
+        let refusal = Refusal::invalid(format!(
+            "'{name}' is many requests; send the one you mean to the API's own path"
+        ));
+        return Err(gateway.refuse_early(&caller, Box::new(refusal)).await);
+    };
+    gateway
+        .granted(principal, &caller, capability, &arguments)
+        .await?;
+    let (target, body) = match written(route, &arguments) {
+        Ok(written) => written,
+        Err(refusal) => return Err(gateway.refuse_early(&caller, refusal).await),
+    };
     let mut headers = HeaderMap::new();
     headers.insert(
         header::ACCEPT,
@@ -216,6 +225,14 @@ async fn run(
             HeaderValue::from_static("application/json"),
         );
     }
+    let request = Outgoing {
+        method: &route.method,
+        target: &target,
+        headers: &headers,
+        body: &body,
+    };
+    let call = gateway.to_judge(capability, &request, arguments, EXECUTIONS);
+    let permit = gateway.judged(&caller, &call).await?;
     let response = gateway
         .pass_on(
             principal,

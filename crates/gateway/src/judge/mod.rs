@@ -5,30 +5,31 @@
 //! charges the budgets - only what will go ahead is charged. Only [`Judge::judge`] makes a [`Permit`], and only with a
 //! permit a call is passed on.
 
+mod round;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use agentwall_action::{Action, Auth, Decision, Effect, Facts, Resource, Session, Subject, Verb};
-use agentwall_budget::{
-    Answer, Ask, Counters, Jti, Left, Limits, OnFailure, Reservation, Scope, Window,
-};
+use agentwall_action::{Auth, Effect, Facts, Resource, Session, Subject, Verb};
+use agentwall_budget::{Answer, Ask, Counters, Jti, OnFailure, Reservation};
 use agentwall_engine::{
     Engine, Grant,
-    risk::{Deviation, History, Score, Sensitivity, weigh},
+    risk::{Deviation, History, Sensitivity, weigh},
 };
 use agentwall_identity::Once;
-use agentwall_policy::{Charge, Policy};
+use agentwall_policy::Policy;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::{
     answer::{Headers, Next, Refusal},
-    approvals::{Approvals, Millis, NoQuestion, Of, Payload, Question, Standing, State},
-    record::{Answered, Judged, RecordError, Recorder},
+    approvals::{Approvals, Bound, Millis, NoQuestion, Question},
+    record::{Answered, RecordError, Recorder},
 };
+use round::Round;
 
 /// Most agents whose history and engine are kept. Beyond, those who called least recently are forgotten: they are new
 /// again, which raises their risk, and a person's answers for them end.
@@ -84,6 +85,8 @@ pub struct Call {
     pub method: String,
     /// Where it goes.
     pub url: String,
+    /// The headers that go with it and mean something to the API.
+    pub headers: Bound,
     /// SHA-256 of its body, lower-case hex.
     pub body_sha256: String,
     /// Before a question's ticket: where the agent asks how the call stands.
@@ -193,9 +196,15 @@ impl Judge {
         inner.policy = policy;
     }
 
-    /// An attempt that was refused before it came to be judged.
-    pub fn refused(&self, caller: &Caller, now: Millis) {
+    /// An attempt that is refused before it comes to be judged. Its token is used up all the same, and only its first
+    /// use counts against the agent: who replays it is somebody else.
+    ///
+    /// # Errors
+    /// As of [`Judge::use_once`].
+    pub async fn refused(&self, caller: &Caller, now: Millis) -> Result<(), Box<Refusal>> {
+        self.use_once(&caller.once, now).await?;
         self.known(caller, now, |known| known.history.refused(seconds(now)));
+        Ok(())
     }
 
     /// Tokens that are used for something else than a call are used up all the same.
@@ -231,7 +240,6 @@ impl Judge {
     ) -> Verdict {
         let (engine, mut score) = self.known(caller, now, |known| {
             let score = known.history.score(seconds(now), call.sensitivity);
-            known.history.called(seconds(now));
             (Arc::clone(&known.engine), score)
         });
         for deviation in &self.deviations {
@@ -259,6 +267,7 @@ impl Judge {
             charged: Vec::new(),
             degraded: None,
             question: None,
+            fresh: false,
             now,
         };
         let charges = match charges {
@@ -284,7 +293,7 @@ impl Judge {
     /// A person says yes to a question.
     ///
     /// # Errors
-    /// It is not open, the policy decides it by now, the scope does not fit it, or the record cannot be kept.
+    /// It is not open, the policy was changed since, the scope does not fit it, or the record cannot be kept.
     pub fn approve(
         &self,
         number: u64,
@@ -302,6 +311,9 @@ impl Judge {
                 return Err(AnswerError::Policy);
             }
             if *scope != agentwall_engine::Scope::Once {
+                if self.policy().decide(&question.action).effect != Effect::Ask {
+                    return Err(AnswerError::Risk);
+                }
                 grant = Some(Grant::new(
                     &question.action,
                     &question.decision,
@@ -404,210 +416,15 @@ pub enum AnswerError {
     /// The policy was changed since.
     #[error("the policy was changed since the question was put; the agent has to call again")]
     Policy,
+    /// No rule asked, so nothing that holds for longer would answer.
+    #[error("the risk of this call asked, not a rule; it can be approved once")]
+    Risk,
     /// The scope does not fit.
     #[error(transparent)]
     Grant(#[from] agentwall_engine::GrantError),
     /// The record cannot be kept.
     #[error(transparent)]
     Record(#[from] RecordError),
-}
-
-/// One call on its way through.
-struct Round<'a> {
-    judge: &'a Judge,
-    caller: &'a Caller,
-    call: &'a Call,
-    id: String,
-    action: Action,
-    decision: Decision,
-    score: Score,
-    charged: Vec<(String, u64)>,
-    degraded: Option<String>,
-    question: Option<Box<Question>>,
-    now: Millis,
-}
-
-impl Round<'_> {
-    async fn go(mut self, charges: Vec<Charge>, ticket: impl FnOnce() -> String) -> Verdict {
-        let payload = self.payload();
-        // An approved call goes ahead, so it is charged; the approval is used up only when there is room for it.
-        let asks = self.decision.effect == Effect::Ask;
-        let approved = asks && self.judge.approvals.is_approved(&payload, self.now);
-        let proceeds = self.decision.effect.proceeds() || approved;
-        let scopes: Vec<Scope<'_>> = match proceeds {
-            true => charges.iter().map(scope).collect(),
-            false => Vec::new(),
-        };
-        let (token, others) = match self.caller.once.split_first() {
-            Some((token, others)) => (Some(token), others),
-            None => (None, &[][..]),
-        };
-        if let Err(refusal) = self.judge.use_once(others, self.now).await {
-            return self.refuse(*refusal, Headers::new());
-        }
-        let ask = Ask {
-            jti: token.map(|token| jti(token, self.now)),
-            scopes: &scopes,
-            on_failure: self.call.on_failure,
-        };
-        let admission = match self.judge.counters.admit(&ask).await {
-            Ok(admission) => admission,
-            Err(e) => return self.refuse(unavailable(&e.to_string()), Headers::new()),
-        };
-        self.degraded = admission.degraded.map(|d| d.why);
-        let grant = match admission.answer {
-            Answer::Granted(grant) => grant,
-            Answer::Replayed => return self.refuse(replayed(), Headers::new()),
-            Answer::Limited(limited) => {
-                let budgets = budgets_of(&charges, &[]);
-                let charge = charges.get(limited.scope);
-                let refusal =
-                    rate_limited(charge, limited.window, limited.retry_after, limited.left);
-                self.decision.effect = Effect::RateLimit;
-                self.decision.reason.clone_from(&refusal.message);
-                return self.refuse(refusal, budgets);
-            }
-        };
-        let budgets = budgets_of(&charges, &grant.left);
-        if grant.reservation.is_some() {
-            self.charged = charges.iter().map(|c| (c.key.clone(), c.cost)).collect();
-        }
-        let permit = Permit {
-            id: self.id.clone(),
-            reservation: grant.reservation,
-            budgets: budgets.clone(),
-        };
-        if asks {
-            let put = self
-                .judge
-                .approvals
-                .put(payload, self.of(), ticket, self.now);
-            match put {
-                Ok(Standing::Approved(question)) => {
-                    self.decision.effect = Effect::Allow;
-                    self.decision.reason = format!("approved: {}", self.decision.reason);
-                    self.question = Some(question);
-                }
-                other => {
-                    self.judge.release(&permit).await;
-                    self.charged.clear();
-                    return self.stand(other, budgets);
-                }
-            }
-        }
-        if !self.decision.effect.proceeds() {
-            let refusal = Refusal::denied(&self.decision);
-            return self.refuse(refusal, budgets);
-        }
-        match self.record() {
-            Ok(()) => Verdict::Go(permit),
-            Err(e) => {
-                self.judge.release(&permit).await;
-                Verdict::Stop(Box::new(unavailable(&e.to_string())))
-            }
-        }
-    }
-
-    /// A question that waits, was answered with no, or cannot be put.
-    fn stand(
-        mut self,
-        standing: Result<Standing, crate::approvals::AskError>,
-        budgets: Headers,
-    ) -> Verdict {
-        let refusal = match standing {
-            Ok(Standing::Waits(question)) => {
-                let url = format!("{}{}", self.call.status_base, question.ticket);
-                let left = Duration::from_millis(question.expires.saturating_sub(self.now));
-                let mut refusal = Refusal::pending(&self.decision, &question.ticket, &url, left);
-                refusal.headers = budgets;
-                self.question = Some(question);
-                // A question is no refused attempt.
-                return match self.record() {
-                    Ok(()) => Verdict::Stop(Box::new(refusal)),
-                    Err(e) => Verdict::Stop(Box::new(unavailable(&e.to_string()))),
-                };
-            }
-            Ok(Standing::Rejected(question) | Standing::Approved(question)) => {
-                self.decision.effect = Effect::Deny;
-                if let State::Rejected { reason, .. } = &question.state {
-                    self.decision.reason.clone_from(reason);
-                }
-                let mut refusal = Refusal::denied(&self.decision);
-                refusal.kind = "rejected-by-person";
-                refusal.next = vec![Next::Change, Next::Stop];
-                self.question = Some(question);
-                refusal
-            }
-            Err(e) => {
-                self.decision.effect = Effect::Deny;
-                self.decision.reason = e.to_string();
-                let mut refusal = Refusal::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limited",
-                    "too-many-questions",
-                    e.to_string(),
-                );
-                refusal.retry_after = Some(Duration::from_secs(30));
-                refusal.next.push(Next::Wait(Duration::from_secs(30)));
-                refusal
-            }
-        };
-        self.refuse(refusal, budgets)
-    }
-
-    fn refuse(mut self, mut refusal: Refusal, budgets: Headers) -> Verdict {
-        refusal.headers = budgets;
-        if self.decision.effect.proceeds() || self.decision.effect == Effect::Ask {
-            self.decision.effect = Effect::Deny;
-            self.decision.reason.clone_from(&refusal.message);
-        }
-        let now = seconds(self.now);
-        self.judge
-            .known(self.caller, self.now, |known| known.history.refused(now));
-        // It is refused whether that can be recorded or not.
-        let _ = self.record();
-        Verdict::Stop(Box::new(refusal))
-    }
-
-    fn of(&self) -> Of<'_> {
-        Of {
-            action: &self.action,
-            decision: &self.decision,
-            jti: &self.caller.jti,
-        }
-    }
-
-    fn payload(&self) -> Payload {
-        Payload {
-            v: 1,
-            gateway: self.judge.gateway.clone(),
-            agent: self.caller.agent.clone(),
-            capability: self.call.capability.clone(),
-            method: self.call.method.clone(),
-            url: self.call.url.clone(),
-            arguments: self.call.arguments.clone(),
-            body_sha256: self.call.body_sha256.clone(),
-            policy: self.decision.policy.clone(),
-        }
-    }
-
-    fn record(&self) -> Result<(), RecordError> {
-        let target = format!("{} {}", self.call.method, self.call.url);
-        self.judge.recorder.judged(&Judged {
-            call: &self.id,
-            agent: &self.caller.agent,
-            host: &self.caller.host,
-            jti: &self.caller.jti,
-            target: &target,
-            payload: &self.payload().digest(),
-            action: &self.action,
-            decision: &self.decision,
-            risk: &self.score,
-            charged: &self.charged,
-            degraded: self.degraded.as_deref(),
-            question: self.question.as_deref(),
-        })
-    }
 }
 
 fn jti(once: &Once, now: Millis) -> Jti<'_> {
@@ -622,89 +439,6 @@ fn jti(once: &Once, now: Millis) -> Jti<'_> {
         value: &once.jti,
         window: Duration::from_secs(left.unsigned_abs()),
     }
-}
-
-fn scope(charge: &Charge) -> Scope<'_> {
-    Scope {
-        key: &charge.key,
-        limits: Limits {
-            minute: charge.minute,
-            hour: charge.hour,
-            day: charge.day,
-        },
-        cost: charge.cost,
-        wide: false,
-    }
-}
-
-/// What budgets have left (draft-ietf-httpapi-ratelimit-headers): `"b0-minute";q=60;w=60` and `"b0-minute";r=12;t=31`,
-/// where `b0` is the first budget that counts the call. Whole units; what is left is rounded down.
-fn budgets_of(charges: &[Charge], left: &[Left]) -> Headers {
-    let name = |scope: usize, window: Window| format!("\"b{scope}-{}\"", window_name(window));
-    let mut policy = Vec::new();
-    for (at, charge) in charges.iter().enumerate() {
-        let limits = [
-            (Window::Minute, charge.minute, 60),
-            (Window::Hour, charge.hour, 3600),
-            (Window::Day, charge.day, 86_400),
-        ];
-        for (window, limit, seconds) in limits {
-            let limit = limit.map(|limit| limit / agentwall_budget::UNIT);
-            policy.extend(limit.map(|q| format!("{};q={q};w={seconds}", name(at, window))));
-        }
-    }
-    let state = left.iter().map(|l| {
-        let units = l.left / agentwall_budget::UNIT;
-        format!(
-            "{};r={units};t={}",
-            name(l.scope, l.window),
-            l.resets_in.as_secs()
-        )
-    });
-    let state: Vec<_> = state.collect();
-    [("ratelimit-policy", policy), ("ratelimit", state)]
-        .into_iter()
-        .filter(|(_, items)| !items.is_empty())
-        .map(|(name, items)| (name, items.join(", ")))
-        .collect()
-}
-
-fn window_name(window: Window) -> &'static str {
-    match window {
-        Window::Minute => "minute",
-        Window::Hour => "hour",
-        Window::Day => "day",
-    }
-}
-
-fn rate_limited(
-    charge: Option<&Charge>,
-    window: Window,
-    after: Option<Duration>,
-    left: u64,
-) -> Refusal {
-    let window = window_name(window);
-    let place = charge.map_or(String::new(), |c| format!(" (the budget at {})", c.budget));
-    let units = |micro: u64| micro as f64 / agentwall_budget::UNIT as f64;
-    let cost = charge.map_or(0, |c| c.cost);
-    let text = format!(
-        "the budget of this {window} is used up: the call costs {}, {} is left{place}",
-        units(cost),
-        units(left)
-    );
-    let mut refusal = Refusal::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "rate_limited",
-        "budget-used-up",
-        text,
-    );
-    refusal.retry_after = after;
-    refusal.next.push(match after {
-        Some(after) => Next::Wait(after),
-        // It costs more than there ever is.
-        None => Next::Change,
-    });
-    refusal
 }
 
 fn replayed() -> Refusal {
@@ -733,3 +467,6 @@ fn unavailable(why: &str) -> Refusal {
 fn seconds(now: Millis) -> i64 {
     (now / 1000).cast_signed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use agentwall_budget::Embedded;
+use agentwall_engine::Scope;
+use agentwall_identity::Event;
+use agentwall_policy::{Layer, Source, Variables, load};
+
+use super::*;
+use crate::record::{Ended, Judged};
+
+const NOW: Millis = 1_800_000_000_000;
+
+/// Keeps count, or refuses.
+#[derive(Debug, Default)]
+struct Records {
+    broken: AtomicBool,
+    judged: AtomicU64,
+}
+
+impl Records {
+    fn keep(&self) -> Result<(), RecordError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(RecordError("no space left on device".into()));
+        }
+        self.judged.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Recorder for Records {
+    fn judged(&self, _: &Judged<'_>) -> Result<(), RecordError> {
+        self.keep()
+    }
+
+    fn ended(&self, _: &Ended<'_>) {}
+
+    fn answered(&self, _: &Answered<'_>) -> Result<(), RecordError> {
+        self.keep()
+    }
+
+    fn principal(&self, _: &Event) -> Result<(), RecordError> {
+        self.keep()
+    }
+}
+
+struct Bench {
+    judge: Judge,
+    records: Arc<Records>,
+}
+
+fn bench(policy: &str) -> Bench {
+    let text = format!("agentwall: 1\nname: test\ndefault: deny\n{policy}");
+    let source = Source::new("test", text.as_str(), Layer::User);
+    let records = Arc::new(Records::default());
+    let judge = Judge::new(Parts {
+        gateway: "bank".into(),
+        session: "s1".into(),
+        policy: Arc::new(load(&[source], &Variables::default()).unwrap()),
+        counters: Counters::Embedded(Embedded::default()),
+        recorder: Arc::clone(&records) as Arc<dyn Recorder>,
+        deviations: Vec::new(),
+    });
+    Bench { judge, records }
+}
+
+fn caller(jti: &str) -> Caller {
+    let at = seconds(NOW);
+    Caller {
+        agent: "a1".into(),
+        host: "h1".into(),
+        name: "one".into(),
+        since: at - 30 * 86_400,
+        jti: jti.into(),
+        once: vec![Once {
+            identity: "a1".into(),
+            jti: jti.into(),
+            until: at + 90,
+        }],
+    }
+}
+
+fn call(capability: &str) -> Call {
+    Call {
+        verb: Verb::ApiCall,
+        resource: Resource::Named(format!("capability:{capability}")),
+        arguments: Map::new(),
+        capability: capability.into(),
+        sensitivity: Sensitivity::Low,
+        on_failure: OnFailure::Closed,
+        method: "POST".into(),
+        url: "https://bank.example/x".into(),
+        headers: Bound::new(),
+        body_sha256: "00".into(),
+        status_base: "https://here/".into(),
+    }
+}
+
+impl Bench {
+    async fn judge(&self, jti: &str, capability: &str) -> Result<Permit, Box<Refusal>> {
+        let (caller, call) = (caller(jti), call(capability));
+        let ticket = || format!("ticket-{jti}");
+        let verdict = self.judge.judge(&caller, &call, jti.into(), ticket, NOW);
+        match verdict.await {
+            Verdict::Go(permit) => Ok(permit),
+            Verdict::Stop(refusal) => Err(refusal),
+        }
+    }
+
+    fn risk(&self) -> u8 {
+        (self.judge).known(&caller(""), NOW, |known| {
+            let score = known.history.score(seconds(NOW), Sensitivity::Low);
+            score.total()
+        })
+    }
+}
+
+const ALLOW: &str = r#"rules:
+  - { id: all, priority: 1, action: api.call, resource: "capability:ok*", effect: allow }
+budgets:
+  - { action: api.call, resource: "**", minute: 2 }
+"#;
+
+const ASK: &str = r#"rules:
+  - { id: asks, priority: 1, action: api.call, resource: "capability:ok*", effect: ask }
+"#;
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_refused_and_costs_nothing() {
+    let bench = bench(ALLOW);
+    bench.records.broken.store(true, Ordering::Relaxed);
+    for jti in ["1", "2", "3"] {
+        let refusal = bench.judge(jti, "ok").await.unwrap_err();
+        assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refusal.message.contains("no space left"), "{refusal:?}");
+    }
+    bench.records.broken.store(false, Ordering::Relaxed);
+    for jti in ["4", "5"] {
+        bench.judge(jti, "ok").await.unwrap();
+    }
+    let refusal = bench.judge("6", "ok").await.unwrap_err();
+    assert_eq!(refusal.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_recorded_does_not_hold() {
+    let bench = bench(ASK);
+    assert_eq!(
+        bench.judge("1", "ok").await.unwrap_err().status,
+        StatusCode::ACCEPTED
+    );
+    bench.records.broken.store(true, Ordering::Relaxed);
+    let answer = bench.judge.approve(1, &Scope::Once, "me", NOW);
+    assert!(matches!(answer, Err(AnswerError::Record(_))), "{answer:?}");
+    bench.records.broken.store(false, Ordering::Relaxed);
+    assert_eq!(
+        bench.judge("2", "ok").await.unwrap_err().status,
+        StatusCode::ACCEPTED
+    );
+    bench.judge.approve(1, &Scope::Once, "me", NOW).unwrap();
+    bench.judge("3", "ok").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_replays_a_token_does_not_raise_the_risk_of_its_owner() {
+    let bench = bench(ALLOW);
+    bench.judge("1", "ok").await.unwrap();
+    let before = bench.risk();
+    for _ in 0..40 {
+        let refusal = bench.judge("1", "ok").await.unwrap_err();
+        assert_eq!(refusal.code, "jti_replay");
+        let early = bench.judge.refused(&caller("1"), NOW).await;
+        assert_eq!(early.unwrap_err().code, "jti_replay");
+    }
+    assert_eq!(bench.risk(), before);
+    // Its own refused attempts do.
+    for jti in ["2", "3", "4", "5"] {
+        bench.judge(jti, "not-this").await.unwrap_err();
+    }
+    assert!(bench.risk() > before);
+}
+
+#[tokio::test]
+async fn a_token_is_used_up_by_a_refusal_before_the_judge() {
+    let bench = bench(ALLOW);
+    bench.judge.refused(&caller("1"), NOW).await.unwrap();
+    let refusal = bench.judge("1", "ok").await.unwrap_err();
+    assert_eq!(refusal.code, "jti_replay");
+}
+
+#[tokio::test]
+async fn what_the_risk_asks_is_approved_once() {
+    let bench = bench(&format!("{ALLOW}risk: {{ ask_at: 1 }}\n"));
+    for jti in ["1", "2", "3"] {
+        bench.judge(jti, "not-this").await.unwrap_err();
+    }
+    assert_eq!(
+        bench.judge("4", "ok").await.unwrap_err().status,
+        StatusCode::ACCEPTED
+    );
+    let answer = bench.judge.approve(1, &Scope::Session, "me", NOW);
+    assert!(matches!(answer, Err(AnswerError::Risk)), "{answer:?}");
+    bench.judge.approve(1, &Scope::Once, "me", NOW).unwrap();
+    bench.judge("5", "ok").await.unwrap();
+}
