@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─▶ one spelling ─▶ who is it ─▶ which capability ─▶ granted? ─▶ judge ─▶ the API ─▶ answer
-//!            target.rs       identity     catalogue.rs        identity    judge.rs  upstream.rs
+//!            target.rs       identity     catalogue.rs        identity    judge/    upstream.rs
 //! ```
 //!
 //! Nothing is passed on without a [`Permit`](crate::judge::Permit). What the agent sends is read whole before it is judged, up to a limit:

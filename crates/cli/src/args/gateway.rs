@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
     Agents call the API here instead, each with tokens of its own key ('agentwall identity enrol' makes one). Every call is \
     one of a capability that the agent was granted, is decided by the policy, charged to budgets and recorded in the ledger. \
     Without --openapi there are two capabilities, read and write; the policy sees method and URL. Without --policy reading is \
-    allowed and a person is asked about everything else.\n\n\
+    allowed and a person is asked about everything else; with --openapi what was granted is allowed.\n\n\
     SIGHUP reads the policy again. SIGTERM and SIGINT end it: calls under way may take 10 s.\n\n\
     Exit status: 0 ended, 1 it cannot serve, 2 wrong usage."
 )]

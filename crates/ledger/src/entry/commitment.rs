@@ -54,22 +54,8 @@ const DECISION: &[&str] = &[
     "/attribution",
 ];
 
-/// A call: the decision, whose it is, and what ends and answers it.
-const CALL: &[&str] = &[
-    "/action/verb",
-    "/effect",
-    "/rule",
-    "/monitors/*",
-    "/policy",
-    "/enforced_by",
-    "/facts/kind",
-    "/said/effect",
-    "/said/rule",
-    "/call",
-    "/agent",
-    "/host",
-    "/ask",
-];
+/// Plain in a call beside its decision: whose it is, and what ends and answers it.
+const CALL: &[&str] = &["/call", "/agent", "/host", "/ask"];
 
 /// What a set of changes tells without its paths and contents.
 const CHANGES: &[&str] = &["/files/*/change", "/files/*/entry", "/files/*/mode"];
@@ -140,6 +126,7 @@ const PLAIN: &[(&str, &[&str])] = &[
     ("prune", &["/before", "/policy"]),
     ("gateway", &["/outcome", "/policy"]),
     ("principal", &["/event", "/host", "/agent"]),
+    ("call", DECISION),
     ("call", CALL),
     ("call_end", &["/call"]),
     ("key_rotation", &["/old", "/new"]),
