@@ -112,15 +112,18 @@ impl Diary {
         entries: &[Entry],
         on_failure: impl Fn() -> LedgerFailure,
     ) -> Result<Option<Hash>, AppendError> {
-        let mut outage = lock(&self.outage);
-        if let Some(open) = &mut *outage {
-            let again = open.tried.elapsed() >= self.retry;
-            if !again || self.end(open).is_err() {
-                open.lost += entries.len() as u64;
-                return Ok(None);
+        {
+            let mut outage = lock(&self.outage);
+            if let Some(open) = &mut *outage {
+                let again = open.tried.elapsed() >= self.retry;
+                if !again || self.end(open).is_err() {
+                    open.lost += entries.len() as u64;
+                    return Ok(None);
+                }
+                *outage = None;
             }
-            *outage = None;
         }
+        // Not under the lock: entries are closed side by side.
         let mut leaf = None;
         for (at, entry) in entries.iter().enumerate() {
             let error = match self.queue(&entry.to_bytes(), &on_failure) {
@@ -133,20 +136,29 @@ impl Diary {
             if on_failure() == LedgerFailure::Closed {
                 return Err(error);
             }
-            leaf = None;
-            eprintln!(
-                "agentwall: the ledger cannot be written, and the policy lets the session go on without: {error}"
-            );
-            *outage = Some(Outage {
-                seq: self.next(),
-                from: rfc3339_of(now_ms()),
-                lost: (entries.len() - at) as u64,
-                reason: format!("the ledger could not be written: {error}"),
-                tried: Instant::now(),
-            });
-            break;
+            self.lose((entries.len() - at) as u64, &error);
+            return Ok(None);
         }
         Ok(leaf)
+    }
+
+    /// Counts entries that the ledger did not take, in the outage that begins with them or has begun meanwhile.
+    fn lose(&self, lost: u64, error: &AppendError) {
+        let mut outage = lock(&self.outage);
+        if let Some(open) = &mut *outage {
+            open.lost += lost;
+            return;
+        }
+        eprintln!(
+            "agentwall: the ledger cannot be written, and the policy lets the session go on without: {error}"
+        );
+        *outage = Some(Outage {
+            seq: self.next(),
+            from: rfc3339_of(now_ms()),
+            lost,
+            reason: format!("the ledger could not be written: {error}"),
+            tried: Instant::now(),
+        });
     }
 
     /// Brings what is durable to where readers of the ledger see it.

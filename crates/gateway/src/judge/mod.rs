@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     answer::{Headers, Next, Refusal},
-    approvals::{Approvals, Bound, Millis, NoQuestion, Question},
+    approvals::{Approvals, Bound, Millis, NoQuestion, Payload, Question},
     record::{Answered, RecordError, Recorder},
 };
 use round::Round;
@@ -256,6 +256,18 @@ impl Judge {
         let charges = held.policy().charges(&action);
         drop(held);
 
+        let payload = Payload {
+            v: 1,
+            gateway: self.gateway.clone(),
+            agent: caller.agent.clone(),
+            capability: call.capability.clone(),
+            method: call.method.clone(),
+            url: call.url.clone(),
+            arguments: call.arguments.clone(),
+            headers: call.headers.clone(),
+            body_sha256: call.body_sha256.clone(),
+            policy: decision.policy.clone(),
+        };
         let mut round = Round {
             judge: self,
             caller,
@@ -267,6 +279,8 @@ impl Judge {
             charged: Vec::new(),
             degraded: None,
             question: None,
+            digest: payload.digest(),
+            payload,
             fresh: false,
             now,
         };

@@ -27,6 +27,9 @@ pub(super) struct Round<'a> {
     pub(super) charged: Vec<(String, u64)>,
     pub(super) degraded: Option<String>,
     pub(super) question: Option<Box<Question>>,
+    /// The call as an answer is bound to it, and its digest.
+    pub(super) payload: Payload,
+    pub(super) digest: String,
     /// Its token was not used before, so it is the agent's own attempt and part of its history.
     pub(super) fresh: bool,
     pub(super) now: Millis,
@@ -38,10 +41,9 @@ impl Round<'_> {
         charges: Vec<Charge>,
         ticket: impl FnOnce() -> String,
     ) -> Verdict {
-        let payload = self.payload();
         // An approved call goes ahead, so it is charged; the approval is used up only when there is room for it.
         let asks = self.decision.effect == Effect::Ask;
-        let approved = asks && self.judge.approvals.is_approved(&payload, self.now);
+        let approved = asks && self.judge.approvals.is_approved(&self.payload, self.now);
         let proceeds = self.decision.effect.proceeds() || approved;
         let scopes: Vec<Scope<'_>> = match proceeds {
             true => charges.iter().map(scope).collect(),
@@ -92,10 +94,13 @@ impl Round<'_> {
             budgets: budgets.clone(),
         };
         if asks {
-            let put = self
-                .judge
-                .approvals
-                .put(payload, self.of(), ticket, approved, self.now);
+            let put = self.judge.approvals.put(
+                self.payload.clone(),
+                self.of(),
+                ticket,
+                approved,
+                self.now,
+            );
             match put {
                 Ok(Standing::Approved(question)) => {
                     self.decision.effect = Effect::Allow;
@@ -188,21 +193,6 @@ impl Round<'_> {
         }
     }
 
-    fn payload(&self) -> Payload {
-        Payload {
-            v: 1,
-            gateway: self.judge.gateway.clone(),
-            agent: self.caller.agent.clone(),
-            capability: self.call.capability.clone(),
-            method: self.call.method.clone(),
-            url: self.call.url.clone(),
-            arguments: self.call.arguments.clone(),
-            headers: self.call.headers.clone(),
-            body_sha256: self.call.body_sha256.clone(),
-            policy: self.decision.policy.clone(),
-        }
-    }
-
     fn record(&self) -> Result<(), RecordError> {
         let target = format!("{} {}", self.call.method, self.call.url);
         self.judge.recorder.judged(&Judged {
@@ -211,7 +201,7 @@ impl Round<'_> {
             host: &self.caller.host,
             jti: &self.caller.jti,
             target: &target,
-            payload: &self.payload().digest(),
+            payload: &self.digest,
             action: &self.action,
             decision: &self.decision,
             risk: &self.score,

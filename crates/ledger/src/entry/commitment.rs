@@ -136,13 +136,25 @@ const PLAIN: &[(&str, &[&str])] = &[
     ),
 ];
 
-fn is_plain(kind: &str, field: &str) -> bool {
-    let of_kind = PLAIN.iter().filter(|(k, _)| *k == kind);
-    let mut patterns = HEAD.iter().chain(of_kind.flat_map(|(_, fields)| *fields));
-    patterns.any(|pattern| matches(pattern, field))
+/// What is plain in records of one type.
+struct Plain(Vec<&'static str>);
+
+impl Plain {
+    fn of(kind: &str) -> Plain {
+        let of_kind = PLAIN.iter().filter(|(k, _)| *k == kind);
+        let patterns = HEAD.iter().chain(of_kind.flat_map(|(_, fields)| *fields));
+        Plain(patterns.copied().collect())
+    }
+
+    fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|pattern| matches(pattern, field))
+    }
 }
 
 fn matches(pattern: &str, field: &str) -> bool {
+    if !pattern.contains('*') {
+        return pattern == field;
+    }
     // In a JSON pointer a slash within a key is escaped.
     let (mut pattern, mut field) = (pattern.split('/'), field.split('/'));
     loop {
@@ -167,12 +179,27 @@ impl Seed {
 
     /// The salt of a field.
     pub fn salt(&self, field: &str) -> [u8; 32] {
+        self.salts().of(field)
+    }
+
+    fn salts(&self) -> Salts {
+        // Cannot fail: a key as long as the hash.
+        Salts(Hkdf::from_prk(&self.0).ok())
+    }
+}
+
+/// A seed, ready for many salts.
+struct Salts(Option<Hkdf<Sha256>>);
+
+impl Salts {
+    fn of(&self, field: &str) -> [u8; 32] {
         let mut salt = [0; 32];
-        // Cannot fail: a key as long as the hash, and one block of output.
-        if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(&self.0) {
-            let done = hkdf.expand_multi_info(&[SALT, field.as_bytes()], &mut salt);
-            debug_assert!(done.is_ok());
-        }
+        // Cannot fail: one block of output.
+        let done = (self.0.as_ref()).is_some_and(|hkdf| {
+            hkdf.expand_multi_info(&[SALT, field.as_bytes()], &mut salt)
+                .is_ok()
+        });
+        assert!(done, "32 bytes are a key and a block of HKDF-SHA-256");
         salt
     }
 }
@@ -232,10 +259,11 @@ pub(crate) fn close_record(record: &[u8], seed: &Seed) -> Option<Leaf> {
     let mut out = Map::new();
     out.insert(first, LEAF.into());
     out.insert("of".to_owned(), of);
+    let (plain, salts) = (Plain::of(&kind), seed.salts());
     let mut field = String::new();
     for (key, mut value) in fields {
         at(&mut field, &key, |field| {
-            close(&kind, field, &mut value, seed)
+            close(&plain, &salts, field, &mut value);
         });
         out.insert(key, value);
     }
@@ -247,21 +275,21 @@ pub(crate) fn close_record(record: &[u8], seed: &Seed) -> Option<Leaf> {
     })
 }
 
-fn close(kind: &str, field: &mut String, value: &mut Value, seed: &Seed) {
+fn close(plain: &Plain, salts: &Salts, field: &mut String, value: &mut Value) {
     match value {
-        Value::String(text) if !is_plain(kind, field) => {
-            *value = committed(commit(field, &seed.salt(field), text));
+        Value::String(text) if !plain.has(field) => {
+            *value = committed(commit(field, &salts.of(field), text));
         }
         Value::Array(items) => {
             for (i, item) in items.iter_mut().enumerate() {
                 at(field, &i.to_string(), |field| {
-                    close(kind, field, item, seed)
+                    close(plain, salts, field, item);
                 });
             }
         }
         Value::Object(fields) => {
             for (key, item) in fields.iter_mut() {
-                at(field, key, |field| close(kind, field, item, seed));
+                at(field, key, |field| close(plain, salts, field, item));
             }
         }
         _ => {}
@@ -272,7 +300,10 @@ fn close(kind: &str, field: &mut String, value: &mut Value, seed: &Seed) {
 fn at(field: &mut String, key: &str, then: impl FnOnce(&mut String)) {
     let length = field.len();
     field.push('/');
-    field.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    match key.contains(['~', '/']) {
+        true => field.push_str(&key.replace('~', "~0").replace('/', "~1")),
+        false => field.push_str(key),
+    }
     then(field);
     field.truncate(length);
 }
@@ -280,10 +311,10 @@ fn at(field: &mut String, key: &str, then: impl FnOnce(&mut String)) {
 /// The length of the leaf of a record; commitments are as long whatever the seed, so nothing is hashed for it.
 pub(super) fn leaf_length(record: &[u8]) -> usize {
     let value: Value = serde_json::from_slice(record).unwrap_or_default();
-    let kind = value["type"].as_str().unwrap_or_default();
+    let plain = Plain::of(value["type"].as_str().unwrap_or_default());
     let mut more = r#""of":1,"#.len() as isize;
     collect(&mut String::new(), &value, &mut |field, text| {
-        if !is_plain(kind, field) {
+        if !plain.has(field) {
             more += growth(text);
         }
     });
@@ -392,15 +423,15 @@ impl Opening {
             return openings;
         };
         let kind = fields.get("type").and_then(Value::as_str);
-        let kind = kind.unwrap_or_default().to_owned();
+        let (plain, salts) = (Plain::of(kind.unwrap_or_default()), seed.salts());
         collect(
             &mut String::new(),
             &Value::Object(fields),
             &mut |field, value| {
-                if !is_plain(&kind, field) && wanted(field) {
+                if !plain.has(field) && wanted(field) {
                     openings.push(Opening {
                         field: field.to_owned(),
-                        salt: STANDARD.encode(seed.salt(field)),
+                        salt: STANDARD.encode(salts.of(field)),
                         value: value.to_owned(),
                     });
                 }
