@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::{
@@ -44,6 +45,20 @@ pub struct Change {
 }
 
 impl Change {
+    /// The hosts and agents that events name.
+    pub fn named(events: &[Event]) -> (HashSet<HostId>, HashSet<AgentId>) {
+        let hosts = events.iter().map(|event| event.host.clone()).collect();
+        let agents = events.iter().filter_map(|event| event.agent.clone());
+        (hosts, agents.collect())
+    }
+
+    /// Whether each record is named by an event, so that whoever follows the events hears of it.
+    pub(crate) fn names_all(&self) -> bool {
+        let (hosts, agents) = Change::named(&self.events);
+        self.hosts.iter().all(|host| hosts.contains(&host.id))
+            && self.agents.iter().all(|agent| agents.contains(&agent.id))
+    }
+
     /// Puts what came later into it: records take the place of those of the same id.
     pub(crate) fn extend(&mut self, later: &Change) {
         let hosts: HashSet<_> = later.hosts.iter().map(|host| &host.id).collect();
@@ -76,6 +91,13 @@ pub trait Store: Send + Sync {
     /// is stored is refused ([`StoreError::Conflict`]).
     fn commit(&self, change: &Change) -> Result<(), StoreError>;
 
+    /// What others wrote: the events after number `after`, in order, and the hosts and agents that they name, as they are now. All of
+    /// one moment.
+    fn since(&self, after: u64) -> Result<Change, StoreError>;
+
+    /// Comes back when somebody may have written, after `patience` at the latest. A store that nobody else writes to waits for as long.
+    fn wait(&self, patience: Duration) -> Result<(), StoreError>;
+
     /// Notes when agents were used last, in seconds since 1970. May be lost: then they expire earlier.
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError>;
 }
@@ -90,7 +112,7 @@ pub struct MemoryStore {
 struct Kept {
     hosts: HashMap<HostId, Host>,
     agents: HashMap<AgentId, Agent>,
-    last_event: u64,
+    events: Vec<Event>,
 }
 
 impl MemoryStore {
@@ -106,13 +128,13 @@ impl Store for MemoryStore {
         Ok(Contents {
             hosts: kept.hosts.values().cloned().collect(),
             agents: kept.agents.values().cloned().collect(),
-            last_event: kept.last_event,
+            last_event: kept.events.len() as u64,
         })
     }
 
     fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = kept.last_event + 1;
+        let expected = kept.events.len() as u64 + 1;
         if let Some(first) = change.events.first()
             && first.number != expected
         {
@@ -127,7 +149,33 @@ impl Store for MemoryStore {
         for agent in &change.agents {
             kept.agents.insert(agent.id.clone(), agent.clone());
         }
-        kept.last_event += change.events.len() as u64;
+        kept.events.extend_from_slice(&change.events);
+        Ok(())
+    }
+
+    fn since(&self, after: u64) -> Result<Change, StoreError> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = usize::try_from(after)
+            .ok()
+            .and_then(|n| kept.events.get(n..));
+        let events = events.unwrap_or_default();
+        let (hosts, agents) = Change::named(events);
+        Ok(Change {
+            hosts: hosts
+                .iter()
+                .filter_map(|id| kept.hosts.get(id).cloned())
+                .collect(),
+            agents: agents
+                .iter()
+                .filter_map(|id| kept.agents.get(id).cloned())
+                .collect(),
+            events: events.to_vec(),
+        })
+    }
+
+    fn wait(&self, patience: Duration) -> Result<(), StoreError> {
+        // Nobody is told here: who shares it looks often.
+        std::thread::sleep(patience.min(Duration::from_millis(5)));
         Ok(())
     }
 
@@ -150,6 +198,14 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     fn commit(&self, change: &Change) -> Result<(), StoreError> {
         (**self).commit(change)
+    }
+
+    fn since(&self, after: u64) -> Result<Change, StoreError> {
+        (**self).since(after)
+    }
+
+    fn wait(&self, patience: Duration) -> Result<(), StoreError> {
+        (**self).wait(patience)
     }
 
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {

@@ -156,6 +156,44 @@ impl Store for SqliteStore {
         })
     }
 
+    fn since(&self, after: u64) -> Result<Change, StoreError> {
+        let mut connection = self.lock()?;
+        let change = connection.transaction().map_err(failed)?;
+        let events: Vec<Event> = {
+            let mut rows = change
+                .prepare_cached("SELECT record FROM events WHERE number > ?1 ORDER BY number")
+                .map_err(failed)?;
+            let found = rows
+                .query_map((signed(after)?,), |row| row.get::<_, String>(0))
+                .map_err(failed)?;
+            found
+                .map(|text| read(&text.map_err(failed)?))
+                .collect::<Result<_, _>>()?
+        };
+        let (hosts, agents) = Change::named(&events);
+        let one = |table: &str, id: &str| {
+            let text = format!("SELECT record FROM {table} WHERE id = ?1");
+            change.query_row(&text, (id,), |row| row.get::<_, String>(0))
+        };
+        Ok(Change {
+            hosts: hosts
+                .iter()
+                .map(|id| read(&one("hosts", id.as_str()).map_err(failed)?))
+                .collect::<Result<_, _>>()?,
+            agents: agents
+                .iter()
+                .map(|id| read(&one("agents", id.as_str()).map_err(failed)?))
+                .collect::<Result<_, _>>()?,
+            events,
+        })
+    }
+
+    /// The file has one writer: its gateway.
+    fn wait(&self, patience: Duration) -> Result<(), StoreError> {
+        std::thread::sleep(patience);
+        Ok(())
+    }
+
     fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let mut connection = self.lock()?;
         let transaction = connection

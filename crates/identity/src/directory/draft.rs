@@ -35,7 +35,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The change. One that there is nothing to tell about is none.
     pub(super) fn finish(self) -> Change {
+        if self.events.is_empty() {
+            return Change::default();
+        }
         Change {
             hosts: self.hosts.into_values().collect(),
             agents: self.agents.into_values().collect(),

@@ -4,6 +4,9 @@
 //! copies ([`Draft`]), written to the [`Store`], and only then seen; the events about it follow. What takes
 //! something away is in effect even if the store fails, and says so.
 //!
+//! Several directories, each in a process of its own, may have one store. A change that another one made first is taken in, and
+//! one's own is made anew on top of it ([`Directory::follow`] takes others' changes in as they come).
+//!
 //! Readers may see a change to several records in between. That is harmless by the order of the writing: hosts first, and
 //! an agent acts only if its host may, by that host's present key.
 //!
@@ -32,6 +35,7 @@ use std::{
         atomic::{AtomicI64, Ordering},
         mpsc::SyncSender,
     },
+    time::Duration,
 };
 
 pub use authenticate::{HostAuth, HostPrincipal, Newcomer, Principal};
@@ -44,11 +48,14 @@ use crate::{
     event::{Event, Subscription},
     id::{AgentId, HostId},
     key::Thumbprint,
-    model::{Agent, Host, Lifetimes},
+    model::{Agent, AgentStatus, Host, HostStatus, Lifetimes},
     store::{Change, Store, StoreError},
 };
 use draft::Draft;
 use shards::Shards;
+
+/// How often a change is made anew because another instance wrote first.
+const TRIES: usize = 64;
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +141,8 @@ impl AgentCell {
 
 /// What only changes need.
 struct Writer {
-    store: Box<dyn Store>,
-    /// The number of the last event that is stored.
+    store: Arc<dyn Store>,
+    /// The number of the last event that was stored when this was looked at last.
     last_event: u64,
     /// What is in effect although the store failed. It is written with whatever comes next.
     unsaved: Change,
@@ -157,7 +164,7 @@ impl Directory {
             by_url: Shards::new(),
             agents: Shards::new(),
             writer: Mutex::new(Writer {
-                store,
+                store: store.into(),
                 last_event: contents.last_event,
                 unsaved: Change::default(),
                 of_host: HashMap::new(),
@@ -209,6 +216,7 @@ impl Directory {
     pub fn store_use(&self) -> Result<(), StoreError> {
         let mut writer = self.lock()?;
         if writer.unsaved != Change::default() {
+            self.take_in(&mut writer)?;
             writer.store.commit(&writer.unsaved)?;
             writer.last_event = writer.next_event() - 1;
             writer.unsaved = Change::default();
@@ -243,25 +251,69 @@ impl Directory {
             .map_err(|_| StoreError::Failed("an earlier change was cut off; restart".to_owned()))
     }
 
+    /// Waits until another instance has changed something, at most `patience`, and takes it in. Says how many events those were.
+    pub fn follow(&self, patience: Duration) -> Result<usize, StoreError> {
+        let store = Arc::clone(&self.lock()?.store);
+        store.wait(patience)?;
+        let mut writer = self.lock()?;
+        self.take_in(&mut writer)
+    }
+
+    /// Takes in what other instances wrote.
+    fn take_in(&self, writer: &mut Writer) -> Result<usize, StoreError> {
+        let mut theirs = writer.store.since(writer.last_event)?;
+        let count = theirs.events.len();
+        let numbers = theirs.events.iter().map(|event| event.number);
+        if !numbers.eq((writer.last_event + 1..).take(count)) {
+            return Err(StoreError::Failed(format!(
+                "the events after number {} are not numbered on",
+                writer.last_event
+            )));
+        }
+        writer.last_event += count as u64;
+        writer.rebase(&mut theirs);
+        self.publish(writer, theirs.hosts, theirs.agents);
+        writer.tell(theirs.events);
+        Ok(count)
+    }
+
     /// Makes a change on copies, writes it, and lets it be seen. Nothing happens if `make` fails. A change that `takes_away` is in
-    /// effect even if it cannot be written.
+    /// effect even if it cannot be written. Where another instance wrote first, its change is taken in and `make` called again; so it is
+    /// when it fails on what is known here.
     fn change<T>(
         &self,
         by: String,
         now: i64,
         takes_away: bool,
-        make: impl FnOnce(&mut Draft<'_>) -> Result<T, ChangeError>,
+        make: impl Fn(&mut Draft<'_>) -> Result<T, ChangeError>,
     ) -> Result<T, ChangeError> {
         let mut writer = self.lock()?;
-        let mut draft = Draft::new(self, &writer, by, now);
-        let made = make(&mut draft)?;
-        let change = draft.finish();
-        if change == Change::default() && writer.unsaved == Change::default() {
-            return Ok(made);
-        }
-        let mut whole = writer.unsaved.clone();
-        whole.extend(&change);
-        let stored = writer.store.commit(&whole);
+        let mut tries = 0;
+        let (made, change, whole, stored) = loop {
+            let mut draft = Draft::new(self, &writer, by.clone(), now);
+            let made = make(&mut draft);
+            let change = draft.finish();
+            if made.is_err() && tries == 0 && self.take_in(&mut writer).is_ok_and(|n| n > 0) {
+                tries += 1;
+                continue;
+            }
+            let made = made?;
+            if change == Change::default() && writer.unsaved == Change::default() {
+                return Ok(made);
+            }
+            debug_assert!(
+                change.names_all(),
+                "others would not hear of it: {change:?}"
+            );
+            let mut whole = writer.unsaved.clone();
+            whole.extend(&change);
+            tries += 1;
+            match writer.store.commit(&whole) {
+                Err(StoreError::Conflict { .. })
+                    if tries < TRIES && self.take_in(&mut writer).is_ok_and(|n| n > 0) => {}
+                stored => break (made, change, whole, stored),
+            }
+        };
         if let (Err(e), false) = (&stored, takes_away) {
             return Err(e.clone().into());
         }
@@ -301,7 +353,11 @@ impl Directory {
                 writer.by_key.insert(key, agent.id.clone());
             }
             let used_at = match self.agents.get(&agent.id) {
-                Some(cell) => Arc::clone(&cell.used_at),
+                Some(cell) => {
+                    let used_at = Arc::clone(&cell.used_at);
+                    used_at.fetch_max(agent.used_at.unwrap_or(0), Ordering::Relaxed);
+                    used_at
+                }
                 None => Arc::new(AtomicI64::new(agent.used_at.unwrap_or(0))),
             };
             let of_host = writer.of_host.entry(agent.host.clone()).or_default();
@@ -319,6 +375,32 @@ impl Writer {
     /// The number of the next event.
     fn next_event(&self) -> u64 {
         self.last_event + 1 + self.unsaved.events.len() as u64
+    }
+
+    /// What could not be written yet comes after what others wrote. A record that both changed ends: what was taken away here must
+    /// not come back with theirs, nor what they took away with ours.
+    fn rebase(&mut self, theirs: &mut Change) {
+        for host in &mut theirs.hosts {
+            if let Some(ours) = self
+                .unsaved
+                .hosts
+                .iter_mut()
+                .find(|ours| ours.id == host.id)
+            {
+                host.status = HostStatus::Revoked;
+                ours.clone_from(host);
+            }
+        }
+        for agent in &mut theirs.agents {
+            if let Some(ours) = (self.unsaved.agents.iter_mut()).find(|ours| ours.id == agent.id) {
+                agent.status = AgentStatus::Revoked;
+                ours.clone_from(agent);
+            }
+        }
+        let numbers = self.last_event + 1..;
+        for (event, number) in self.unsaved.events.iter_mut().zip(numbers) {
+            event.number = number;
+        }
     }
 
     /// Sends events. Who is too far behind is cut off, which their subscription tells them.

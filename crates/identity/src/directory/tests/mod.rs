@@ -3,6 +3,7 @@
 mod grants;
 mod jwks;
 mod lifecycle;
+mod shared;
 mod stores;
 mod tokens;
 

@@ -8,12 +8,12 @@ use std::sync::{
 };
 
 /// A store that fails while it is told to.
-struct Failing {
-    store: MemoryStore,
-    fails: Arc<AtomicBool>,
+pub(super) struct Failing<S = MemoryStore> {
+    pub(super) store: S,
+    pub(super) fails: Arc<AtomicBool>,
 }
 
-impl Store for Failing {
+impl<S: Store> Store for Failing<S> {
     fn load(&self) -> Result<Contents, StoreError> {
         self.store.load()
     }
@@ -23,6 +23,17 @@ impl Store for Failing {
             true => Err(StoreError::Failed("the disk is full".to_owned())),
             false => self.store.commit(change),
         }
+    }
+
+    fn since(&self, after: u64) -> Result<Change, StoreError> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(StoreError::Failed("nobody is there".to_owned())),
+            false => self.store.since(after),
+        }
+    }
+
+    fn wait(&self, patience: Duration) -> Result<(), StoreError> {
+        self.store.wait(patience)
     }
 
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {
