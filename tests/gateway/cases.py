@@ -2,6 +2,7 @@
 allowed neighbour goes through."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import threading
 import time
 
 from client import call
-from world import Gateway, Host, free_port
+from world import Gateway, Host, Postgres, Redis, free_port
+from tokens import Agent, Key
 
 ALLOW = """agentwall: 1
 default: deny
@@ -297,9 +299,9 @@ def risk(check, world):
 class Stream:
     """A stream that is read beside, as bytes."""
 
-    def __init__(self, gateway, agent):
+    def __init__(self, gateway, agent, host=None):
         self.connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
-        self.connection.sendall(f"GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n"
+        self.connection.sendall(f"GET /stream HTTP/1.1\r\nHost: {host or gateway.url[7:]}\r\n"
                                 f"Authorization: Bearer {agent.token()}\r\n\r\n".encode())
         self.data, self.ended = b"", None
         self.thread = threading.Thread(target=self.read, daemon=True)
@@ -554,59 +556,129 @@ def client(check, world):
 
 def shared(check, world):
     """Redis: three gateways grant together what one would, and know each other's tokens; without it they refuse"""
-    folder = tempfile.mkdtemp(dir=world.dir)
-    port = free_port()
-    server = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    gateways = []
-    try:
+    with Redis() as redis, contextlib.ExitStack() as ending:
         policy = ALLOW + 'budgets:\n  - { action: http.request, resource: "**", minute: 30 }\n'
-        options = ["--redis", f"redis://127.0.0.1:{port}", "--redis-timeout", "5000"]
+        options = ["--redis", f"redis://127.0.0.1:{redis.port}", "--redis-timeout", "5000"]
         # One name and one set of identities; three processes need three state folders.
         first = Gateway(world, name="shared", policy=policy, options=options)
         public = first.url
         first.command += ["--public", public]
         with first:
             agent = first.agent("read")
-            first.stop()
-            states = []
-            for number in range(3):
-                state = f"{folder}/state{number}"
-                subprocess.run(["cp", "-a", world.state, state], check=True)
-                states.append(state)
-            for number, state in enumerate(states):
-                one = Gateway(world, name="shared", policy=policy, options=[*options, "--public", public])
-                kept, world.state = world.state, state
-                try:
-                    one.headers = {"Host": public[7:]}
-                    gateways.append(one)
-                    start_at(one, public)
-                finally:
-                    world.state = kept
-            before = len(world.api.seen)
-            tokens = [agent.token() for _ in range(90)]
-            with concurrent.futures.ThreadPoolExecutor(12) as pool:
-                answers = list(pool.map(lambda n: one_call(gateways[n % 3], tokens[n], public), range(90)))
-            check("exactly 30 of 90", answers.count(200) == 30 and answers.count(429) == 60, answers)
-            check("the API saw 30", len(world.api.seen) == before + 30)
-            used = agent.token()
-            both = [one_call(gateway, used, public) for gateway in gateways]
-            check("a token is known to all", both[1:] == [401, 401], both)
-            server.kill()
-            server.wait()
-            before = len(world.api.seen)
-            check("without Redis calls are refused", one_call(gateways[0], agent.token(), public) == 503)
-            check("and do not reach the API", len(world.api.seen) == before)
-    finally:
-        for gateway in gateways:
-            gateway.stop()
-        server.kill()
-        server.wait()
+        gateways = instances(world, ending, "shared", policy, [*options, "--public", public], world.state)
+        before = len(world.api.seen)
+        tokens = [agent.token() for _ in range(90)]
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda n: one_call(gateways[n % 3], tokens[n], public), range(90)))
+        check("exactly 30 of 90", answers.count(200) == 30 and answers.count(429) == 60, answers)
+        check("the API saw 30", len(world.api.seen) == before + 30)
+        used = agent.token()
+        both = [one_call(gateway, used, public) for gateway in gateways]
+        check("a token is known to all", both[1:] == [401, 401], both)
+        redis.process.kill()
+        redis.process.wait()
+        before = len(world.api.seen)
+        check("without Redis calls are refused", one_call(gateways[0], agent.token(), public) == 503)
+        check("and do not reach the API", len(world.api.seen) == before)
+
+
+def identities(check, world):
+    """PostgreSQL: gateways share hosts and agents; who is revoked at one is refused by all; without it nobody is let in"""
+    folder = tempfile.mkdtemp(dir=world.dir)
+    os.chmod(world.dir, 0o755)
+    with Postgres(folder) as database, Redis() as redis, contextlib.ExitStack() as ending:
+        secret = f"{world.dir}/identities.url"
+        with open(secret, "w") as file:
+            file.write(database.url)
+        public = f"http://127.0.0.1:{free_port()}"
+        options = ["--redis", f"redis://127.0.0.1:{redis.port}", "--redis-timeout", "5000", "--identities", f"@{secret}",
+                   "--public", public]
+        alone = Gateway(world, policy=ALLOW, options=["--identities", f"@{secret}"])
+        done = subprocess.run(alone.command, capture_output=True, text=True, timeout=30, check=False)
+        check("without a common Redis it does not start", done.returncode == 1 and "--redis" in done.stderr, done)
+        gateways = instances(world, ending, "common", ALLOW, options)
+        own = {"Host": public[7:]}
+
+        def register(gateway, host, name="one"):
+            key = Key()
+            body = {"name": name, "capabilities": ["read"]}
+            told = call(f"{gateway.url}/agentwall/agent/register", "POST", host.token(agent_key=key), body, own)
+            assert told.status == 200, told
+            return told.json, Agent(host, told.json["agent_id"], key)
+
+        on = lambda gateway, *arguments, **options: world.run(*arguments, state=gateway.state, **options)
+
+        def let_in(number):
+            """Registered at one, approved at the next."""
+            told, agent = register(gateways[number % 3], host, f"n{number}")
+            on(gateways[(number + 1) % 3], "approve", f"common:{told['approval']['user_code']}")
+            return agent
+
+        host = Host(public)
+        agent = let_in(0)
+        known = lambda who: [one_call(gateway, who.token(), public) for gateway in gateways]
+        check("registered at one, approved at the second, let in by all", wait_for(lambda: known(agent) == [200] * 3))
+        with concurrent.futures.ThreadPoolExecutor(9) as pool:
+            agents = list(pool.map(let_in, range(18)))
+        check("registered at once everywhere", len({a.id for a in agents}) == 18)
+        check("all are let in by all", wait_for(lambda: all(known(a) == [200] * 3 for a in agents)))
+
+        streams = [Stream(gateways[2], one, public[7:]) for one in (agent, agents[0])]
+        check("streams at the third", wait_for(lambda: all(s.count >= 3 for s in streams)))
+        on(gateways[0], "gateway", "revoke", agent.id)
+        streams[0].thread.join(5)
+        check("revoked at the first, its stream ends there", streams[0].ended and not streams[0].whole)
+        check("another's does not", streams[1].ended is None)
+        check("and it is refused by all", wait_for(lambda: known(agent) == [403] * 3), known(agent))
+        check("others are not", known(agents[0]) == [200] * 3)
+
+        database.stop()
+        before = len(world.api.seen)
+        refused = wait_for(lambda: known(agents[0]) == [503] * 3, 20)
+        check("without the database nobody is let in", refused, known(agents[0]))
+        seen = len(world.api.seen)
+        known(agents[1])
+        check("and nothing reaches the API", len(world.api.seen) == seen, world.api.paths()[before:])
+        done = on(gateways[0], "gateway", "revoke", agents[2].id, check=False)
+        check("who revokes then is told that it is not kept yet", "PostgreSQL" in done.stdout + done.stderr, done)
+        database.start()
+        check("with it they are again", wait_for(lambda: known(agents[0]) == [200] * 3, 20))
+        check("what was revoked meanwhile is known to all", wait_for(lambda: known(agents[2]) == [403] * 3, 30), known(agents[2]))
+        again = instances(world, ending, "common", ALLOW, options, count=1)[0]
+        check("an instance that comes later knows it, too", one_call(again, agents[2].token(), public) == 403)
+        check("and everybody else", one_call(again, agents[3].token(), public) == 200)
+        said = "".join(gateway.said() for gateway in gateways)
+        check("the password is nowhere", Postgres.PASSWORD not in said, said)
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def instances(world, ending, name, policy, options, copy_of=None, count=3):
+    """Gateways of one name that run at the same time, each with a state folder of its own, until `ending`."""
+    public = options[options.index("--public") + 1]
+    all_of_them = []
+    for _ in range(count):
+        state = tempfile.mkdtemp(dir=world.dir)
+        if copy_of:
+            subprocess.run(["cp", "-aT", copy_of, state], check=True)
+        one = Gateway(world, name=name, policy=policy, options=options)
+        one.state = state
+        start_at(one, public)
+        ending.callback(one.stop)
+        all_of_them.append(one)
+    return all_of_them
 
 
 def start_at(gateway, public):
     """Starts a gateway that is known under another's URL."""
-    environment = {**os.environ, "AGENTWALL_STATE": gateway.world.state}
+    environment = {**os.environ, "AGENTWALL_STATE": gateway.state}
     gateway.log = open(f"{gateway.world.dir}/{gateway.name}-{gateway.port}.log", "a+")
     gateway.process = subprocess.Popen(gateway.command, env=environment, stdin=subprocess.DEVNULL, stdout=gateway.log,
                                        stderr=gateway.log)
@@ -626,4 +698,4 @@ def one_call(gateway, token, public):
 
 
 ALL = [passes, refused, disclosure, capabilities, approvals, executions, approvals_at_once, standing_answers, budgets, costs,
-       unreachable, risk, revocation, restart, reload, ledger, smuggling, limits, http2, start, client, shared]
+       unreachable, risk, revocation, restart, reload, ledger, smuggling, limits, http2, start, client, shared, identities]

@@ -1,6 +1,7 @@
 """A world for gateways: an API that tells what reached it, a state folder, gateways, and what speaks to them."""
 
 import contextlib
+import glob
 import http.server
 import json
 import os
@@ -129,8 +130,8 @@ class World:
             file.write(text)
         return path
 
-    def run(self, *arguments, check=True):
-        environment = {**os.environ, "AGENTWALL_STATE": self.state}
+    def run(self, *arguments, check=True, state=None):
+        environment = {**os.environ, "AGENTWALL_STATE": state or self.state}
         done = subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise AssertionError(f"agentwall {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -147,6 +148,61 @@ def free_port():
     with contextlib.closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+class Redis:
+    """A Redis without a disk."""
+
+    def __enter__(self):
+        self.port = free_port()
+        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+class Postgres:
+    """A PostgreSQL of its own, with a password, on loopback. Its programs do not run as root."""
+    PASSWORD = "s3cret-of-the-test"
+
+    def __init__(self, folder):
+        self.folder, self.port = f"{folder}/postgres", free_port()
+        self.url = f"postgres://agentwall:{self.PASSWORD}@127.0.0.1:{self.port}/postgres"
+        versions = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
+        self.programs = versions[-1]
+
+    def run(self, program, *arguments):
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+        subprocess.run([*user, f"{self.programs}/{program}", "-D", self.folder, *arguments], check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/")
+
+    def __enter__(self):
+        os.mkdir(self.folder, 0o700)
+        password = f"{self.folder}.password"
+        with open(password, "w") as file:
+            file.write(self.PASSWORD)
+        if os.getuid() == 0:
+            os.chmod(os.path.dirname(self.folder), 0o755)
+            for path in (self.folder, password):
+                shutil.chown(path, "postgres", "postgres")
+        self.run("initdb", "-U", "agentwall", "-A", "scram-sha-256", f"--pwfile={password}")
+        self.start()
+        return self
+
+    def start(self):
+        # The log is a file: who reads standard output would wait for the server.
+        self.run("pg_ctl", "-w", "-l", f"{self.folder}/log", "-o",
+                 f"-p {self.port} -h 127.0.0.1 -k {self.folder}", "start")
+
+    def stop(self):
+        self.run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def __exit__(self, *_):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.stop()
 
 
 class Gateway:

@@ -132,6 +132,19 @@ impl Refusal {
         refusal
     }
 
+    /// Nothing can be judged now, for a reason that lies here.
+    pub fn unavailable(why: &str) -> Refusal {
+        let mut refusal = Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "internal_error",
+            "unavailable",
+            format!("the call cannot be judged now, so it is refused: {why}"),
+        );
+        refusal.retry_after = Some(Duration::from_secs(5));
+        refusal.next.push(Next::Wait(Duration::from_secs(5)));
+        refusal
+    }
+
     /// The policy, or the risk, says no.
     pub fn denied(decision: &Decision) -> Refusal {
         let mut refusal = Refusal::new(

@@ -33,6 +33,7 @@ use crate::{
     approvals::{Millis, hex},
     arguments,
     catalogue::{Capability, Catalogue},
+    contact::Contact,
     headers,
     judge::{Call, Caller, Judge, Permit, Verdict},
     live::{Leased, Live},
@@ -94,6 +95,8 @@ pub struct Gateway {
     pub upstream: Upstream,
     /// What is under way.
     pub live: Live,
+    /// Whether other instances are heard of.
+    pub contact: Contact,
 }
 
 /// A request to the API as it would be sent.
@@ -397,7 +400,7 @@ impl Gateway {
             ))
         })?;
         let claims = AgentClaims::read(&jws).ok();
-        self.made_since(claims.as_ref().map(|c| c.iat))?;
+        self.takes(claims.as_ref().map(|c| c.iat))?;
         let bound = claims
             .and_then(|claims| claims.request)
             .is_some_and(|request| request.ath.is_some());
@@ -429,8 +432,13 @@ impl Gateway {
         Ok((principal, body))
     }
 
-    /// Whether a token was made while the counters counted.
-    pub(crate) fn made_since(&self, iat: Option<i64>) -> Result<(), Box<Refusal>> {
+    /// Whether tokens are taken now, and this one, which was made at `iat`: while the counters counted.
+    pub(crate) fn takes(&self, iat: Option<i64>) -> Result<(), Box<Refusal>> {
+        if !self.contact.is_fresh(now()) {
+            return Err(Box::new(Refusal::unavailable(
+                "the store of identities gives no answer, so nobody knows who was revoked",
+            )));
+        }
         match iat {
             Some(iat) if iat < self.config.since => Err(self.challenge(Refusal::new(
                 StatusCode::UNAUTHORIZED,

@@ -17,6 +17,7 @@
 //! live        what is under way, so that revocation ends it
 //! policy      what it does without one
 //! record      what is told to whoever keeps the record
+//! contact     whether other instances are heard of
 //! admin       what its operator does
 //! protocol    the Agent Auth Protocol: discovery, registration, capabilities
 //! gateway     all of it, for one request
@@ -36,6 +37,7 @@ pub mod answer;
 pub mod approvals;
 pub mod arguments;
 pub mod catalogue;
+pub mod contact;
 pub mod gateway;
 mod headers;
 pub mod judge;

@@ -1,10 +1,12 @@
-//! Durable state of one instance, in SQLite.
+//! Durable state: of one instance in SQLite, of several in PostgreSQL ([`PostgresStore`]).
 //!
-//! One file (and its `-wal` and `-shm`), mode 0600. Records are kept whole, as JSON, by id: what they mean is the business
+//! SQLite: one file (and its `-wal` and `-shm`), mode 0600. Records are kept whole, as JSON, by id: what they mean is the business
 //! of their crates, and a new field needs no migration. A change is one transaction that is on the disk when it returns
 //! (`synchronous` is `FULL`, with a write-ahead log). A file of a later version, or one that is damaged, is refused.
 
 #![forbid(unsafe_code)]
+
+mod postgres;
 
 use std::{
     fs::OpenOptions,
@@ -18,6 +20,8 @@ use std::{
 use agentwall_identity::{Agent, AgentId, Change, Contents, Event, Host, Store, StoreError};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
+
+pub use postgres::PostgresStore;
 
 /// The version of the tables, `user_version` of the file.
 const VERSION: i64 = 1;

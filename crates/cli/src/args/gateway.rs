@@ -57,6 +57,10 @@ pub struct ProtectArgs {
     /// How long a call waits for Redis, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 50, requires = "redis")]
     pub redis_timeout: u64,
+    /// Where identities are kept for several gateways of one name: postgres://USER:PASSWORD@HOST/DATABASE, or '@FILE' with that in it
+    /// [default: a file of this gateway]
+    #[arg(long, value_name = "URL")]
+    pub identities: Option<String>,
     /// How many gateways share that Redis
     #[arg(long, value_name = "N", default_value = "1", requires = "redis")]
     pub instances: std::num::NonZeroU32,

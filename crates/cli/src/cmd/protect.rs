@@ -14,6 +14,7 @@ use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure, Redis, Red
 use agentwall_gateway::{
     answer::Disclosure,
     catalogue::Catalogue,
+    contact::{self, Contact},
     gateway::{Config, Gateway},
     judge::{Judge, Parts},
     record::Recorder,
@@ -23,7 +24,7 @@ use agentwall_gateway::{
 use agentwall_identity::{Directory, Profile, Settings};
 use agentwall_ledger::entry::GatewayState;
 use agentwall_policy::{Layer, Policy, Variables};
-use agentwall_store::SqliteStore;
+use agentwall_store::{PostgresStore, SqliteStore};
 use anyhow::{Context as _, Result, bail};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
@@ -47,6 +48,12 @@ const MAX_DOCUMENT: u64 = 16 << 20;
 /// How often it is written down when agents were used last.
 const NOTE_USE: Duration = Duration::from_secs(10);
 
+/// How long it waits to be told of changes by other instances before it looks by itself.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How soon it looks again when the common store gave no answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Runs the command.
 pub fn main(args: ProtectArgs) -> Result<ExitCode> {
     let state = State::open()?;
@@ -60,7 +67,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         credentials(&args)?,
         Duration::from_secs(args.timeout.max(1)),
     )?;
-    let directory = directory(&place)?;
+    let directory = directory(&args, &place)?;
     let log = Arc::new(state.keep_log()?);
     let session = session_id()?;
     let since = begins(&directory, args.redis.is_some());
@@ -121,6 +128,10 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
             }),
             upstream,
             live: Default::default(),
+            contact: match args.identities {
+                Some(_) => Contact::shared(now_ms()),
+                None => Contact::alone(),
+            },
         });
         let told = |outcome: &str| GatewayState {
             outcome: outcome.to_owned(),
@@ -133,6 +144,9 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         book.state(told("started"))?;
         let over = Arc::<AtomicBool>::default();
         let following = follow(&gateway, &over)?;
+        if args.identities.is_some() {
+            hear(&gateway, &over)?;
+        }
         let reload = reloader(&args, &gateway, &book);
         answer_commands(&place, &gateway, &reload)?;
         announce(&args, &gateway);
@@ -229,6 +243,37 @@ fn follow(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<std::thread:
         gateway.follow(events, is_over, |text| output::note(&output::tame(text)));
     };
     thread.spawn(follow).context("cannot start a thread")
+}
+
+/// Takes in what other instances change, on a thread that ends with the process.
+fn hear(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<()> {
+    let (gateway, over) = (Arc::clone(gateway), Arc::clone(over));
+    let hear = move || {
+        let mut heard = true;
+        while !over.load(Ordering::Relaxed) {
+            // As of before the question.
+            let now = now_ms();
+            match gateway.directory.follow(LOOK) {
+                Ok(_) => gateway.contact.made(now),
+                Err(e) if heard => output::note(&output::tame(&format!(
+                    "{e}; agents are refused when it has not answered for {} s",
+                    contact::STALE.as_secs()
+                ))),
+                Err(_) => std::thread::sleep(AGAIN),
+            }
+            let fresh = gateway.contact.is_fresh(now_ms());
+            if fresh != heard {
+                heard = fresh;
+                output::note(match heard {
+                    true => "the store of identities answers again",
+                    false => "the store of identities gives no answer: agents are refused",
+                });
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("instances".into());
+    let started = thread.spawn(hear).context("cannot start a thread");
+    started.map(drop)
 }
 
 fn answer_commands(place: &Place, gateway: &Arc<Gateway>, reload: &Reload) -> Result<()> {
@@ -350,7 +395,26 @@ fn counters(args: &ProtectArgs) -> Result<Counters> {
     Ok(Counters::Redis(Box::new(Redis::new(&config)?)))
 }
 
-fn directory(place: &Place) -> Result<Directory> {
+fn directory(args: &ProtectArgs, place: &Place) -> Result<Directory> {
+    if let Some(url) = &args.identities {
+        if args.redis.is_none() {
+            bail!(
+                "--identities shares agents with other gateways, and without --redis each of them would take a token once; \
+                 name the Redis that they share, too"
+            );
+        }
+        let url = match url.strip_prefix('@') {
+            Some(file) => {
+                let path = std::path::Path::new(file);
+                let text =
+                    read_file(path).with_context(|| format!("cannot read {}", shown(path)))?;
+                String::from_utf8_lossy(&text).trim().to_owned()
+            }
+            None => url.clone(),
+        };
+        let store = PostgresStore::open(&url, &args.name).context("cannot use --identities")?;
+        return Ok(Directory::open(Box::new(store), Settings::default())?);
+    }
     let path = place.identities();
     let store = SqliteStore::open(&path).with_context(|| format!("cannot use {}", shown(&path)))?;
     Ok(Directory::open(Box::new(store), Settings::default())?)

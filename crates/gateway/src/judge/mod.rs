@@ -222,7 +222,7 @@ impl Judge {
                     return Err(Box::new(replayed()));
                 }
                 Ok(_) => {}
-                Err(e) => return Err(Box::new(unavailable(&e.to_string()))),
+                Err(e) => return Err(Box::new(Refusal::unavailable(&e.to_string()))),
             }
         }
         Ok(())
@@ -463,18 +463,6 @@ fn replayed() -> Refusal {
         "this token was used before; make a fresh one for each call",
     );
     refusal.next.push(Next::Authenticate);
-    refusal
-}
-
-fn unavailable(why: &str) -> Refusal {
-    let mut refusal = Refusal::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "internal_error",
-        "unavailable",
-        format!("the call cannot be judged now, so it is refused: {why}"),
-    );
-    refusal.retry_after = Some(Duration::from_secs(5));
-    refusal.next.push(Next::Wait(Duration::from_secs(5)));
     refusal
 }
 

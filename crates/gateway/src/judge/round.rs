@@ -8,7 +8,7 @@ use agentwall_engine::risk::Score;
 use agentwall_policy::Charge;
 use http::StatusCode;
 
-use super::{Call, Caller, Judge, Permit, Verdict, jti, replayed, seconds, unavailable};
+use super::{Call, Caller, Judge, Permit, Verdict, jti, replayed, seconds};
 use crate::{
     answer::{Headers, Next, Refusal},
     approvals::{AskError, Millis, Of, Payload, Question, Standing, State},
@@ -63,7 +63,7 @@ impl Round<'_> {
         };
         let admission = match self.judge.counters.admit(&ask).await {
             Ok(admission) => admission,
-            Err(e) => return self.refuse(unavailable(&e.to_string()), Headers::new()),
+            Err(e) => return self.refuse(Refusal::unavailable(&e.to_string()), Headers::new()),
         };
         self.degraded = admission.degraded.map(|d| d.why);
         if !matches!(admission.answer, Answer::Replayed) {
@@ -122,7 +122,7 @@ impl Round<'_> {
             Ok(()) => Verdict::Go(permit),
             Err(e) => {
                 self.judge.release(&permit).await;
-                Verdict::Stop(Box::new(unavailable(&e.to_string())))
+                Verdict::Stop(Box::new(Refusal::unavailable(&e.to_string())))
             }
         }
     }
@@ -139,7 +139,7 @@ impl Round<'_> {
                 // A question is no refused attempt.
                 return match self.record() {
                     Ok(()) => Verdict::Stop(Box::new(refusal)),
-                    Err(e) => Verdict::Stop(Box::new(unavailable(&e.to_string()))),
+                    Err(e) => Verdict::Stop(Box::new(Refusal::unavailable(&e.to_string()))),
                 };
             }
             Ok(Standing::Rejected(question) | Standing::Approved(question)) => {

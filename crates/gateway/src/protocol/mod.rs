@@ -109,7 +109,7 @@ async fn host(gateway: &Gateway, parts: &Parts) -> Result<HostAuth, Box<Refusal>
         gateway.challenge(refusal)
     };
     let jws = Jws::parse(token).map_err(|e| unread(e.to_string()))?;
-    gateway.made_since(HostClaims::read(&jws).ok().map(|c| c.iat))?;
+    gateway.takes(HostClaims::read(&jws).ok().map(|c| c.iat))?;
     let audiences = [gateway.config.public.clone()];
     let expect = expect(gateway, &audiences);
     let host = gateway.directory.authenticate_host(&jws, &expect);
