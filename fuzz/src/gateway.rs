@@ -1,6 +1,7 @@
 //! What agents send to a gateway, and the document that it knows its API from.
 
-use agentwall_gateway::{arguments, catalogue::Catalogue, target::Target};
+use agentwall_gateway::{
+    arguments, authzen::evaluation::Evaluation, catalogue::Catalogue, target::Target};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
@@ -30,6 +31,36 @@ pub fn target(data: &[u8]) {
             .all(|segment| segment != "." && segment != "..")
     );
     assert!(http::Uri::try_from(target.to_text()).is_ok());
+}
+
+/// A request for a decision: refused, or one subject and one object that no other type and id has, the same read twice, and with what
+/// the protocol adds to its context the same question.
+pub fn evaluation(data: &[u8]) {
+    let Ok(Value::Object(mut members)) = agentwall_identity::parse_json(data, 4096) else {
+        return;
+    };
+    let Ok(read) = Evaluation::read(&members) else {
+        return;
+    };
+    let subject = read.subject();
+    let (kind, id) = subject.as_str().split_once(':').unwrap_or_default();
+    assert_eq!((kind, id), (read.subject.kind.as_str(), read.subject.id.as_str()));
+    assert_eq!(Evaluation::with_defaults(&Default::default(), &members).as_ref(), Ok(&read));
+    let mut context = members.get("context").cloned().unwrap_or(serde_json::json!({}));
+    context["time"] = serde_json::json!("now");
+    context["approval"] = serde_json::json!({ "id": "a" });
+    members.insert("context".into(), context);
+    if let Ok(again) = Evaluation::read(&members) {
+        assert_eq!(again.digest(), read.digest());
+        assert_eq!(again.approval.as_deref(), Some("a"));
+    }
+    if let Ok(asked) = read.asked() {
+        let named = agentwall_action::VerbFamily::Named;
+        assert!(asked.verb.family() == named && !asked.resource.is_empty());
+        if asked.resource.starts_with("https://") {
+            assert!(!asked.resource.contains(['?', '#', '@', '\\']) && !asked.resource.contains("/../"));
+        }
+    }
 }
 
 /// A query, a content type and a body: refused, or each name from one place, and what a plain reader of JSON finds in the body

@@ -84,6 +84,22 @@ pub enum GatewayRequest {
         /// Its id.
         id: String,
     },
+    /// Make a token.
+    AddToken {
+        /// Its name.
+        name: String,
+        /// What it is for.
+        uses: Vec<agentwall_identity::ApiUse>,
+        /// For how many days.
+        days: u32,
+    },
+    /// Which tokens are there?
+    Tokens,
+    /// End a token.
+    RemoveToken {
+        /// Its name or id.
+        which: String,
+    },
 }
 
 /// What is asked of the daemon of the kernel wall, beside the questions that wait.
@@ -155,6 +171,15 @@ pub enum Response {
     Host(Box<HostStatus>),
     /// The agents of a gateway.
     GatewayAgents(Vec<GatewayAgent>),
+    /// A token that was made.
+    GatewayToken {
+        /// In clear, this once.
+        token: String,
+        /// What is kept of it.
+        about: agentwall_identity::ApiToken,
+    },
+    /// The tokens of a gateway.
+    GatewayTokens(Vec<agentwall_identity::ApiToken>),
     /// It was not done.
     Error {
         /// Why, and the next step.

@@ -187,11 +187,21 @@ impl Gateway {
     /// Ends what agents have under way that may not act any more.
     pub fn end_the_ended(&self) -> Ended {
         let over = |agent: &str| !self.stands(agent);
-        let questions: Vec<Question> = self.judge.approvals().revoke(over);
+        let questions: Vec<Question> = self.judge.approvals().revoke(|payload| {
+            let by = payload.by.as_deref();
+            // Other subjects than agents are those of who asks about them.
+            let vouched = by.is_some() && payload.agent.parse::<AgentId>().is_err();
+            by.is_some_and(|by| !self.may_decide(by)) || (!vouched && over(&payload.agent))
+        });
         Ended {
             streams: self.live.end(over),
             questions: questions.len(),
         }
+    }
+
+    /// Whether an enforcement point is still one: its token was not taken away.
+    fn may_decide(&self, by: &str) -> bool {
+        by == crate::authzen::LOCAL || self.tokens.stands(by, now_s())
     }
 
     fn stands(&self, agent: &str) -> bool {

@@ -27,6 +27,12 @@ pub const MAX_OF_AGENT: usize = 16;
 /// Most questions at a time.
 pub const MAX_OPEN: usize = 256;
 
+/// Why a question ended that nobody answered.
+pub(crate) const LATE: &str = "nobody answered in time";
+
+/// Why a question ended whose answer nobody used.
+pub(crate) const UNUSED: &str = "it was approved, and not called in time";
+
 /// How long an ended question is remembered, so that the agent can be told, in milliseconds.
 const REMEMBERED: Millis = 600_000;
 
@@ -56,6 +62,9 @@ pub struct Payload {
     pub body_sha256: String,
     /// Digest of the policy.
     pub policy: String,
+    /// The enforcement point that asks about the agent; absent for a call of the agent's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl Payload {
@@ -249,13 +258,13 @@ impl Approvals {
         Ok(Standing::Waits(Box::new(question)))
     }
 
-    /// Whether exactly this call was approved and not made yet.
-    pub fn is_approved(&self, payload: &Payload, now: Millis) -> bool {
+    /// The ticket under which exactly this call was approved, if it was not made yet.
+    pub fn approved(&self, payload: &Payload, now: Millis) -> Option<String> {
         let mut inner = self.lock();
         inner.tidy(now);
         let number = inner.by_call.get(&payload.key());
-        let question = number.and_then(|number| inner.all.get(number));
-        question.is_some_and(|q| matches!(q.state, State::Approved { .. }))
+        let question = inner.all.get(number?)?;
+        matches!(question.state, State::Approved { .. }).then(|| question.ticket.clone())
     }
 
     /// A person says yes. It holds from when `record` has made it durable.
@@ -337,13 +346,13 @@ impl Approvals {
             .cloned()
     }
 
-    /// Ends everything of agents that are no more: what waits, and what was approved and not used.
-    pub fn revoke(&self, is_revoked: impl Fn(&str) -> bool) -> Vec<Question> {
+    /// Ends everything of agents, or of enforcement points, that are no more: what waits, and what was approved and not used.
+    pub fn revoke(&self, is_revoked: impl Fn(&Payload) -> bool) -> Vec<Question> {
         let mut inner = self.lock();
         let mut ended = Vec::new();
         for question in inner.all.values_mut() {
             let open = matches!(question.state, State::Waiting | State::Approved { .. });
-            if open && is_revoked(&question.payload.agent) {
+            if open && is_revoked(&question.payload) {
                 question.state = State::Ended {
                     why: "the agent was revoked",
                 };
@@ -363,8 +372,8 @@ impl Inner {
     fn tidy(&mut self, now: Millis) {
         for question in self.all.values_mut().filter(|q| q.expires <= now) {
             let why = match question.state {
-                State::Waiting => "nobody answered in time",
-                State::Approved { .. } => "it was approved, and not called in time",
+                State::Waiting => LATE,
+                State::Approved { .. } => UNUSED,
                 _ => continue,
             };
             question.state = State::Ended { why };

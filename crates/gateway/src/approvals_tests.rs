@@ -17,6 +17,7 @@ fn payload(amount: u64) -> Payload {
         headers: Bound::from([("content-type".into(), vec!["application/json".into()])]),
         body_sha256: "00".into(),
         policy: "p1".into(),
+        by: None,
     }
 }
 
@@ -233,7 +234,7 @@ fn a_revoked_agents_questions_end_and_its_approvals_too() {
     ));
     yes(&approvals, approved.number, 1).unwrap();
     let ended: Vec<_> = approvals
-        .revoke(|agent| agent == "a1")
+        .revoke(|payload| payload.agent == "a1")
         .iter()
         .map(|q| q.number)
         .collect();
@@ -277,7 +278,7 @@ fn the_form_is_canonical() {
 fn an_answer_between_the_two_looks_is_kept_for_the_call_that_pays() {
     let approvals = Approvals::default();
     let question = waits(put(&approvals, payload(5), 0));
-    assert!(!approvals.is_approved(&payload(5), 1));
+    assert_eq!(approvals.approved(&payload(5), 1), None);
     yes(&approvals, question.number, 2).unwrap();
     let of = Of {
         action: &question.action,
@@ -286,7 +287,7 @@ fn an_answer_between_the_two_looks_is_kept_for_the_call_that_pays() {
     };
     let standing = approvals.put(payload(5), of, || unreachable!(), false, 3);
     assert_eq!(waits(standing).number, question.number);
-    assert!(approvals.is_approved(&payload(5), 4));
+    assert!(approvals.approved(&payload(5), 4).is_some());
     assert!(matches!(
         put(&approvals, payload(5), 5),
         Ok(Standing::Approved(_))

@@ -9,7 +9,6 @@
 //! what was judged is what is sent. Answers are streams, and break off when the agent is revoked.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,8 +16,8 @@ use std::{
 use agentwall_action::{Resource, Verb};
 use agentwall_budget::OnFailure;
 use agentwall_identity::{
-    self as identity, AgentClaims, AuthError, By, ChangeError, Directory, Expect, GrantStatus, Jws,
-    Principal, Profile,
+    self as identity, AgentClaims, ApiTokens, AuthError, By, ChangeError, Directory, Expect,
+    GrantStatus, Jws, Principal, Profile,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -35,10 +34,10 @@ use crate::{
     catalogue::{Capability, Catalogue},
     contact::Contact,
     headers,
-    judge::{Call, Caller, Judge, Permit, Verdict},
+    judge::{Asks, Call, Caller, Judge, Permit, Verdict},
     live::{Leased, Live},
     record::Ended,
-    serve::{Body, Service},
+    serve::{Body, Peer, Service},
     target::Target,
     upstream::Upstream,
 };
@@ -97,6 +96,8 @@ pub struct Gateway {
     pub live: Live,
     /// Whether other instances are heard of.
     pub contact: Contact,
+    /// Tokens of programs that ask about agents.
+    pub tokens: Arc<ApiTokens>,
 }
 
 /// A request to the API as it would be sent.
@@ -109,11 +110,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Service for Gateway {
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        _peer: SocketAddr,
-    ) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, _peer: Peer) -> Response<Body> {
         let head = *request.method() == Method::HEAD;
         let mut response = match self.handle(request).await {
             Ok(response) => response,
@@ -272,6 +269,7 @@ impl Gateway {
             headers: headers::bound(request.headers),
             body_sha256: hex(&Sha256::digest(request.body)),
             status_base: format!("{}{status_path}", self.config.public),
+            asks: Asks::Put,
         }
     }
 
@@ -282,12 +280,9 @@ impl Gateway {
             .status(By::Operator("gateway"), principal.agent(), now_s());
         let agent = view.map_err(|e| of_change(&e))?.agent;
         Ok(Caller {
-            agent: agent.id.as_str().to_owned(),
-            host: agent.host.as_str().to_owned(),
-            name: agent.name,
-            since: agent.created_at,
             jti: principal.jti().to_owned(),
             once: principal.once().to_vec(),
+            ..caller_of(agent)
         })
     }
 
@@ -568,6 +563,20 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Box<Refusal>> {
             Ok(token.trim_start_matches(' '))
         }
         _ => Err(missing("the Authorization header is not 'Bearer TOKEN'")),
+    }
+}
+
+/// An agent, without a token.
+pub(crate) fn caller_of(agent: identity::Agent) -> Caller {
+    Caller {
+        agent: agent.id.as_str().to_owned(),
+        host: agent.host.as_str().to_owned(),
+        subject: Caller::subject_of(agent.host.as_str(), &agent.name),
+        name: agent.name,
+        by: None,
+        since: agent.created_at,
+        jti: String::new(),
+        once: Vec::new(),
     }
 }
 

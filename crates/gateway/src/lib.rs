@@ -20,6 +20,7 @@
 //! contact     whether other instances are heard of
 //! admin       what its operator does
 //! protocol    the Agent Auth Protocol: discovery, registration, capabilities
+//! authzen     a policy decision point for enforcement points elsewhere
 //! gateway     all of it, for one request
 //! serve       listening
 //! ```
@@ -36,6 +37,7 @@ pub mod admin;
 pub mod answer;
 pub mod approvals;
 pub mod arguments;
+pub mod authzen;
 pub mod catalogue;
 pub mod contact;
 pub mod gateway;

@@ -17,6 +17,8 @@ pub struct Judged<'a> {
     pub agent: &'a str,
     /// Its host's id.
     pub host: &'a str,
+    /// The enforcement point that asked about it; absent for a call of its own.
+    pub by: Option<&'a str>,
     /// The `jti` of its token.
     pub jti: &'a str,
     /// Method and URL.

@@ -1,6 +1,6 @@
 //! Listening: HTTP/1.1 and HTTP/2 on one port, with limits, until it is told to end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -9,7 +9,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// Connections at a time. More wait to be taken.
 const MAX_CONNECTIONS: usize = 1024;
@@ -41,19 +45,55 @@ pub enum BodyError {
     Revoked,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The address that the connection came from; behind a proxy the proxy's.
+    Ip(IpAddr),
+    /// A process that may open the Unix socket.
+    Local,
+}
+
+/// Takes connections.
+pub trait Listen: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn take(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn take(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, peer) = self.accept().await?;
+        let _ = stream.set_nodelay(true);
+        Ok((stream, Peer::Ip(peer.ip().to_canonical())))
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn take(&self) -> io::Result<(UnixStream, Peer)> {
+        Ok((self.accept().await?.0, Peer::Local))
+    }
+}
+
 /// Answers requests.
 pub trait Service: Send + Sync + 'static {
     /// The answer to one request.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// Serves until `over` comes, then takes no more and waits for what is under way, at most ten seconds.
-pub async fn serve<S: Service>(
-    listener: TcpListener,
+pub async fn serve<L: Listen, S: Service>(
+    listener: L,
     service: Arc<S>,
     over: impl Future<Output = ()>,
 ) {
@@ -96,20 +136,13 @@ pub async fn serve<S: Service>(
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
-async fn take(
-    listener: &TcpListener,
+async fn take<L: Listen>(
+    listener: &L,
     room: &Arc<Semaphore>,
-) -> Option<(
-    tokio::net::TcpStream,
-    SocketAddr,
-    tokio::sync::OwnedSemaphorePermit,
-)> {
+) -> Option<(L::Stream, Peer, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer, permit))
-        }
+    match listener.take().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
         // Out of descriptors, or the peer is gone by now.
         Err(_) => {
             tokio::time::sleep(Duration::from_millis(20)).await;

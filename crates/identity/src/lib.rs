@@ -15,6 +15,7 @@
 //! model       hosts, agents, grants, and what their clocks say
 //! directory   who there is: authentication, changes, grants, events
 //! store       where it is kept
+//! api_token   tokens of programs that ask about others
 //! ```
 //!
 //! Invariants:
@@ -42,6 +43,7 @@ macro_rules! serde_as_text {
     };
 }
 
+mod api_token;
 mod claims;
 mod constraint;
 mod directory;
@@ -56,6 +58,7 @@ mod key;
 mod model;
 mod store;
 
+pub use api_token::{ApiToken, ApiTokenError, ApiTokens, ApiUse, MAX_TOKENS, Secret};
 pub use claims::{
     AgentClaims, HostClaims, KeySource, MAX_CAPABILITIES, MAX_CAPABILITY, MAX_JTI, MAX_URL,
     RequestBinding, is_capability_name,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agentwall_identity::ApiUse;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 /// `agentwall protect`.
@@ -64,6 +65,12 @@ pub struct ProtectArgs {
     /// How many gateways share that Redis
     #[arg(long, value_name = "N", default_value = "1", requires = "redis")]
     pub instances: std::num::NonZeroU32,
+    /// Where enforcement points ask for decisions (AuthZEN): an address with tokens of 'gateway token add', or unix:/PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub pdp: Option<crate::gateway::pdp::PdpAddress>,
+    /// The URL that enforcement points use, if it is another than http://ADDRESS: behind something that ends TLS
+    #[arg(long, value_name = "URL", requires = "pdp")]
+    pub pdp_public: Option<String>,
     /// How long the API may take until its answer begins, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
@@ -104,6 +111,71 @@ pub enum GatewayCommand {
     Agents(GatewayAgentsArgs),
     /// End an agent, or a host with all its agents; what they have under way ends, too
     Revoke(GatewayRevokeArgs),
+    /// Tokens of programs that ask a gateway about agents: enforcement points, servers that introspect
+    #[command(subcommand)]
+    Token(GatewayTokenCommand),
+}
+
+/// `agentwall gateway token`.
+#[derive(Debug, Clone, Subcommand)]
+#[command(
+    after_help = "Examples:\n  agentwall gateway token add mesh > token\n  \
+    agentwall gateway token add api-server --for introspect --days 30\n  agentwall gateway token remove mesh"
+)]
+pub enum GatewayTokenCommand {
+    /// Make a token and print it, once
+    Add(GatewayTokenAddArgs),
+    /// List them, without what opens anything
+    List(GatewayAgentsArgs),
+    /// End a token, and what waits on behalf of it
+    Remove(GatewayTokenRemoveArgs),
+}
+
+/// `agentwall gateway token add`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayTokenAddArgs {
+    /// What it is called, for people and the ledger
+    #[arg(value_name = "NAME")]
+    pub token: String,
+    /// What it is for
+    #[arg(long = "for", value_enum, value_name = "USE", default_values = ["decide"])]
+    pub uses: Vec<TokenUse>,
+    /// For how many days
+    #[arg(long, default_value_t = 365)]
+    pub days: u32,
+    /// Of this gateway
+    #[arg(long, value_name = "GATEWAY")]
+    pub name: Option<String>,
+}
+
+/// `agentwall gateway token remove`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayTokenRemoveArgs {
+    /// Its name or id
+    #[arg(value_name = "TOKEN")]
+    pub token: String,
+    /// Of this gateway
+    #[arg(long, value_name = "GATEWAY")]
+    pub name: Option<String>,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenUse {
+    /// Asking for decisions (AuthZEN)
+    Decide,
+    /// Asking whom an agent's token belongs to
+    Introspect,
+}
+
+impl TokenUse {
+    /// As the gateway has it.
+    pub fn meant(self) -> ApiUse {
+        match self {
+            TokenUse::Decide => ApiUse::Decide,
+            TokenUse::Introspect => ApiUse::Introspect,
+        }
+    }
 }
 
 /// `agentwall gateway agents`.

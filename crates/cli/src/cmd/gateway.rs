@@ -1,4 +1,6 @@
-//! `agentwall gateway`: the agents of the gateways that run.
+//! `agentwall gateway`: the agents of the gateways that run, and tokens of programs that ask about them.
+
+mod token;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,7 @@ pub fn main(command: GatewayCommand) -> Result<ExitCode> {
     match command {
         GatewayCommand::Agents(args) => agents(&args),
         GatewayCommand::Revoke(args) => revoke(&args),
+        GatewayCommand::Token(command) => token::main(command),
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::{
 use crate::{
     args::gateway::{Disclose, ProtectArgs, WithoutRedis},
     control::Response,
-    gateway::{Place, recorder::Book, requests},
+    gateway::{Place, pdp, recorder::Book, requests, tokens::Tokens},
     output,
     policies::{self, read_file},
     state::{State, now_ms, random_text, rfc3339_of, shown},
@@ -77,6 +77,11 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         &args.name,
         policy.on_ledger_failure(),
     ));
+    let tokens = Arc::new(Tokens::open(&place, Arc::clone(&book))?);
+    let pdp = match &args.pdp {
+        Some(at) => Some(pdp::listen(at, args.pdp_public.as_deref())?),
+        None => None,
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -132,6 +137,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                 Some(_) => Contact::shared(now_ms()),
                 None => Contact::alone(),
             },
+            tokens: Arc::clone(&tokens.all),
         });
         let told = |outcome: &str| GatewayState {
             outcome: outcome.to_owned(),
@@ -148,9 +154,24 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
             hear(&gateway, &over)?;
         }
         let reload = reloader(&args, &gateway, &book);
-        answer_commands(&place, &gateway, &reload)?;
+        answer_commands(&place, &gateway, &tokens, &reload)?;
         announce(&args, &gateway);
+        let (end, ends) = tokio::sync::watch::channel(());
+        let deciding = pdp.map(|listening| {
+            output::note(&format!(
+                "decisions: {}/access/v1/evaluation",
+                listening.public
+            ));
+            let mut ends = ends.clone();
+            // Closed is the end, too.
+            let over = async move { drop(ends.changed().await) };
+            tokio::spawn(pdp::serve(listening, Arc::clone(&gateway), over))
+        });
         serve::serve(listener, Arc::clone(&gateway), ended(&reload)).await;
+        drop(end);
+        if let Some(deciding) = deciding {
+            deciding.await??;
+        }
         over.store(true, Ordering::Relaxed);
         let _ = following.join();
         if let Err(e) = gateway.directory.store_use() {
@@ -276,11 +297,16 @@ fn hear(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<()> {
     started.map(drop)
 }
 
-fn answer_commands(place: &Place, gateway: &Arc<Gateway>, reload: &Reload) -> Result<()> {
+fn answer_commands(
+    place: &Place,
+    gateway: &Arc<Gateway>,
+    tokens: &Arc<Tokens>,
+    reload: &Reload,
+) -> Result<()> {
     let listener = place.listen()?;
-    let (gateway, reload) = (Arc::clone(gateway), Arc::clone(reload));
+    let (gateway, tokens, reload) = (Arc::clone(gateway), Arc::clone(tokens), Arc::clone(reload));
     serve_private(listener, move |peer, request| {
-        requests::respond(&gateway, peer.uid, request, &*reload)
+        requests::respond(&gateway, &tokens, peer.uid, request, &*reload)
     });
     Ok(())
 }

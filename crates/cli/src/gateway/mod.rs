@@ -4,10 +4,13 @@
 //! gateways/<name>/lock           held (flock) by the gateway while it runs
 //!                 control.sock   where 'pending', 'approve', 'reject' and 'gateway' ask it
 //!                 identity.db    hosts and agents
+//!                 tokens.json    digests of API tokens
 //! ```
 
+pub mod pdp;
 pub mod recorder;
 pub mod requests;
+pub mod tokens;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -81,6 +84,11 @@ impl Place {
     /// Where its hosts and agents are kept.
     pub fn identities(&self) -> PathBuf {
         self.dir.join("identity.db")
+    }
+
+    /// Where digests of its API tokens are kept.
+    pub fn tokens(&self) -> PathBuf {
+        self.dir.join("tokens.json")
     }
 
     /// Asks it.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use agentwall_gateway::record::{Answered, Ended, Judged, RecordError, Recorder};
-use agentwall_identity::Event;
+use agentwall_identity::{ApiToken, Event};
 use agentwall_ledger::{
     Log, Record,
     entry::{Approval, CallEnd, CallRecord, DecisionRecord, GatewayState, PrincipalEvent},
@@ -41,6 +41,17 @@ impl Book {
         self.seal(Record::Gateway(state))
     }
 
+    /// Records, durably, what became of an API token.
+    pub fn token(&self, event: &str, token: &ApiToken, by: &str) -> Result<(), RecordError> {
+        self.seal(Record::Principal(PrincipalEvent {
+            event: event.to_owned(),
+            host: token.id.clone(),
+            agent: Some(token.name.clone()),
+            by: by.to_owned(),
+            ..PrincipalEvent::default()
+        }))
+    }
+
     /// Records a durable fact.
     pub fn seal(&self, record: Record) -> Result<(), RecordError> {
         self.diary
@@ -60,11 +71,16 @@ impl Recorder for Book {
         let ask = judged
             .question
             .map(|q| format!("{}{}{}", self.name, super::MARK, q.number));
+        let face = if judged.by.is_some() {
+            "authzen"
+        } else {
+            "gateway"
+        };
         self.note(Record::Call(CallRecord {
-            decision: DecisionRecord::new(judged.action, judged.decision, "gateway"),
+            decision: DecisionRecord::new(judged.action, judged.decision, face),
             call: judged.call.to_owned(),
             agent: judged.agent.to_owned(),
-            host: judged.host.to_owned(),
+            host: judged.by.unwrap_or(judged.host).to_owned(),
             jti: judged.jti.to_owned(),
             target: judged.target.to_owned(),
             payload: judged.payload.to_owned(),

@@ -7,7 +7,7 @@ use agentwall_engine::Scope;
 use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway};
 use agentwall_ledger::hash::sha256_hex;
 
-use super::MARK;
+use super::{MARK, tokens::Tokens};
 use crate::{
     control::{GatewayAgent, GatewayRequest, PendingAsk, Request, Response},
     state::now_ms,
@@ -19,6 +19,7 @@ const APPLICANT_MS: u64 = 300_000;
 /// Answers one request; `uid` is who asks.
 pub fn respond(
     gateway: &Arc<Gateway>,
+    tokens: &Tokens,
     uid: u32,
     request: Request,
     reload: &dyn Fn() -> Response,
@@ -50,6 +51,25 @@ pub fn respond(
             )),
             Err(e) => error(e),
         },
+        Request::Gateway(GatewayRequest::Tokens) => Response::GatewayTokens(tokens.all.records()),
+        Request::Gateway(GatewayRequest::AddToken { name, uses, days }) => {
+            match tokens.add(&name, &uses, days, &by) {
+                Ok((secret, about)) => Response::GatewayToken {
+                    token: secret.expose().to_owned(),
+                    about,
+                },
+                Err(e) => error(format!("{e:#}")),
+            }
+        }
+        Request::Gateway(GatewayRequest::RemoveToken { which }) => {
+            let removed = tokens.remove(&which, &by);
+            // Questions that were put with it end, whether its end could be kept or not.
+            gateway.end_the_ended();
+            match removed {
+                Ok(gone) => done(format!("removed: {} ({})", gone.name, gone.id)),
+                Err(e) => error(format!("{e:#}")),
+            }
+        }
         _ => error("a gateway has no answer to that"),
     }
 }
@@ -118,7 +138,11 @@ fn applicant(gateway: &Gateway, code: &str) -> Option<Applicant> {
 }
 
 fn pending_call(gateway: &Gateway, name: &str, question: &Question) -> PendingAsk {
-    let mut exe = format!("{} {}", question.payload.method, question.payload.url);
+    let (method, url) = (&question.payload.method, &question.payload.url);
+    let mut exe = format!("{} {}", escape_text(method), escape_text(url));
+    if let Some(by) = &question.payload.by {
+        exe.push_str(&format!(" (asked by {})", escape_text(by)));
+    }
     if let Some(before) = gateway.judge.approvals().before(question) {
         exe.push_str(&changed(&before, question));
     }

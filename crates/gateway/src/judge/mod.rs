@@ -20,7 +20,7 @@ use agentwall_engine::{
     risk::{Deviation, History, Sensitivity, weigh},
 };
 use agentwall_identity::Once;
-use agentwall_policy::Policy;
+use agentwall_policy::{Charge, ChargeError, Policy};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -35,15 +35,22 @@ use round::Round;
 /// again, which raises their risk, and a person's answers for them end.
 const MAX_AGENTS: usize = 4096;
 
+/// `auth.method` of those whom an enforcement point has verified. Of agents with tokens of their own it is `jwt`.
+const VOUCHED: &str = "pep";
+
 /// Who calls, verified.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The agent's id.
+    /// The agent's id; of a subject that is no agent here, the subject.
     pub agent: String,
-    /// Its host's id.
+    /// Its host's id; empty for a subject that is no agent here.
     pub host: String,
     /// What its host calls it.
     pub name: String,
+    /// Whom rules are about.
+    pub subject: Subject,
+    /// The enforcement point that asks about it and that has verified who it is; absent when it calls itself.
+    pub by: Option<String>,
     /// Since when it is known, in seconds since 1970.
     pub since: i64,
     /// The token's identifier.
@@ -55,15 +62,24 @@ pub struct Caller {
 impl Caller {
     /// `agent:HOST/NAME`: the host's id, which nobody chooses, and the name that the host gave, in characters that
     /// patterns can hold. Others become `_`.
-    pub fn subject(&self) -> Subject {
+    pub fn subject_of(host: &str, name: &str) -> Subject {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let name: String = self
-            .name
+        let name: String = name
             .chars()
             .map(|c| if fits(c) { c } else { '_' })
             .collect();
-        Subject::agent(&format!("{}/{name}", self.host))
+        Subject::agent(&format!("{host}/{name}"))
     }
+}
+
+/// What becomes of a call that a person is asked about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Asks {
+    /// A question is put; the answer to one about the same call is used up.
+    #[default]
+    Put,
+    /// No question is put. The answer to one about the same call is used up if the caller names its ticket.
+    Tell(Option<String>),
 }
 
 /// A call to be judged.
@@ -91,6 +107,8 @@ pub struct Call {
     pub body_sha256: String,
     /// Before a question's ticket: where the agent asks how the call stands.
     pub status_base: String,
+    /// What becomes of it if a person is asked.
+    pub asks: Asks,
 }
 
 /// A call that may be passed on, once.
@@ -238,6 +256,43 @@ impl Judge {
         ticket: impl FnOnce() -> String,
         now: Millis,
     ) -> Verdict {
+        let (mut round, charges) = self.round(caller, call, id, now);
+        let charges = match charges {
+            Ok(charges) => charges,
+            Err(e) => {
+                round.decision.effect = Effect::Deny;
+                round.decision.rule = None;
+                round.decision.reason = e.to_string();
+                Vec::new()
+            }
+        };
+        round.go(charges, ticket).await
+    }
+
+    /// Asks a person about a call that is not made now, or tells how the question about the same call stands. Nothing is
+    /// charged, and no answer is used up.
+    ///
+    /// # Errors
+    /// A person has nothing to decide: it is allowed, or refused; too many questions wait, or the record cannot be kept.
+    pub fn request(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        id: String,
+        ticket: impl FnOnce() -> String,
+        now: Millis,
+    ) -> Result<Box<Question>, Box<Refusal>> {
+        self.round(caller, call, id, now).0.request(ticket)
+    }
+
+    /// What policy and risk say to a call, and what it would cost.
+    fn round<'a>(
+        &'a self,
+        caller: &'a Caller,
+        call: &'a Call,
+        id: String,
+        now: Millis,
+    ) -> (Round<'a>, Result<Vec<Charge>, ChargeError>) {
         let (engine, mut score) = self.known(caller, now, |known| {
             let score = known.history.score(seconds(now), call.sensitivity);
             (Arc::clone(&known.engine), score)
@@ -251,6 +306,9 @@ impl Judge {
         action.facts.args = Value::Object(call.arguments.clone());
         action.facts.risk = score.total().max(engine.risk());
         action.facts.time = seconds(now);
+        if caller.by.is_some() {
+            VOUCHED.clone_into(&mut action.facts.auth.method);
+        }
         let held = engine.hold();
         let decision = weigh(held.decide(&action), held.policy().risk(), &score);
         let charges = held.policy().charges(&action);
@@ -267,8 +325,9 @@ impl Judge {
             headers: call.headers.clone(),
             body_sha256: call.body_sha256.clone(),
             policy: decision.policy.clone(),
+            by: caller.by.clone(),
         };
-        let mut round = Round {
+        let round = Round {
             judge: self,
             caller,
             call,
@@ -284,16 +343,7 @@ impl Judge {
             fresh: false,
             now,
         };
-        let charges = match charges {
-            Ok(charges) => charges,
-            Err(e) => {
-                round.decision.effect = Effect::Deny;
-                round.decision.rule = None;
-                round.decision.reason = e.to_string();
-                Vec::new()
-            }
-        };
-        round.go(charges, ticket).await
+        (round, charges)
     }
 
     /// A call did not reach the API: what was charged for it is given back.
@@ -388,7 +438,7 @@ impl Judge {
                 },
                 ..Facts::default()
             };
-            let engine = Engine::new(Arc::clone(&inner.policy), caller.subject(), facts);
+            let engine = Engine::new(Arc::clone(&inner.policy), caller.subject.clone(), facts);
             let known = Known {
                 engine: Arc::new(engine),
                 history: History::since(caller.since),

@@ -8,7 +8,7 @@ use agentwall_engine::risk::Score;
 use agentwall_policy::Charge;
 use http::StatusCode;
 
-use super::{Call, Caller, Judge, Permit, Verdict, jti, replayed, seconds};
+use super::{Asks, Call, Caller, Judge, Permit, Verdict, jti, replayed, seconds};
 use crate::{
     answer::{Headers, Next, Refusal},
     approvals::{AskError, Millis, Of, Payload, Question, Standing, State},
@@ -43,7 +43,13 @@ impl Round<'_> {
     ) -> Verdict {
         // An approved call goes ahead, so it is charged; the approval is used up only when there is room for it.
         let asks = self.decision.effect == Effect::Ask;
-        let approved = asks && self.judge.approvals.is_approved(&self.payload, self.now);
+        let answered = || self.judge.approvals.approved(&self.payload, self.now);
+        let approved = asks
+            && match &self.call.asks {
+                Asks::Put => answered().is_some(),
+                Asks::Tell(None) => false,
+                Asks::Tell(named) => answered() == *named,
+            };
         let proceeds = self.decision.effect.proceeds() || approved;
         let scopes: Vec<Scope<'_>> = match proceeds {
             true => charges.iter().map(scope).collect(),
@@ -93,6 +99,10 @@ impl Round<'_> {
             reservation: grant.reservation,
             budgets: budgets.clone(),
         };
+        if let (true, false, Asks::Tell(named)) = (asks, approved, &self.call.asks) {
+            let named = named.clone();
+            return self.tell(named.as_deref(), budgets);
+        }
         if asks {
             let put = self.judge.approvals.put(
                 self.payload.clone(),
@@ -124,6 +134,75 @@ impl Round<'_> {
                 self.judge.release(&permit).await;
                 Verdict::Stop(Box::new(Refusal::unavailable(&e.to_string())))
             }
+        }
+    }
+
+    /// Asks a person about a call that is not made now.
+    pub(super) fn request(
+        mut self,
+        ticket: impl FnOnce() -> String,
+    ) -> Result<Box<Question>, Box<Refusal>> {
+        if self.decision.effect != Effect::Ask {
+            let refusal = match self.decision.effect.proceeds() {
+                true => Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "not_requestable",
+                    "not-requestable",
+                    "nobody has to approve this: it is allowed now",
+                ),
+                false => Refusal::denied(&self.decision),
+            };
+            return Err(match self.refuse(refusal, Headers::new()) {
+                Verdict::Stop(refusal) => refusal,
+                Verdict::Go(_) => unreachable!("a refusal is no permit"),
+            });
+        }
+        let put =
+            (self.judge.approvals).put(self.payload.clone(), self.of(), ticket, false, self.now);
+        match put {
+            Ok(
+                Standing::Waits(question)
+                | Standing::Rejected(question)
+                | Standing::Approved(question),
+            ) => {
+                self.question = Some(question.clone());
+                match self.record() {
+                    Ok(()) => Ok(question),
+                    Err(e) => Err(Box::new(Refusal::unavailable(&e.to_string()))),
+                }
+            }
+            other => match self.stand(other, Headers::new()) {
+                Verdict::Stop(refusal) => Err(refusal),
+                Verdict::Go(_) => unreachable!("what cannot be asked is no permit"),
+            },
+        }
+    }
+
+    /// A person would have to be asked, and is not by this. `named` is the ticket of the answer that the caller relies on.
+    fn tell(self, named: Option<&str>, budgets: Headers) -> Verdict {
+        let question = named.map(|ticket| self.judge.approvals.of_ticket(ticket, self.now));
+        let code = match question {
+            None => "approval_required",
+            Some(Some(q)) if q.payload.by != self.payload.by => "approval_unverifiable",
+            Some(Some(q)) => match q.state {
+                State::Waiting | State::Rejected { .. } => "approval_unverifiable",
+                State::Used | State::Ended { .. } => "approval_expired",
+                State::Approved { .. } => "out_of_scope",
+            },
+            Some(None) => "approval_unverifiable",
+        };
+        let mut refusal = Refusal::new(
+            StatusCode::FORBIDDEN,
+            code,
+            "approval-required",
+            format!("a person has to approve this: {}", self.decision.reason),
+        );
+        refusal.rule.clone_from(&self.decision.rule);
+        refusal.next.push(Next::AskPerson);
+        refusal.headers = budgets;
+        match self.record() {
+            Ok(()) => Verdict::Stop(Box::new(refusal)),
+            Err(e) => Verdict::Stop(Box::new(Refusal::unavailable(&e.to_string()))),
         }
     }
 
@@ -199,6 +278,7 @@ impl Round<'_> {
             call: &self.id,
             agent: &self.caller.agent,
             host: &self.caller.host,
+            by: self.caller.by.as_deref(),
             jti: &self.caller.jti,
             target: &target,
             payload: &self.digest,

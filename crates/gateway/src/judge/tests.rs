@@ -69,6 +69,8 @@ fn caller(jti: &str) -> Caller {
         agent: "a1".into(),
         host: "h1".into(),
         name: "one".into(),
+        subject: Caller::subject_of("h1", "one"),
+        by: None,
         since: at - 30 * 86_400,
         jti: jti.into(),
         once: vec![Once {
@@ -92,6 +94,7 @@ fn call(capability: &str) -> Call {
         headers: Bound::new(),
         body_sha256: "00".into(),
         status_base: "https://here/".into(),
+        asks: Asks::Put,
     }
 }
 

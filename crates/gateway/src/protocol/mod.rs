@@ -30,9 +30,10 @@ use crate::{
     target::Target,
 };
 
+pub(crate) use agents::moment;
 pub(crate) use discovery::user_code;
 
-type Answer = Result<Response<Body>, Box<Refusal>>;
+pub(crate) type Answer = Result<Response<Body>, Box<Refusal>>;
 
 /// What a capability is called, the server imposes nothing on it that the policy does not say.
 impl Known for Catalogue {
@@ -130,7 +131,7 @@ async fn object(gateway: &Gateway, body: Incoming) -> Result<Map<String, Value>,
     object_of(&gateway.read(body).await?)
 }
 
-fn object_of(bytes: &Bytes) -> Result<Map<String, Value>, Box<Refusal>> {
+pub(crate) fn object_of(bytes: &Bytes) -> Result<Map<String, Value>, Box<Refusal>> {
     let value = agentwall_identity::parse_json(bytes, usize::MAX);
     match value.map_err(|e| Refusal::invalid(format!("the body: {e}")))? {
         Value::Object(members) => Ok(members),
@@ -148,7 +149,7 @@ fn text<'a>(members: &'a Map<String, Value>, key: &str) -> Result<&'a str, Box<R
     })
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
+pub(crate) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     let mut response = Response::new(whole(value.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -13,7 +13,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GatewayState {
-    /// `started` or `ended`.
+    /// `started`, `policy` or `ended`.
     pub outcome: String,
     /// Its name.
     pub name: String,
@@ -31,13 +31,13 @@ pub struct GatewayState {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrincipalEvent {
-    /// What, for example `host.revoked` or `capability.granted`.
+    /// What, for example `host.revoked`, `capability.granted`, `token.added`.
     pub event: String,
     /// Its number among the events of these hosts and agents.
     pub number: u64,
-    /// The host's id.
+    /// The host's id; the id of an API token.
     pub host: String,
-    /// The agent's id.
+    /// The agent's id; the name of an API token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The capability.
