@@ -200,6 +200,46 @@ def executions(check, world):
         check("afterwards it is over", call(status, token=agent.token()).json["status"] == "completed")
 
 
+def batches(check, world):
+    """executions: several in one request are judged each by itself, in order; the token is for one request"""
+    policy = """agentwall: 1
+default: deny
+rules:
+  - { id: small, action: api.call, resource: "capability:create_transfer", effect: allow, when: "args.amount <= 100" }
+  - { id: large, priority: 2000, action: api.call, resource: "capability:create_transfer", effect: ask }
+  - { id: reads, action: api.call, resource: "capability:get_account", effect: allow }
+budgets:
+  - { action: api.call, resource: "capability:get_account", minute: 1 }
+"""
+    with Gateway(world, policy=policy, openapi=world.openapi) as gateway:
+        agent = gateway.agent("create_transfer", "get_account")
+        run = lambda requests, token=None: call(f"{gateway.url}/agentwall/capability/batch-execute", "POST",
+                                                token or agent.token(), {"requests": requests})
+        transfer = lambda amount: {"capability": "create_transfer", "arguments": {"amount": amount}}
+        account = {"capability": "get_account", "arguments": {"id": "1"}}
+        token = agent.token()
+        before = len(world.api.seen)
+        answer = run([{"id": "a", **transfer(1)}, transfer(1000), {"id": 7, **account}, account, {"capability": "close_account"},
+                      {"capability": "no"}, {}], token)
+        told = answer.json["responses"]
+        check("each has its answer", [(r["id"], r["status"]) for r in told] == [
+            ("a", "completed"), ("1", "failed"), (7, "completed"), ("3", "failed"), ("4", "failed"), ("5", "failed"), ("6", "failed")],
+            told)
+        codes = [r.get("error", {}).get("error") for r in told]
+        check("and its reason", codes == [None, "approval_required", None, "rate_limited", "capability_not_granted",
+                                          "capability_not_found", "invalid_request"], codes)
+        check("what is allowed is made, in order", world.api.paths()[before:] == ["POST /transfers", "GET /accounts/1"],
+              world.api.paths()[before:])
+        check("with what the API said", told[0]["data"]["method"] == "POST", told[0])
+        check("the token is for one request", run([account], token).error() == "jti_replay")
+        gateway.answer("approve", gateway.pending()[0]["id"].split(":")[1])
+        made = call(told[1]["error"]["status_url"], token=agent.token())
+        check("what waited is made after the yes", "data" in (made.json or {}), made)
+        for wrong in [[], [1], [account] * 51]:
+            check(f"{len(wrong)} of {str(wrong[:1])[:12]} are refused", run(wrong).status == 400)
+        check("without reaching the API", len(world.api.seen) == before + 3, world.api.paths()[before:])
+
+
 def approvals_at_once(check, world):
     """approvals: of many calls at once, one gets the approval"""
     with Gateway(world, policy=ASK, openapi=world.openapi) as gateway:
@@ -697,5 +737,5 @@ def one_call(gateway, token, public):
     return call(f"{gateway.url}/a", token=token, headers={"Host": public[7:]}).status
 
 
-ALL = [passes, refused, disclosure, capabilities, approvals, executions, approvals_at_once, standing_answers, budgets, costs,
+ALL = [passes, refused, disclosure, capabilities, approvals, executions, batches, approvals_at_once, standing_answers, budgets, costs,
        unreachable, risk, revocation, restart, reload, ledger, smuggling, limits, http2, start, client, shared, identities]

@@ -201,6 +201,35 @@ def requests(check, world):
         check("also when ends are looked for", len(gateway.pending()) == 1)
 
 
+def introspection(check, world):
+    """introspection: a server learns whom a token belongs to and what it may do, with a token of its own, once"""
+    with Gateway(world, openapi=world.openapi) as gateway:
+        agent = gateway.agent("echo", "get_account")
+        make = lambda name, what: world.run("gateway", "token", "add", name, "--for", what, "--name", gateway.name).stdout.strip()
+        server, pep = make("server", "introspect"), make("pep", "decide")
+        ask = lambda token, by=server: call(f"{gateway.url}/agentwall/agent/introspect", "POST", by, {"token": token})
+        token = agent.token()
+        for name, by in [("nothing", None), ("a token for decisions", pep), ("the agent's own", agent.token())]:
+            answer = ask(token, by)
+            check(f"with {name} it is 401", answer.status == 401 and "active" not in (answer.json or {}), answer)
+        answer = ask(token)
+        told = answer.json
+        check("it is told who", told["active"] is True and told["agent_id"] == agent.id and told["mode"] == "delegated", told)
+        check("and what", sorted(g["capability"] for g in told["agent_capability_grants"]) == ["echo", "get_account"], told)
+        check("once", ask(token).json == {"active": False})
+        check("the token is used up here, too", gateway.call(agent, "/echo", "POST", token=token).error() == "jti_replay")
+        told = ask(agent.token(capabilities=["echo"])).json
+        check("no more than the token has", [g["capability"] for g in told["agent_capability_grants"]] == ["echo"], told)
+        signature = agent.token().split(".")[2]
+        fresh = agent.token()
+        forged = fresh.rsplit(".", 1)[0] + "." + signature
+        check("a forged one is none", ask(forged).json == {"active": False})
+        check("and uses nothing up", ask(fresh).json["active"] is True)
+        check("nor is text", ask("x").json == {"active": False})
+        world.run("gateway", "revoke", agent.id)
+        check("nor one of an agent that ended", ask(agent.token()).json == {"active": False})
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost")
@@ -233,4 +262,4 @@ def local(check, world):
     check("a port that others reach in clear is refused", open_.returncode == 1 and "--pdp-public" in open_.stderr, open_)
 
 
-ALL = [one_policy, callers, requests, local]
+ALL = [one_policy, callers, requests, local, introspection]

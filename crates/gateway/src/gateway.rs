@@ -17,7 +17,7 @@ use agentwall_action::{Resource, Verb};
 use agentwall_budget::OnFailure;
 use agentwall_identity::{
     self as identity, AgentClaims, ApiTokens, AuthError, By, ChangeError, Directory, Expect,
-    GrantStatus, Jws, Principal, Profile,
+    Fetched, GrantStatus, Jws, Principal, Profile,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -33,9 +33,11 @@ use crate::{
     arguments,
     catalogue::{Capability, Catalogue},
     contact::Contact,
+    fetch::keys::KeySets,
     headers,
     judge::{Asks, Call, Caller, Judge, Permit, Verdict},
     live::{Leased, Live},
+    rates::{Rates, UNSIGNED},
     record::Ended,
     serve::{Body, Peer, Service},
     target::Target,
@@ -98,6 +100,10 @@ pub struct Gateway {
     pub contact: Contact,
     /// Tokens of programs that ask about agents.
     pub tokens: Arc<ApiTokens>,
+    /// Keys that hosts and agents publish.
+    pub keys: KeySets,
+    /// What strangers did.
+    pub rates: Rates,
 }
 
 /// A request to the API as it would be sent.
@@ -110,11 +116,23 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Service for Gateway {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, _peer: Peer) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let head = *request.method() == Method::HEAD;
-        let mut response = match self.handle(request).await {
+        request.extensions_mut().insert(peer);
+        let (peer, now) = (Some(peer), Instant::now());
+        let handled = match self.rates.check(UNSIGNED, peer, now) {
+            Ok(()) => self.handle(request).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = match handled {
             Ok(response) => response,
-            Err(refusal) => self.refusal(&refusal),
+            Err(refusal) => {
+                if refusal.status == StatusCode::UNAUTHORIZED {
+                    // It is refused whether it can be counted or not.
+                    let _ = self.rates.count(UNSIGNED, peer, now);
+                }
+                self.refusal(&refusal)
+            }
         };
         if head {
             *response.body_mut() = whole("");
@@ -405,26 +423,71 @@ impl Gateway {
         };
         let url = format!("{}{}", self.config.public, target.path());
         let proof = parts.headers.get("dpop").and_then(|v| v.to_str().ok());
-        let audiences = self.audiences();
-        let expect = Expect {
-            profile: self.config.profile,
-            request: Some(agentwall_identity::Request {
-                method: parts.method.as_str(),
-                url: &url,
-                body: early.as_ref().map(|body| Sha256::digest(body).into()),
-                proof,
-                nonces: &[],
-            }),
-            poll,
-            ..Expect::strict(now_s(), &audiences)
+        let request = agentwall_identity::Request {
+            method: parts.method.as_str(),
+            url: &url,
+            body: early.as_ref().map(|body| Sha256::digest(body).into()),
+            proof,
+            nonces: &[],
         };
-        let principal = self.directory.authenticate_agent(&jws, &expect);
-        let principal = principal.map_err(|e| self.challenge(of_auth(&e)))?;
+        let principal = self.verified(&jws, Some(request), poll).await?;
         let body = match (body, early) {
             (Some(body), _) => self.read(body).await?,
             (None, early) => early.unwrap_or_default(),
         };
         Ok((principal, body))
+    }
+
+    /// The agent that an agent's token is of.
+    pub(crate) async fn verified(
+        &self,
+        jws: &Jws,
+        request: Option<identity::Request<'_>>,
+        poll: Option<identity::Poll<'_>>,
+    ) -> Result<Principal, Box<Refusal>> {
+        let audiences = self.audiences();
+        let mut fetched = Vec::new();
+        loop {
+            let expect = Expect {
+                profile: self.config.profile,
+                request,
+                poll,
+                fetched: &fetched,
+                ..Expect::strict(now_s(), &audiences)
+            };
+            match self.directory.authenticate_agent(jws, &expect) {
+                Ok(principal) => return Ok(principal),
+                Err(e) => self.fetch(e, &mut fetched).await?,
+            }
+        }
+    }
+
+    /// Fetches the set that a key is in, if it was not fetched for this request.
+    ///
+    /// # Errors
+    /// It is not there, or keys are not what is missing.
+    pub(crate) async fn fetch(
+        &self,
+        e: AuthError,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), Box<Refusal>> {
+        let (url, kid) = match &e {
+            AuthError::NeedsKeys { url, kid } if fetched.iter().all(|set| set.url != *url) => {
+                (url, kid)
+            }
+            _ => return Err(self.challenge(of_auth(&e))),
+        };
+        let set = self.keys.get(url, kid).await.map_err(|e| {
+            let text = e.to_string();
+            self.challenge(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_jwt",
+                "no-keys",
+                text,
+            ))
+        })?;
+        fetched.push(set);
+        Ok(())
     }
 
     /// Whether tokens are taken now, and this one, which was made at `iat`: while the counters counted.

@@ -21,6 +21,8 @@
 //! admin       what its operator does
 //! protocol    the Agent Auth Protocol: discovery, registration, capabilities
 //! authzen     a policy decision point for enforcement points elsewhere
+//! rates       what strangers may do, by address
+//! fetch       requests to addresses that strangers name
 //! gateway     all of it, for one request
 //! serve       listening
 //! ```
@@ -40,12 +42,14 @@ pub mod arguments;
 pub mod authzen;
 pub mod catalogue;
 pub mod contact;
+pub mod fetch;
 pub mod gateway;
 mod headers;
 pub mod judge;
 mod live;
 pub mod policy;
 mod protocol;
+pub mod rates;
 pub mod record;
 pub mod serve;
 pub mod target;

@@ -15,6 +15,7 @@ use agentwall_gateway::{
     answer::Disclosure,
     catalogue::Catalogue,
     contact::{self, Contact},
+    fetch::{Fetcher, keys::KeySets},
     gateway::{Config, Gateway},
     judge::{Judge, Parts},
     record::Recorder,
@@ -138,6 +139,8 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                 None => Contact::alone(),
             },
             tokens: Arc::clone(&tokens.all),
+            keys: KeySets::new(Fetcher::new()?),
+            rates: Default::default(),
         });
         let told = |outcome: &str| GatewayState {
             outcome: outcome.to_owned(),

@@ -183,6 +183,7 @@ impl Pdp {
                 text,
             ))
         };
+        self.gateway.takes(None)?;
         let directory = &self.gateway.directory;
         let id: Option<AgentId> = subject.id.parse().ok();
         let view = id.and_then(|id| directory.status(By::Operator("pdp"), &id, now_s()).ok());

@@ -1,8 +1,10 @@
 //! Hosts and agents: how they come, how they stand, how they end.
 
+use std::time::Instant;
+
 use agentwall_identity::{
-    AgentId, AgentStatus, AgentView, By, GrantStatus, HostPrincipal, Mode, PublicKey, Registration,
-    Wanted,
+    AgentId, AgentStatus, AgentView, AuthError, By, ChangeError, GrantStatus, HostPrincipal, Mode,
+    PublicKey, Registration, Wanted,
 };
 use http::{StatusCode, request::Parts};
 use hyper::body::Incoming;
@@ -13,6 +15,7 @@ use crate::{
     answer::Refusal,
     catalogue::Catalogue,
     gateway::{Gateway, OWN_PATH, now_s, of_auth, of_change},
+    rates::{self, NEWCOMERS},
 };
 
 /// How long a person has to approve, as it is told to agents, in seconds. What waits longer still waits.
@@ -47,15 +50,22 @@ pub async fn register(gateway: &Gateway, parts: &Parts, body: Incoming) -> Answe
             .map(str::to_owned),
     };
     let audiences = [gateway.config.public.clone()];
-    let registered = gateway
-        .directory
-        .register(
-            &host,
-            &wanted,
-            &gateway.catalogue,
-            &expect(gateway, &audiences),
-        )
-        .map_err(|e| of_change(&e))?;
+    if host.known().is_err() {
+        let peer = rates::peer(parts);
+        gateway.rates.count(NEWCOMERS, peer, Instant::now())?;
+    }
+    let mut fetched = Vec::new();
+    let registered = loop {
+        let expect = expect(gateway, &audiences, &fetched);
+        let (directory, catalogue) = (&gateway.directory, &gateway.catalogue);
+        match directory.register(&host, &wanted, catalogue, &expect) {
+            Ok(registered) => break registered,
+            Err(ChangeError::Standing(e @ AuthError::NeedsKeys { .. })) => {
+                gateway.fetch(e, &mut fetched).await?;
+            }
+            Err(e) => return Err(of_change(&e)),
+        }
+    };
     let view = view(gateway, By::Operator("gateway"), &registered.agent)?;
     json_answer(StatusCode::OK, &Value::Object(told(gateway, &view)))
 }

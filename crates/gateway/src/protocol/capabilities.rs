@@ -14,6 +14,7 @@ use crate::{
     approvals::State,
     catalogue::{Capability, Route},
     gateway::{CALLS, EXECUTIONS, Gateway, Outgoing, now, now_s, of_change},
+    judge::Caller,
     target::Target,
 };
 
@@ -32,6 +33,9 @@ const MAX_ANSWER: usize = 8 << 20;
 
 /// How long the agent of a waiting execution waits before it asks again, in seconds.
 const AGAIN: u64 = 10;
+
+/// Most executions of one batch.
+const MAX_BATCH: usize = 50;
 
 /// `GET /capability/list`. Anybody may look; an agent sees what it was granted, too.
 pub async fn list(gateway: &Gateway, parts: &Parts, target: &Target, body: Incoming) -> Answer {
@@ -123,10 +127,64 @@ pub async fn execute(gateway: &Gateway, parts: &Parts, target: &Target, body: In
     }
 }
 
+/// `POST /capability/batch-execute`: executions one after the other, each judged as if it were alone. The one token is used up
+/// before the first.
+pub async fn batch(gateway: &Gateway, parts: &Parts, target: &Target, body: Incoming) -> Answer {
+    let (principal, body) = gateway.agent(parts, target, body, None).await?;
+    let mut caller = gateway.caller(&principal)?;
+    let requests = match batched(&body) {
+        Ok(requests) => requests,
+        Err(refusal) => return Err(gateway.refuse_early(&caller, refusal).await),
+    };
+    gateway.judge.use_once(&caller.once, now()).await?;
+    caller.once.clear();
+    let mut responses = Vec::with_capacity(requests.len());
+    for (at, request) in requests.iter().enumerate() {
+        let executed = match named_in(request) {
+            Ok((name, arguments)) => executed(gateway, &principal, &caller, &name, arguments).await,
+            Err(refusal) => Err(gateway.refuse_early(&caller, refusal).await),
+        };
+        let mut told = match executed {
+            Ok((mut answer, _)) => match answer.get_mut("data") {
+                Some(data) => json!({ "status": "completed", "data": data.take() }),
+                None => answer,
+            },
+            // What waits is told with its status_url.
+            Err(refusal) => {
+                let mut error = refusal.body(gateway.config.disclosure);
+                error["error"] = json!(refusal.code);
+                json!({ "status": "failed", "error": error })
+            }
+        };
+        told["id"] = request.get("id").cloned().unwrap_or(json!(at.to_string()));
+        responses.push(told);
+    }
+    json_answer(StatusCode::OK, &json!({ "responses": responses }))
+}
+
+fn batched(body: &Bytes) -> Result<Vec<Map<String, Value>>, Box<Refusal>> {
+    let mut members = object_of(body)?;
+    let wrong = || Refusal::invalid(format!("'requests' is no list of 1 to {MAX_BATCH} objects"));
+    let Some(Value::Array(all)) = members.remove("requests") else {
+        return Err(Box::new(wrong()));
+    };
+    if !(1..=MAX_BATCH).contains(&all.len()) {
+        return Err(Box::new(wrong()));
+    }
+    let objects = all.into_iter().map(|one| match one {
+        Value::Object(members) => Ok(members),
+        _ => Err(Box::new(wrong())),
+    });
+    objects.collect()
+}
+
 /// Name and arguments of an execution.
 fn named(body: &Bytes) -> Result<(String, Map<String, Value>), Box<Refusal>> {
-    let members = object_of(body)?;
-    let name = text(&members, "capability")?.to_owned();
+    named_in(&object_of(body)?)
+}
+
+fn named_in(members: &Map<String, Value>) -> Result<(String, Map<String, Value>), Box<Refusal>> {
+    let name = text(members, "capability")?.to_owned();
     match members.get("arguments") {
         None | Some(Value::Null) => Ok((name, Map::new())),
         Some(Value::Object(arguments)) => Ok((name, arguments.clone())),
@@ -190,7 +248,7 @@ fn failed(code: &str, message: &str) -> Value {
     json!({ "status": "failed", "error": { "error": code, "message": message } })
 }
 
-/// Makes the request that a capability with arguments is, has it judged, and passes it on.
+/// An execution as the answer to a request of its own.
 async fn run(
     gateway: &Gateway,
     principal: &Principal,
@@ -198,21 +256,46 @@ async fn run(
     arguments: Map<String, Value>,
 ) -> Answer {
     let caller = gateway.caller(principal)?;
+    let (answer, mut headers) = executed(gateway, principal, &caller, name, arguments).await?;
+    let mut response = json_answer(StatusCode::OK, &answer)?;
+    // What the gateway says of the call; the API's own headers are the API's.
+    for name in [
+        "agentwall-call",
+        "agentwall-decision",
+        "ratelimit",
+        "ratelimit-policy",
+    ] {
+        if let Some(value) = headers.remove(name) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+/// Makes the request that a capability with arguments is, has it judged, and passes it on. What came of it, and the headers of
+/// the API's answer.
+async fn executed(
+    gateway: &Gateway,
+    principal: &Principal,
+    caller: &Caller,
+    name: &str,
+    arguments: Map<String, Value>,
+) -> Result<(Value, HeaderMap), Box<Refusal>> {
     let Some(capability) = gateway.catalogue.get(name) else {
-        return Err(gateway.refuse_early(&caller, unknown(name)).await);
+        return Err(gateway.refuse_early(caller, unknown(name)).await);
     };
     let Some(route) = &capability.route else {
         let refusal = Refusal::invalid(format!(
             "'{name}' is many requests; send the one you mean to the API's own path"
         ));
-        return Err(gateway.refuse_early(&caller, Box::new(refusal)).await);
+        return Err(gateway.refuse_early(caller, Box::new(refusal)).await);
     };
     gateway
-        .granted(principal, &caller, capability, &arguments)
+        .granted(principal, caller, capability, &arguments)
         .await?;
     let (target, body) = match written(route, &arguments) {
         Ok(written) => written,
-        Err(refusal) => return Err(gateway.refuse_early(&caller, refusal).await),
+        Err(refusal) => return Err(gateway.refuse_early(caller, refusal).await),
     };
     let mut headers = HeaderMap::new();
     headers.insert(
@@ -232,7 +315,7 @@ async fn run(
         body: &body,
     };
     let call = gateway.to_judge(capability, &request, arguments, EXECUTIONS);
-    let permit = gateway.judged(&caller, &call).await?;
+    let permit = gateway.judged(caller, &call).await?;
     let response = gateway
         .pass_on(
             principal,
@@ -243,7 +326,7 @@ async fn run(
             body,
         )
         .await?;
-    let (mut parts, body) = response.into_parts();
+    let (parts, body) = response.into_parts();
     let read = Limited::new(body, MAX_ANSWER).collect().await;
     let bytes = read.map_err(|e| {
         Refusal::new(
@@ -267,19 +350,7 @@ async fn run(
             "error": { "error": "upstream", "message": format!("the API answered {status}"), "status": status, "data": told },
         }),
     };
-    let mut response = json_answer(StatusCode::OK, &answer)?;
-    // What the gateway says of the call; the API's own headers are the API's.
-    for name in [
-        "agentwall-call",
-        "agentwall-decision",
-        "ratelimit",
-        "ratelimit-policy",
-    ] {
-        if let Some(value) = parts.headers.remove(name) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
+    Ok((answer, parts.headers))
 }
 
 /// Target and body of a call by name: each argument in its place; what has none is the body's, or the query's where

@@ -31,6 +31,8 @@ pub fn document(gateway: &Gateway) -> Response<Body> {
             "capabilities": at("capability/list"),
             "describe_capability": at("capability/describe"),
             "execute": at("capability/execute"),
+            "batch_execute": at("capability/batch-execute"),
+            "introspect": at("agent/introspect"),
             "request_capability": at("agent/request-capability"),
             "status": at("agent/status"),
             "reactivate": at("agent/reactivate"),

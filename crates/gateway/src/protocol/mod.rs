@@ -4,17 +4,21 @@
 //! ```text
 //! discovery     what this gateway is, and where everything else is
 //! agents        registration, status, keys, the end
+//! introspection whom an agent's token belongs to, for servers that agents call
 //! capabilities  list, description, request, execution, and how an execution stands
 //! ```
 //!
 //! All paths but the discovery document's lie below `/agentwall/`. Addresses are absolute and made of the configured URL, never of
-//! a request's Host header. JWK sets by URL are not fetched in this version: keys are handed in.
+//! a request's Host header. JWK sets by URL are fetched by [`KeySets`](crate::fetch::keys::KeySets).
 
 mod agents;
 mod capabilities;
 mod discovery;
+mod introspection;
 
-use agentwall_identity::{Catalogue as Known, Constraints, Expect, HostAuth, HostClaims, Jws};
+use agentwall_identity::{
+    Catalogue as Known, Constraints, Expect, Fetched, HostAuth, HostClaims, Jws,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
@@ -23,9 +27,7 @@ use serde_json::{Map, Value};
 use crate::{
     answer::{Next, Refusal},
     catalogue::Catalogue,
-    gateway::{
-        CALLS, DISCOVERY, EXECUTIONS, Gateway, OWN_PATH, bearer, now, now_s, of_auth, whole,
-    },
+    gateway::{CALLS, DISCOVERY, EXECUTIONS, Gateway, OWN_PATH, bearer, now, now_s, whole},
     serve::Body,
     target::Target,
 };
@@ -67,7 +69,9 @@ pub(crate) async fn answer(
         | "agent/rotate-key"
         | "host/rotate-key"
         | "host/revoke"
-        | "capability/execute" => Method::POST,
+        | "agent/introspect"
+        | "capability/execute"
+        | "capability/batch-execute" => Method::POST,
         _ if target.path().starts_with(CALLS) || target.path().starts_with(EXECUTIONS) => {
             Method::GET
         }
@@ -90,6 +94,8 @@ pub(crate) async fn answer(
         "capability/list" => capabilities::list(gateway, &parts, target, body).await,
         "capability/describe" => capabilities::describe(gateway, &parts, target, body).await,
         "capability/execute" => capabilities::execute(gateway, &parts, target, body).await,
+        "capability/batch-execute" => capabilities::batch(gateway, &parts, target, body).await,
+        "agent/introspect" => introspection::introspect(gateway, &parts, body).await,
         "agent/request-capability" => capabilities::request(gateway, &parts, target, body).await,
         "agent/register" => agents::register(gateway, &parts, body).await,
         "agent/status" => agents::status(gateway, &parts, target).await,
@@ -112,16 +118,22 @@ async fn host(gateway: &Gateway, parts: &Parts) -> Result<HostAuth, Box<Refusal>
     let jws = Jws::parse(token).map_err(|e| unread(e.to_string()))?;
     gateway.takes(HostClaims::read(&jws).ok().map(|c| c.iat))?;
     let audiences = [gateway.config.public.clone()];
-    let expect = expect(gateway, &audiences);
-    let host = gateway.directory.authenticate_host(&jws, &expect);
-    let host = host.map_err(|e| gateway.challenge(of_auth(&e)))?;
+    let mut fetched = Vec::new();
+    let host = loop {
+        let expect = expect(gateway, &audiences, &fetched);
+        match gateway.directory.authenticate_host(&jws, &expect) {
+            Ok(host) => break host,
+            Err(e) => gateway.fetch(e, &mut fetched).await?,
+        }
+    };
     gateway.judge.use_once(host.once(), now()).await?;
     Ok(host)
 }
 
-fn expect<'a>(gateway: &Gateway, audiences: &'a [String]) -> Expect<'a> {
+fn expect<'a>(gateway: &Gateway, audiences: &'a [String], fetched: &'a [Fetched]) -> Expect<'a> {
     Expect {
         profile: gateway.config.profile,
+        fetched,
         ..Expect::strict(now_s(), audiences)
     }
 }
