@@ -1,7 +1,8 @@
 //! What agents send to a gateway, and the document that it knows its API from.
 
 use agentwall_gateway::{
-    arguments, authzen::evaluation::Evaluation, catalogue::Catalogue, target::Target};
+    arguments, authzen::evaluation::Evaluation, catalogue::Catalogue, target::Target,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
@@ -44,9 +45,18 @@ pub fn evaluation(data: &[u8]) {
     };
     let subject = read.subject();
     let (kind, id) = subject.as_str().split_once(':').unwrap_or_default();
-    assert_eq!((kind, id), (read.subject.kind.as_str(), read.subject.id.as_str()));
-    assert_eq!(Evaluation::with_defaults(&Default::default(), &members).as_ref(), Ok(&read));
-    let mut context = members.get("context").cloned().unwrap_or(serde_json::json!({}));
+    assert_eq!(
+        (kind, id),
+        (read.subject.kind.as_str(), read.subject.id.as_str())
+    );
+    assert_eq!(
+        Evaluation::with_defaults(&Default::default(), &members).as_ref(),
+        Ok(&read)
+    );
+    let mut context = members
+        .get("context")
+        .cloned()
+        .unwrap_or(serde_json::json!({}));
     context["time"] = serde_json::json!("now");
     context["approval"] = serde_json::json!({ "id": "a" });
     members.insert("context".into(), context);
@@ -58,8 +68,42 @@ pub fn evaluation(data: &[u8]) {
         let named = agentwall_action::VerbFamily::Named;
         assert!(asked.verb.family() == named && !asked.resource.is_empty());
         if asked.resource.starts_with("https://") {
-            assert!(!asked.resource.contains(['?', '#', '@', '\\']) && !asked.resource.contains("/../"));
+            assert!(
+                !asked.resource.contains(['?', '#', '@', '\\']) && !asked.resource.contains("/../")
+            );
         }
+    }
+}
+
+/// What an Envoy asks: refused, or a request in one spelling that is here as a whole, without what means something to Envoy alone.
+pub fn ext_authz(data: &[u8]) {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(data.len() as u32).to_be_bytes());
+    frame.extend_from_slice(data);
+    let Ok(check) = agentwall_gateway::ext_authz::read(&frame.into()) else {
+        return;
+    };
+    assert_eq!(
+        Target::parse(&check.target.to_text()).as_ref(),
+        Ok(&check.target)
+    );
+    assert_eq!(check.parts.uri.path(), check.target.path());
+    assert!(!check.target.path().starts_with("/agentwall/"));
+    let headers = &check.parts.headers;
+    assert!(
+        !headers.contains_key("upgrade") && !headers.contains_key("transfer-encoding")
+            || !check.body.is_empty()
+    );
+    assert!(
+        headers
+            .keys()
+            .all(|name| !name.as_str().starts_with("x-envoy-"))
+    );
+    if let Some(length) = headers.get("content-length") {
+        assert_eq!(
+            length.to_str().ok().and_then(|l| l.parse().ok()),
+            Some(check.body.len())
+        );
     }
 }
 

@@ -106,6 +106,23 @@ pub struct Gateway {
     pub rates: Rates,
 }
 
+/// A body that is read as a whole.
+pub(crate) trait Reads: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send> Reads for B {}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A call that may be passed on, with what is left of its head.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    pub(crate) principal: Principal,
+    pub(crate) permit: Permit,
+    pub(crate) parts: http::request::Parts,
+    pub(crate) target: Target,
+    pub(crate) body: Bytes,
+}
+
 /// A request to the API as it would be sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
@@ -163,7 +180,33 @@ impl Gateway {
         target: Target,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Box<Refusal>> {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let Permitted {
+            principal,
+            permit,
+            parts,
+            target,
+            body,
+        } = self.permitted(target, parts, body, "gateway").await?;
+        self.pass_on(
+            &principal,
+            permit,
+            parts.method,
+            &target,
+            parts.headers,
+            body,
+        )
+        .await
+    }
+
+    /// Who makes a call of the API by its own path, and the permit for it.
+    pub(crate) async fn permitted<B: Reads>(
+        &self,
+        target: Target,
+        mut parts: http::request::Parts,
+        body: B,
+        enforced_by: &'static str,
+    ) -> Result<Permitted, Box<Refusal>> {
         let (principal, body) = self.agent(&parts, &target, body, None).await?;
         let caller = self.caller(&principal)?;
         let found = self.catalogue.find(&parts.method, target.path());
@@ -195,17 +238,16 @@ impl Gateway {
             headers: &parts.headers,
             body: &body,
         };
-        let call = self.to_judge(capability, &request, arguments, CALLS);
+        let mut call = self.to_judge(capability, &request, arguments, CALLS);
+        call.enforced_by = enforced_by;
         let permit = self.judged(&caller, &call).await?;
-        self.pass_on(
-            &principal,
+        Ok(Permitted {
+            principal,
             permit,
-            parts.method,
-            &target,
-            parts.headers,
+            parts,
+            target,
             body,
-        )
-        .await
+        })
     }
 
     /// The refusal of a call that does not come to be judged. Its token is used up.
@@ -288,6 +330,7 @@ impl Gateway {
             body_sha256: hex(&Sha256::digest(request.body)),
             status_base: format!("{}{status_path}", self.config.public),
             asks: Asks::Put,
+            enforced_by: "gateway",
         }
     }
 
@@ -396,11 +439,11 @@ impl Gateway {
 
     /// Who sends the request, and its body. The body is read after the signature was verified, except for a token that
     /// is bound to it.
-    pub(crate) async fn agent(
+    pub(crate) async fn agent<B: Reads>(
         &self,
         parts: &http::request::Parts,
         target: &Target,
-        body: Incoming,
+        body: B,
         poll: Option<identity::Poll<'_>>,
     ) -> Result<(Principal, Bytes), Box<Refusal>> {
         let token = bearer(&parts.headers).map_err(|e| self.challenge(e))?;
@@ -516,8 +559,16 @@ impl Gateway {
         ]
     }
 
-    pub(crate) async fn read(&self, body: Incoming) -> Result<Bytes, Box<Refusal>> {
-        let limited = Limited::new(body, self.config.max_body);
+    pub(crate) async fn read<B: Reads>(&self, body: B) -> Result<Bytes, Box<Refusal>> {
+        self.read_up_to(body, self.config.max_body).await
+    }
+
+    pub(crate) async fn read_up_to<B: Reads>(
+        &self,
+        body: B,
+        limit: usize,
+    ) -> Result<Bytes, Box<Refusal>> {
+        let limited = Limited::new(body, limit);
         let read = tokio::time::timeout(BODY_PATIENCE, limited.collect()).await;
         let late = || {
             Box::new(Refusal::new(
@@ -533,7 +584,7 @@ impl Gateway {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "invalid_request",
                 "body-too-large",
-                format!("the body is longer than {} bytes", self.config.max_body),
+                format!("the body is longer than {limit} bytes"),
             ))),
             Err(e) => Err(Box::new(Refusal::invalid(format!(
                 "the body broke off: {e}"
@@ -552,16 +603,19 @@ impl Gateway {
         for host in request.headers().get_all(header::HOST) {
             named.push(host.to_str().unwrap_or_default());
         }
-        let known = |name: &&str| {
-            self.config
-                .hosts
-                .iter()
-                .any(|host| host.eq_ignore_ascii_case(name))
-        };
         let one = named
             .windows(2)
             .all(|two| two[0].eq_ignore_ascii_case(two[1]));
-        match !named.is_empty() && one && named.iter().all(known) {
+        match named.first() {
+            Some(name) if one => self.check_host(name),
+            _ => self.check_host(""),
+        }
+    }
+
+    /// Whether a host is the gateway's.
+    pub(crate) fn check_host(&self, name: &str) -> Result<(), Box<Refusal>> {
+        let mut hosts = self.config.hosts.iter();
+        match hosts.any(|host| host.eq_ignore_ascii_case(name)) {
             true => Ok(()),
             false => Err(Box::new(Refusal::new(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -589,7 +643,12 @@ impl Gateway {
     }
 
     pub(crate) fn refusal(&self, refusal: &Refusal) -> Response<Body> {
-        let mut response = refusal.response(self.config.disclosure).map(whole);
+        self.refusal_text(refusal).map(whole)
+    }
+
+    /// The same, as text.
+    pub(crate) fn refusal_text(&self, refusal: &Refusal) -> Response<String> {
+        let mut response = refusal.response(self.config.disclosure);
         if refusal.status == StatusCode::UNAUTHORIZED {
             let challenge = format!("AgentAuth discovery=\"{}{DISCOVERY}\"", self.config.public);
             if let Ok(value) = HeaderValue::from_str(&challenge) {

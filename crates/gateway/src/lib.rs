@@ -22,6 +22,7 @@
 //! protocol    the Agent Auth Protocol: discovery, registration, capabilities
 //! authzen     a policy decision point for enforcement points elsewhere
 //! rates       what strangers may do, by address
+//! ext_authz   answers an Envoy that makes the calls itself
 //! fetch       requests to addresses that strangers name
 //! gateway     all of it, for one request
 //! serve       listening
@@ -42,6 +43,7 @@ pub mod arguments;
 pub mod authzen;
 pub mod catalogue;
 pub mod contact;
+pub mod ext_authz;
 pub mod fetch;
 pub mod gateway;
 mod headers;

@@ -19,6 +19,8 @@ pub struct Judged<'a> {
     pub host: &'a str,
     /// The enforcement point that asked about it; absent for a call of its own.
     pub by: Option<&'a str>,
+    /// Who does what was decided: `gateway`, `authzen` or `ext_authz`.
+    pub enforced_by: &'a str,
     /// The `jti` of its token.
     pub jti: &'a str,
     /// Method and URL.

@@ -156,6 +156,11 @@ impl Upstream {
         format!("{}://{}{}", self.scheme, self.authority, self.prefix)
     }
 
+    /// What is set on each call.
+    pub(crate) fn credentials(&self) -> &HeaderMap {
+        &self.credentials
+    }
+
     /// The URL that a target leads to.
     pub fn url(&self, target: &Target) -> String {
         format!("{}{}", self.base(), target.to_text())

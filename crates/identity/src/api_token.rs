@@ -31,6 +31,8 @@ pub enum ApiUse {
     Decide,
     /// Asking whom an agent's token belongs to.
     Introspect,
+    /// Making calls that were permitted, with the API's credentials.
+    Proxy,
 }
 
 /// What is kept of a token.

@@ -67,10 +67,13 @@ pub struct ProtectArgs {
     pub instances: std::num::NonZeroU32,
     /// Where enforcement points ask for decisions (AuthZEN): an address with tokens of 'gateway token add', or unix:/PATH
     #[arg(long, value_name = "ADDRESS")]
-    pub pdp: Option<crate::gateway::pdp::PdpAddress>,
+    pub pdp: Option<crate::gateway::ask::AskAddress>,
     /// The URL that enforcement points use, if it is another than http://ADDRESS: behind something that ends TLS
     #[arg(long, value_name = "URL", requires = "pdp")]
     pub pdp_public: Option<String>,
+    /// Where an Envoy asks that makes the calls itself (ext_authz, gRPC): a loopback address with tokens, or unix:/PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub ext_authz: Option<crate::gateway::ask::AskAddress>,
     /// How long the API may take until its answer begins, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
@@ -166,6 +169,8 @@ pub enum TokenUse {
     Decide,
     /// Asking whom an agent's token belongs to
     Introspect,
+    /// Making calls that were permitted, with the API's credentials (an Envoy)
+    Proxy,
 }
 
 impl TokenUse {
@@ -174,6 +179,7 @@ impl TokenUse {
         match self {
             TokenUse::Decide => ApiUse::Decide,
             TokenUse::Introspect => ApiUse::Introspect,
+            TokenUse::Proxy => ApiUse::Proxy,
         }
     }
 }

@@ -13,8 +13,10 @@ use std::{
 use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure, Redis, RedisConfig};
 use agentwall_gateway::{
     answer::Disclosure,
+    authzen::Pdp,
     catalogue::Catalogue,
     contact::{self, Contact},
+    ext_authz::ExtAuthz,
     fetch::{Fetcher, keys::KeySets},
     gateway::{Config, Gateway},
     judge::{Judge, Parts},
@@ -36,7 +38,7 @@ use tokio::{
 use crate::{
     args::gateway::{Disclose, ProtectArgs, WithoutRedis},
     control::Response,
-    gateway::{Place, pdp, recorder::Book, requests, tokens::Tokens},
+    gateway::{Place, ask, recorder::Book, requests, tokens::Tokens},
     output,
     policies::{self, read_file},
     state::{State, now_ms, random_text, rfc3339_of, shown},
@@ -79,10 +81,12 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         policy.on_ledger_failure(),
     ));
     let tokens = Arc::new(Tokens::open(&place, Arc::clone(&book))?);
-    let pdp = match &args.pdp {
-        Some(at) => Some(pdp::listen(at, args.pdp_public.as_deref())?),
-        None => None,
-    };
+    let pdp = (args.pdp.as_ref())
+        .map(|at| ask::listen(at, "--pdp", args.pdp_public.as_deref()))
+        .transpose()?;
+    let ext_authz = (args.ext_authz.as_ref())
+        .map(|at| ask::listen(at, "--ext-authz", None))
+        .transpose()?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -151,31 +155,38 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         book.state(told("started"))?;
-        let over = Arc::<AtomicBool>::default();
-        let following = follow(&gateway, &over)?;
+        let is_over = Arc::<AtomicBool>::default();
+        let following = follow(&gateway, &is_over)?;
         if args.identities.is_some() {
-            hear(&gateway, &over)?;
+            hear(&gateway, &is_over)?;
         }
         let reload = reloader(&args, &gateway, &book);
         answer_commands(&place, &gateway, &tokens, &reload)?;
         announce(&args, &gateway);
         let (end, ends) = tokio::sync::watch::channel(());
-        let deciding = pdp.map(|listening| {
-            output::note(&format!(
-                "decisions: {}/access/v1/evaluation",
-                listening.public
-            ));
+        let over = || {
             let mut ends = ends.clone();
             // Closed is the end, too.
-            let over = async move { drop(ends.changed().await) };
-            tokio::spawn(pdp::serve(listening, Arc::clone(&gateway), over))
-        });
+            async move { drop(ends.changed().await) }
+        };
+        let mut beside = tokio::task::JoinSet::new();
+        if let Some(listening) = pdp {
+            let public = args.pdp_public.clone().unwrap_or_else(|| listening.url());
+            let public = public.trim_end_matches('/').to_owned();
+            output::note(&format!("decisions: {public}/access/v1/evaluation"));
+            let pdp = Arc::new(Pdp::new(Arc::clone(&gateway), public));
+            beside.spawn(listening.serve(pdp, over()));
+        }
+        if let Some(listening) = ext_authz {
+            let envoy = Arc::new(ExtAuthz::new(Arc::clone(&gateway)));
+            beside.spawn(listening.serve(envoy, over()));
+        }
         serve::serve(listener, Arc::clone(&gateway), ended(&reload)).await;
         drop(end);
-        if let Some(deciding) = deciding {
-            deciding.await??;
+        while let Some(done) = beside.join_next().await {
+            done??;
         }
-        over.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         let _ = following.join();
         if let Err(e) = gateway.directory.store_use() {
             output::note(&e.to_string());

@@ -7,7 +7,7 @@
 //!                 tokens.json    digests of API tokens
 //! ```
 
-pub mod pdp;
+pub mod ask;
 pub mod recorder;
 pub mod requests;
 pub mod tokens;

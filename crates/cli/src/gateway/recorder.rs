@@ -71,13 +71,8 @@ impl Recorder for Book {
         let ask = judged
             .question
             .map(|q| format!("{}{}{}", self.name, super::MARK, q.number));
-        let face = if judged.by.is_some() {
-            "authzen"
-        } else {
-            "gateway"
-        };
         self.note(Record::Call(CallRecord {
-            decision: DecisionRecord::new(judged.action, judged.decision, face),
+            decision: DecisionRecord::new(judged.action, judged.decision, judged.enforced_by),
             call: judged.call.to_owned(),
             agent: judged.agent.to_owned(),
             host: judged.by.unwrap_or(judged.host).to_owned(),

@@ -247,6 +247,7 @@ impl Pdp {
             body_sha256: hex(&evaluation.digest()),
             status_base: format!("{}{REQUESTS}/", self.public),
             asks,
+            enforced_by: "authzen",
         }
     }
 

@@ -109,6 +109,8 @@ pub struct Call {
     pub status_base: String,
     /// What becomes of it if a person is asked.
     pub asks: Asks,
+    /// Who does what is decided: `gateway`, `authzen` or `ext_authz`.
+    pub enforced_by: &'static str,
 }
 
 /// A call that may be passed on, once.

@@ -120,7 +120,7 @@ impl Round<'_> {
                 other => {
                     self.judge.release(&permit).await;
                     self.charged.clear();
-                    return self.stand(other, budgets);
+                    return Verdict::Stop(self.stood(other, budgets));
                 }
             }
         }
@@ -152,10 +152,7 @@ impl Round<'_> {
                 ),
                 false => Refusal::denied(&self.decision),
             };
-            return Err(match self.refuse(refusal, Headers::new()) {
-                Verdict::Stop(refusal) => refusal,
-                Verdict::Go(_) => unreachable!("a refusal is no permit"),
-            });
+            return Err(self.refused(refusal, Headers::new()));
         }
         let put =
             (self.judge.approvals).put(self.payload.clone(), self.of(), ticket, false, self.now);
@@ -171,10 +168,7 @@ impl Round<'_> {
                     Err(e) => Err(Box::new(Refusal::unavailable(&e.to_string()))),
                 }
             }
-            other => match self.stand(other, Headers::new()) {
-                Verdict::Stop(refusal) => Err(refusal),
-                Verdict::Go(_) => unreachable!("what cannot be asked is no permit"),
-            },
+            other => Err(self.stood(other, Headers::new())),
         }
     }
 
@@ -207,7 +201,7 @@ impl Round<'_> {
     }
 
     /// A question that waits, was answered with no, or cannot be put.
-    fn stand(mut self, standing: Result<Standing, AskError>, budgets: Headers) -> Verdict {
+    fn stood(mut self, standing: Result<Standing, AskError>, budgets: Headers) -> Box<Refusal> {
         let refusal = match standing {
             Ok(Standing::Waits(question)) => {
                 let url = format!("{}{}", self.call.status_base, question.ticket);
@@ -217,8 +211,8 @@ impl Round<'_> {
                 self.question = Some(question);
                 // A question is no refused attempt.
                 return match self.record() {
-                    Ok(()) => Verdict::Stop(Box::new(refusal)),
-                    Err(e) => Verdict::Stop(Box::new(Refusal::unavailable(&e.to_string()))),
+                    Ok(()) => Box::new(refusal),
+                    Err(e) => Box::new(Refusal::unavailable(&e.to_string())),
                 };
             }
             Ok(Standing::Rejected(question) | Standing::Approved(question)) => {
@@ -246,10 +240,14 @@ impl Round<'_> {
                 refusal
             }
         };
-        self.refuse(refusal, budgets)
+        self.refused(refusal, budgets)
     }
 
-    fn refuse(mut self, mut refusal: Refusal, budgets: Headers) -> Verdict {
+    fn refuse(self, refusal: Refusal, budgets: Headers) -> Verdict {
+        Verdict::Stop(self.refused(refusal, budgets))
+    }
+
+    fn refused(mut self, mut refusal: Refusal, budgets: Headers) -> Box<Refusal> {
         refusal.headers = budgets;
         if self.decision.effect.proceeds() || self.decision.effect == Effect::Ask {
             self.decision.effect = Effect::Deny;
@@ -261,7 +259,7 @@ impl Round<'_> {
         }
         // It is refused whether that can be recorded or not.
         let _ = self.record();
-        Verdict::Stop(Box::new(refusal))
+        Box::new(refusal)
     }
 
     fn of(&self) -> Of<'_> {
@@ -279,6 +277,7 @@ impl Round<'_> {
             agent: &self.caller.agent,
             host: &self.caller.host,
             by: self.caller.by.as_deref(),
+            enforced_by: self.call.enforced_by,
             jti: &self.caller.jti,
             target: &target,
             payload: &self.digest,

@@ -95,6 +95,7 @@ fn call(capability: &str) -> Call {
         body_sha256: "00".into(),
         status_base: "https://here/".into(),
         asks: Asks::Put,
+        enforced_by: "gateway",
     }
 }
 
@@ -204,4 +205,72 @@ async fn what_the_risk_asks_is_approved_once() {
     assert!(matches!(answer, Err(AnswerError::Risk)), "{answer:?}");
     bench.judge.approve(1, &Scope::Once, "me", NOW).unwrap();
     bench.judge("5", "ok").await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_asked_by_a_decision_and_an_answer_is_for_who_names_it() {
+    let policy = r#"rules:
+  - { id: ask, action: api.call, resource: "capability:ask*", effect: ask }
+budgets:
+  - { action: api.call, resource: "**", minute: 1 }
+"#;
+    let bench = bench(policy);
+    let asker = |by: &str| Caller {
+        by: Some(by.into()),
+        once: Vec::new(),
+        ..caller("")
+    };
+    let decide = async |by: &str, named: Option<&str>| {
+        let call = Call {
+            asks: Asks::Tell(named.map(str::to_owned)),
+            ..call("ask")
+        };
+        let id = || "c".to_owned();
+        match bench.judge.judge(&asker(by), &call, id(), id, NOW).await {
+            Verdict::Go(_) => "permitted",
+            Verdict::Stop(refusal) => refusal.code,
+        }
+    };
+    let request = |by: &str, ticket: &str| {
+        let (caller, call) = (asker(by), call("ask"));
+        bench
+            .judge
+            .request(&caller, &call, "c".into(), || ticket.into(), NOW)
+    };
+    assert_eq!(decide("mesh", None).await, "approval_required");
+    assert!(bench.judge.approvals().waiting(NOW).is_empty());
+    let question = request("mesh", "t1").unwrap();
+    assert_eq!(request("mesh", "t2").unwrap().ticket, "t1");
+    assert_eq!(request("other", "t3").unwrap().ticket, "t3");
+    assert_eq!(decide("mesh", Some("t1")).await, "approval_unverifiable");
+    bench
+        .judge
+        .approve(question.number, &Scope::Once, "uid:0", NOW)
+        .unwrap();
+    assert_eq!(
+        request("mesh", "t4").unwrap().ticket,
+        "t1",
+        "the answer is there, and not used up"
+    );
+    assert_eq!(decide("mesh", None).await, "approval_required");
+    assert_eq!(decide("mesh", Some("t3")).await, "approval_unverifiable");
+    assert_eq!(decide("other", Some("t1")).await, "approval_unverifiable");
+    // Nothing was charged until here: there is room for one.
+    assert_eq!(decide("mesh", Some("t1")).await, "permitted");
+    assert_eq!(decide("mesh", Some("t1")).await, "approval_expired");
+}
+
+#[tokio::test]
+async fn a_person_is_asked_only_about_what_a_person_decides() {
+    let bench = bench(ALLOW);
+    let request = |capability: &str| {
+        let (caller, call) = (caller(""), call(capability));
+        let asked = bench
+            .judge
+            .request(&caller, &call, "c".into(), || "t".into(), NOW);
+        asked.map(|q| q.number).map_err(|r| r.code)
+    };
+    assert_eq!(request("ok"), Err("not_requestable"));
+    assert_eq!(request("other"), Err("unauthorized"));
+    assert!(bench.judge.approvals().waiting(NOW).is_empty());
 }
