@@ -651,7 +651,9 @@ def identities(check, world):
         def let_in(number):
             """Registered at one, approved at the next."""
             told, agent = register(gateways[number % 3], host, f"n{number}")
-            on(gateways[(number + 1) % 3], "approve", f"common:{told['approval']['user_code']}")
+            other, code = gateways[(number + 1) % 3], told["approval"]["user_code"]
+            wait_for(lambda: code in on(other, "pending").stdout)
+            on(other, "approve", f"common:{code}")
             return agent
 
         host = Host(public)
