@@ -37,6 +37,7 @@ use crate::{
     headers,
     judge::{Call, Caller, Judge, Permit, Verdict},
     live::{Leased, Live},
+    mcp,
     record::Ended,
     serve::{Body, Service},
     target::Target,
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub judge: Judge,
     /// The API.
     pub upstream: Upstream,
+    /// The API is a server of the Model Context Protocol.
+    pub mcp: Option<mcp::Server>,
     /// What is under way.
     pub live: Live,
     /// Whether other instances are heard of.
@@ -139,7 +142,10 @@ impl Gateway {
         if target.path() == DISCOVERY || target.path().starts_with(OWN_PATH) {
             return crate::protocol::answer(self, &target, request).await;
         }
-        self.call(target, request).await
+        match &self.mcp {
+            Some(server) => mcp::http::answer(self, server, target, request).await,
+            None => self.call(target, request).await,
+        }
     }
 
     /// A call of the API by the API's own path.
@@ -272,6 +278,7 @@ impl Gateway {
             headers: headers::bound(request.headers),
             body_sha256: hex(&Sha256::digest(request.body)),
             status_base: format!("{}{status_path}", self.config.public),
+            withheld: None,
         }
     }
 

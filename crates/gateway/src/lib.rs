@@ -20,6 +20,7 @@
 //! contact     whether other instances are heard of
 //! admin       what its operator does
 //! protocol    the Agent Auth Protocol: discovery, registration, capabilities
+//! mcp         the Model Context Protocol: servers over HTTP and stdio
 //! gateway     all of it, for one request
 //! serve       listening
 //! ```
@@ -42,6 +43,7 @@ pub mod gateway;
 mod headers;
 pub mod judge;
 mod live;
+pub mod mcp;
 pub mod policy;
 mod protocol;
 pub mod record;

@@ -9,7 +9,8 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 #[command(
     after_help = "Examples:\n  agentwall protect https://api.example.com\n  \
     agentwall protect https://api.example.com --openapi api.json --policy bank.yaml\n  \
-    agentwall protect http://127.0.0.1:9000 --credential 'Authorization: Bearer @/run/secrets/token'\n\n\
+    agentwall protect http://127.0.0.1:9000 --credential 'Authorization: Bearer @/run/secrets/token'\n  \
+    agentwall protect --mcp https://mcp.example.com/mcp --name tickets --policy tickets.yaml\n\n\
     Agents call the API here instead, each with tokens of its own key ('agentwall identity enrol' makes one). Every call is \
     one of a capability that the agent was granted, is decided by the policy, charged to budgets and recorded in the ledger. \
     Without --openapi there are two capabilities, read and write; the policy sees method and URL. Without --policy reading is \
@@ -27,9 +28,15 @@ pub struct ProtectArgs {
     /// The URL that agents use, if it is another than http://ADDRESS: behind something that ends TLS
     #[arg(long, value_name = "URL")]
     pub public: Option<String>,
-    /// What it is called, for people and the ledger
+    /// What it is called, for people and the ledger; with --mcp also in policies, as mcp:NAME/TOOL
     #[arg(long, default_value = "api", value_parser = name)]
     pub name: String,
+    /// URL is the endpoint of a server of the Model Context Protocol (streamable HTTP)
+    #[arg(long, conflicts_with = "openapi")]
+    pub mcp: bool,
+    /// List tools that the policy denies whatever they are called with; they are hidden without it
+    #[arg(long, requires = "mcp")]
+    pub show_denied: bool,
     /// What the API can do: an OpenAPI 3 document in JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub openapi: Option<PathBuf>,
@@ -97,13 +104,34 @@ pub enum WithoutRedis {
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     after_help = "Examples:\n  agentwall gateway agents\n  agentwall gateway revoke agt_…\n  \
-    agentwall gateway revoke hst_…      a host, and with it all its agents"
+    agentwall gateway revoke hst_…      a host, and with it all its agents\n  \
+    agentwall gateway tools             tools of MCP servers, and what changed in them\n  \
+    agentwall gateway tools --accept send_mail --name tickets"
 )]
 pub enum GatewayCommand {
     /// List the hosts and agents of the gateways that run
     Agents(GatewayAgentsArgs),
     /// End an agent, or a host with all its agents; what they have under way ends, too
     Revoke(GatewayRevokeArgs),
+    /// List the tools of MCP servers, with what changed in them since they were accepted
+    Tools(GatewayToolsArgs),
+}
+
+/// `agentwall gateway tools`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayToolsArgs {
+    /// Of this server alone
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Accept the changed definition of this tool; its calls go on again
+    #[arg(long, value_name = "TOOL", requires = "name")]
+    pub accept: Option<String>,
+    /// Only if the changed definition has this digest, as it is listed
+    #[arg(long, value_name = "SHA256", requires = "accept")]
+    pub digest: Option<String>,
+    /// As JSON
+    #[arg(long, conflicts_with = "accept")]
+    pub json: bool,
 }
 
 /// `agentwall gateway agents`.

@@ -1,5 +1,7 @@
 //! `agentwall gateway`: the agents of the gateways that run.
 
+mod tools;
+
 use std::process::ExitCode;
 
 use agentwall_action::escape_text;
@@ -18,6 +20,7 @@ pub fn main(command: GatewayCommand) -> Result<ExitCode> {
     match command {
         GatewayCommand::Agents(args) => agents(&args),
         GatewayCommand::Revoke(args) => revoke(&args),
+        GatewayCommand::Tools(args) => tools::main(&args),
     }
 }
 

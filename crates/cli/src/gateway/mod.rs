@@ -4,8 +4,10 @@
 //! gateways/<name>/lock           held (flock) by the gateway while it runs
 //!                 control.sock   where 'pending', 'approve', 'reject' and 'gateway' ask it
 //!                 identity.db    hosts and agents
+//!                 tools.db       definitions of tools, of a server of the Model Context Protocol
 //! ```
 
+pub mod pins;
 pub mod recorder;
 pub mod requests;
 
@@ -48,6 +50,13 @@ impl Place {
 
     /// The gateways that run, by name.
     pub fn running(state: &State) -> Result<Vec<Place>> {
+        let mut all = Place::all(state)?;
+        all.retain(Place::is_running);
+        Ok(all)
+    }
+
+    /// All that there ever were, by name.
+    pub fn all(state: &State) -> Result<Vec<Place>> {
         let folder = state.root().join("gateways");
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -56,7 +65,6 @@ impl Place {
         };
         let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
         let mut all: Vec<Place> = names.map(|name| Place::of(state, &name)).collect();
-        all.retain(Place::is_running);
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
@@ -81,6 +89,11 @@ impl Place {
     /// Where its hosts and agents are kept.
     pub fn identities(&self) -> PathBuf {
         self.dir.join("identity.db")
+    }
+
+    /// Where the definitions of its tools are kept.
+    pub fn tools(&self) -> PathBuf {
+        self.dir.join("tools.db")
     }
 
     /// Asks it.

@@ -91,6 +91,8 @@ pub struct Call {
     pub body_sha256: String,
     /// Before a question's ticket: where the agent asks how the call stands.
     pub status_base: String,
+    /// Why it is refused whatever the policy says.
+    pub withheld: Option<String>,
 }
 
 /// A call that may be passed on, once.
@@ -284,12 +286,13 @@ impl Judge {
             fresh: false,
             now,
         };
-        let charges = match charges {
+        let charges = charges.map_err(|e| e.to_string());
+        let charges = match call.withheld.clone().map_or(charges, Err) {
             Ok(charges) => charges,
-            Err(e) => {
+            Err(why) => {
                 round.decision.effect = Effect::Deny;
                 round.decision.rule = None;
-                round.decision.reason = e.to_string();
+                round.decision.reason = why;
                 Vec::new()
             }
         };

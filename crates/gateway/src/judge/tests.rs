@@ -92,6 +92,7 @@ fn call(capability: &str) -> Call {
         headers: Bound::new(),
         body_sha256: "00".into(),
         status_base: "https://here/".into(),
+        withheld: None,
     }
 }
 

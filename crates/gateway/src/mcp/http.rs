@@ -1,0 +1,538 @@
+//! The endpoint: streamable HTTP of the revisions 2025-03-26 to 2025-11-25, with sessions, and of 2026-07-28, without.
+//!
+//! POST carries one message; the answer is JSON or a stream of events. GET is the stream of a session, or takes an earlier
+//! one up again; DELETE ends the session. Headers that repeat the message must say what it says. A session is spoken in
+//! by the agent alone that began it: for another one it does not exist.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use agentwall_identity::Principal;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+    request::Parts,
+};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Asked, REST, Server, TOOLS, asked,
+    filter::Filter,
+    reply,
+    rpc::{Kind, MAX_ANSWER, Message},
+    sse::{self, Events},
+};
+use crate::{
+    answer::{self, Refusal},
+    gateway::{CALLS, Gateway, now, now_s, whole},
+    headers,
+    judge::Caller,
+    serve::{Body, BodyError},
+    target::Target,
+};
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The first revision without sessions. Revisions are dates, and sort as text.
+const STATELESS: &str = "2026-07-28";
+
+/// Where a message names its revision, in `_meta`.
+const VERSION_MEMBER: &str = "io.modelcontextprotocol/protocolVersion";
+
+type Answer = Result<Response<Body>, Box<Refusal>>;
+
+/// Answers a request for the server.
+pub(crate) async fn answer(
+    gateway: &Gateway,
+    server: &Server,
+    target: Target,
+    request: Request<Incoming>,
+) -> Answer {
+    let (parts, body) = request.into_parts();
+    check_origin(gateway, &parts.headers)?;
+    if target != *gateway.upstream.endpoint() {
+        return Err(Box::new(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request",
+            "not-found",
+            format!("the endpoint is {}", gateway.upstream.endpoint().to_text()),
+        )));
+    }
+    if ![Method::POST, Method::GET, Method::DELETE].contains(&parts.method) {
+        let mut refusal = Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request",
+            "method-not-allowed",
+            "the endpoint takes POST, GET and DELETE",
+        );
+        refusal
+            .headers
+            .push(("allow", "POST, GET, DELETE".to_owned()));
+        return Err(Box::new(refusal));
+    }
+    let (principal, body) = gateway.agent(&parts, &target, body, None).await?;
+    let caller = gateway.caller(&principal)?;
+    let exchange = Exchange {
+        gateway,
+        server,
+        principal: &principal,
+        caller: &caller,
+    };
+    exchange.go(parts, body).await
+}
+
+/// A web page that has its name point here is not the gateway's own (DNS rebinding).
+fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let known = |origin: &HeaderValue| {
+        let host = origin.to_str().ok()?.split_once("://")?.1.to_owned();
+        (gateway.config.hosts.iter())
+            .any(|h| h.eq_ignore_ascii_case(&host))
+            .then_some(())
+    };
+    match headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .all(|o| known(o).is_some())
+    {
+        true => Ok(()),
+        false => Err(Box::new(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "invalid_request",
+            "foreign-origin",
+            "the Origin header names another site",
+        ))),
+    }
+}
+
+/// One request of an agent that is known.
+struct Exchange<'a> {
+    gateway: &'a Gateway,
+    server: &'a Server,
+    principal: &'a Principal,
+    caller: &'a Caller,
+}
+
+impl Exchange<'_> {
+    async fn go(&self, mut parts: Parts, body: Bytes) -> Answer {
+        let posts = parts.method == Method::POST;
+        let message = match posts {
+            true => Message::read(&body, usize::MAX).map_err(|e| (None, e.code(), e.to_string())),
+            // A stream, or the end of a session: known methods, as far as the judge is concerned.
+            false => Ok(Message {
+                id: None,
+                kind: Kind::Answer,
+                digest: String::new(),
+            }),
+        };
+        let read = message.and_then(|message| {
+            let id = message.id.clone();
+            if posts {
+                consistent(&parts.headers, &message)
+                    .map_err(|e| (id.clone(), reply::MISMATCH, e))?;
+            }
+            let what = match posts {
+                true => asked(&message).map_err(|e| (id, e.code(), e.to_string()))?,
+                false => stream(&parts),
+            };
+            Ok((message, what))
+        });
+        let (message, what) = match read {
+            Ok(read) => read,
+            Err((id, code, text)) => {
+                let stateless = one(&parts.headers, &VERSION).is_some_and(|v| v >= STATELESS);
+                self.gateway.judge.refused(self.caller, now()).await?;
+                let status = match code {
+                    -32601 if stateless => StatusCode::NOT_FOUND,
+                    -32601 | -32602 => StatusCode::OK,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                return Ok(rpc_answer(status, &reply::error(id.as_ref(), code, &text)));
+            }
+        };
+        if let Err(refusal) = self.session(&mut parts.headers) {
+            return Err(self.gateway.refuse_early(self.caller, refusal).await);
+        }
+        match self.pass(&mut parts, &message, &what, body).await {
+            Ok(response) => Ok(response),
+            Err(refusal) if reply::answers(&refusal) && message.wants_answer() => {
+                let id = message.id.unwrap_or_default();
+                let disclosure = self.gateway.config.disclosure;
+                let told = reply::refusal(&id, &what, &refusal, disclosure);
+                let mut response = rpc_answer(StatusCode::OK, &told);
+                answer::set(response.headers_mut(), &refusal.headers);
+                Ok(response)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The session, if the request names one, is the agent's. The revision without sessions knows none.
+    fn session(&self, headers: &mut HeaderMap) -> Result<(), Box<Refusal>> {
+        if one(headers, &VERSION).is_some_and(|v| v >= STATELESS) {
+            headers.remove(&SESSION);
+            headers.remove(&LAST_EVENT);
+            return Ok(());
+        }
+        let named = headers.contains_key(&SESSION);
+        let of_agent = |id: &str| self.server.sessions.is_of(id, &self.caller.agent);
+        if named && !one(headers, &SESSION).is_some_and(of_agent) {
+            return Err(Box::new(Refusal::new(
+                StatusCode::NOT_FOUND,
+                "invalid_request",
+                "no-session",
+                "there is no such session; begin another one with initialize",
+            )));
+        }
+        // An event's id is no proof of whose stream it is of.
+        if !named && headers.contains_key(&LAST_EVENT) {
+            return Err(Box::new(Refusal::invalid(
+                "Last-Event-ID needs the Mcp-Session-Id of the stream",
+            )));
+        }
+        Ok(())
+    }
+
+    /// Has the call judged, passes it on, and looks at what comes back.
+    async fn pass(
+        &self,
+        parts: &mut Parts,
+        message: &Message,
+        what: &Asked,
+        body: Bytes,
+    ) -> Answer {
+        let gateway = self.gateway;
+        let (name, arguments) = match what {
+            Asked::Tool { arguments, .. } => (TOOLS, arguments),
+            Asked::Rest { arguments } => (REST, arguments),
+        };
+        if let Some(capability) = gateway.catalogue.get(name) {
+            gateway
+                .granted(self.principal, self.caller, capability, arguments)
+                .await?;
+        }
+        let session = one(&parts.headers, &SESSION).map(str::to_owned);
+        headers::of_request(&mut parts.headers);
+        // The gateway's own name, which it checked, means nothing behind it; and what is compressed cannot be looked at.
+        parts.headers.remove(header::ORIGIN);
+        parts.headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        let endpoint = gateway.upstream.endpoint();
+        let url = gateway.upstream.url(endpoint);
+        let mut call = self.server.call(
+            message,
+            what,
+            (&url, &parts.headers),
+            gateway.config.on_failure,
+            format!("{}{CALLS}", gateway.config.public),
+        );
+        if parts.method != Method::POST {
+            call.method = parts.method.to_string();
+        }
+        let permit = gateway.judged(self.caller, &call).await?;
+        let headers = std::mem::take(&mut parts.headers);
+        let response = gateway
+            .pass_on(
+                self.principal,
+                permit,
+                parts.method.clone(),
+                endpoint,
+                headers,
+                body,
+            )
+            .await?;
+        self.came_back(&parts.method, session, message, response)
+            .await
+    }
+
+    async fn came_back(
+        &self,
+        method: &Method,
+        session: Option<String>,
+        message: &Message,
+        mut response: Response<Body>,
+    ) -> Answer {
+        let ended = *method == Method::DELETE && response.status().is_success();
+        let gone = response.status() == StatusCode::NOT_FOUND;
+        if let (true, Some(id)) = (ended || gone, &session) {
+            self.server.sessions.end(id);
+        }
+        if let Some(id) = response.headers().get(&SESSION) {
+            let id = id.to_str().unwrap_or_default();
+            if !self.server.sessions.begin(id, &self.caller.agent) {
+                return Err(broken("the server gave the id of another agent's session"));
+            }
+        }
+        if response.headers().contains_key(header::CONTENT_ENCODING) {
+            return Err(broken("it is compressed, which nobody asked for"));
+        }
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
+        let kind = kind
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
+        let filter = self.filter();
+        match kind.as_str() {
+            "text/event-stream" => {
+                response.headers_mut().remove(header::CONTENT_LENGTH);
+                Ok(response.map(|body| Watched::new(body, filter).boxed()))
+            }
+            "application/json" => self.of_json(filter, message, response).await,
+            // Errors may be told in other words, and the end of a session in any.
+            _ if !response.status().is_success() || *method == Method::DELETE => Ok(response),
+            _ if [StatusCode::ACCEPTED, StatusCode::NO_CONTENT].contains(&response.status()) => {
+                Ok(response)
+            }
+            _ => Err(broken("it is neither JSON nor a stream of events")),
+        }
+    }
+
+    /// An answer that is one message.
+    async fn of_json(&self, filter: Filter, message: &Message, response: Response<Body>) -> Answer {
+        let (mut parts, body) = response.into_parts();
+        let read = Limited::new(body, MAX_ANSWER).collect().await;
+        let bytes = read.map_err(|e| broken(&e.to_string()))?.to_bytes();
+        // What is no success is for the client's own eyes: it holds no list.
+        let other = match filter.message(&bytes) {
+            Ok(other) => other,
+            Err(_) if !parts.status.is_success() => None,
+            Err(e) => {
+                let told = reply::error(message.id.as_ref(), -32603, &e.to_string());
+                return Ok(rpc_answer(StatusCode::BAD_GATEWAY, &told));
+            }
+        };
+        if let Some(other) = other {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            return Ok(Response::from_parts(parts, whole(other)));
+        }
+        Ok(Response::from_parts(parts, whole(bytes)))
+    }
+
+    fn filter(&self) -> Filter {
+        let granted = self.gateway.directory.grants(self.principal, now_s());
+        let granted = granted.unwrap_or_default();
+        let granted = granted
+            .iter()
+            .any(|(n, g)| n == TOOLS && g.is_active(now_s()));
+        self.server.filter(
+            self.gateway.judge.policy(),
+            self.caller.subject(),
+            granted,
+            now(),
+        )
+    }
+}
+
+/// GET and DELETE, as methods of their own.
+fn stream(parts: &Parts) -> Asked {
+    let method = match parts.method == Method::DELETE {
+        true => "DELETE",
+        false => "GET",
+    };
+    Asked::Rest {
+        arguments: Map::from_iter([
+            ("method".to_owned(), json!(method)),
+            ("params".to_owned(), json!({})),
+        ]),
+    }
+}
+
+/// Headers that repeat the message say what it says.
+fn consistent(headers: &HeaderMap, message: &Message) -> Result<(), String> {
+    let Kind::Call { method, params } = &message.kind else {
+        return Ok(());
+    };
+    let text = |name: &str| params.get(name).and_then(Value::as_str);
+    // Which of the two a method has.
+    let named = match method.as_str() {
+        "resources/read" => text("uri"),
+        _ => text("name"),
+    };
+    let version = params
+        .get("_meta")
+        .and_then(|m| m.get(VERSION_MEMBER)?.as_str());
+    for (header, value, encoded) in [
+        (METHOD, Some(method.as_str()), false),
+        (NAME, named, true),
+        (VERSION, version, false),
+    ] {
+        if !headers.contains_key(&header) || (header == VERSION && value.is_none()) {
+            continue;
+        }
+        let said = one(headers, &header).and_then(|said| match encoded {
+            true => decoded(said),
+            false => Some(said.to_owned()),
+        });
+        if said.is_none() || said.as_deref() != value {
+            return Err(format!(
+                "Header mismatch: {header} does not say what the message says"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `=?base64?…?=` stands for what no header can hold (2026-07-28, streamable HTTP, value encoding).
+fn decoded(value: &str) -> Option<String> {
+    let inner = value
+        .strip_prefix("=?base64?")
+        .and_then(|v| v.strip_suffix("?="));
+    match inner {
+        Some(inner) => String::from_utf8(STANDARD.decode(inner).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+/// The value of a header that is there once.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn rpc_answer(status: StatusCode, told: &Value) -> Response<Body> {
+    let mut response = Response::new(whole(told.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn broken(why: &str) -> Box<Refusal> {
+    Box::new(Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        "internal_error",
+        "no-answer",
+        format!("the server's answer does not go on: {why}"),
+    ))
+}
+
+/// A stream of events that is looked at as it goes on.
+struct Watched {
+    body: Body,
+    events: Events,
+    filter: Arc<Filter>,
+    ready: VecDeque<Bytes>,
+}
+
+impl Watched {
+    fn new(body: Body, filter: Filter) -> Watched {
+        Watched {
+            body,
+            events: Events::new(MAX_ANSWER),
+            filter: Arc::new(filter),
+            ready: VecDeque::new(),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
+        let wrong = |e: &dyn std::fmt::Display| BodyError::Message(e.to_string());
+        self.events.push(bytes).map_err(|e| wrong(&e))?;
+        while let Some(event) = self.events.whole() {
+            let data = sse::data(&event).filter(|data| !data.is_empty());
+            let other = match data {
+                Some(data) => self.filter.message(&data).map_err(|e| wrong(&e))?,
+                None => None,
+            };
+            let event = other.map_or_else(|| event.clone(), |data| sse::with_data(&event, &data));
+            self.ready.push_back(event);
+        }
+        Ok(())
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(event))));
+            }
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                // What is left is no whole event, which no client reads.
+                other => return other,
+            };
+            // Trailers of the server mean nothing in MCP.
+            if let Ok(bytes) = frame.into_data()
+                && let Err(e) = self.take(&bytes)
+            {
+                return Poll::Ready(Some(Err(e)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heads(all: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in all {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn headers_say_what_the_message_says() {
+        let message = |name: &str| {
+            let text = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": { "name": name, "_meta": { VERSION_MEMBER: "2026-07-28" } } });
+            Message::read(text.to_string().as_bytes(), 4096).unwrap()
+        };
+        let all = [
+            (&METHOD, "tools/call"),
+            (&NAME, "a"),
+            (&VERSION, "2026-07-28"),
+        ];
+        assert_eq!(consistent(&heads(&all), &message("a")), Ok(()));
+        assert_eq!(consistent(&heads(&[]), &message("a")), Ok(()));
+        let encoded = heads(&[(&NAME, "=?base64?w6Q=?=")]);
+        assert_eq!(consistent(&encoded, &message("ä")), Ok(()));
+        for other in [
+            vec![(&METHOD, "tools/list")],
+            vec![(&METHOD, "tools/call"), (&METHOD, "tools/call")],
+            vec![(&NAME, "b")],
+            vec![(&NAME, "a"), (&NAME, "b")],
+            vec![(&NAME, "=?base64?!?=")],
+            vec![(&VERSION, "2025-11-25")],
+        ] {
+            assert!(
+                consistent(&heads(&other), &message("a")).is_err(),
+                "{other:?}"
+            );
+        }
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let ping = Message::read(text.as_bytes(), 4096).unwrap();
+        assert!(consistent(&heads(&[(&NAME, "a")]), &ping).is_err());
+    }
+}
