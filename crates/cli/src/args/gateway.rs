@@ -76,6 +76,37 @@ pub struct ProtectArgs {
     pub timeout: u64,
 }
 
+/// `agentwall mcp`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall mcp --name files -- npx @modelcontextprotocol/server-filesystem ~/work\n  \
+    agentwall mcp --name db -- agentwall run -- ./server     the server itself behind the wall\n\n\
+    A client starts this in the place of the server. Every message is decided by the policy and recorded in the ledger: calls of \
+    tools are tool.call on mcp:NAME/TOOL for the subject agent:local/AGENT, everything else is api.call on capability:mcp. \
+    The policy is found as 'agentwall run' finds it.\n\n\
+    Exit status: the server's own; 125 this failed itself, 127 the server was not found."
+)]
+pub struct McpArgs {
+    /// The server's name in policies: mcp:NAME/TOOL
+    #[arg(long, value_parser = name)]
+    pub name: String,
+    /// What the client is called, the subject agent:local/AGENT
+    #[arg(long, default_value = "client", value_parser = name)]
+    pub agent: String,
+    /// Use exactly this policy file or signed bundle
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The folder that the workspace's policy is looked for in [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// List tools that the policy denies whatever they are called with; they are hidden without it
+    #[arg(long)]
+    pub show_denied: bool,
+    /// The server and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
 /// How much a refusal tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Disclose {

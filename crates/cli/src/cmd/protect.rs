@@ -335,7 +335,7 @@ fn policy(args: &ProtectArgs) -> Result<Arc<Policy>> {
 }
 
 /// Temporal properties are for a later version: nobody relies on what is without effect.
-fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
+pub fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
     if !policy.properties().is_empty() && policy.require() != agentwall_policy::Enforcement::Audit {
         bail!(
             "the policy has 'properties', which a gateway does not enforce; it would have to say 'require: {{ enforcement: audit }}'"

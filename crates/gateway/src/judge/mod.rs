@@ -89,7 +89,7 @@ pub struct Call {
     pub headers: Bound,
     /// SHA-256 of its body, lower-case hex.
     pub body_sha256: String,
-    /// Before a question's ticket: where the agent asks how the call stands.
+    /// Before a question's ticket: where the agent asks how the call stands. Empty where it cannot.
     pub status_base: String,
     /// Why it is refused whatever the policy says.
     pub withheld: Option<String>,

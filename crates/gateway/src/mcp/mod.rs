@@ -23,6 +23,7 @@ mod reply;
 pub mod rpc;
 mod sessions;
 pub mod sse;
+pub mod stdio;
 
 use std::sync::Arc;
 
