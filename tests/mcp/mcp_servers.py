@@ -37,7 +37,7 @@ class Scripted(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.calls, self.bodies, self.heads, self.sessions = threading.Lock(), [], [], [], 0
-        self.tools, self.stream = [tool("echo"), tool("pay"), tool("wipe")], False
+        self.tools, self.stream, self.say = [tool("echo"), tool("pay"), tool("wipe")], False, None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -59,7 +59,7 @@ class Scripted(http.server.ThreadingHTTPServer):
         if method == "tools/call":
             with self.lock:
                 self.calls.append((params["name"], params.get("arguments")))
-            return {"content": [{"type": "text", "text": f"did {params['name']}"}]}
+            return {"content": [{"type": "text", "text": self.say or f"did {params['name']}"}]}
         return {}
 
 

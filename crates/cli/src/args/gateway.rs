@@ -37,6 +37,9 @@ pub struct ProtectArgs {
     /// List tools that the policy denies whatever they are called with; they are hidden without it
     #[arg(long, requires = "mcp")]
     pub show_denied: bool,
+    /// What happens to answers of an MCP server with text that nobody sees
+    #[arg(long, value_enum, default_value_t, requires = "mcp")]
+    pub hidden_text: HiddenText,
     /// What the API can do: an OpenAPI 3 document in JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub openapi: Option<PathBuf>,
@@ -102,9 +105,31 @@ pub struct McpArgs {
     /// List tools that the policy denies whatever they are called with; they are hidden without it
     #[arg(long)]
     pub show_denied: bool,
+    /// What happens to answers with text that nobody sees
+    #[arg(long, value_enum, default_value_t)]
+    pub hidden_text: HiddenText,
     /// The server and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<std::ffi::OsString>,
+}
+
+/// What happens to answers with text that nobody sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum HiddenText {
+    /// They go on, and say so in `_meta`
+    #[default]
+    Flag,
+    /// They do not go on
+    Withhold,
+}
+
+impl From<HiddenText> for agentwall_gateway::mcp::scan::OnFinding {
+    fn from(hidden: HiddenText) -> Self {
+        match hidden {
+            HiddenText::Flag => Self::Flag,
+            HiddenText::Withhold => Self::Withhold,
+        }
+    }
 }
 
 /// How much a refusal tells.

@@ -80,7 +80,9 @@ fn wrap(args: &McpArgs) -> Result<ExitCode> {
     });
     let words: Vec<_> = args.command.iter().map(|w| w.to_string_lossy()).collect();
     let command = words.join(" ");
-    let server = Server::new(&args.name, Arc::new(pins), args.show_denied);
+    let mut server = Server::new(&args.name, Arc::new(pins));
+    server.show_denied = args.show_denied;
+    server.on_finding = args.hidden_text.into();
     let wrapped = Arc::new(Wrapped::new(server, judge, &args.agent, command.clone()));
     let told = |outcome: &str| GatewayState {
         outcome: outcome.to_owned(),

@@ -74,11 +74,13 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         false => upstream,
     };
     let mcp = match args.mcp {
-        true => Some(Server::new(
-            &args.name,
-            Arc::new(Pinned::open(&place.tools())?),
-            args.show_denied,
-        )),
+        true => {
+            let pins = Arc::new(Pinned::open(&place.tools())?);
+            let mut server = Server::new(&args.name, pins);
+            server.show_denied = args.show_denied;
+            server.on_finding = args.hidden_text.into();
+            Some(server)
+        }
         false => None,
     };
     let log = Arc::new(state.keep_log()?);

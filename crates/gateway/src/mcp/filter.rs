@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
     sync::{Arc, Mutex},
 };
 
@@ -16,21 +15,20 @@ use agentwall_policy::{
     analyse::{Limits, Question, Reach, can},
     glob_escape,
 };
-use serde::{
-    Deserialize, Serialize,
-    de::{self, Deserializer, MapAccess, Visitor},
-    ser::Serializer,
-};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     definitions::{self, MAX_NAME, PinError, Pins, Standing},
-    rpc,
+    members::{Members, raw},
+    scan::{Finding, OnFinding, Scan},
 };
 use crate::approvals::Millis;
 
 /// What one question about a policy may cost, in steps; past it the tool is shown, and its calls are decided as always.
 const STEPS: u64 = 2_000_000;
+
+/// What scanners found, in a result's `_meta`.
+const FINDINGS: &str = "agentwall/findings";
 
 /// Answers that are remembered.
 const MAX_KNOWN: usize = 16_384;
@@ -50,6 +48,10 @@ pub struct Filter {
     pub granted: bool,
     /// Whether tools are shown that are denied under any arguments: their calls tell why.
     pub show_denied: bool,
+    /// Who looks at results.
+    pub scanners: Arc<[Box<dyn Scan>]>,
+    /// What happens to what they find something in.
+    pub on_finding: OnFinding,
     /// What is known of the policy.
     pub known: Arc<Known>,
     /// When the messages come, in milliseconds since 1970.
@@ -78,7 +80,7 @@ impl Filter {
     /// # Errors
     /// It cannot be read, or the definitions in it cannot be kept.
     pub fn message(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, FilterError> {
-        let mut message = Members::read(bytes)?;
+        let mut message = Members::read(bytes).map_err(unread)?;
         let Some(result) = message.get("result") else {
             return Ok(None);
         };
@@ -86,9 +88,33 @@ impl Filter {
         if !result.get().starts_with('{') {
             return Ok(None);
         }
-        let mut result = Members::read(result.get().as_bytes())?;
-        let Some(tools) = result.get("tools") else {
+        let mut result = Members::read(result.get().as_bytes()).map_err(unread)?;
+        let listed = self.list(&mut result)?;
+        let findings = self.findings(&result)?;
+        if !listed && findings.is_empty() {
             return Ok(None);
+        }
+        if !findings.is_empty() && self.on_finding == OnFinding::Withhold {
+            let told = withheld(message.get("id"), &findings);
+            return serde_json::to_vec(&told).map(Some).map_err(unread);
+        }
+        if !findings.is_empty() {
+            let meta = result
+                .get("_meta")
+                .map(|m| Members::read(m.get().as_bytes()));
+            let mut meta = meta.transpose().map_err(unread)?.unwrap_or_default();
+            let all: Vec<Value> = findings.iter().map(told).collect();
+            meta.set(FINDINGS, raw(&all).map_err(unread)?);
+            result.set("_meta", raw(&meta).map_err(unread)?);
+        }
+        message.set("result", raw(&result).map_err(unread)?);
+        message.to_bytes().map(Some).map_err(unread)
+    }
+
+    /// Takes away what is not shown of a list of tools; whether there was any.
+    fn list(&self, result: &mut Members) -> Result<bool, FilterError> {
+        let Some(tools) = result.get("tools") else {
+            return Ok(false);
         };
         let tools: Vec<Box<RawValue>> = serde_json::from_str(tools.get()).map_err(unread)?;
         let mut shown = Vec::with_capacity(tools.len());
@@ -98,18 +124,25 @@ impl Filter {
             }
         }
         if shown.len() == tools.len() {
-            return Ok(None);
+            return Ok(false);
         }
-        let list = serde_json::value::to_raw_value(&shown).map_err(unread)?;
-        result.set("tools", list);
-        let result = serde_json::value::to_raw_value(&result).map_err(unread)?;
-        message.set("result", result);
-        serde_json::to_vec(&message).map(Some).map_err(unread)
+        result.set("tools", raw(&shown).map_err(unread)?);
+        Ok(true)
+    }
+
+    fn findings(&self, result: &Members) -> Result<Vec<Finding>, FilterError> {
+        let text = serde_json::to_string(result).map_err(unread)?;
+        let value: Value = serde_json::from_str(&text).map_err(unread)?;
+        Ok(self.scanners.iter().flat_map(|s| s.scan(&value)).collect())
     }
 
     fn is_shown(&self, tool: &RawValue) -> Result<bool, FilterError> {
-        let members = Members::read(tool.get().as_bytes())?;
-        members.like("name")?;
+        let members = Members::read(tool.get().as_bytes()).map_err(unread)?;
+        if members.is_like("name") {
+            return Err(FilterError::Message(
+                "'name' in another spelling".to_owned(),
+            ));
+        }
         let definition: Map<String, Value> = serde_json::from_str(tool.get()).map_err(unread)?;
         let Some(name) = definition.get("name").and_then(Value::as_str) else {
             return Err(FilterError::Message("a tool without a name".to_owned()));
@@ -169,80 +202,23 @@ fn never(policy: &Policy, subject: &str, resource: &str) -> bool {
     )
 }
 
+/// What the agent is told in the place of a result: an answer that both a call of a tool and any other request can have.
+fn withheld(id: Option<&RawValue>, findings: &[Finding]) -> Value {
+    let all: Vec<Value> = findings.iter().map(told).collect();
+    let message = "the server's answer is withheld: it has text that a person does not see";
+    json!({
+        "jsonrpc": "2.0",
+        "id": id,
+        "error": { "code": super::reply::REFUSED, "message": message, "data": { "findings": all } },
+    })
+}
+
+fn told(finding: &Finding) -> Value {
+    json!({ "code": finding.code, "text": finding.text })
+}
+
 fn unread(e: serde_json::Error) -> FilterError {
     FilterError::Message(e.to_string())
-}
-
-/// An object's members in their order, each as it was spelled.
-#[derive(Debug)]
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl Members {
-    fn read(bytes: &[u8]) -> Result<Members, FilterError> {
-        serde_json::from_slice(bytes).map_err(unread)
-    }
-
-    /// A member; one that a reader could take for it is an error where it is looked for with [`Members::like`].
-    fn get(&self, name: &str) -> Option<&RawValue> {
-        let found = self.0.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| &**value)
-    }
-
-    fn set(&mut self, name: &str, value: Box<RawValue>) {
-        for (n, old) in &mut self.0 {
-            if n == name {
-                *old = value;
-                return;
-            }
-        }
-    }
-
-    /// No member is spelled almost so.
-    fn like(&self, name: &str) -> Result<(), FilterError> {
-        let almost = |n: &str| n != name && rpc::folded(n) == rpc::folded(name);
-        match self.0.iter().any(|(n, _)| almost(n)) {
-            true => Err(FilterError::Message(format!(
-                "'{name}' in another spelling"
-            ))),
-            false => Ok(()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut all: Vec<(String, Box<RawValue>)> = Vec::new();
-                let mut seen = std::collections::HashSet::new();
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    if !seen.insert(name.clone()) {
-                        return Err(de::Error::custom("a member twice"));
-                    }
-                    all.push((name, value));
-                }
-                Ok(Members(all))
-            }
-        }
-        let members = deserializer.deserialize_map(Object)?;
-        for name in ["result", "tools", "id", "method"] {
-            members.like(name).map_err(de::Error::custom)?;
-        }
-        Ok(members)
-    }
-}
-
-impl Serialize for Members {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
 }
 
 #[cfg(test)]
@@ -271,6 +247,8 @@ rules:
             subject: Subject::agent("h/a"),
             granted: true,
             show_denied: false,
+            scanners: Arc::new([Box::new(super::super::scan::Hidden)]),
+            on_finding: OnFinding::Flag,
             known: Arc::default(),
             now: 1,
         }
@@ -315,6 +293,25 @@ rules:
         assert!(pins.get("echo").unwrap().unwrap().offered.is_some());
         assert_eq!(names(&filter, one), ["echo"]);
         assert!(pins.get("echo").unwrap().unwrap().offered.is_none());
+    }
+
+    #[test]
+    fn hidden_text_is_flagged_or_withheld() {
+        let pins = Arc::default();
+        let mut filter = filter(&pins);
+        let text = "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"content\":[{\"text\":\"a\u{e0041}\"}],\"n\":1.50,\"_meta\":{\"k\":1.0}}}";
+        let out = filter.message(text.as_bytes()).unwrap().unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let meta = r#""n":1.50,"_meta":{"k":1.0,"agentwall/findings":[{"code":"tag-characters","#;
+        assert!(out.contains(meta) && out.contains("a\u{e0041}"), "{out}");
+        filter.on_finding = OnFinding::Withhold;
+        let out = filter.message(text.as_bytes()).unwrap().unwrap();
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&value["id"], &value["error"]["code"]),
+            (&json!(7), &json!(-32001))
+        );
+        assert!(!String::from_utf8(out).unwrap().contains('\u{e0041}'));
     }
 
     #[test]

@@ -24,14 +24,15 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Asked, REST, Server, TOOLS, asked,
+    Asked, REST, STATELESS, Server, TOOLS, VERSION_MEMBER, asked,
     filter::Filter,
-    reply,
+    reply, resume,
     rpc::{Kind, MAX_ANSWER, Message},
     sse::{self, Events},
 };
 use crate::{
     answer::{self, Refusal},
+    approvals::State,
     gateway::{CALLS, Gateway, now, now_s, whole},
     headers,
     judge::Caller,
@@ -44,12 +45,6 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
-
-/// The first revision without sessions. Revisions are dates, and sort as text.
-const STATELESS: &str = "2026-07-28";
-
-/// Where a message names its revision, in `_meta`.
-const VERSION_MEMBER: &str = "io.modelcontextprotocol/protocolVersion";
 
 type Answer = Result<Response<Body>, Box<Refusal>>;
 
@@ -127,6 +122,7 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn go(&self, mut parts: Parts, body: Bytes) -> Answer {
         let posts = parts.method == Method::POST;
+        let (ticket, body) = resume::taken(body);
         let message = match posts {
             true => Message::read(&body, usize::MAX).map_err(|e| (None, e.code(), e.to_string())),
             // A stream, or the end of a session: known methods, as far as the judge is concerned.
@@ -146,6 +142,12 @@ impl Exchange<'_> {
                 true => asked(&message).map_err(|e| (id, e.code(), e.to_string()))?,
                 false => stream(&parts),
             };
+            if let Some(ticket) = &ticket
+                && !self.is_of_call(ticket, &message)
+            {
+                let text = "Invalid params: 'requestState' is of another call, or over; call again without it";
+                return Err((message.id, -32602, text.to_owned()));
+            }
             Ok((message, what))
         });
         let (message, what) = match read {
@@ -167,15 +169,28 @@ impl Exchange<'_> {
         match self.pass(&mut parts, &message, &what, body).await {
             Ok(response) => Ok(response),
             Err(refusal) if reply::answers(&refusal) && message.wants_answer() => {
-                let id = message.id.unwrap_or_default();
-                let disclosure = self.gateway.config.disclosure;
-                let told = reply::refusal(&id, &what, &refusal, disclosure);
+                let id = message.id.clone().unwrap_or_default();
+                let config = &self.gateway.config;
+                let told = match resume::asks(&message, &what, &refusal, config) {
+                    Some(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
+                    None => reply::refusal(&id, &what, &refusal, config.disclosure),
+                };
                 let mut response = rpc_answer(StatusCode::OK, &told);
                 answer::set(response.headers_mut(), &refusal.headers);
                 Ok(response)
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Whether the ticket is of a question about this call of this agent, and the call was not made yet.
+    fn is_of_call(&self, ticket: &str, message: &Message) -> bool {
+        let question = self.gateway.judge.approvals().of_ticket(ticket, now());
+        question.is_some_and(|question| {
+            question.payload.agent == self.caller.agent
+                && question.payload.body_sha256 == message.digest
+                && !matches!(question.state, State::Used | State::Ended { .. })
+        })
     }
 
     /// The session, if the request names one, is the agent's. The revision without sessions knows none.

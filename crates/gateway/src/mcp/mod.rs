@@ -5,8 +5,11 @@
 //! sse          event streams, taken apart
 //! definitions  what tools say of themselves, pinned
 //! filter       what of a server's messages reaches an agent
+//! scan         looking at what a server answers
+//! members      objects whose members stay as they were spelled
 //! sessions     whose a session is
 //! reply        refusals as a client of MCP understands them
+//! resume       a call that waits, and the client that comes back (2026-07-28)
 //! http         the endpoint, revisions 2025-03-26 to 2026-07-28
 //! stdio        a server that is a program
 //! ```
@@ -19,8 +22,11 @@
 pub mod definitions;
 pub mod filter;
 pub mod http;
+mod members;
 mod reply;
+mod resume;
 pub mod rpc;
+pub mod scan;
 mod sessions;
 pub mod sse;
 pub mod stdio;
@@ -38,6 +44,7 @@ use crate::{approvals::Millis, judge::Call};
 use definitions::{MAX_NAME, Pins};
 use filter::{Filter, Known};
 use rpc::{Kind, Message};
+use scan::{Hidden, OnFinding, Scan};
 use sessions::Sessions;
 
 /// The capability of calling tools.
@@ -45,6 +52,12 @@ pub const TOOLS: &str = "mcp.tools";
 
 /// The capability of everything else.
 pub const REST: &str = "mcp";
+
+/// The first revision without sessions. Revisions are dates, and sort as text.
+const STATELESS: &str = "2026-07-28";
+
+/// Where a message names its revision, in `_meta`.
+const VERSION_MEMBER: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// What clients ask, beside calls of tools (`tools/call`).
 const METHODS: [&str; 25] = [
@@ -84,6 +97,10 @@ pub struct Server {
     pub pins: Arc<dyn Pins>,
     /// Whether tools are listed that are denied under any arguments.
     pub show_denied: bool,
+    /// Who looks at what it answers.
+    pub scanners: Arc<[Box<dyn Scan>]>,
+    /// What happens to what they find something in.
+    pub on_finding: OnFinding,
     /// Whose sessions they are.
     sessions: Sessions,
     known: Arc<Known>,
@@ -121,12 +138,14 @@ impl NotAsked {
 }
 
 impl Server {
-    /// A server without sessions.
-    pub fn new(name: &str, pins: Arc<dyn Pins>, show_denied: bool) -> Server {
+    /// A server without sessions. Denied tools are hidden, findings flagged.
+    pub fn new(name: &str, pins: Arc<dyn Pins>) -> Server {
         Server {
             name: name.to_owned(),
             pins,
-            show_denied,
+            show_denied: false,
+            scanners: Arc::new([Box::new(Hidden)]),
+            on_finding: OnFinding::Flag,
             sessions: Sessions::default(),
             known: Arc::default(),
         }
@@ -203,6 +222,8 @@ impl Server {
             subject,
             granted,
             show_denied: self.show_denied,
+            scanners: Arc::clone(&self.scanners),
+            on_finding: self.on_finding,
             known: Arc::clone(&self.known),
             now,
         }

@@ -11,7 +11,7 @@ use super::Asked;
 use crate::answer::{Disclosure, Refusal};
 
 /// The call was decided on, and not in its favour (AuthZEN's profile for MCP has this code, too).
-const REFUSED: i64 = -32001;
+pub const REFUSED: i64 = -32001;
 
 /// Headers and message disagree (revision 2026-07-28, streamable HTTP, server validation).
 pub const MISMATCH: i64 = -32020;
