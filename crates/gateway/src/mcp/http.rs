@@ -323,6 +323,10 @@ impl Exchange<'_> {
         let (mut parts, body) = response.into_parts();
         let read = Limited::new(body, MAX_ANSWER).collect().await;
         let bytes = read.map_err(|e| broken(&e.to_string()))?.to_bytes();
+        // A notification that was taken has no answer, whatever type it says that is of.
+        if bytes.is_empty() {
+            return Ok(Response::from_parts(parts, whole(bytes)));
+        }
         // What is no success is for the client's own eyes: it holds no list.
         let other = match filter.message(&bytes) {
             Ok(other) => other,
