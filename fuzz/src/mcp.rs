@@ -1,6 +1,9 @@
 //! What clients and servers of the Model Context Protocol send.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use agentwall_action::Subject;
 use agentwall_gateway::mcp::{
@@ -11,7 +14,7 @@ use agentwall_gateway::mcp::{
     sse::{self, Events},
 };
 use agentwall_policy::{Layer, Policy, Source, Variables, load};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 /// The longest message that is taken here.
 const LIMIT: usize = 1 << 16;
@@ -89,7 +92,16 @@ pub fn answer(data: &[u8]) {
             }
             None => data,
         };
-        let value: Value = serde_json::from_slice(&sent).expect("a message");
+        let Ok(value) = serde_json::from_slice::<Value>(&sent) else {
+            // A number that no `f64` holds. What has a result is read whole before it goes on.
+            let members: BTreeMap<String, &RawValue> = serde_json::from_slice(&sent).expect("JSON");
+            assert!(
+                !members
+                    .get("result")
+                    .is_some_and(|r| r.get().starts_with('{'))
+            );
+            continue;
+        };
         for value in [value.clone(), folded(value)] {
             let tools = value["result"]["tools"].as_array();
             let names = tools.into_iter().flatten().map(|tool| &tool["name"]);

@@ -108,7 +108,19 @@ def one_meaning(check, world):
         for name, value in [("Mcp-Method", "tools/list"), ("Mcp-Name", "pay"), ("Mcp-Name", "=?base64?cGF5?=")]:
             answer = client.use("echo", head={name: value})
             check(f"{name}: {value}", answer.status == 400 and answer.json["error"]["code"] == -32020, answer)
+        call_it = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"a":"%s"}}}'
+        # In UTF-7 this is: "},"name":"wipe","x":{"b":"
+        other = "+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlACIALAAiAHgAIgA6AHsAIgBiACIAOgAi-"
+        for kind in ["application/json; charset=utf-7", "application/json; charset=utf-16", "text/plain", "application/json, text/plain"]:
+            answer = client.post(call_it % other, {"Content-Type": kind})
+            check(f"as {kind}", answer.status == 415, answer)
+        check("compressed", client.post(call_it % "x", {"Content-Encoding": "gzip"}).status == 415)
+        for method in ["GET", "DELETE"]:
+            answer = gateway.call(client.agent, "/mcp", method, call_it % "x", {"Mcp-Session-Id": client.session})
+            check(f"in a {method}", answer.status == 400, answer)
         check("nothing of it reached the server", len(server.bodies) == before, server.bodies[before:])
+        answer = client.post(call_it % other, {"Content-Type": "application/json; charset=utf-8"})
+        check("in UTF-8 it is text", refused(answer) is None and server.names()[-1] == "echo", answer)
         for name in ["echo", "=?base64?ZWNobw==?="]:
             check(f"the neighbour does: {name}", refused(client.use("echo", head={"Mcp-Method": "tools/call", "Mcp-Name": name})) is None)
         before = len(server.bodies)

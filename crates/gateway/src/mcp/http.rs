@@ -122,6 +122,9 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn go(&self, mut parts: Parts, body: Bytes) -> Answer {
         let posts = parts.method == Method::POST;
+        if let Err(refusal) = plain(&parts, &body) {
+            return Err(self.gateway.refuse_early(self.caller, refusal).await);
+        }
         let (ticket, body) = resume::taken(body);
         let message = match posts {
             true => Message::read(&body, usize::MAX).map_err(|e| (None, e.code(), e.to_string())),
@@ -356,6 +359,28 @@ impl Exchange<'_> {
             now(),
         )
     }
+}
+
+/// A message is JSON in UTF-8, as it was read here, and what is no POST has none.
+fn plain(parts: &Parts, body: &Bytes) -> Result<(), Box<Refusal>> {
+    let headers = &parts.headers;
+    if parts.method != Method::POST {
+        return match body.is_empty() {
+            true => Ok(()),
+            false => Err(Box::new(Refusal::invalid("only POST has a body"))),
+        };
+    }
+    let kind = one(headers, &header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+    let json = kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if json && headers::is_utf8(headers) && !headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(());
+    }
+    Err(Box::new(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "invalid_request",
+        "unsupported-media-type",
+        "a message is application/json in UTF-8, without a Content-Encoding",
+    )))
 }
 
 /// GET and DELETE, as methods of their own.
