@@ -1,11 +1,11 @@
 """A server over streamable HTTP behind the gateway. A "refused" case shows that the server did not see the call, and that the
 allowed neighbour goes through."""
 
+import http.client
 import json
-import os
 
 from client import call
-from mcp_servers import Client, everything, module, node, refused, said, scripted, tool
+from mcp_servers import Client, everything, refused, said, scripted, tool
 from world import Gateway
 
 POLICY = """agentwall: 1
@@ -156,6 +156,37 @@ def sessions(check, world):
         check("then it is over", mine.use("echo").status == 404)
         other.session = own
         check("the other one is not", refused(other.use("echo")) is None)
+
+
+def revoked(check, world):
+    """mcp: the end of an agent ends its streams, and nobody else's"""
+    with scripted() as server, front(world, server.url) as gateway:
+        gone, other = (Client(gateway, gateway.agent("mcp", "mcp.tools")) for _ in range(2))
+        server.endless = True
+        streams = []
+        for client in (gone, other):
+            client.begin()
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+            connection.request("GET", "/mcp", headers={"Mcp-Session-Id": client.session, "Accept": "text/event-stream",
+                                                       "Authorization": f"Bearer {client.agent.token()}"})
+            streams.append(connection.getresponse())
+            check("a stream begins", streams[-1].status == 200 and b"still here" in streams[-1].read(14))
+        world.run("gateway", "revoke", gone.agent.id)
+        try:
+            # It would go on for as long as the server does; the socket's patience ends it as another error.
+            while streams[0].read(14):
+                pass
+            ended = True
+        except http.client.IncompleteRead:
+            ended = True
+        except TimeoutError:
+            ended = False
+        check("its stream ends", ended)
+        check("its calls are refused", gone.use("echo").status in (401, 403) and server.names() == [])
+        check("the other one's stream goes on", b"still here" in streams[1].read(14))
+        check("and its calls", refused(other.use("echo")) is None)
+        for stream in streams:
+            stream.close()
 
 
 def approvals(check, world):
@@ -309,4 +340,4 @@ def real_everything(check, world):
         check("prompts, too", answer["result"]["prompts"], answer)
 
 
-ALL = [calls, lists, one_meaning, sessions, approvals, round_trip, budgets, hidden_text, rug_pull, real_everything]
+ALL = [calls, lists, one_meaning, sessions, revoked, approvals, round_trip, budgets, hidden_text, rug_pull, real_everything]

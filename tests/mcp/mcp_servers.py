@@ -38,6 +38,7 @@ class Scripted(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.calls, self.bodies, self.heads, self.sessions = threading.Lock(), [], [], [], 0
         self.tools, self.stream, self.say = [tool("echo"), tool("pay"), tool("wipe")], False, None
+        self.endless, self.stop = False, threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -88,6 +89,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.send(200, "application/json", answer, head)
 
     def do_GET(self):
+        if self.server.endless:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.close_connection = True
+            while not self.server.stop.wait(0.05):
+                self.wfile.write(b": still here\n\n")
+            return
         answer = json.dumps({"jsonrpc": "2.0", "id": 9, "result": self.server.result("tools/list", {})}).encode()
         self.send(200, "text/event-stream", b": again\n\nid: 8\ndata: " + answer + b"\n\n")
 
@@ -114,6 +123,7 @@ def scripted():
     try:
         yield server
     finally:
+        server.stop.set()
         server.shutdown()
         server.server_close()
 
