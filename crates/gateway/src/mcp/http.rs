@@ -4,31 +4,20 @@
 //! one up again; DELETE ends the session. Headers that repeat the message must say what it says. A session is spoken in
 //! by the agent alone that began it: for another one it does not exist.
 
-use std::{
-    collections::VecDeque,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
-
 use agentwall_identity::Principal;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
-    request::Parts,
-};
-use http_body::Frame;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Asked, REST, STATELESS, Server, TOOLS, VERSION_MEMBER, asked,
+    Asked, REST, STATELESS, Server, TOOLS, asked,
     filter::Filter,
+    heads::{LAST_EVENT, SESSION, VERSION, consistent, one},
     reply, resume,
     rpc::{Kind, MAX_ANSWER, Message},
-    sse::{self, Events},
+    watched::Watched,
 };
 use crate::{
     answer::{self, Refusal},
@@ -36,15 +25,9 @@ use crate::{
     gateway::{CALLS, Gateway, now, now_s, whole},
     headers,
     judge::Caller,
-    serve::{Body, BodyError},
+    serve::Body,
     target::Target,
 };
-
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
-const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 type Answer = Result<Response<Body>, Box<Refusal>>;
 
@@ -397,61 +380,6 @@ fn stream(parts: &Parts) -> Asked {
     }
 }
 
-/// Headers that repeat the message say what it says.
-fn consistent(headers: &HeaderMap, message: &Message) -> Result<(), String> {
-    let Kind::Call { method, params } = &message.kind else {
-        return Ok(());
-    };
-    let text = |name: &str| params.get(name).and_then(Value::as_str);
-    // Which of the two a method has.
-    let named = match method.as_str() {
-        "resources/read" => text("uri"),
-        _ => text("name"),
-    };
-    let version = params
-        .get("_meta")
-        .and_then(|m| m.get(VERSION_MEMBER)?.as_str());
-    for (header, value, encoded) in [
-        (METHOD, Some(method.as_str()), false),
-        (NAME, named, true),
-        (VERSION, version, false),
-    ] {
-        if !headers.contains_key(&header) || (header == VERSION && value.is_none()) {
-            continue;
-        }
-        let said = one(headers, &header).and_then(|said| match encoded {
-            true => decoded(said),
-            false => Some(said.to_owned()),
-        });
-        if said.is_none() || said.as_deref() != value {
-            return Err(format!(
-                "Header mismatch: {header} does not say what the message says"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// `=?base64?…?=` stands for what no header can hold (2026-07-28, streamable HTTP, value encoding).
-fn decoded(value: &str) -> Option<String> {
-    let inner = value
-        .strip_prefix("=?base64?")
-        .and_then(|v| v.strip_suffix("?="));
-    match inner {
-        Some(inner) => String::from_utf8(STANDARD.decode(inner).ok()?).ok(),
-        None => Some(value.to_owned()),
-    }
-}
-
-/// The value of a header that is there once.
-fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut all = headers.get_all(name).iter();
-    match (all.next(), all.next()) {
-        (Some(value), None) => value.to_str().ok(),
-        _ => None,
-    }
-}
-
 fn rpc_answer(status: StatusCode, told: &Value) -> Response<Body> {
     let mut response = Response::new(whole(told.to_string()));
     *response.status_mut() = status;
@@ -471,112 +399,4 @@ fn broken(why: &str) -> Box<Refusal> {
         "no-answer",
         format!("the server's answer does not go on: {why}"),
     ))
-}
-
-/// A stream of events that is looked at as it goes on.
-struct Watched {
-    body: Body,
-    events: Events,
-    filter: Arc<Filter>,
-    ready: VecDeque<Bytes>,
-}
-
-impl Watched {
-    fn new(body: Body, filter: Filter) -> Watched {
-        Watched {
-            body,
-            events: Events::new(MAX_ANSWER),
-            filter: Arc::new(filter),
-            ready: VecDeque::new(),
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
-        let wrong = |e: &dyn std::fmt::Display| BodyError::Message(e.to_string());
-        self.events.push(bytes).map_err(|e| wrong(&e))?;
-        while let Some(event) = self.events.whole() {
-            let data = sse::data(&event).filter(|data| !data.is_empty());
-            let other = match data {
-                Some(data) => self.filter.message(&data).map_err(|e| wrong(&e))?,
-                None => None,
-            };
-            let event = other.map_or_else(|| event.clone(), |data| sse::with_data(&event, &data));
-            self.ready.push_back(event);
-        }
-        Ok(())
-    }
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(event))));
-            }
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                // What is left is no whole event, which no client reads.
-                other => return other,
-            };
-            // Trailers of the server mean nothing in MCP.
-            if let Ok(bytes) = frame.into_data()
-                && let Err(e) = self.take(&bytes)
-            {
-                return Poll::Ready(Some(Err(e)));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn heads(all: &[(&HeaderName, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in all {
-            map.append(*name, value.parse().unwrap());
-        }
-        map
-    }
-
-    #[test]
-    fn headers_say_what_the_message_says() {
-        let message = |name: &str| {
-            let text = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-                "params": { "name": name, "_meta": { VERSION_MEMBER: "2026-07-28" } } });
-            Message::read(text.to_string().as_bytes(), 4096).unwrap()
-        };
-        let all = [
-            (&METHOD, "tools/call"),
-            (&NAME, "a"),
-            (&VERSION, "2026-07-28"),
-        ];
-        assert_eq!(consistent(&heads(&all), &message("a")), Ok(()));
-        assert_eq!(consistent(&heads(&[]), &message("a")), Ok(()));
-        let encoded = heads(&[(&NAME, "=?base64?w6Q=?=")]);
-        assert_eq!(consistent(&encoded, &message("ä")), Ok(()));
-        for other in [
-            vec![(&METHOD, "tools/list")],
-            vec![(&METHOD, "tools/call"), (&METHOD, "tools/call")],
-            vec![(&NAME, "b")],
-            vec![(&NAME, "a"), (&NAME, "b")],
-            vec![(&NAME, "=?base64?!?=")],
-            vec![(&VERSION, "2025-11-25")],
-        ] {
-            assert!(
-                consistent(&heads(&other), &message("a")).is_err(),
-                "{other:?}"
-            );
-        }
-        let text = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-        let ping = Message::read(text.as_bytes(), 4096).unwrap();
-        assert!(consistent(&heads(&[(&NAME, "a")]), &ping).is_err());
-    }
 }

@@ -10,6 +10,8 @@
 //! sessions     whose a session is
 //! reply        refusals as a client of MCP understands them
 //! resume       a call that waits, and the client that comes back (2026-07-28)
+//! heads        headers, and those that repeat the message
+//! watched      a stream that is looked at as it goes on
 //! http         the endpoint, revisions 2025-03-26 to 2026-07-28
 //! stdio        a server that is a program
 //! ```
@@ -21,6 +23,7 @@
 
 pub mod definitions;
 pub mod filter;
+mod heads;
 pub mod http;
 mod members;
 mod reply;
@@ -30,6 +33,7 @@ pub mod scan;
 mod sessions;
 pub mod sse;
 pub mod stdio;
+mod watched;
 
 use std::sync::Arc;
 
