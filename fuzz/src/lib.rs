@@ -50,6 +50,7 @@ pub mod input;
 pub mod layers;
 pub mod ledger;
 pub mod ledger_text;
+pub mod mcp;
 pub mod model;
 pub mod policy;
 pub mod table;

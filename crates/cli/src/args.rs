@@ -22,7 +22,7 @@ pub mod witness;
 
 use agents::AgentsArgs;
 use daemon::DaemonCommand;
-use gateway::{GatewayCommand, IdentityCommand, ProtectArgs};
+use gateway::{GatewayCommand, IdentityCommand, McpArgs, ProtectArgs};
 use intent::{ActArgs, HookCommand};
 use layers::{CheckpointArgs, GcArgs, RollbackArgs};
 use ledger::{FilterArgs, TimelineArgs};
@@ -122,6 +122,8 @@ pub enum Command {
     Why(WhyArgs),
     /// Stand in front of an API: every call of an agent is decided, charged and recorded
     Protect(ProtectArgs),
+    /// Stand between a client and a server of the Model Context Protocol that is a program
+    Mcp(McpArgs),
     /// List and end the agents of gateways
     #[command(subcommand)]
     Gateway(GatewayCommand),

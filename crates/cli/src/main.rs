@@ -103,6 +103,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::main(args),
         Command::Daemon(command) => cmd::daemon::main(command),
         Command::Protect(args) => cmd::protect::main(args),
+        Command::Mcp(args) => cmd::mcp::main(args),
         Command::Gateway(command) => cmd::gateway::main(command),
         Command::Identity(command) => cmd::identity::main(command),
         Command::Selftest(args) => selftest::main(args),

@@ -164,11 +164,11 @@ impl Refusal {
         refusal
     }
 
-    /// A person has to answer first. `status_url` tells how that stands.
+    /// A person has to answer first. `status_url` tells how that stands, where there is one.
     pub fn pending(
         decision: &Decision,
         ticket: &str,
-        status_url: &str,
+        status_url: Option<&str>,
         expires: Duration,
     ) -> Refusal {
         let mut refusal = Refusal::new(
@@ -177,19 +177,23 @@ impl Refusal {
             "approval-required",
             "",
         );
+        let when = match status_url {
+            Some(_) => "when status_url says 'approved'",
+            None => "when they have; 'agentwall pending' shows it to them",
+        };
         refusal.message = format!(
-            "a person has to approve this call: {}. Send the same call again when status_url says 'approved'",
+            "a person has to approve this call: {}. Send the same call again {when}",
             decision.reason
         );
         refusal.rule.clone_from(&decision.rule);
         refusal.next.push(Next::AskPerson);
         refusal.retry_after = Some(Duration::from_secs(10));
         for (key, value) in [
-            ("status_url", json!(status_url)),
-            ("ticket", json!(ticket)),
-            ("expires_in", json!(expires.as_secs())),
+            ("status_url", status_url.map(|url| json!(url))),
+            ("ticket", Some(json!(ticket))),
+            ("expires_in", Some(json!(expires.as_secs()))),
         ] {
-            refusal.extra.insert(key.to_owned(), value);
+            refusal.extra.extend(value.map(|v| (key.to_owned(), v)));
         }
         refusal
     }
@@ -353,7 +357,7 @@ mod tests {
         let refusal = Refusal::pending(
             &decision(),
             "t1",
-            "http://gw/agentwall/calls/t1",
+            Some("http://gw/agentwall/calls/t1"),
             Duration::from_secs(300),
         );
         for disclosure in [Disclosure::Full, Disclosure::Code, Disclosure::None] {

@@ -34,8 +34,10 @@ pub enum ArgumentError {
     /// Neither JSON nor a form, for an operation that takes these.
     #[error("the body is neither JSON nor a form, and this operation takes nothing else")]
     Unreadable,
-    /// The body is compressed.
-    #[error("the body's Content-Encoding cannot be read here; send it as it is")]
+    /// The body is compressed, or not in UTF-8.
+    #[error(
+        "the body's Content-Encoding or charset cannot be read here; send it as it is, in UTF-8"
+    )]
     Encoding,
 }
 
@@ -87,7 +89,10 @@ fn of_body(
         .to_ascii_lowercase();
     let json = kind == "application/json" || kind.ends_with("+json") || kind == "text/json";
     let form = kind == "application/x-www-form-urlencoded";
+    let foreign = !crate::headers::is_utf8(headers);
     match agentwall_identity::parse_json(body, usize::MAX) {
+        Ok(_) if foreign => Err(ArgumentError::Encoding),
+        _ if foreign && (form || json) => Err(ArgumentError::Encoding),
         // Servers look at bodies, too, and not at the type alone.
         Ok(_) if form => Err(ArgumentError::Form),
         Ok(Value::Object(members)) => Ok(members),
@@ -219,6 +224,21 @@ mod tests {
             );
         }
         assert_eq!(of("", FORM, r#"{"amount":5}"#), Err(ArgumentError::Form));
+    }
+
+    #[test]
+    fn another_charset_is_another_text() {
+        // To a server that reads UTF-7 the amount is another one, and so is what a rule would have to see.
+        let body = r#"{"note":"+ACIALAAiAGEAbQBvAHUAbgB0ACIAOgA5-","amount":1}"#;
+        for kind in [
+            "application/json",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+        ] {
+            let kind = format!("{kind}; charset=utf-7");
+            let refused = Err(ArgumentError::Encoding);
+            assert_eq!(of("", Some(&kind), body), refused, "{kind}");
+        }
     }
 
     #[test]

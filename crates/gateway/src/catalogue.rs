@@ -129,6 +129,34 @@ impl Catalogue {
         }
     }
 
+    /// A server of the Model Context Protocol: calls of its tools, and everything else.
+    pub fn mcp() -> Catalogue {
+        let of = |name: &str, description: &str, sensitivity| Capability {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            input: None,
+            sensitivity,
+            opaque: false,
+            route: None,
+        };
+        let all = [
+            of(
+                crate::mcp::REST,
+                "Speak with the server: lists, resources, prompts",
+                Sensitivity::Low,
+            ),
+            of(
+                crate::mcp::TOOLS,
+                "Call the server's tools",
+                Sensitivity::Medium,
+            ),
+        ];
+        Catalogue {
+            all: all.map(|c| (c.name.clone(), c)).into(),
+            routes: Routes::Described(BTreeMap::new()),
+        }
+    }
+
     /// The operations of an OpenAPI document.
     ///
     /// # Errors

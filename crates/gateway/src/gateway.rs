@@ -37,6 +37,7 @@ use crate::{
     headers,
     judge::{Asks, Call, Caller, Judge, Permit, Verdict},
     live::{Leased, Live},
+    mcp,
     rates::{Rates, UNSIGNED},
     record::Ended,
     serve::{Body, Peer, Service},
@@ -94,6 +95,8 @@ pub struct Gateway {
     pub judge: Judge,
     /// The API.
     pub upstream: Upstream,
+    /// The API is a server of the Model Context Protocol.
+    pub mcp: Option<mcp::Server>,
     /// What is under way.
     pub live: Live,
     /// Whether other instances are heard of.
@@ -171,7 +174,10 @@ impl Gateway {
         if target.path() == DISCOVERY || target.path().starts_with(OWN_PATH) {
             return crate::protocol::answer(self, &target, request).await;
         }
-        self.call(target, request).await
+        match &self.mcp {
+            Some(server) => mcp::http::answer(self, server, target, request).await,
+            None => self.call(target, request).await,
+        }
     }
 
     /// A call of the API by the API's own path.
@@ -331,6 +337,7 @@ impl Gateway {
             status_base: format!("{}{status_path}", self.config.public),
             asks: Asks::Put,
             enforced_by: "gateway",
+            withheld: None,
         }
     }
 

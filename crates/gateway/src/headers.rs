@@ -93,6 +93,23 @@ pub fn bound(headers: &HeaderMap) -> Bound {
     bound
 }
 
+/// Whether a body is what its bytes are in UTF-8: one that says it is in UTF-7 is another text to a server that honours it.
+pub fn is_utf8(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_TYPE).iter().all(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        let mut parameters = kind.split(|b| *b == b';').skip(1).map(<[u8]>::trim_ascii);
+        parameters.all(|parameter| {
+            !parameter.starts_with(b"charset")
+                || [
+                    &b"charset=utf-8"[..],
+                    b"charset=\"utf-8\"",
+                    b"charset=us-ascii",
+                ]
+                .contains(&parameter)
+        })
+    })
+}
+
 /// Takes away what is not for the agent.
 pub fn of_response(headers: &mut HeaderMap) {
     one_connection(headers);
@@ -157,6 +174,27 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-type", "traceparent"]);
+    }
+
+    #[test]
+    fn a_body_is_in_utf8() {
+        for (kind, good) in [
+            ("application/json", true),
+            ("application/json; charset=UTF-8", true),
+            ("application/json;boundary=x; Charset=\"utf-8\"", true),
+            ("application/json; charset=utf-7", false),
+            ("application/json; charset =utf-7", false),
+            ("application/json; charset=utf-8; charset=utf-7", false),
+            ("application/json; charset*=utf-7", false),
+        ] {
+            assert_eq!(is_utf8(&heads(&[("Content-Type", kind)])), good, "{kind}");
+        }
+        let two = [
+            ("Content-Type", "application/json"),
+            ("Content-Type", "a/b; charset=utf-16"),
+        ];
+        assert!(!is_utf8(&heads(&two)));
+        assert!(is_utf8(&HeaderMap::new()));
     }
 
     #[test]

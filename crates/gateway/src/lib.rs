@@ -24,6 +24,7 @@
 //! rates       what strangers may do, by address
 //! ext_authz   answers an Envoy that makes the calls itself
 //! fetch       requests to addresses that strangers name
+//! mcp         the Model Context Protocol: servers over HTTP and stdio
 //! gateway     all of it, for one request
 //! serve       listening
 //! ```
@@ -49,6 +50,7 @@ pub mod gateway;
 mod headers;
 pub mod judge;
 mod live;
+pub mod mcp;
 pub mod policy;
 mod protocol;
 pub mod rates;

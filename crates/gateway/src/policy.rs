@@ -69,7 +69,13 @@ mod tests {
                 Effect::Allow,
                 Some("granted"),
             ),
-            (Verb::ToolCall, "mcp:a/b", json!({}), Effect::Deny, None),
+            (
+                Verb::ToolCall,
+                "mcp:a/b",
+                json!({}),
+                Effect::Ask,
+                Some("tools"),
+            ),
         ] {
             let mut action = Action::new(
                 Subject::agent("h/a"),

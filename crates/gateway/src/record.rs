@@ -46,7 +46,7 @@ pub struct Judged<'a> {
 pub struct Ended<'a> {
     /// Which.
     pub call: &'a str,
-    /// The API's status; absent without an answer.
+    /// The API's status; absent without an answer, and where there is no HTTP.
     pub status: Option<u16>,
     /// What went wrong.
     pub error: Option<&'a str>,

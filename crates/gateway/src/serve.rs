@@ -40,6 +40,9 @@ pub enum BodyError {
     /// On the side of the API.
     #[error("the API's answer broke off: {0}")]
     Upstream(#[from] hyper::Error),
+    /// What the other side said does not go on.
+    #[error("{0}")]
+    Message(String),
     /// By revocation.
     #[error("the agent was revoked")]
     Revoked,

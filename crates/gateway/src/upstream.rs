@@ -30,6 +30,8 @@ pub struct Upstream {
     authority: uri::Authority,
     /// Before each path; without a slash at its end.
     prefix: String,
+    /// The path of the URL that it was given as.
+    endpoint: Target,
     credentials: HeaderMap,
     patience: Duration,
 }
@@ -146,9 +148,23 @@ impl Upstream {
             scheme,
             authority,
             prefix: path.path().trim_end_matches('/').to_owned(),
+            endpoint: path,
             credentials,
             patience,
         })
+    }
+
+    /// The URL is that of one endpoint, not of what lies below it: requests have its whole path.
+    pub fn of_endpoint(self) -> Upstream {
+        Upstream {
+            prefix: String::new(),
+            ..self
+        }
+    }
+
+    /// The path of the URL.
+    pub fn endpoint(&self) -> &Target {
+        &self.endpoint
     }
 
     /// The URL of the API, without a slash at its end.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod postgres;
+mod tools;
 
 use std::{
     fs::OpenOptions,
@@ -22,6 +23,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use postgres::PostgresStore;
+pub use tools::{Tool, ToolStore};
 
 /// The version of the tables, `user_version` of the file.
 const VERSION: i64 = 1;
@@ -45,24 +47,8 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, or makes it. Its folder must be there. A link is not followed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // Made here, so that nobody else can read it for a moment.
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        match made {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StoreError::Failed(format!("{}: {e}", path.display()))),
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        prepare(&connection)?;
         Ok(SqliteStore {
-            connection: Mutex::new(connection),
+            connection: Mutex::new(open(path, TABLES, VERSION)?),
         })
     }
 
@@ -88,7 +74,28 @@ impl SqliteStore {
     }
 }
 
-fn prepare(connection: &Connection) -> Result<(), StoreError> {
+/// Opens a file, or makes it with these tables. A link is not followed.
+fn open(path: &Path, tables: &str, known: i64) -> Result<Connection, StoreError> {
+    // Made here, so that nobody else can read it for a moment.
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(StoreError::Failed(format!("{}: {e}", path.display()))),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    prepare(&connection, tables, known)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, tables: &str, known: i64) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY).map_err(failed)?;
     for (name, value) in [
         ("journal_mode", "wal"),
@@ -111,11 +118,11 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     let change = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
         .map_err(failed)?;
     match version(&change).map_err(failed)? {
-        0 => change.execute_batch(TABLES).map_err(failed)?,
-        VERSION => {}
+        0 => change.execute_batch(tables).map_err(failed)?,
+        version if version == known => {}
         other => {
             return Err(StoreError::Failed(format!(
-                "the file is of version {other}, and this program knows {VERSION}"
+                "the file is of version {other}, and this program knows {known}"
             )));
         }
     }

@@ -10,7 +10,8 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 #[command(
     after_help = "Examples:\n  agentwall protect https://api.example.com\n  \
     agentwall protect https://api.example.com --openapi api.json --policy bank.yaml\n  \
-    agentwall protect http://127.0.0.1:9000 --credential 'Authorization: Bearer @/run/secrets/token'\n\n\
+    agentwall protect http://127.0.0.1:9000 --credential 'Authorization: Bearer @/run/secrets/token'\n  \
+    agentwall protect --mcp https://mcp.example.com/mcp --name tickets --policy tickets.yaml\n\n\
     Agents call the API here instead, each with tokens of its own key ('agentwall identity enrol' makes one). Every call is \
     one of a capability that the agent was granted, is decided by the policy, charged to budgets and recorded in the ledger. \
     Without --openapi there are two capabilities, read and write; the policy sees method and URL. Without --policy reading is \
@@ -28,9 +29,18 @@ pub struct ProtectArgs {
     /// The URL that agents use, if it is another than http://ADDRESS: behind something that ends TLS
     #[arg(long, value_name = "URL")]
     pub public: Option<String>,
-    /// What it is called, for people and the ledger
+    /// What it is called, for people and the ledger; with --mcp also in policies, as mcp:NAME/TOOL
     #[arg(long, default_value = "api", value_parser = name)]
     pub name: String,
+    /// URL is the endpoint of a server of the Model Context Protocol (streamable HTTP)
+    #[arg(long, conflicts_with = "openapi")]
+    pub mcp: bool,
+    /// List tools that the policy denies whatever they are called with; they are hidden without it
+    #[arg(long, requires = "mcp")]
+    pub show_denied: bool,
+    /// What happens to answers of an MCP server with text that nobody sees
+    #[arg(long, value_enum, default_value_t, requires = "mcp")]
+    pub hidden_text: HiddenText,
     /// What the API can do: an OpenAPI 3 document in JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub openapi: Option<PathBuf>,
@@ -79,6 +89,59 @@ pub struct ProtectArgs {
     pub timeout: u64,
 }
 
+/// `agentwall mcp`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  agentwall mcp --name files -- npx @modelcontextprotocol/server-filesystem ~/work\n  \
+    agentwall mcp --name db -- agentwall run -- ./server     the server itself behind the wall\n\n\
+    A client starts this in the place of the server. Every message is decided by the policy and recorded in the ledger: calls of \
+    tools are tool.call on mcp:NAME/TOOL for the subject agent:local/AGENT, everything else is api.call on capability:mcp. \
+    The policy is found as 'agentwall run' finds it.\n\n\
+    Exit status: the server's own; 125 this failed itself, 127 the server was not found."
+)]
+pub struct McpArgs {
+    /// The server's name in policies: mcp:NAME/TOOL
+    #[arg(long, value_parser = name)]
+    pub name: String,
+    /// What the client is called, the subject agent:local/AGENT
+    #[arg(long, default_value = "client", value_parser = name)]
+    pub agent: String,
+    /// Use exactly this policy file or signed bundle
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The folder that the workspace's policy is looked for in [default: the current folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub workspace: Option<PathBuf>,
+    /// List tools that the policy denies whatever they are called with; they are hidden without it
+    #[arg(long)]
+    pub show_denied: bool,
+    /// What happens to answers with text that nobody sees
+    #[arg(long, value_enum, default_value_t)]
+    pub hidden_text: HiddenText,
+    /// The server and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// What happens to answers with text that nobody sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum HiddenText {
+    /// They go on, and say so in `_meta`
+    #[default]
+    Flag,
+    /// They do not go on
+    Withhold,
+}
+
+impl From<HiddenText> for agentwall_gateway::mcp::scan::OnFinding {
+    fn from(hidden: HiddenText) -> Self {
+        match hidden {
+            HiddenText::Flag => Self::Flag,
+            HiddenText::Withhold => Self::Withhold,
+        }
+    }
+}
+
 /// How much a refusal tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Disclose {
@@ -107,7 +170,9 @@ pub enum WithoutRedis {
 #[derive(Debug, Clone, Subcommand)]
 #[command(
     after_help = "Examples:\n  agentwall gateway agents\n  agentwall gateway revoke agt_…\n  \
-    agentwall gateway revoke hst_…      a host, and with it all its agents"
+    agentwall gateway revoke hst_…      a host, and with it all its agents\n  \
+    agentwall gateway tools             tools of MCP servers, and what changed in them\n  \
+    agentwall gateway tools --accept send_mail --name tickets"
 )]
 pub enum GatewayCommand {
     /// List the hosts and agents of the gateways that run
@@ -117,6 +182,8 @@ pub enum GatewayCommand {
     /// Tokens of programs that ask a gateway about agents: enforcement points, servers that introspect
     #[command(subcommand)]
     Token(GatewayTokenCommand),
+    /// List the tools of MCP servers, with what changed in them since they were accepted
+    Tools(GatewayToolsArgs),
 }
 
 /// `agentwall gateway token`.
@@ -182,6 +249,23 @@ impl TokenUse {
             TokenUse::Proxy => ApiUse::Proxy,
         }
     }
+}
+
+/// `agentwall gateway tools`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayToolsArgs {
+    /// Of this server alone
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Accept the changed definition of this tool; its calls go on again
+    #[arg(long, value_name = "TOOL", requires = "name")]
+    pub accept: Option<String>,
+    /// Only if the changed definition has this digest, as it is listed
+    #[arg(long, value_name = "SHA256", requires = "accept")]
+    pub digest: Option<String>,
+    /// As JSON
+    #[arg(long, conflicts_with = "accept")]
+    pub json: bool,
 }
 
 /// `agentwall gateway agents`.

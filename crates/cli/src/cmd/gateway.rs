@@ -2,6 +2,8 @@
 
 mod token;
 
+mod tools;
+
 use std::process::ExitCode;
 
 use agentwall_action::escape_text;
@@ -21,6 +23,7 @@ pub fn main(command: GatewayCommand) -> Result<ExitCode> {
         GatewayCommand::Agents(args) => agents(&args),
         GatewayCommand::Revoke(args) => revoke(&args),
         GatewayCommand::Token(command) => token::main(command),
+        GatewayCommand::Tools(args) => tools::main(&args),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod import;
 pub mod init;
 pub mod ledger;
 pub mod manual;
+pub mod mcp;
 pub mod policy;
 pub mod protect;
 pub mod review;

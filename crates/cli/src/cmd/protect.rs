@@ -20,6 +20,7 @@ use agentwall_gateway::{
     fetch::{Fetcher, keys::KeySets},
     gateway::{Config, Gateway},
     judge::{Judge, Parts},
+    mcp::Server,
     record::Recorder,
     serve,
     upstream::Upstream,
@@ -38,7 +39,7 @@ use tokio::{
 use crate::{
     args::gateway::{Disclose, ProtectArgs, WithoutRedis},
     control::Response,
-    gateway::{Place, ask, recorder::Book, requests, tokens::Tokens},
+    gateway::{Place, ask, pins::Pinned, recorder::Book, requests, tokens::Tokens},
     output,
     policies::{self, read_file},
     state::{State, now_ms, random_text, rfc3339_of, shown},
@@ -71,6 +72,20 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
         Duration::from_secs(args.timeout.max(1)),
     )?;
     let directory = directory(&args, &place)?;
+    let upstream = match args.mcp {
+        true => upstream.of_endpoint(),
+        false => upstream,
+    };
+    let mcp = match args.mcp {
+        true => {
+            let pins = Arc::new(Pinned::open(&place.tools())?);
+            let mut server = Server::new(&args.name, pins);
+            server.show_denied = args.show_denied;
+            server.on_finding = args.hidden_text.into();
+            Some(server)
+        }
+        false => None,
+    };
     let log = Arc::new(state.keep_log()?);
     let session = session_id()?;
     let since = begins(&directory, args.redis.is_some());
@@ -137,6 +152,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
                 deviations: Vec::new(),
             }),
             upstream,
+            mcp,
             live: Default::default(),
             contact: match args.identities {
                 Some(_) => Contact::shared(now_ms()),
@@ -332,10 +348,14 @@ fn announce(args: &ProtectArgs, gateway: &Gateway) {
         0..=6 => names.join(", "),
         n => format!("{} and {} more", names[..6].join(", "), n - 6),
     };
-    output::note(&format!(
-        "{public} stands before {}",
-        gateway.upstream.base()
-    ));
+    let (here, there) = match &gateway.mcp {
+        Some(_) => {
+            let endpoint = gateway.upstream.endpoint();
+            (endpoint.to_text(), gateway.upstream.url(endpoint))
+        }
+        None => (String::new(), gateway.upstream.base()),
+    };
+    output::note(&format!("{public}{here} stands before {there}"));
     output::note(&format!("capabilities: {first}"));
     match &args.policy {
         Some(file) => output::note(&format!("policy: {}", shown(file))),
@@ -357,7 +377,7 @@ fn policy(args: &ProtectArgs) -> Result<Arc<Policy>> {
 }
 
 /// Temporal properties are for a later version: nobody relies on what is without effect.
-fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
+pub fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
     if !policy.properties().is_empty() && policy.require() != agentwall_policy::Enforcement::Audit {
         bail!(
             "the policy has 'properties', which a gateway does not enforce; it would have to say 'require: {{ enforcement: audit }}'"
@@ -367,6 +387,9 @@ fn refuse_what_is_not_enforced(policy: &Policy) -> Result<()> {
 }
 
 fn catalogue(args: &ProtectArgs) -> Result<Catalogue> {
+    if args.mcp {
+        return Ok(Catalogue::mcp());
+    }
     let Some(file) = &args.openapi else {
         return Ok(Catalogue::plain());
     };
@@ -492,7 +515,7 @@ fn hosts(public: &str, address: std::net::SocketAddr) -> Vec<String> {
 }
 
 /// Sorts by its start, like that of other sessions.
-fn session_id() -> Result<String> {
+pub fn session_id() -> Result<String> {
     let now = rfc3339_of(now_ms());
     let digits: String = now.chars().filter(char::is_ascii_digit).take(12).collect();
     let (day, time) = digits.split_at(8.min(digits.len()));

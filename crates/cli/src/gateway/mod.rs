@@ -5,9 +5,11 @@
 //!                 control.sock   where 'pending', 'approve', 'reject' and 'gateway' ask it
 //!                 identity.db    hosts and agents
 //!                 tokens.json    digests of API tokens
+//!                 tools.db       definitions of tools, of a server of the Model Context Protocol
 //! ```
 
 pub mod ask;
+pub mod pins;
 pub mod recorder;
 pub mod requests;
 pub mod tokens;
@@ -51,6 +53,13 @@ impl Place {
 
     /// The gateways that run, by name.
     pub fn running(state: &State) -> Result<Vec<Place>> {
+        let mut all = Place::all(state)?;
+        all.retain(Place::is_running);
+        Ok(all)
+    }
+
+    /// All that there ever were, by name.
+    pub fn all(state: &State) -> Result<Vec<Place>> {
         let folder = state.root().join("gateways");
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -59,7 +68,6 @@ impl Place {
         };
         let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
         let mut all: Vec<Place> = names.map(|name| Place::of(state, &name)).collect();
-        all.retain(Place::is_running);
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
@@ -89,6 +97,11 @@ impl Place {
     /// Where digests of its API tokens are kept.
     pub fn tokens(&self) -> PathBuf {
         self.dir.join("tokens.json")
+    }
+
+    /// Where the definitions of its tools are kept.
+    pub fn tools(&self) -> PathBuf {
+        self.dir.join("tools.db")
     }
 
     /// Asks it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb, escape_text};
 use agentwall_engine::Scope;
-use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway};
+use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway, judge::Judge};
 use agentwall_ledger::hash::sha256_hex;
 
 use super::{MARK, tokens::Tokens};
@@ -15,6 +15,25 @@ use crate::{
 
 /// For how long an applicant is shown to wait; it does until somebody answers.
 const APPLICANT_MS: u64 = 300_000;
+
+/// Answers one request to a face without agents of its own: its questions alone.
+pub fn respond_for(judge: &Judge, name: &str, uid: u32, request: Request) -> Response {
+    let by = format!("uid:{uid}");
+    match request {
+        Request::Pending => {
+            let asked = judge.approvals().waiting(now_ms());
+            Response::Pending(asked.iter().map(|q| pending_call(judge, name, q)).collect())
+        }
+        Request::Approve { id, scope } => {
+            number(&id).map_or_else(|| unknown(&id), |n| approve_call(judge, n, &scope, &by))
+        }
+        Request::Reject { id, reason } => {
+            let reason = reason.as_deref();
+            number(&id).map_or_else(|| unknown(&id), |n| reject_call(judge, n, reason, &by))
+        }
+        _ => error("this has no answer to that"),
+    }
+}
 
 /// Answers one request; `uid` is who asks.
 pub fn respond(
@@ -29,7 +48,7 @@ pub fn respond(
         Request::Pending => {
             let name = &gateway.config.name;
             let asked = gateway.questions();
-            let calls = asked.iter().map(|q| pending_call(gateway, name, q));
+            let calls = asked.iter().map(|q| pending_call(&gateway.judge, name, q));
             let applicants = gateway.applicants();
             let others = applicants.iter().map(|a| pending_applicant(name, a));
             Response::Pending(calls.chain(others).collect())
@@ -91,7 +110,11 @@ fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Re
             Err(e) => error(e),
         };
     };
-    match gateway.judge.approve(number, scope, by, now_ms()) {
+    approve_call(&gateway.judge, number, scope, by)
+}
+
+fn approve_call(judge: &Judge, number: u64, scope: &Scope, by: &str) -> Response {
+    match judge.approve(number, scope, by, now_ms()) {
         Ok(question) => done(format!(
             "approved for {scope}: {} {}",
             question.payload.method,
@@ -114,7 +137,11 @@ fn reject(gateway: &Gateway, id: &str, reason: Option<&str>, by: &str) -> Respon
             Err(e) => error(e),
         };
     };
-    match gateway.judge.reject(number, by, reason, now_ms()) {
+    reject_call(&gateway.judge, number, reason, by)
+}
+
+fn reject_call(judge: &Judge, number: u64, reason: Option<&str>, by: &str) -> Response {
+    match judge.reject(number, by, reason, now_ms()) {
         Ok(question) => done(format!(
             "rejected: {} {}",
             question.payload.method,
@@ -137,13 +164,13 @@ fn applicant(gateway: &Gateway, code: &str) -> Option<Applicant> {
         .find(|a| a.code.eq_ignore_ascii_case(code))
 }
 
-fn pending_call(gateway: &Gateway, name: &str, question: &Question) -> PendingAsk {
+fn pending_call(judge: &Judge, name: &str, question: &Question) -> PendingAsk {
     let (method, url) = (&question.payload.method, &question.payload.url);
     let mut exe = format!("{} {}", escape_text(method), escape_text(url));
     if let Some(by) = &question.payload.by {
         exe.push_str(&format!(" (asked by {})", escape_text(by)));
     }
-    if let Some(before) = gateway.judge.approvals().before(question) {
+    if let Some(before) = judge.approvals().before(question) {
         exe.push_str(&changed(&before, question));
     }
     PendingAsk {

@@ -248,6 +248,7 @@ impl Pdp {
             status_base: format!("{}{REQUESTS}/", self.public),
             asks,
             enforced_by: "authzen",
+            withheld: None,
         }
     }
 

@@ -105,12 +105,14 @@ pub struct Call {
     pub headers: Bound,
     /// SHA-256 of its body, lower-case hex.
     pub body_sha256: String,
-    /// Before a question's ticket: where the agent asks how the call stands.
+    /// Before a question's ticket: where the agent asks how the call stands. Empty where it cannot.
     pub status_base: String,
     /// What becomes of it if a person is asked.
     pub asks: Asks,
     /// Who does what is decided: `gateway`, `authzen` or `ext_authz`.
     pub enforced_by: &'static str,
+    /// Why it is refused whatever the policy says.
+    pub withheld: Option<String>,
 }
 
 /// A call that may be passed on, once.
@@ -312,9 +314,15 @@ impl Judge {
             VOUCHED.clone_into(&mut action.facts.auth.method);
         }
         let held = engine.hold();
-        let decision = weigh(held.decide(&action), held.policy().risk(), &score);
-        let charges = held.policy().charges(&action);
+        let mut decision = weigh(held.decide(&action), held.policy().risk(), &score);
+        let mut charges = held.policy().charges(&action);
         drop(held);
+        if let Some(why) = &call.withheld {
+            decision.effect = Effect::Deny;
+            decision.rule = None;
+            decision.reason.clone_from(why);
+            charges = Ok(Vec::new());
+        }
 
         let payload = Payload {
             v: 1,

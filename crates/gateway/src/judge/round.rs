@@ -204,9 +204,11 @@ impl Round<'_> {
     fn stood(mut self, standing: Result<Standing, AskError>, budgets: Headers) -> Box<Refusal> {
         let refusal = match standing {
             Ok(Standing::Waits(question)) => {
-                let url = format!("{}{}", self.call.status_base, question.ticket);
+                let base = Some(&self.call.status_base).filter(|base| !base.is_empty());
+                let url = base.map(|base| format!("{base}{}", question.ticket));
                 let left = Duration::from_millis(question.expires.saturating_sub(self.now));
-                let mut refusal = Refusal::pending(&self.decision, &question.ticket, &url, left);
+                let mut refusal =
+                    Refusal::pending(&self.decision, &question.ticket, url.as_deref(), left);
                 refusal.headers = budgets;
                 self.question = Some(question);
                 // A question is no refused attempt.

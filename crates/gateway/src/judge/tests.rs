@@ -96,6 +96,7 @@ fn call(capability: &str) -> Call {
         status_base: "https://here/".into(),
         asks: Asks::Put,
         enforced_by: "gateway",
+        withheld: None,
     }
 }
 

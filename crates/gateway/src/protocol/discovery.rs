@@ -58,7 +58,7 @@ pub fn document(gateway: &Gateway) -> Response<Body> {
 /// What a person reads to whom an agent gives the address: who approves does so on the gateway's host, where no agent is.
 pub fn how_to_approve() -> Response<Body> {
     let page = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>AgentWall</title>\
-        <p>An agent asked to be let in. Whoever runs this gateway sees it with <code>agentwall pending</code> and answers with \
+        <p>An agent asks for something that a person answers. Whoever runs this gateway sees it with <code>agentwall pending</code> and answers with \
         <code>agentwall approve CODE</code> or <code>agentwall reject CODE</code>.</p></html>";
     let mut response = Response::new(whole(page));
     let headers = response.headers_mut();

@@ -73,7 +73,7 @@ fn list(json: bool) -> Result<ExitCode> {
 
 /// Variables as a run in the workspace would have them. Where the state is out of reach, as it is
 /// inside the wall, a policy can still be checked.
-fn variables(workspace: Option<&Path>) -> Result<Variables> {
+pub fn variables(workspace: Option<&Path>) -> Result<Variables> {
     let workspace = policies::workspace(workspace)?;
     let state = State::locate().ok();
     let mut variables = policies::variables(state.as_ref(), &workspace)?;

@@ -1,0 +1,4 @@
+//! See `agentwall_fuzz::mcp::message`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| agentwall_fuzz::mcp::message(data));
