@@ -1,11 +1,13 @@
 //! Durable state: of one instance in SQLite, of several in PostgreSQL ([`PostgresStore`]).
 //!
-//! SQLite: one file (and its `-wal` and `-shm`), mode 0600. Records are kept whole, as JSON, by id: what they mean is the business
-//! of their crates, and a new field needs no migration. A change is one transaction that is on the disk when it returns
+//! SQLite: one file for identities ([`SqliteStore`]) and one for the accounts of the console ([`Accounts`]), each with its
+//! `-wal` and `-shm`, mode 0600. Records are kept whole, as JSON, by id: what they mean is the business of their crates,
+//! and a new field needs no migration. A change is one transaction that is on the disk when it returns
 //! (`synchronous` is `FULL`, with a write-ahead log). A file of a later version, or one that is damaged, is refused.
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod postgres;
 
 use std::{
@@ -17,10 +19,12 @@ use std::{
     time::Duration,
 };
 
-use agentwall_identity::{Agent, AgentId, Change, Contents, Event, Host, Store, StoreError};
+pub use agentwall_identity::StoreError;
+use agentwall_identity::{Agent, AgentId, Change, Contents, Event, Host, Store};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use accounts::{Account, Accounts, Invitation, Key, Token};
 pub use postgres::PostgresStore;
 
 /// The version of the tables, `user_version` of the file.
@@ -45,22 +49,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, or makes it. Its folder must be there. A link is not followed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // Made here, so that nobody else can read it for a moment.
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        match made {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StoreError::Failed(format!("{}: {e}", path.display()))),
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        prepare(&connection)?;
+        let connection = open(path, VERSION, TABLES)?;
         Ok(SqliteStore {
             connection: Mutex::new(connection),
         })
@@ -88,7 +77,28 @@ impl SqliteStore {
     }
 }
 
-fn prepare(connection: &Connection) -> Result<(), StoreError> {
+/// Opens a file of this version, or makes it with these tables.
+fn open(path: &Path, version: i64, tables: &str) -> Result<Connection, StoreError> {
+    // Made here, so that nobody else can read it for a moment.
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(StoreError::Failed(format!("{}: {e}", path.display()))),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    prepare(&connection, version, tables)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, known: i64, tables: &str) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY).map_err(failed)?;
     for (name, value) in [
         ("journal_mode", "wal"),
@@ -111,11 +121,11 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     let change = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
         .map_err(failed)?;
     match version(&change).map_err(failed)? {
-        0 => change.execute_batch(TABLES).map_err(failed)?,
-        VERSION => {}
+        0 => change.execute_batch(tables).map_err(failed)?,
+        same if same == known => {}
         other => {
             return Err(StoreError::Failed(format!(
-                "the file is of version {other}, and this program knows {VERSION}"
+                "the file is of version {other}, and this program knows {known}"
             )));
         }
     }
