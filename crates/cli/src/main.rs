@@ -30,6 +30,7 @@ mod output;
 mod policies;
 mod prepare;
 mod proof;
+mod questions;
 mod reach;
 mod review;
 mod run;
@@ -104,6 +105,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Daemon(command) => cmd::daemon::main(command),
         Command::Protect(args) => cmd::protect::main(args),
         Command::Gateway(command) => cmd::gateway::main(command),
+        Command::Serve(args) => cmd::serve::main(args),
         Command::Identity(command) => cmd::identity::main(command),
         Command::Selftest(args) => selftest::main(args),
         Command::Completions(args) => cmd::manual::completions(args),

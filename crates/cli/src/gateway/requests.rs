@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb, escape_text};
+use agentwall_control::host::Earlier;
 use agentwall_engine::Scope;
 use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway};
 use agentwall_ledger::hash::sha256_hex;
@@ -11,6 +12,7 @@ use super::MARK;
 use crate::{
     control::{GatewayAgent, GatewayRequest, PendingAsk, Request, Response},
     state::now_ms,
+    supervisor::changed,
 };
 
 /// For how long an applicant is shown to wait; it does until somebody answers.
@@ -33,7 +35,9 @@ pub fn respond(
             let others = applicants.iter().map(|a| pending_applicant(name, a));
             Response::Pending(calls.chain(others).collect())
         }
-        Request::Approve { id, scope } => approve(gateway, &id, &scope, uid, &by),
+        Request::Approve { id, scope, digest } => {
+            approve(gateway, &id, &scope, digest.as_deref(), uid)
+        }
         Request::Reject { id, reason } => reject(gateway, &id, reason.as_deref(), &by),
         Request::Apply { policy: None } => reload(),
         Request::Gateway(GatewayRequest::Agents) => Response::GatewayAgents(
@@ -54,13 +58,18 @@ pub fn respond(
     }
 }
 
-fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Response {
+fn approve(gateway: &Gateway, id: &str, scope: &Scope, digest: Option<&str>, uid: u32) -> Response {
+    let by = &format!("uid:{uid}");
+    let is_shown = |bound: &str| digest.is_none_or(|shown| shown == bound);
     let Some(number) = number(id) else {
         let Some(applicant) = applicant(gateway, id) else {
             return unknown(id);
         };
         if *scope != Scope::Once {
             return error("an agent is let in, or not: --for and --pattern are for calls");
+        }
+        if !is_shown(&sha256_hex(bound_to(&applicant).as_bytes())) {
+            return changed(id);
         }
         return match gateway.admit(&applicant, &format!("uid-{uid}"), by) {
             Ok(()) => done(format!(
@@ -71,6 +80,11 @@ fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Re
             Err(e) => error(e),
         };
     };
+    // What a number is bound to never changes.
+    let asked = gateway.questions().into_iter().find(|q| q.number == number);
+    if asked.is_some_and(|q| !is_shown(&q.binding)) {
+        return changed(id);
+    }
     match gateway.judge.approve(number, scope, by, now_ms()) {
         Ok(question) => done(format!(
             "approved for {scope}: {} {}",
@@ -119,8 +133,9 @@ fn applicant(gateway: &Gateway, code: &str) -> Option<Applicant> {
 
 fn pending_call(gateway: &Gateway, name: &str, question: &Question) -> PendingAsk {
     let mut exe = format!("{} {}", question.payload.method, question.payload.url);
-    if let Some(before) = gateway.judge.approvals().before(question) {
-        exe.push_str(&changed(&before, question));
+    let before = gateway.judge.approvals().before(question);
+    if let Some(before) = &before {
+        exe.push_str(&other_arguments(before, question));
     }
     PendingAsk {
         id: format!("{name}{MARK}{}", question.number),
@@ -133,11 +148,17 @@ fn pending_call(gateway: &Gateway, name: &str, question: &Question) -> PendingAs
         since_ms: question.since,
         expires_ms: question.expires,
         digest: question.binding.clone(),
+        canonical: Some(question.payload.canonical()),
+        risks: question.risks.clone(),
+        before: before.map(|earlier| Earlier {
+            id: format!("{name}{MARK}{}", earlier.number),
+            canonical: earlier.payload.canonical(),
+        }),
     }
 }
 
 /// What is another in this question than in the one before.
-fn changed(before: &Question, now: &Question) -> String {
+fn other_arguments(before: &Question, now: &Question) -> String {
     let (old, new) = (&before.payload.arguments, &now.payload.arguments);
     let names = old
         .keys()
@@ -198,10 +219,18 @@ fn pending_applicant(name: &str, applicant: &Applicant) -> PendingAsk {
         pid: 0,
         since_ms: agent.updated_at.unsigned_abs() * 1000,
         expires_ms: now_ms() + APPLICANT_MS,
-        digest: sha256_hex(
-            format!("{}\n{key}\n{}", agent.id, applicant.capabilities.join("\n")).as_bytes(),
-        ),
+        digest: sha256_hex(bound_to(applicant).as_bytes()),
+        canonical: Some(bound_to(applicant)),
+        risks: Vec::new(),
+        before: None,
     }
+}
+
+/// What letting somebody in is bound to: the agent's id, the key of its host, what it asks for.
+fn bound_to(applicant: &Applicant) -> String {
+    let key = applicant.host.key.key.thumbprint();
+    let capabilities = applicant.capabilities.join("\n");
+    format!("{}\n{key}\n{capabilities}", applicant.agent.agent.id)
 }
 
 fn listed(capabilities: &[String]) -> String {
