@@ -205,39 +205,28 @@ class Postgres:
             self.stop()
 
 
-class Gateway:
-    """A gateway in front of a world's API."""
-
-    def __init__(self, world, name=None, policy=None, openapi=None, options=(), upstream=None):
-        self.world, self.name = world, name or f"g{os.urandom(4).hex()}"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.command = [BINARY, "protect", upstream or world.api.url, "--listen", f"127.0.0.1:{self.port}",
-                        "--name", self.name, *options]
-        if policy:
-            self.policy_file = world.policy(policy)
-            self.command += ["--policy", self.policy_file]
-        if openapi:
-            self.command += ["--openapi", openapi]
+class Server:
+    """A process of the binary, which serves once it answers at `health`."""
+    environment = {}
 
     def __enter__(self):
         self.start()
         return self
 
     def start(self):
-        environment = {**os.environ, "AGENTWALL_STATE": self.world.state}
+        environment = {**os.environ, "AGENTWALL_STATE": self.world.state, **self.environment}
         self.log = open(f"{self.world.dir}/{self.name}.log", "a+")
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log)
         end = time.monotonic() + 30
         while time.monotonic() < end:
             if self.process.poll() is not None:
-                raise AssertionError(f"the gateway ended: {self.said()}")
+                raise AssertionError(f"{self.name} ended: {self.said()}")
             with contextlib.suppress(OSError):
-                if call(f"{self.url}/agentwall/health", timeout=2).status == 200:
+                if call(f"{self.url}{self.health}", timeout=2).status == 200:
                     return
             time.sleep(0.05)
-        raise AssertionError(f"the gateway does not answer: {self.said()}")
+        raise AssertionError(f"{self.name} does not answer: {self.said()}")
 
     def said(self):
         self.log.flush()
@@ -256,6 +245,23 @@ class Gateway:
             self.process.kill()
             self.process.wait()
         self.log.close()
+
+
+class Gateway(Server):
+    """A gateway in front of a world's API."""
+    health = "/agentwall/health"
+
+    def __init__(self, world, name=None, policy=None, openapi=None, options=(), upstream=None):
+        self.world, self.name = world, name or f"g{os.urandom(4).hex()}"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = [BINARY, "protect", upstream or world.api.url, "--listen", f"127.0.0.1:{self.port}",
+                        "--name", self.name, *options]
+        if policy:
+            self.policy_file = world.policy(policy)
+            self.command += ["--policy", self.policy_file]
+        if openapi:
+            self.command += ["--openapi", openapi]
 
     def answer(self, verb, question, *options):
         return self.world.run(verb, f"{self.name}:{question}", *options)

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod policy;
 pub mod portable;
 pub mod review;
+pub mod serve;
 pub mod witness;
 
 use agents::AgentsArgs;
@@ -29,6 +30,7 @@ use ledger::{FilterArgs, TimelineArgs};
 use policy::PolicyCommand;
 use portable::{ExportArgs, ImportArgs};
 use review::ReviewArgs;
+use serve::ServeArgs;
 use witness::{LedgerServeArgs, LedgerWitnessArgs, ProveArgs, WitnessCommand};
 
 const EXIT_CODES: &str = "\
@@ -124,6 +126,8 @@ pub enum Command {
     Protect(ProtectArgs),
     /// Stand between a client and a server of the Model Context Protocol that is a program
     Mcp(McpArgs),
+    /// Serve the console: what waits for a person, as a web page with passkeys and over REST
+    Serve(ServeArgs),
     /// List and end the agents of gateways
     #[command(subcommand)]
     Gateway(GatewayCommand),

@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use agentwall_action::{Action, Decision, escape_text};
+use agentwall_action::escape_text;
+pub use agentwall_control::host::{GatewayAgent, PendingAsk};
 use agentwall_engine::Scope;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -49,6 +50,9 @@ pub enum Request {
         id: String,
         /// How far the answer reaches.
         scope: Scope,
+        /// The digest of what was shown; the question must still be bound to it. Any, when it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     /// It shall not happen.
     Reject {
@@ -187,31 +191,6 @@ pub enum Response {
     },
 }
 
-/// A question that waits for a person.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PendingAsk {
-    /// `<session suffix>-<n>`.
-    pub id: String,
-    /// The session's id.
-    pub session: String,
-    /// The agent's name.
-    pub name: String,
-    /// What would be done.
-    pub action: Action,
-    /// Why it is asked.
-    pub decision: Decision,
-    /// The program that would do it, escaped.
-    pub exe: String,
-    /// Its process id on the host.
-    pub pid: u32,
-    /// When it was asked, milliseconds since the Unix epoch.
-    pub since_ms: u64,
-    /// When it is denied for want of an answer, milliseconds since the Unix epoch.
-    pub expires_ms: u64,
-    /// Digest of what exactly an approval is bound to, lower-case hex.
-    pub digest: String,
-}
-
 /// A change of policy. The times are microseconds since the request had come, each at the end of a
 /// step; 0 where nothing was to do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -293,30 +272,6 @@ pub struct HostStatus {
     pub pending: usize,
     /// What is wrong, and what to do about it.
     pub trouble: Vec<String>,
-}
-
-/// An agent of a gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GatewayAgent {
-    /// Which gateway.
-    pub gateway: String,
-    /// Its host's id.
-    pub host: String,
-    /// What the host calls itself.
-    pub host_name: Option<String>,
-    /// `pending`, `active`, `revoked` or `rejected`.
-    pub host_status: String,
-    /// Its id.
-    pub agent: String,
-    /// What its host calls it.
-    pub name: String,
-    /// `pending`, `active`, `expired`, `revoked`, `rejected` or `claimed`.
-    pub status: String,
-    /// Each capability that it asked for, and `pending`, `active`, `denied` or `revoked`.
-    pub capabilities: BTreeMap<String, String>,
-    /// When it called last, in seconds since the Unix epoch.
-    pub used_at: Option<i64>,
 }
 
 /// A policy that is in use.
@@ -535,6 +490,7 @@ mod tests {
         let request = Request::Approve {
             id,
             scope: Scope::Pattern("/w/**".into()),
+            digest: None,
         };
         let answer = call(&session, &request).unwrap();
         assert_eq!(answer, Response::Done { text: "ok".into() });

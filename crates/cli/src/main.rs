@@ -30,6 +30,7 @@ mod output;
 mod policies;
 mod prepare;
 mod proof;
+mod questions;
 mod reach;
 mod review;
 mod run;
@@ -105,6 +106,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Protect(args) => cmd::protect::main(args),
         Command::Mcp(args) => cmd::mcp::main(args),
         Command::Gateway(command) => cmd::gateway::main(command),
+        Command::Serve(args) => cmd::serve::main(args),
         Command::Identity(command) => cmd::identity::main(command),
         Command::Selftest(args) => selftest::main(args),
         Command::Completions(args) => cmd::manual::completions(args),

@@ -117,7 +117,7 @@ impl Grant {
     }
 
     /// Whether this answer covers `action`, which was decided `ask` under `decision`.
-    pub(crate) fn covers(&self, action: &Action, decision: &Decision) -> bool {
+    pub fn covers(&self, action: &Action, decision: &Decision) -> bool {
         self.verb == action.verb
             && self.digest == decision.policy
             && match &self.matcher {

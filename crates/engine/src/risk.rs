@@ -57,6 +57,14 @@ impl Score {
         u8::try_from(sum).map_or(MAX_RISK, |sum| sum.min(MAX_RISK))
     }
 
+    /// Each reason with its points, for people.
+    pub fn lines(&self) -> Vec<String> {
+        let lines = self.reasons.iter();
+        lines
+            .map(|r| format!("{} (+{})", r.text, r.points))
+            .collect()
+    }
+
     fn add(&mut self, points: u8, code: &'static str, text: String) {
         self.reasons.push(Reason { points, code, text });
     }

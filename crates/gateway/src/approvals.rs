@@ -11,6 +11,7 @@ use std::{
 };
 
 use agentwall_action::{Action, Decision};
+use agentwall_engine::risk::Score;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -128,6 +129,8 @@ pub struct Question {
     pub action: Action,
     /// Why it is asked.
     pub decision: Decision,
+    /// What the risk is made of.
+    pub risks: Vec<String>,
     /// The identifier of the token that the call came with.
     pub jti: String,
     /// When it was asked.
@@ -145,6 +148,8 @@ pub struct Of<'a> {
     pub action: &'a Action,
     /// Why it is asked.
     pub decision: &'a Decision,
+    /// What the risk is made of.
+    pub risk: &'a Score,
     /// The identifier of the token that the call came with.
     pub jti: &'a str,
 }
@@ -248,6 +253,7 @@ impl Approvals {
             binding: hex(&bound.finalize()),
             action: of.action.clone(),
             decision: of.decision.clone(),
+            risks: of.risk.lines(),
             jti: of.jti.to_owned(),
             since: now,
             expires,

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agentwall_action::{Effect, Hint, Resource, Subject, Verb};
+use agentwall_engine::risk::Score;
 use serde_json::json;
 
 use super::*;
@@ -40,6 +41,7 @@ fn put(approvals: &Approvals, payload: Payload, now: Millis) -> Result<Standing,
     let of = Of {
         action: &action,
         decision: &decision,
+        risk: &Score::default(),
         jti: "j1",
     };
     approvals.put(payload, of, || ticket, true, now)
@@ -283,6 +285,7 @@ fn an_answer_between_the_two_looks_is_kept_for_the_call_that_pays() {
     let of = Of {
         action: &question.action,
         decision: &question.decision,
+        risk: &Score::default(),
         jti: "j2",
     };
     let standing = approvals.put(payload(5), of, || unreachable!(), false, 3);

@@ -1,11 +1,13 @@
 //! Durable state: of one instance in SQLite, of several in PostgreSQL ([`PostgresStore`]).
 //!
-//! SQLite: one file (and its `-wal` and `-shm`), mode 0600. Records are kept whole, as JSON, by id: what they mean is the business
-//! of their crates, and a new field needs no migration. A change is one transaction that is on the disk when it returns
+//! SQLite: one file for identities ([`SqliteStore`]) and one for the accounts of the console ([`Accounts`]), each with its
+//! `-wal` and `-shm`, mode 0600. Records are kept whole, as JSON, by id: what they mean is the business of their crates,
+//! and a new field needs no migration. A change is one transaction that is on the disk when it returns
 //! (`synchronous` is `FULL`, with a write-ahead log). A file of a later version, or one that is damaged, is refused.
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod postgres;
 mod tools;
 
@@ -18,10 +20,12 @@ use std::{
     time::Duration,
 };
 
-use agentwall_identity::{Agent, AgentId, Change, Contents, Event, Host, Store, StoreError};
+pub use agentwall_identity::StoreError;
+use agentwall_identity::{Agent, AgentId, Change, Contents, Event, Host, Store};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use accounts::{Account, Accounts, Invitation, Key, Token};
 pub use postgres::PostgresStore;
 pub use tools::{Tool, ToolStore};
 

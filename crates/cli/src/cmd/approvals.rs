@@ -6,16 +6,14 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use agentwall_action::{escape_bytes, escape_text};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
     args::{ApproveArgs, PendingArgs, RejectArgs},
-    cmd::daemon,
-    control::{PendingAsk, Request, Response, call, running, session_of},
-    gateway,
-    host::questions,
+    control::{PendingAsk, Request},
     output::{self, Style, paint},
+    questions,
     state::{State, now_ms},
 };
 
@@ -28,7 +26,7 @@ pub fn pending(args: PendingArgs) -> Result<ExitCode> {
     if args.watch {
         return watch(&state, args.json);
     }
-    let (asks, trouble) = waiting(&state)?;
+    let (asks, trouble) = questions::waiting(&state)?;
     if args.json {
         output::print_json(&asks)?;
     } else if asks.is_empty() {
@@ -45,82 +43,26 @@ pub fn pending(args: PendingArgs) -> Result<ExitCode> {
 
 /// `agentwall approve`.
 pub fn approve(args: ApproveArgs) -> Result<ExitCode> {
-    answer(&args.id, |id| Request::Approve {
+    let done = questions::answer(&args.id, |id| Request::Approve {
         id,
         scope: args.scope,
-    })
+        digest: None,
+    })?;
+    say(&done)
 }
 
 /// `agentwall reject`.
 pub fn reject(args: RejectArgs) -> Result<ExitCode> {
-    answer(&args.id, |id| Request::Reject {
+    let done = questions::answer(&args.id, |id| Request::Reject {
         id,
         reason: args.reason,
-    })
+    })?;
+    say(&done)
 }
 
-fn answer(id: &str, request: impl FnOnce(String) -> Request) -> Result<ExitCode> {
-    if questions::is_ours(id) {
-        return said(daemon::call(&request(id.to_owned()))?, "the daemon");
-    }
-    let state = State::open()?;
-    if let Some((place, id)) = gateway::of_question(&state, id)? {
-        let response = place.call(&request(id.to_owned()))?;
-        return said(response, &format!("the gateway '{}'", place.name));
-    }
-    let session = session_of(&state, id)?;
-    let number = id.rsplit('-').next().unwrap_or(id);
-    let response = call(&session, &request(format!("{}-{number}", session.suffix())))?;
-    said(response, &format!("session {}", session.id()))
-}
-
-fn said(response: Response, who: &str) -> Result<ExitCode> {
-    match response {
-        Response::Done { text } => {
-            output::print(&format!("{}\n", output::tame(&text)))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Response::Error { text } => bail!("{}", output::tame(&text)),
-        _ => bail!("{who} answered something else"),
-    }
-}
-
-/// The questions of all running sessions, the oldest first, and what kept some from being asked.
-fn waiting(state: &State) -> Result<(Vec<PendingAsk>, Vec<String>)> {
-    let (mut asks, mut trouble) = (Vec::new(), Vec::new());
-    for session in running(state)? {
-        match call(&session, &Request::Pending) {
-            Ok(Response::Pending(mut found)) => asks.append(&mut found),
-            Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
-            Ok(_) => {
-                trouble.push(format!("session {} answered something else", session.id()));
-            }
-            // It is just starting, or just ended.
-            Err(_) if !session.socket_path().exists() || !session.is_running() => {}
-            Err(e) => trouble.push(format!("{e:#}")),
-        }
-    }
-    for place in gateway::Place::running(state)? {
-        match place.call(&Request::Pending) {
-            Ok(Response::Pending(mut found)) => asks.append(&mut found),
-            Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
-            Ok(_) => trouble.push(format!(
-                "the gateway '{}' answered something else",
-                place.name
-            )),
-            Err(e) => trouble.push(format!("{e:#}")),
-        }
-    }
-    if daemon::is_there() {
-        match daemon::call(&Request::Pending) {
-            Ok(Response::Pending(mut found)) => asks.append(&mut found),
-            Ok(Response::Error { text }) => trouble.push(output::tame(&text)),
-            Ok(_) => trouble.push("the daemon answered something else".to_owned()),
-            Err(e) => trouble.push(format!("{e:#}")),
-        }
-    }
-    asks.sort_by(|a, b| (a.since_ms, &a.id).cmp(&(b.since_ms, &b.id)));
-    Ok((asks, trouble))
+fn say(done: &str) -> Result<ExitCode> {
+    output::print(&format!("{}\n", output::tame(done)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn watch(state: &State, json: bool) -> Result<ExitCode> {
@@ -129,7 +71,7 @@ fn watch(state: &State, json: bool) -> Result<ExitCode> {
         output::note("waiting for questions; interrupt to stop");
     }
     loop {
-        let (asks, _) = waiting(state)?;
+        let (asks, _) = questions::waiting(state)?;
         for ask in asks.iter().filter(|a| !known.contains(&a.id)) {
             if json {
                 output::print_json_line(ask)?;
@@ -256,6 +198,9 @@ mod tests {
             since_ms: 0,
             expires_ms: 0,
             digest: "abc".into(),
+            canonical: None,
+            risks: vec![],
+            before: None,
         });
         assert!(
             !text

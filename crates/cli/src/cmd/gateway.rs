@@ -28,15 +28,7 @@ pub fn main(command: GatewayCommand) -> Result<ExitCode> {
 }
 
 fn agents(args: &GatewayAgentsArgs) -> Result<ExitCode> {
-    let state = State::for_reading()?;
-    let mut all = Vec::new();
-    for place in places(&state, args.name.as_deref())? {
-        match place.call(&Request::Gateway(GatewayRequest::Agents))? {
-            Response::GatewayAgents(mut found) => all.append(&mut found),
-            Response::Error { text } => bail!("{}", output::tame(&text)),
-            _ => bail!("the gateway '{}' answered something else", place.name),
-        }
-    }
+    let all = all_agents(&State::for_reading()?, args.name.as_deref())?;
     if args.json {
         output::print_json(&all)?;
     } else if all.is_empty() {
@@ -48,18 +40,32 @@ fn agents(args: &GatewayAgentsArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The agents of the gateways that run, or of one of them.
+pub fn all_agents(state: &State, name: Option<&str>) -> Result<Vec<GatewayAgent>> {
+    let mut all = Vec::new();
+    for place in places(state, name)? {
+        match place.call(&Request::Gateway(GatewayRequest::Agents))? {
+            Response::GatewayAgents(mut found) => all.append(&mut found),
+            Response::Error { text } => bail!("{}", output::tame(&text)),
+            _ => bail!("the gateway '{}' answered something else", place.name),
+        }
+    }
+    Ok(all)
+}
+
 fn revoke(args: &GatewayRevokeArgs) -> Result<ExitCode> {
-    let state = State::open()?;
+    let done = end(&State::open()?, args.name.as_deref(), &args.id)?;
+    output::print(&format!("{done}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends an agent, or a host with all its agents, at the gateway that knows it; says what was done.
+pub fn end(state: &State, name: Option<&str>, id: &str) -> Result<String> {
     let mut wrong = Vec::new();
-    for place in places(&state, args.name.as_deref())? {
-        let request = GatewayRequest::Revoke {
-            id: args.id.clone(),
-        };
+    for place in places(state, name)? {
+        let request = GatewayRequest::Revoke { id: id.to_owned() };
         match place.call(&Request::Gateway(request))? {
-            Response::Done { text } => {
-                output::print(&format!("{}\n", output::tame(&text)))?;
-                return Ok(ExitCode::SUCCESS);
-            }
+            Response::Done { text } => return Ok(output::tame(&text)),
             Response::Error { text } => {
                 wrong.push(format!("{}: {}", place.name, output::tame(&text)))
             }

@@ -447,6 +447,7 @@ fn summary(record: &Record) -> String {
                 .map_or_else(String::new, |c| format!(" {c}"));
             format!("{} {about}{what} by {}", event.event, event.by)
         }
+        Record::Console(act) => format!("{} {} by {} ({})", act.act, act.object, act.by, act.proof),
         Record::Call(call) => format!(
             "{} {} by {}, risk {}: {}",
             call.decision.effect, call.target, call.agent, call.risk, call.decision.reason

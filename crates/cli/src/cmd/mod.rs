@@ -20,6 +20,7 @@ pub mod policy;
 pub mod protect;
 pub mod review;
 pub mod rollback;
+pub mod serve;
 pub mod sessions;
 pub mod undo;
 pub mod witness;

@@ -80,12 +80,7 @@ impl Recorder for Book {
             target: judged.target.to_owned(),
             payload: judged.payload.to_owned(),
             risk: judged.risk.total().into(),
-            risks: judged
-                .risk
-                .reasons
-                .iter()
-                .map(|r| format!("{} (+{})", r.text, r.points))
-                .collect(),
+            risks: judged.risk.lines(),
             charged: judged.charged.iter().cloned().collect(),
             degraded: judged.degraded.map(str::to_owned),
             ask,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use agentwall_action::{Action, Decision, Effect, Hint, Resource, Subject, Verb, escape_text};
+use agentwall_control::host::Earlier;
 use agentwall_engine::Scope;
 use agentwall_gateway::{admin::Applicant, approvals::Question, gateway::Gateway, judge::Judge};
 use agentwall_ledger::hash::sha256_hex;
@@ -11,6 +12,7 @@ use super::{MARK, tokens::Tokens};
 use crate::{
     control::{GatewayAgent, GatewayRequest, PendingAsk, Request, Response},
     state::now_ms,
+    supervisor::changed,
 };
 
 /// For how long an applicant is shown to wait; it does until somebody answers.
@@ -24,9 +26,10 @@ pub fn respond_for(judge: &Judge, name: &str, uid: u32, request: Request) -> Res
             let asked = judge.approvals().waiting(now_ms());
             Response::Pending(asked.iter().map(|q| pending_call(judge, name, q)).collect())
         }
-        Request::Approve { id, scope } => {
-            number(&id).map_or_else(|| unknown(&id), |n| approve_call(judge, n, &scope, &by))
-        }
+        Request::Approve { id, scope, digest } => number(&id).map_or_else(
+            || unknown(&id),
+            |n| approve_call(judge, n, &scope, digest.as_deref(), &by),
+        ),
         Request::Reject { id, reason } => {
             let reason = reason.as_deref();
             number(&id).map_or_else(|| unknown(&id), |n| reject_call(judge, n, reason, &by))
@@ -53,7 +56,9 @@ pub fn respond(
             let others = applicants.iter().map(|a| pending_applicant(name, a));
             Response::Pending(calls.chain(others).collect())
         }
-        Request::Approve { id, scope } => approve(gateway, &id, &scope, uid, &by),
+        Request::Approve { id, scope, digest } => {
+            approve(gateway, &id, &scope, digest.as_deref(), uid)
+        }
         Request::Reject { id, reason } => reject(gateway, &id, reason.as_deref(), &by),
         Request::Apply { policy: None } => reload(),
         Request::Gateway(GatewayRequest::Agents) => Response::GatewayAgents(
@@ -93,13 +98,18 @@ pub fn respond(
     }
 }
 
-fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Response {
+fn approve(gateway: &Gateway, id: &str, scope: &Scope, digest: Option<&str>, uid: u32) -> Response {
+    let by = &format!("uid:{uid}");
+    let is_shown = |bound: &str| digest.is_none_or(|shown| shown == bound);
     let Some(number) = number(id) else {
         let Some(applicant) = applicant(gateway, id) else {
             return unknown(id);
         };
         if *scope != Scope::Once {
             return error("an agent is let in, or not: --for and --pattern are for calls");
+        }
+        if !is_shown(&sha256_hex(bound_to(&applicant).as_bytes())) {
+            return changed(id);
         }
         return match gateway.admit(&applicant, &format!("uid-{uid}"), by) {
             Ok(()) => done(format!(
@@ -110,10 +120,23 @@ fn approve(gateway: &Gateway, id: &str, scope: &Scope, uid: u32, by: &str) -> Re
             Err(e) => error(e),
         };
     };
-    approve_call(&gateway.judge, number, scope, by)
+    approve_call(&gateway.judge, number, scope, digest, by)
 }
 
-fn approve_call(judge: &Judge, number: u64, scope: &Scope, by: &str) -> Response {
+/// `digest`: what the person was shown, if that is told.
+fn approve_call(
+    judge: &Judge,
+    number: u64,
+    scope: &Scope,
+    digest: Option<&str>,
+    by: &str,
+) -> Response {
+    // What a number is bound to never changes.
+    let asked = judge.approvals().waiting(now_ms());
+    let asked = asked.iter().find(|q| q.number == number);
+    if asked.is_some_and(|q| digest.is_some_and(|shown| shown != q.binding)) {
+        return changed(&number.to_string());
+    }
     match judge.approve(number, scope, by, now_ms()) {
         Ok(question) => done(format!(
             "approved for {scope}: {} {}",
@@ -170,8 +193,9 @@ fn pending_call(judge: &Judge, name: &str, question: &Question) -> PendingAsk {
     if let Some(by) = &question.payload.by {
         exe.push_str(&format!(" (asked by {})", escape_text(by)));
     }
-    if let Some(before) = judge.approvals().before(question) {
-        exe.push_str(&changed(&before, question));
+    let before = judge.approvals().before(question);
+    if let Some(before) = &before {
+        exe.push_str(&other_arguments(before, question));
     }
     PendingAsk {
         id: format!("{name}{MARK}{}", question.number),
@@ -184,11 +208,17 @@ fn pending_call(judge: &Judge, name: &str, question: &Question) -> PendingAsk {
         since_ms: question.since,
         expires_ms: question.expires,
         digest: question.binding.clone(),
+        canonical: Some(question.payload.canonical()),
+        risks: question.risks.clone(),
+        before: before.map(|earlier| Earlier {
+            id: format!("{name}{MARK}{}", earlier.number),
+            canonical: earlier.payload.canonical(),
+        }),
     }
 }
 
 /// What is another in this question than in the one before.
-fn changed(before: &Question, now: &Question) -> String {
+fn other_arguments(before: &Question, now: &Question) -> String {
     let (old, new) = (&before.payload.arguments, &now.payload.arguments);
     let names = old
         .keys()
@@ -249,10 +279,18 @@ fn pending_applicant(name: &str, applicant: &Applicant) -> PendingAsk {
         pid: 0,
         since_ms: agent.updated_at.unsigned_abs() * 1000,
         expires_ms: now_ms() + APPLICANT_MS,
-        digest: sha256_hex(
-            format!("{}\n{key}\n{}", agent.id, applicant.capabilities.join("\n")).as_bytes(),
-        ),
+        digest: sha256_hex(bound_to(applicant).as_bytes()),
+        canonical: Some(bound_to(applicant)),
+        risks: Vec::new(),
+        before: None,
     }
+}
+
+/// What letting somebody in is bound to: the agent's id, the key of its host, what it asks for.
+fn bound_to(applicant: &Applicant) -> String {
+    let key = applicant.host.key.key.thumbprint();
+    let capabilities = applicant.capabilities.join("\n");
+    format!("{}\n{key}\n{capabilities}", applicant.agent.agent.id)
 }
 
 fn listed(capabilities: &[String]) -> String {

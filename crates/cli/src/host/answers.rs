@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{PendingAsk, Response},
-    supervisor::{binding, lock, refusal, unknown},
+    supervisor::{binding, changed, lock, refusal, unknown},
 };
 
 impl Daemon {
@@ -37,7 +37,13 @@ impl Daemon {
     }
 
     /// A person says yes.
-    pub(super) fn approve(&self, id: &str, scope: Scope, by: u32) -> Response {
+    pub(super) fn approve(
+        &self,
+        id: &str,
+        scope: Scope,
+        digest: Option<&str>,
+        by: u32,
+    ) -> Response {
         let mut inner = lock(&self.inner);
         let Some((id, mut question)) = inner.questions.take(id) else {
             return unknown(id);
@@ -53,6 +59,10 @@ impl Daemon {
             inner.let_on(|grant| *grant == question.grant);
             let said = self.record(&mut inner, &id, &question, "policy", &Scope::Once, by);
             return error(&said.err().map_or(text, |e| format!("{e:#}")));
+        }
+        if digest.is_some_and(|shown| shown != question.digest) {
+            inner.questions.put_back(&id, question);
+            return changed(&id);
         }
         let (until, uses) = match scope {
             Scope::Once => (boot_ns() + ONCE.as_nanos() as u64, 1),

@@ -566,7 +566,14 @@ fn a_question_is_asked_once_and_a_yes_is_a_grant_for_just_that() {
     assert_eq!(asks[0].decision.effect, Effect::Ask);
     let approve = |id: &str, scope| {
         let id = id.to_owned();
-        host.daemon().respond(ROOT, Request::Approve { id, scope })
+        host.daemon().respond(
+            ROOT,
+            Request::Approve {
+                id,
+                scope,
+                digest: None,
+            },
+        )
     };
     assert!(error(approve("host-9", Scope::Once)).contains("no question host-9"));
     assert!(error(approve("host-1", Scope::Pattern("/**".into()))).contains("one object"));
@@ -625,6 +632,7 @@ fn a_no_is_read_by_the_agent_and_a_denial_meanwhile_is_not_approved_away() {
     let approve = Request::Approve {
         id: "host-2".into(),
         scope: Scope::Session,
+        digest: None,
     };
     assert!(error(host.daemon().respond(ROOT, approve)).contains("denies it"));
     assert!(lock(&host.kernel.grants).is_empty());
@@ -641,6 +649,7 @@ fn who_starts_again_knows_what_stands() {
     let approve = Request::Approve {
         id: "host-1".into(),
         scope: Scope::Session,
+        digest: None,
     };
     host.daemon().respond(ROOT, approve);
     host.daemon().tick(true);

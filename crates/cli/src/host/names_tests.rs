@@ -66,6 +66,7 @@ fn what_is_asked_for_by_name_is_decided_by_the_sessions_policy_and_recorded() {
     let approve = Request::Approve {
         id: pending[0].id.clone(),
         scope: Scope::Once,
+        digest: None,
     };
     assert!(matches!(
         host.daemon().respond(ROOT, approve),

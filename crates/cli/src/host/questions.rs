@@ -12,7 +12,11 @@ use std::{
 use agentwall_wall::wire::Event as Told;
 
 use super::kernel::Grant;
-use crate::{control::PendingAsk, state::now_ms, supervisor::binding};
+use crate::{
+    control::PendingAsk,
+    state::now_ms,
+    supervisor::{binding, bound_text},
+};
 
 /// What ids of questions begin with. A session's suffix has no `o`.
 pub const PREFIX: &str = "host";
@@ -151,6 +155,9 @@ impl Questions {
                 since_ms: question.since_ms,
                 expires_ms: now_ms() + u64::try_from(left.as_millis()).unwrap_or(0),
                 digest: question.digest.clone(),
+                canonical: Some(bound_text(&question.told)),
+                risks: Vec::new(),
+                before: None,
             }
         });
         asked.collect()

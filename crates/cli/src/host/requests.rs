@@ -64,7 +64,9 @@ impl Daemon {
                 Ok(done(text.to_owned()))
             }
             Request::Pending => Ok(Response::Pending(self.pending())),
-            Request::Approve { id, scope } => return self.approve(&id, scope, peer.uid),
+            Request::Approve { id, scope, digest } => {
+                return self.approve(&id, scope, digest.as_deref(), peer.uid);
+            }
             Request::Reject { id, reason } => return self.reject(&id, reason, peer.uid),
             Request::Apply { .. } => Err(anyhow!(
                 "policies of the kernel wall are read again by 'agentwall daemon reload'"

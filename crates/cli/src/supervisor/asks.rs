@@ -205,17 +205,30 @@ impl Asks {
                 since_ms: ms(open.since),
                 expires_ms: ms(open.expires),
                 digest: open.digest.clone(),
+                canonical: Some(bound_text(&open.event)),
+                risks: Vec::new(),
+                before: None,
             })
             .collect()
     }
 
     /// A person says yes.
-    pub(super) fn approve(&self, supervisor: &Supervisor, id: &str, scope: Scope) -> Response {
+    pub(super) fn approve(
+        &self,
+        supervisor: &Supervisor,
+        id: &str,
+        scope: Scope,
+        digest: Option<&str>,
+    ) -> Response {
         let Some(mut open) = lock(&self.open).remove(id) else {
             return unknown(id);
         };
         if let Some(decided) = open.put_again(supervisor) {
             return self.decided(supervisor, id, open, decided);
+        }
+        if digest.is_some_and(|shown| shown != open.digest) {
+            lock(&self.open).insert(id.to_owned(), open);
+            return changed(id);
         }
         if scope != Scope::Once {
             match Grant::new(&open.event.action, &open.event.decision, scope.clone()) {
@@ -277,11 +290,25 @@ impl Open {
 }
 
 /// What an answer is bound to: action, object and policy.
-pub(crate) fn binding(event: &Event) -> String {
+pub(crate) fn bound_text(event: &Event) -> String {
     // Serialising values that came from JSON cannot fail.
-    let bound = serde_json::to_vec(&(&event.action, &event.binding, &event.decision.policy))
-        .unwrap_or_default();
-    sha256_hex(&bound)
+    serde_json::to_string(&(&event.action, &event.binding, &event.decision.policy))
+        .unwrap_or_default()
+}
+
+/// The digest of that.
+pub(crate) fn binding(event: &Event) -> String {
+    sha256_hex(bound_text(event).as_bytes())
+}
+
+/// Another question stands under that id than the one that was shown.
+pub(crate) fn changed(id: &str) -> Response {
+    Response::Error {
+        text: format!(
+            "question {} is another one by now; look at it again",
+            agentwall_action::escape_text(id)
+        ),
+    }
 }
 
 pub(crate) fn unknown(id: &str) -> Response {

@@ -69,7 +69,9 @@ impl Asked {
 
     fn approve(&self, scope: Scope) -> Response {
         let id = self.pending()[0].id.clone();
-        self.supervisor.asks.approve(&self.supervisor, &id, scope)
+        self.supervisor
+            .asks
+            .approve(&self.supervisor, &id, scope, None)
     }
 }
 

@@ -44,7 +44,7 @@ use agentwall_wall::wire::{Event, Request, ToBroker, ToSupervisor};
 use crate::{answer, control, output, session::Unrecorded};
 
 pub use asks::Asks;
-pub(crate) use asks::{binding, refusal, unknown};
+pub(crate) use asks::{binding, bound_text, changed, refusal, unknown};
 pub use diary::Diary;
 
 pub use channel::{Peer, serve_control, serve_host, serve_private};
@@ -253,7 +253,9 @@ impl Supervisor {
         use control::{Request, Response};
         match request {
             Request::Pending => Response::Pending(self.asks.pending(self)),
-            Request::Approve { id, scope } => self.asks.approve(self, &id, scope),
+            Request::Approve { id, scope, digest } => {
+                self.asks.approve(self, &id, scope, digest.as_deref())
+            }
             Request::Reject { id, reason } => self.asks.reject(self, &id, reason),
             Request::Apply { policy } => self.revisions.apply(self, by, policy),
             Request::Checkpoint { name } => self.keeper.checkpoint(self, name),

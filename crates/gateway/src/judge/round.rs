@@ -268,6 +268,7 @@ impl Round<'_> {
         Of {
             action: &self.action,
             decision: &self.decision,
+            risk: &self.score,
             jti: &self.caller.jti,
         }
     }

@@ -129,6 +129,7 @@ const PLAIN: &[(&str, &[&str])] = &[
     ("call", DECISION),
     ("call", CALL),
     ("call_end", &["/call"]),
+    ("console", &["/act", "/proof"]),
     ("key_rotation", &["/old", "/new"]),
     (
         "baseline_change",

@@ -123,6 +123,8 @@ fn what_is_plain() {
         "baseline_change /replaces",
         "checkpoint /outcome",
         "clock /expected",
+        "console /act",
+        "console /proof",
         "export /archive",
         "export /changes",
         "finding /action_id",

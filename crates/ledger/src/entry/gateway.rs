@@ -1,4 +1,5 @@
-//! What a gateway in front of an API writes: that it stands, what became of hosts and agents, and each call.
+//! What a gateway in front of an API writes: that it stands, what became of hosts and agents, and each call. And what
+//! people and programs did by way of the console.
 
 use std::collections::BTreeMap;
 
@@ -98,10 +99,43 @@ pub struct CallEnd {
     pub took_us: u64,
 }
 
+/// Somebody is about to do something by way of the console. That it was done stands in the record of what it was done
+/// to, for example [`Approval`](super::Approval).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConsoleAct {
+    /// `enrol`, `login`, `approve`, `reject`, `revoke`, `invite`, `remove`, `token.create` or `token.revoke`.
+    pub act: String,
+    /// To what: a question, an agent or host, an account, a token.
+    pub object: String,
+    /// `account:NAME`, `token:NAME` or, at the terminal of the host, `uid:N`.
+    pub by: String,
+    /// How that was proved: `passkey` (a fresh assertion), `session`, `token`, `invitation`, `terminal`.
+    pub proof: String,
+    /// Digest of what exactly was answered, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+}
+
 impl FormatOf for GatewayState {}
 impl FormatOf for PrincipalEvent {}
 impl FormatOf for CallRecord {}
 impl FormatOf for CallEnd {}
+impl FormatOf for ConsoleAct {}
+
+impl Clip for ConsoleAct {
+    fn clip(&mut self, limit: usize) {
+        for text in [
+            &mut self.act,
+            &mut self.object,
+            &mut self.by,
+            &mut self.proof,
+        ] {
+            clip::text(text, limit);
+        }
+        clip::option(&mut self.binding, limit);
+    }
+}
 
 impl Clip for GatewayState {
     fn clip(&mut self, limit: usize) {

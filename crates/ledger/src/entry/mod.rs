@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 
 pub use self::commitment::{Committed, Opening, OpeningError, Seed, Withheld};
 pub use self::facts::{FactsText, PolicyAnswer, PolicyBundle, PolicyVariables};
-pub use self::gateway::{CallEnd, CallRecord, GatewayState, PrincipalEvent};
+pub use self::gateway::{CallEnd, CallRecord, ConsoleAct, GatewayState, PrincipalEvent};
 pub use self::intent::{ActionEnd, ActionStart, Claim, Finding, Intent, KernelSummary, ProcessId};
 pub use self::layers::{Export, ForeignCheckpoint, Import};
 pub use self::recall::{NotRecallable, Recalled};
@@ -181,6 +181,8 @@ records! {
     Call(CallRecord) = "call",
     /// A call of an API ended.
     CallEnd(CallEnd) = "call_end",
+    /// Somebody is about to do something by way of the console.
+    Console(ConsoleAct) = "console",
 }
 
 /// An entry in a form that this version does not know.

@@ -310,6 +310,13 @@ pub(crate) fn samples() -> Vec<Record> {
             error: Some("late".into()),
             took_us: 7,
         }),
+        Record::Console(ConsoleAct {
+            act: "approve".into(),
+            object: "bank:1".into(),
+            by: "account:ada".into(),
+            proof: "passkey".into(),
+            binding: Some("ab".into()),
+        }),
     ]
 }
 
@@ -595,6 +602,7 @@ fn nothing_is_too_long_to_be_logged() {
                 r.charged = many.iter().map(|m| (m.clone(), 1)).collect();
             }
             Record::CallEnd(r) => r.error = Some(long.clone()),
+            Record::Console(r) => r.object = long.clone(),
             Record::Prune(r) => r.user.name = long.clone(),
             Record::KeyRotation(r) => (r.old, r.reason) = (long.clone(), long.clone()),
             Record::BaselineChange(r) => (r.agent, r.reason) = (long.clone(), long.clone()),
