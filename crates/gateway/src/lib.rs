@@ -25,6 +25,7 @@
 //! ext_authz   answers an Envoy that makes the calls itself
 //! fetch       requests to addresses that strangers name
 //! mcp         the Model Context Protocol: servers over HTTP and stdio
+//! sender      who sends a request, and its body
 //! gateway     all of it, for one request
 //! serve       listening
 //! ```
@@ -55,6 +56,7 @@ pub mod policy;
 mod protocol;
 pub mod rates;
 pub mod record;
+mod sender;
 pub mod serve;
 pub mod target;
 pub mod upstream;

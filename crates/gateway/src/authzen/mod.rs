@@ -25,8 +25,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     answer::{Next, Refusal},
-    gateway::{Gateway, bearer, now_s},
+    gateway::{Gateway, now_s},
     protocol::{Answer, json_answer, object_of},
+    sender::bearer,
     serve::{Body, Peer, Service},
     target::Target,
 };

@@ -23,7 +23,8 @@ use prost::Message as _;
 
 use crate::{
     answer::{self, Next, Refusal},
-    gateway::{DISCOVERY, Gateway, OWN_PATH, Permitted, bearer, now_s, of_auth},
+    gateway::{DISCOVERY, Gateway, OWN_PATH, Permitted, now_s},
+    sender::{bearer, of_auth},
     serve::{Body, Peer, Service},
     target::Target,
 };

@@ -14,8 +14,9 @@ use super::{Answer, expect, host, json_answer, object, parameter, text, user_cod
 use crate::{
     answer::Refusal,
     catalogue::Catalogue,
-    gateway::{Gateway, OWN_PATH, now_s, of_auth, of_change},
+    gateway::{Gateway, OWN_PATH, now_s, of_change},
     rates::{self, NEWCOMERS},
+    sender::of_auth,
 };
 
 /// How long a person has to approve, as it is told to agents, in seconds. What waits longer still waits.

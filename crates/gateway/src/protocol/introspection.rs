@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{Answer, json_answer, moment, object, text};
 use crate::{
     answer::Refusal,
-    gateway::{Gateway, bearer, now, now_s, of_change},
+    gateway::{Gateway, now, now_s, of_change},
+    sender::bearer,
 };
 
 /// `POST /agent/introspect`.

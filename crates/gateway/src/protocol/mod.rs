@@ -27,7 +27,8 @@ use serde_json::{Map, Value};
 use crate::{
     answer::{Next, Refusal},
     catalogue::Catalogue,
-    gateway::{CALLS, DISCOVERY, EXECUTIONS, Gateway, OWN_PATH, bearer, now, now_s, whole},
+    gateway::{CALLS, DISCOVERY, EXECUTIONS, Gateway, OWN_PATH, now, now_s, whole},
+    sender::bearer,
     serve::Body,
     target::Target,
 };
