@@ -204,6 +204,11 @@ class Postgres:
         with contextlib.suppress(subprocess.CalledProcessError):
             self.stop()
 
+    def query(self, text):
+        environment = {**os.environ, "PGPASSWORD": self.PASSWORD}
+        subprocess.run([f"{self.programs}/psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "agentwall", "-c", text, "postgres"],
+                       check=True, env=environment, stdout=subprocess.DEVNULL)
+
 
 class Server:
     """A process of the binary, which serves once it answers at `health`."""

@@ -4,18 +4,16 @@
 //! let in: an agent that was revoked meanwhile would be.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    sync::Mutex,
+    time::{Duration, Instant},
 };
-
-use crate::approvals::Millis;
 
 /// How long ago the common store may have answered last.
 pub const STALE: Duration = Duration::from_secs(5);
 
-/// When the common store answered last.
+/// When the common store answered last, by a clock that nobody sets.
 #[derive(Debug)]
-pub struct Contact(Option<AtomicU64>);
+pub struct Contact(Option<Mutex<Instant>>);
 
 impl Contact {
     /// There are no other instances.
@@ -23,23 +21,27 @@ impl Contact {
         Contact(None)
     }
 
-    /// There are, and their changes are known up to now.
-    pub fn shared(now: Millis) -> Contact {
-        Contact(Some(AtomicU64::new(now)))
+    /// There are, and their changes are known up to `at`.
+    pub fn shared(at: Instant) -> Contact {
+        Contact(Some(Mutex::new(at)))
     }
 
-    /// The store has answered.
-    pub fn made(&self, now: Millis) {
+    /// The store has answered a question that was asked `at`.
+    pub fn made(&self, at: Instant) {
         if let Some(last) = &self.0 {
-            last.fetch_max(now, Ordering::Relaxed);
+            let mut last = last.lock().unwrap_or_else(|e| e.into_inner());
+            *last = at.max(*last);
         }
     }
 
     /// Whether what is known here is good enough to let anybody in.
-    pub fn is_fresh(&self, now: Millis) -> bool {
-        let stale = u64::try_from(STALE.as_millis()).unwrap_or(u64::MAX);
-        let last = self.0.as_ref().map(|last| last.load(Ordering::Relaxed));
-        last.is_none_or(|last| now.saturating_sub(last) < stale)
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh_at(Instant::now())
+    }
+
+    fn is_fresh_at(&self, now: Instant) -> bool {
+        let last = (self.0.as_ref()).map(|last| *last.lock().unwrap_or_else(|e| e.into_inner()));
+        last.is_none_or(|last| now.saturating_duration_since(last) < STALE)
     }
 }
 
@@ -49,14 +51,16 @@ mod tests {
 
     #[test]
     fn nobody_is_let_in_when_nothing_is_heard() {
-        assert!(Contact::alone().is_fresh(u64::MAX));
-        let contact = Contact::shared(1_000);
-        assert!(contact.is_fresh(1_000) && contact.is_fresh(5_999));
-        assert!(!contact.is_fresh(6_000));
-        contact.made(6_000);
-        assert!(contact.is_fresh(10_999) && !contact.is_fresh(11_000));
-        // A clock that goes back makes nothing fresher.
-        contact.made(2_000);
-        assert!(!contact.is_fresh(11_000));
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(Contact::alone().is_fresh_at(at(u64::from(u32::MAX))));
+        let contact = Contact::shared(start);
+        assert!(contact.is_fresh_at(start) && contact.is_fresh_at(at(4_999)));
+        assert!(!contact.is_fresh_at(at(5_000)));
+        contact.made(at(5_000));
+        assert!(contact.is_fresh_at(at(9_999)) && !contact.is_fresh_at(at(10_000)));
+        // An answer that came late is of when it was asked for.
+        contact.made(at(1_000));
+        assert!(!contact.is_fresh_at(at(10_000)));
     }
 }

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::RuntimeFlavor;
 
 use crate::{
     answer::{self, Disclosure, Next, Refusal},
@@ -138,8 +139,8 @@ impl Service for Gateway {
         request.extensions_mut().insert(peer);
         let (peer, now) = (Some(peer), Instant::now());
         let handled = match self.rates.check(UNSIGNED, peer, now) {
-            Ok(()) => self.handle(request).await,
-            Err(refusal) => Err(refusal),
+            Err(refusal) if !self.names_somebody(request.headers()) => Err(refusal),
+            _ => self.handle(request).await,
         };
         let mut response = match handled {
             Ok(response) => response,
@@ -367,6 +368,13 @@ impl Gateway {
         }
     }
 
+    /// Whether an agent that was let in may still act: nothing that happened since, here or elsewhere, ended it.
+    pub(crate) fn still_may(&self, principal: &Principal) -> Result<(), Box<Refusal>> {
+        self.knows()?;
+        let checked = self.directory.check(principal, now_s());
+        checked.map_err(|e| Box::new(of_auth(&e)))
+    }
+
     /// Makes the call that a permit is for.
     pub(crate) async fn pass_on(
         &self,
@@ -379,9 +387,9 @@ impl Gateway {
     ) -> Result<Response<Body>, Box<Refusal>> {
         let lease = self.live.begin(principal.agent().as_str());
         // Who was revoked before the lease is seen here, who is later ends the lease.
-        if let Err(e) = self.directory.check(principal, now_s()) {
+        if let Err(refusal) = self.still_may(principal) {
             self.judge.release(&permit).await;
-            return Err(Box::new(of_auth(&e)));
+            return Err(refusal);
         }
         self.directory.touch(principal, now_s());
         let began = Instant::now();
@@ -491,6 +499,14 @@ fn unknown_capability(method: &Method, path: &str) -> Refusal {
     );
     refusal.next.push(Next::Stop);
     refusal
+}
+
+/// What may wait for a disk or a database. Other requests go on meanwhile.
+pub(crate) fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 pub(crate) fn whole(text: impl Into<Bytes>) -> Body {

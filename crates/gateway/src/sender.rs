@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentwall_identity::{
-    self as identity, AgentClaims, AuthError, Expect, Fetched, Jws, Principal,
+    self as identity, AgentClaims, AuthError, Expect, Fetched, HostClaims, Jws, Principal,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -11,15 +11,19 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::{
     answer::{Next, Refusal},
-    gateway::{DISCOVERY, Gateway, OWN_PATH, Reads, now, now_s},
+    gateway::{DISCOVERY, Gateway, OWN_PATH, Reads, now_s},
     target::Target,
 };
 
 /// How long a body may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bodies that are read before their sender is known, at a time: those of tokens that are bound to them.
+static EARLY: Semaphore = Semaphore::const_new(64);
 
 impl Gateway {
     /// Who sends the request, and its body. The body is read after the signature was verified, except for a token that
@@ -46,7 +50,15 @@ impl Gateway {
             .and_then(|claims| claims.request)
             .is_some_and(|request| request.ath.is_some());
         let (body, early) = match bound {
-            true => (None, Some(self.read(body).await?)),
+            true => {
+                // Nobody knows yet who sends it: few such bodies are held at a time.
+                let Ok(_held) = EARLY.try_acquire() else {
+                    return Err(Box::new(Refusal::unavailable(
+                        "too many bodies whose senders are not known yet are under way",
+                    )));
+                };
+                (None, Some(self.read(body).await?))
+            }
             false => (Some(body), None),
         };
         let url = format!("{}{}", self.config.public, target.path());
@@ -118,13 +130,31 @@ impl Gateway {
         Ok(())
     }
 
+    /// Whether a request has a token that names an agent or a host that is here. It says nothing about who sends it; but
+    /// their ids are not to be guessed, and many may share the address of one stranger.
+    pub(crate) fn names_somebody(&self, headers: &HeaderMap) -> bool {
+        let jws = bearer(headers)
+            .ok()
+            .and_then(|token| Jws::parse(token).ok());
+        jws.is_some_and(|jws| match AgentClaims::read(&jws) {
+            Ok(claims) => self.directory.has_agent(&claims.sub),
+            Err(_) => HostClaims::read(&jws).is_ok_and(|c| self.directory.has_host_key(c.iss)),
+        })
+    }
+
+    /// Whether it is known who was revoked elsewhere.
+    pub(crate) fn knows(&self) -> Result<(), Box<Refusal>> {
+        match self.contact.is_fresh() {
+            true => Ok(()),
+            false => Err(Box::new(Refusal::unavailable(
+                "the store of identities gives no answer, so nobody knows who was revoked",
+            ))),
+        }
+    }
+
     /// Whether tokens are taken now, and this one, which was made at `iat`: while the counters counted.
     pub(crate) fn takes(&self, iat: Option<i64>) -> Result<(), Box<Refusal>> {
-        if !self.contact.is_fresh(now()) {
-            return Err(Box::new(Refusal::unavailable(
-                "the store of identities gives no answer, so nobody knows who was revoked",
-            )));
-        }
+        self.knows()?;
         match iat {
             Some(iat) if iat < self.config.since => Err(self.challenge(Refusal::new(
                 StatusCode::UNAUTHORIZED,

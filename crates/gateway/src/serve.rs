@@ -1,6 +1,15 @@
 //! Listening: HTTP/1.1 and HTTP/2 on one port, with limits, until it is told to end.
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -123,16 +132,28 @@ pub async fn serve<L: Listen, S: Service>(
             continue;
         };
         let service = Arc::clone(&service);
+        let asked = Arc::new(AtomicBool::new(false));
+        let has_asked = Arc::clone(&asked);
         let answer = hyper::service::service_fn(move |request| {
+            has_asked.store(true, Ordering::Relaxed);
             let service = Arc::clone(&service);
             async move { Ok::<_, Infallible>(service.answer(request, peer).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
+            let _permit = permit;
+            tokio::pin!(connection);
             // Whatever breaks a connection is between the two ends of it.
-            let _ = connection.await;
-            drop(permit);
+            tokio::select! {
+                _ = &mut connection => return,
+                () = tokio::time::sleep(HEAD) => {}
+            }
+            // The builder's own timer begins when it knows which protocol is spoken: who says nothing, or half of a
+            // preface, is given up here.
+            if asked.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            }
         });
     }
     drop(listener);

@@ -98,6 +98,13 @@ pub trait Store: Send + Sync {
     /// Comes back when somebody may have written, after `patience` at the latest. A store that nobody else writes to waits for as long.
     fn wait(&self, patience: Duration) -> Result<(), StoreError>;
 
+    /// Agents that were used at `from` or later, as far as that was noted, and when; in seconds since 1970. A store that nobody else
+    /// writes to has nothing new to tell.
+    fn used_since(&self, from: i64) -> Result<Vec<(AgentId, i64)>, StoreError> {
+        let _ = from;
+        Ok(Vec::new())
+    }
+
     /// Notes when agents were used last, in seconds since 1970. May be lost: then they expire earlier.
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError>;
 }
@@ -179,6 +186,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn used_since(&self, from: i64) -> Result<Vec<(AgentId, i64)>, StoreError> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = kept.agents.values().filter_map(|agent| {
+            let at = agent.used_at.filter(|at| *at >= from)?;
+            Some((agent.id.clone(), at))
+        });
+        Ok(used.collect())
+    }
+
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, at) in used {
@@ -206,6 +222,10 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     fn wait(&self, patience: Duration) -> Result<(), StoreError> {
         (**self).wait(patience)
+    }
+
+    fn used_since(&self, from: i64) -> Result<Vec<(AgentId, i64)>, StoreError> {
+        (**self).used_since(from)
     }
 
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {

@@ -191,6 +191,10 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    fn used_since(&self, from: i64) -> Result<Vec<(AgentId, i64)>, StoreError> {
+        self.ask(|link| link.used_since(from))
+    }
+
     fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {
         let used = used.to_vec();
         self.ask(|link| link.note_use(used))
@@ -259,6 +263,14 @@ impl Link {
         let mut client = self.client(&mut held).await?;
         let of = snapshot(&mut client).await?;
         let gateway = &self.gateway;
+        let text = "SELECT last_event FROM agentwall_gateways WHERE gateway = $1";
+        let row = of.query_opt(text, &[gateway]).await.map_err(failed)?;
+        let last = row.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs());
+        if last < after {
+            return Err(StoreError::Failed(format!(
+                "PostgreSQL: the database has gone back to change {last}, and {after} was there; restart all instances"
+            )));
+        }
         let text = "SELECT record FROM agentwall_events WHERE gateway = $1 AND number > $2 ORDER BY number";
         let rows = of
             .query(text, &[gateway, &signed(after)?])
@@ -341,6 +353,21 @@ impl Link {
         of.commit().await.map_err(failed)?;
         *held = Some(client);
         Ok(())
+    }
+
+    async fn used_since(self: Arc<Self>, from: i64) -> Result<Vec<(AgentId, i64)>, StoreError> {
+        let mut held = self.client.lock().await;
+        let client = self.client(&mut held).await?;
+        let text = "SELECT id, used_at FROM agentwall_agents WHERE gateway = $1 AND used_at >= $2";
+        let rows = client.query(text, &[&self.gateway, &from]).await;
+        let rows = rows.map_err(failed)?;
+        *held = Some(client);
+        // Another version may know other ids; what is none here is nobody here.
+        let used = rows.iter().filter_map(|row| {
+            let id: &str = row.get(0);
+            Some((id.parse().ok()?, row.get(1)))
+        });
+        Ok(used.collect())
     }
 
     async fn note_use(self: Arc<Self>, used: Vec<(AgentId, i64)>) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agentwall_budget::{Counters, Embedded, EmbeddedConfig, OnFailure, Redis, RedisConfig};
@@ -155,7 +155,7 @@ pub fn main(args: ProtectArgs) -> Result<ExitCode> {
             mcp,
             live: Default::default(),
             contact: match args.identities {
-                Some(_) => Contact::shared(now_ms()),
+                Some(_) => Contact::shared(Instant::now()),
                 None => Contact::alone(),
             },
             tokens: Arc::clone(&tokens.all),
@@ -281,12 +281,12 @@ fn follow(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<std::thread:
     let events = gateway.directory.subscribe()?;
     let (gateway, over) = (Arc::clone(gateway), Arc::clone(over));
     let thread = std::thread::Builder::new().name("principals".into());
-    let noted = Mutex::new(std::time::Instant::now());
+    let noted = Mutex::new(Instant::now());
     let follow = move || {
         let is_over = || {
             let mut last = noted.lock().unwrap_or_else(|e| e.into_inner());
             if last.elapsed() >= NOTE_USE {
-                *last = std::time::Instant::now();
+                *last = Instant::now();
                 let _ = gateway.directory.store_use();
             }
             over.load(Ordering::Relaxed)
@@ -303,16 +303,20 @@ fn hear(gateway: &Arc<Gateway>, over: &Arc<AtomicBool>) -> Result<()> {
         let mut heard = true;
         while !over.load(Ordering::Relaxed) {
             // As of before the question.
-            let now = now_ms();
+            let asked = Instant::now();
             match gateway.directory.follow(LOOK) {
-                Ok(_) => gateway.contact.made(now),
+                Ok(_) => gateway.contact.made(asked),
                 Err(e) if heard => output::note(&output::tame(&format!(
                     "{e}; agents are refused when it has not answered for {} s",
                     contact::STALE.as_secs()
                 ))),
                 Err(_) => std::thread::sleep(AGAIN),
             }
-            let fresh = gateway.contact.is_fresh(now_ms());
+            let fresh = gateway.contact.is_fresh();
+            if !fresh {
+                // Whoever was revoked meanwhile would go on.
+                gateway.live.end(|_| true);
+            }
             if fresh != heard {
                 heard = fresh;
                 output::note(match heard {

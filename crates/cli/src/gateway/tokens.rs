@@ -1,6 +1,10 @@
 //! API tokens of a gateway: kept as digests in a file that the gateway alone writes.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use agentwall_identity::{ApiToken, ApiTokens, ApiUse, Secret};
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +21,8 @@ pub struct Tokens {
     /// Those that may be used.
     pub all: Arc<ApiTokens>,
     book: Arc<Book>,
+    /// Held from a change until it is in the file: what is written is never older than what is there.
+    changing: Mutex<()>,
 }
 
 impl Tokens {
@@ -30,7 +36,12 @@ impl Tokens {
             Err(e) => return Err(e).with_context(wrong),
         };
         let all = Arc::new(ApiTokens::new(records).with_context(wrong)?);
-        Ok(Tokens { path, all, book })
+        Ok(Tokens {
+            path,
+            all,
+            book,
+            changing: Mutex::new(()),
+        })
     }
 
     /// Makes a token. It is recorded and kept before anybody knows it.
@@ -41,6 +52,7 @@ impl Tokens {
         days: u32,
         by: &str,
     ) -> Result<(Secret, ApiToken)> {
+        let _one = self.changing.lock();
         let now = (now_ms() / 1000).cast_signed();
         let made = self.all.add(name, uses, now, now + i64::from(days) * DAY)?;
         let kept = (self.book.token("token.added", &made.1, by))
@@ -55,6 +67,7 @@ impl Tokens {
 
     /// Ends a token. It has ended in this process also if that cannot be kept.
     pub fn remove(&self, which: &str, by: &str) -> Result<ApiToken> {
+        let _one = self.changing.lock();
         let Some(gone) = self.all.remove(which) else {
             bail!("there is no such token; 'agentwall gateway token list' has them");
         };

@@ -24,13 +24,13 @@ use prost::Message as _;
 use crate::{
     answer::{self, Next, Refusal},
     gateway::{DISCOVERY, Gateway, OWN_PATH, Permitted, now_s},
-    sender::{bearer, of_auth},
+    sender::bearer,
     serve::{Body, Peer, Service},
     target::Target,
 };
 use proto::{
-    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpRequest, HttpResponse,
-    HttpStatus, OVERWRITE, OkHttpResponse, Status,
+    APPEND, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpRequest,
+    HttpResponse, HttpStatus, OVERWRITE, OkHttpResponse, Status,
 };
 
 /// The one method.
@@ -99,9 +99,9 @@ impl ExtAuthz {
         let call = gateway
             .permitted(target, parts, Full::new(body), "ext_authz")
             .await?;
-        if let Err(e) = gateway.directory.check(&call.principal, now_s()) {
+        if let Err(refusal) = gateway.still_may(&call.principal) {
             gateway.judge.release(&call.permit).await;
-            return Err(Box::new(of_auth(&e)));
+            return Err(refusal);
         }
         gateway.directory.touch(&call.principal, now_s());
         let mut gone = self.gone(&sent, &call);
@@ -326,7 +326,7 @@ fn no_body(text: &str) -> Box<Refusal> {
 
 /// Headers that Envoy makes anew, or cannot do without.
 fn is_envoys(name: &HeaderName) -> bool {
-    const ITS: [&str; 10] = [
+    const ITS: [&str; 8] = [
         "connection",
         "content-length",
         "expect",
@@ -335,19 +335,20 @@ fn is_envoys(name: &HeaderName) -> bool {
         "te",
         "transfer-encoding",
         "upgrade",
-        "x-forwarded-for",
-        "x-forwarded-proto",
     ];
     ITS.contains(&name.as_str())
 }
 
 fn listed(headers: &HeaderMap) -> Vec<HeaderValueOption> {
-    let each = headers.iter().map(|(name, value)| HeaderValueOption {
-        header: Some(proto::HeaderValue {
-            key: name.to_string(),
-            value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        }),
-        append_action: OVERWRITE,
+    let each = headers.keys().flat_map(|name| {
+        let values = headers.get_all(name).iter().enumerate();
+        values.map(move |(at, value)| HeaderValueOption {
+            header: Some(proto::HeaderValue {
+                key: name.to_string(),
+                value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            }),
+            append_action: if at == 0 { OVERWRITE } else { APPEND },
+        })
     });
     each.collect()
 }

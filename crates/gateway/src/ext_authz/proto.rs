@@ -126,13 +126,16 @@ pub struct HeaderValueOption {
     /// The header.
     #[prost(message, optional, tag = "1")]
     pub header: Option<HeaderValue>,
-    /// [`OVERWRITE`].
+    /// [`OVERWRITE`] or [`APPEND`].
     #[prost(int32, tag = "3")]
     pub append_action: i32,
 }
 
 /// `OVERWRITE_IF_EXISTS_OR_ADD`.
 pub const OVERWRITE: i32 = 2;
+
+/// `APPEND_IF_EXISTS_OR_ADD`.
+pub const APPEND: i32 = 0;
 
 /// A header.
 #[derive(Clone, PartialEq, Message)]

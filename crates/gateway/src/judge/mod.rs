@@ -234,6 +234,7 @@ impl Judge {
     /// # Errors
     /// One was used before, or cannot be remembered.
     pub async fn use_once(&self, all: &[Once], now: Millis) -> Result<(), Box<Refusal>> {
+        in_time(all, now)?;
         for once in all {
             let ask = Ask {
                 jti: Some(jti(once, now)),
@@ -501,6 +502,15 @@ pub enum AnswerError {
     Record(#[from] RecordError),
 }
 
+/// A token is used while it holds: it was verified before the body was read, and a record of its use is kept no longer
+/// than that.
+fn in_time(all: &[Once], now: Millis) -> Result<(), Box<Refusal>> {
+    match all.iter().all(|once| seconds(now) <= once.until) {
+        true => Ok(()),
+        false => Err(Box::new(late())),
+    }
+}
+
 fn jti(once: &Once, now: Millis) -> Jti<'_> {
     // Until the end of that second, as the one who verified it counts.
     let left = once
@@ -513,6 +523,17 @@ fn jti(once: &Once, now: Millis) -> Jti<'_> {
         value: &once.jti,
         window: Duration::from_secs(left.unsigned_abs()),
     }
+}
+
+fn late() -> Refusal {
+    let mut refusal = Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "invalid_jwt",
+        "token-over",
+        "the token was over before the request had come as a whole; make a fresh one for each call",
+    );
+    refusal.next.push(Next::Authenticate);
+    refusal
 }
 
 fn replayed() -> Refusal {

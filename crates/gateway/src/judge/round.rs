@@ -8,7 +8,7 @@ use agentwall_engine::risk::Score;
 use agentwall_policy::Charge;
 use http::StatusCode;
 
-use super::{Asks, Call, Caller, Judge, Permit, Verdict, jti, replayed, seconds};
+use super::{Asks, Call, Caller, Judge, Permit, Verdict, in_time, jti, replayed, seconds};
 use crate::{
     answer::{Headers, Next, Refusal},
     approvals::{AskError, Millis, Of, Payload, Question, Standing, State},
@@ -55,6 +55,9 @@ impl Round<'_> {
             true => charges.iter().map(scope).collect(),
             false => Vec::new(),
         };
+        if let Err(refusal) = in_time(&self.caller.once, self.now) {
+            return self.refuse(*refusal, Headers::new());
+        }
         let (token, others) = match self.caller.once.split_first() {
             Some((token, others)) => (Some(token), others),
             None => (None, &[][..]),

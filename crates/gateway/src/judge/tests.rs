@@ -275,3 +275,21 @@ async fn a_person_is_asked_only_about_what_a_person_decides() {
     assert_eq!(request("other"), Err("unauthorized"));
     assert!(bench.judge.approvals().waiting(NOW).is_empty());
 }
+
+#[tokio::test]
+async fn a_token_that_was_over_when_the_body_had_come_is_not_taken_again() {
+    let bench = bench(ALLOW);
+    bench.judge("1", "ok").await.unwrap();
+    // Its record is gone by now.
+    let later = NOW + 92_000;
+    let (caller, call) = (caller("1"), call("ok"));
+    let verdict = bench
+        .judge
+        .judge(&caller, &call, "x".into(), || "t".into(), later);
+    let Verdict::Stop(refusal) = verdict.await else {
+        panic!("it went on");
+    };
+    assert_eq!(refusal.kind, "token-over");
+    let early = bench.judge.refused(&caller, later).await;
+    assert_eq!(early.unwrap_err().kind, "token-over");
+}

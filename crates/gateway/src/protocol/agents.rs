@@ -14,7 +14,7 @@ use super::{Answer, expect, host, json_answer, object, parameter, text, user_cod
 use crate::{
     answer::Refusal,
     catalogue::Catalogue,
-    gateway::{Gateway, OWN_PATH, now_s, of_change},
+    gateway::{Gateway, OWN_PATH, now_s, of_change, waiting},
     rates::{self, NEWCOMERS},
     sender::of_auth,
 };
@@ -59,7 +59,7 @@ pub async fn register(gateway: &Gateway, parts: &Parts, body: Incoming) -> Answe
     let registered = loop {
         let expect = expect(gateway, &audiences, &fetched);
         let (directory, catalogue) = (&gateway.directory, &gateway.catalogue);
-        match directory.register(&host, &wanted, catalogue, &expect) {
+        match waiting(|| directory.register(&host, &wanted, catalogue, &expect)) {
             Ok(registered) => break registered,
             Err(ChangeError::Standing(e @ AuthError::NeedsKeys { .. })) => {
                 gateway.fetch(e, &mut fetched).await?;
@@ -86,10 +86,8 @@ pub async fn reactivate(gateway: &Gateway, parts: &Parts, body: Incoming) -> Ans
     let host = known(gateway, &host)?;
     let id = agent_id(text(&object(gateway, body).await?, "agent_id")?)?;
     let by = By::Host(host);
-    gateway
-        .directory
-        .reactivate(by, &id, now_s())
-        .map_err(|e| of_change(&e))?;
+    let reactivated = waiting(|| gateway.directory.reactivate(by, &id, now_s()));
+    reactivated.map_err(|e| of_change(&e))?;
     let view = view(gateway, by, &id)?;
     json_answer(StatusCode::OK, &Value::Object(told(gateway, &view)))
 }
@@ -100,10 +98,8 @@ pub async fn revoke(gateway: &Gateway, parts: &Parts, body: Incoming) -> Answer 
     let host = known(gateway, &host)?;
     let id = agent_id(text(&object(gateway, body).await?, "agent_id")?)?;
     let by = By::Host(host);
-    gateway
-        .directory
-        .revoke_agent(by, &id, now_s())
-        .map_err(|e| of_change(&e))?;
+    let revoked = waiting(|| gateway.directory.revoke_agent(by, &id, now_s()));
+    revoked.map_err(|e| of_change(&e))?;
     json_answer(
         StatusCode::OK,
         &json!({ "agent_id": id.as_str(), "status": "revoked" }),
@@ -118,7 +114,7 @@ pub async fn rotate_agent_key(gateway: &Gateway, parts: &Parts, body: Incoming) 
     let id = agent_id(text(&members, "agent_id")?)?;
     let key = public_key(&members)?;
     let by = By::Host(host);
-    let rotated = gateway.directory.rotate_agent_key(by, &id, &key, now_s());
+    let rotated = waiting(|| gateway.directory.rotate_agent_key(by, &id, &key, now_s()));
     rotated.map_err(|e| of_change(&e))?;
     let view = view(gateway, by, &id)?;
     json_answer(
@@ -132,7 +128,7 @@ pub async fn rotate_host_key(gateway: &Gateway, parts: &Parts, body: Incoming) -
     let host = host(gateway, parts).await?;
     let host = known(gateway, &host)?;
     let key = public_key(&object(gateway, body).await?)?;
-    let rotated = gateway.directory.rotate_host_key(host, &key, now_s());
+    let rotated = waiting(|| gateway.directory.rotate_host_key(host, &key, now_s()));
     rotated.map_err(|e| of_change(&e))?;
     let status = word(host.status());
     json_answer(
@@ -145,9 +141,8 @@ pub async fn rotate_host_key(gateway: &Gateway, parts: &Parts, body: Incoming) -
 pub async fn revoke_host(gateway: &Gateway, parts: &Parts) -> Answer {
     let host = host(gateway, parts).await?;
     let host = known(gateway, &host)?;
-    let revoked = gateway
-        .directory
-        .revoke_host(By::Host(host), host.host(), now_s());
+    let directory = &gateway.directory;
+    let revoked = waiting(|| directory.revoke_host(By::Host(host), host.host(), now_s()));
     let agents = revoked.map_err(|e| of_change(&e))?;
     json_answer(
         StatusCode::OK,

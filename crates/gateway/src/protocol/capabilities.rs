@@ -13,7 +13,7 @@ use crate::{
     answer::Refusal,
     approvals::State,
     catalogue::{Capability, Route},
-    gateway::{CALLS, EXECUTIONS, Gateway, Outgoing, now, now_s, of_change},
+    gateway::{CALLS, EXECUTIONS, Gateway, Outgoing, now, now_s, of_change, waiting},
     judge::Caller,
     target::Target,
 };
@@ -91,10 +91,10 @@ pub async fn request(gateway: &Gateway, parts: &Parts, target: &Target, body: In
         .transpose()?;
     let wanted = wanted.unwrap_or_default();
     let reason = members.get("reason").and_then(Value::as_str);
-    let asked = gateway
-        .directory
-        .request_capability(&principal, &wanted, reason, &gateway.catalogue, now_s())
-        .map_err(|e| of_change(&e))?;
+    let (directory, catalogue) = (&gateway.directory, &gateway.catalogue);
+    let asked =
+        waiting(|| directory.request_capability(&principal, &wanted, reason, catalogue, now_s()));
+    let asked = asked.map_err(|e| of_change(&e))?;
     let all = gateway
         .directory
         .grants(&principal, now_s())
@@ -139,9 +139,13 @@ pub async fn batch(gateway: &Gateway, parts: &Parts, target: &Target, body: Inco
     gateway.judge.use_once(&caller.once, now()).await?;
     caller.once.clear();
     let mut responses = Vec::with_capacity(requests.len());
+    // Together they are as long as one may be.
+    let longest = MAX_ANSWER / requests.len();
     for (at, request) in requests.iter().enumerate() {
         let executed = match named_in(request) {
-            Ok((name, arguments)) => executed(gateway, &principal, &caller, &name, arguments).await,
+            Ok((name, arguments)) => {
+                executed(gateway, &principal, &caller, (&name, arguments), longest).await
+            }
             Err(refusal) => Err(gateway.refuse_early(&caller, refusal).await),
         };
         let mut told = match executed {
@@ -256,7 +260,8 @@ async fn run(
     arguments: Map<String, Value>,
 ) -> Answer {
     let caller = gateway.caller(principal)?;
-    let (answer, mut headers) = executed(gateway, principal, &caller, name, arguments).await?;
+    let (answer, mut headers) =
+        executed(gateway, principal, &caller, (name, arguments), MAX_ANSWER).await?;
     let mut response = json_answer(StatusCode::OK, &answer)?;
     // What the gateway says of the call; the API's own headers are the API's.
     for name in [
@@ -273,13 +278,13 @@ async fn run(
 }
 
 /// Makes the request that a capability with arguments is, has it judged, and passes it on. What came of it, and the headers of
-/// the API's answer.
+/// the API's answer, which has `longest` bytes at most.
 async fn executed(
     gateway: &Gateway,
     principal: &Principal,
     caller: &Caller,
-    name: &str,
-    arguments: Map<String, Value>,
+    (name, arguments): (&str, Map<String, Value>),
+    longest: usize,
 ) -> Result<(Value, HeaderMap), Box<Refusal>> {
     let Some(capability) = gateway.catalogue.get(name) else {
         return Err(gateway.refuse_early(caller, unknown(name)).await);
@@ -327,7 +332,7 @@ async fn executed(
         )
         .await?;
     let (parts, body) = response.into_parts();
-    let read = Limited::new(body, MAX_ANSWER).collect().await;
+    let read = Limited::new(body, longest).collect().await;
     let bytes = read.map_err(|e| {
         Refusal::new(
             StatusCode::BAD_GATEWAY,

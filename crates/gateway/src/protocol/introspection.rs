@@ -76,8 +76,8 @@ fn told(gateway: &Gateway, principal: &Principal) -> Result<Value, Box<Refusal>>
         "mode": view.agent.mode,
         "agent_capability_grants": grants.collect::<Vec<Value>>(),
     });
-    let host = directory.host(&view.agent.host);
-    if let Some(user) = host.as_ref().and_then(|host| host.user.as_ref()) {
+    // An autonomous agent acts for nobody, whoever its host belongs to.
+    if let Some(user) = principal.user() {
         told["user_id"] = json!(user.as_str());
     }
     if let Some(end) = view.expires_at {

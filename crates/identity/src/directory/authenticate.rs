@@ -322,7 +322,7 @@ impl Directory {
     /// A token names its host by another key than the present one. That is right in one case: the host's JWK set has a new key, and the
     /// host has not come by itself since.
     fn follows(&self, host: &Host, iss: Thumbprint, expect: &Expect<'_>) -> Result<(), AuthError> {
-        let Some(JwksRecord { url, kid }) = &host.key.jwks else {
+        let Some(JwksRecord { url, .. }) = &host.key.jwks else {
             return Err(AuthError::UnknownAgent);
         };
         if host.key.retired.contains(&iss) {
@@ -332,7 +332,8 @@ impl Directory {
         match set.map(|set| set.keys.of_thumbprint(iss)) {
             Some(Some(_)) => Ok(()),
             Some(None) => Err(AuthError::UnknownAgent),
-            None => Err(needs(url, kid)),
+            // Not by the name of the key that is known: a set that still has that one would be taken for new enough.
+            None => Err(needs(url, &iss.to_string())),
         }
     }
 

@@ -54,6 +54,9 @@ use crate::{
 use draft::Draft;
 use shards::Shards;
 
+/// How long before the latest use that is known it is looked for others', in seconds: others note it later.
+const USE_OVERLAP: i64 = 60;
+
 /// How often a change is made anew because another instance wrote first.
 const TRIES: usize = 64;
 
@@ -189,6 +192,16 @@ impl Directory {
         self.hosts.get(id)
     }
 
+    /// Whether there is, or was, an agent of this id.
+    pub fn has_agent(&self, id: &AgentId) -> bool {
+        self.agents.get(id).is_some()
+    }
+
+    /// Whether a host has, or had, the key of this thumbprint.
+    pub fn has_host_key(&self, thumbprint: Thumbprint) -> bool {
+        self.by_thumbprint.get(&thumbprint).is_some()
+    }
+
     /// All hosts, in no order; each as it is when it is looked at.
     pub fn hosts(&self) -> Vec<Arc<Host>> {
         let mut all = Vec::new();
@@ -211,7 +224,7 @@ impl Directory {
         }
     }
 
-    /// Writes down when agents were used last, for those that were since. To be called every few seconds: what is lost in a crash makes
+    /// Writes down when agents were used last, for those that were since, and reads when they were used at other instances. To be called every few seconds: what is lost in a crash makes
     /// sessions shorter, never longer. Also writes what could not be written before.
     pub fn store_use(&self) -> Result<(), StoreError> {
         let mut writer = self.lock()?;
@@ -230,6 +243,14 @@ impl Directory {
                 cells.push((Arc::clone(cell), at));
             }
         });
+        let mut latest = 0;
+        (self.agents).for_each(|_, cell| latest = latest.max(cell.used_at()));
+        // What others noted, and what they notice later of the same time.
+        for (id, at) in writer.store.used_since(latest - USE_OVERLAP)? {
+            if let Some(cell) = self.agents.get(&id) {
+                cell.used_at.fetch_max(at, Ordering::Relaxed);
+            }
+        }
         if used.is_empty() {
             return Ok(());
         }
@@ -255,13 +276,23 @@ impl Directory {
     pub fn follow(&self, patience: Duration) -> Result<usize, StoreError> {
         let store = Arc::clone(&self.lock()?.store);
         store.wait(patience)?;
+        let known = self.lock()?.last_event;
+        // Not under the lock: a store that hangs holds up nobody here.
+        let theirs = store.since(known)?;
         let mut writer = self.lock()?;
-        self.take_in(&mut writer)
+        match writer.last_event == known {
+            true => self.merge(&mut writer, theirs),
+            false => self.take_in(&mut writer),
+        }
     }
 
     /// Takes in what other instances wrote.
     fn take_in(&self, writer: &mut Writer) -> Result<usize, StoreError> {
-        let mut theirs = writer.store.since(writer.last_event)?;
+        let theirs = writer.store.since(writer.last_event)?;
+        self.merge(writer, theirs)
+    }
+
+    fn merge(&self, writer: &mut Writer, mut theirs: Change) -> Result<usize, StoreError> {
         let count = theirs.events.len();
         let numbers = theirs.events.iter().map(|event| event.number);
         if !numbers.eq((writer.last_event + 1..).take(count)) {
@@ -271,6 +302,11 @@ impl Directory {
             )));
         }
         writer.last_event += count as u64;
+        let unsaved = &writer.unsaved.events;
+        if !unsaved.is_empty() && theirs.events.starts_with(unsaved) {
+            // It was written: only the answer was lost.
+            writer.unsaved = Change::default();
+        }
         writer.rebase(&mut theirs);
         self.publish(writer, theirs.hosts, theirs.agents);
         writer.tell(theirs.events);

@@ -96,7 +96,13 @@ fn keys_of_a_set_follow_the_set_and_never_go_back() {
         d.authenticate_agent(&token, &expect).map(|_| ())
     };
     assert_eq!(by_agent(&old, &[]), Ok(()));
-    assert_eq!(by_agent(&new, &[]), Err(needs));
+    // It is not asked for by the name of the key that is known: a set that still has that one would do.
+    let unknown = new.public().thumbprint().to_string();
+    let asked = by_agent(&new, &[]);
+    assert!(
+        matches!(&asked, Err(AuthError::NeedsKeys { url, kid }) if url == host_url && *kid == unknown),
+        "{asked:?}"
+    );
     assert_eq!(by_agent(&new, &first), Err(AuthError::UnknownAgent));
     assert_eq!(by_agent(&new, &second), Ok(()));
     assert!(auth(&host_token(&new, "h2"), &[]).is_err());

@@ -153,3 +153,82 @@ fn what_was_taken_away_while_the_store_failed_does_not_come_back_with_anothers_c
     }
     assert_eq!(everything(&one), everything(&cut_off));
 }
+
+/// A store that writes, and says that it does not know.
+struct Uncertain {
+    store: Arc<MemoryStore>,
+    lost: Arc<AtomicBool>,
+}
+
+impl Store for Uncertain {
+    fn load(&self) -> Result<crate::Contents, StoreError> {
+        self.store.load()
+    }
+
+    fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        self.store.commit(change)?;
+        match self.lost.load(Ordering::SeqCst) {
+            true => Err(StoreError::Failed("no answer".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    fn since(&self, after: u64) -> Result<Change, StoreError> {
+        self.store.since(after)
+    }
+
+    fn wait(&self, patience: Duration) -> Result<(), StoreError> {
+        self.store.wait(patience)
+    }
+
+    fn note_use(&self, used: &[(AgentId, i64)]) -> Result<(), StoreError> {
+        self.store.note_use(used)
+    }
+}
+
+#[test]
+fn a_change_whose_answer_was_lost_is_taken_in_as_what_it_is() {
+    let one = World::new();
+    let lost = Arc::new(AtomicBool::new(false));
+    let store = Uncertain {
+        store: Arc::clone(&one.store),
+        lost: Arc::clone(&lost),
+    };
+    let two = World {
+        directory: Directory::open(Box::new(store), Settings::default()).expect("a directory"),
+        ..one.beside()
+    };
+    let agent = two.agent(&key(1), NOW);
+    lost.store(true, Ordering::SeqCst);
+    let host = two.host(NOW);
+    let rotated = (two.directory).rotate_agent_key(By::Host(&host), &agent, key(2).public(), NOW);
+    assert!(matches!(rotated, Err(ChangeError::NotDurable(_))));
+    lost.store(false, Ordering::SeqCst);
+    two.directory.follow(PATIENCE).expect("followed");
+    two.directory.store_use().expect("nothing is left to write");
+    one.directory.follow(PATIENCE).expect("followed");
+    // The key was exchanged, and nothing else happened to the agent.
+    for world in [&one, &two] {
+        assert_eq!(world.standing(&agent, NOW), AgentStatus::Active);
+        assert!(world.try_agent(&key(2), &agent, NOW).is_ok());
+        assert!(world.try_agent(&key(1), &agent, NOW).is_err());
+    }
+    assert_eq!(everything(&one), everything(&two));
+}
+
+#[test]
+fn an_agent_that_is_used_at_one_instance_does_not_expire_at_another() {
+    let one = World::new();
+    let two = one.beside();
+    let agent = one.agent(&key(1), NOW);
+    two.directory.follow(PATIENCE).expect("followed");
+    for minutes in [30, 60, 90] {
+        let now = NOW + minutes * 60;
+        let principal = one.principal(&key(1), &agent, now);
+        one.directory.touch(&principal, now);
+        one.directory.store_use().expect("noted");
+        two.directory.store_use().expect("read");
+    }
+    assert_eq!(two.standing(&agent, NOW + 91 * 60), AgentStatus::Active);
+    assert_eq!(two.standing(&agent, NOW + 151 * 60), AgentStatus::Expired);
+}
