@@ -115,9 +115,9 @@ impl Asks {
             return;
         };
         debug_assert!(open.deadline <= Instant::now());
-        self.close(supervisor, id, open, "timeout", Scope::Once, |d| {
-            refusal(d, "nobody answered in time")
-        });
+        let refused = refusal(&open.event.decision, "nobody answered in time");
+        // What cannot be recorded is refused as well.
+        let _ = close(supervisor, id, open, "timeout", Scope::Once, refused, None);
     }
 
     /// Ends a question that the policy in force decides without a person.
@@ -142,44 +142,11 @@ impl Asks {
                 ..open.event.clone()
             });
         }
-        self.close(supervisor, id, open, "policy", Scope::Once, |_| decision);
-        match proceeds {
-            true => Response::Done { text },
-            false => Response::Error { text },
+        match close(supervisor, id, open, "policy", Scope::Once, decision, None) {
+            Ok(()) if proceeds => Response::Done { text },
+            Ok(()) => Response::Error { text },
+            Err(text) => Response::Error { text },
         }
-    }
-
-    fn close(
-        &self,
-        supervisor: &Supervisor,
-        id: &str,
-        open: Open,
-        verdict: &str,
-        scope: Scope,
-        decide: impl FnOnce(&Decision) -> Decision,
-    ) {
-        let decision = decide(&open.event.decision);
-        let approval = Approval {
-            ask: id.to_owned(),
-            verdict: verdict.to_owned(),
-            scope: match &scope {
-                Scope::Once => "once".into(),
-                Scope::Session => "session".into(),
-                Scope::Pattern(_) => "pattern".into(),
-            },
-            pattern: match scope {
-                Scope::Pattern(p) => Some(p),
-                _ => None,
-            },
-            by: format!("uid:{}", rustix::process::getuid().as_raw()),
-            binding: open.digest,
-        };
-        // An approval is durable before the action goes on.
-        let decision = match supervisor.seal(Record::Approval(approval)) {
-            Ok(()) => decision,
-            Err(e) => refusal(&decision, &format!("the answer could not be recorded: {e}")),
-        };
-        (open.reply)(decision);
     }
 
     /// The questions that wait, as the policy in force puts them.
@@ -230,9 +197,10 @@ impl Asks {
             lock(&self.open).insert(id.to_owned(), open);
             return changed(id);
         }
+        let mut grant = None;
         if scope != Scope::Once {
             match Grant::new(&open.event.action, &open.event.decision, scope.clone()) {
-                Ok(grant) => supervisor.engine.grant(grant),
+                Ok(made) => grant = Some(made),
                 Err(e) => {
                     lock(&self.open).insert(id.to_owned(), open);
                     return Response::Error {
@@ -242,14 +210,16 @@ impl Asks {
             }
         }
         let text = format!("approved for {scope}: {}", open.event.action.resource);
-        self.close(supervisor, id, open, "approve", scope, |decision| {
-            Decision {
-                effect: Effect::Allow,
-                reason: format!("approved: {}", decision.reason),
-                ..decision.clone()
-            }
-        });
-        Response::Done { text }
+        let decision = &open.event.decision;
+        let allowed = Decision {
+            effect: Effect::Allow,
+            reason: format!("approved: {}", decision.reason),
+            ..decision.clone()
+        };
+        match close(supervisor, id, open, "approve", scope, allowed, grant) {
+            Ok(()) => Response::Done { text },
+            Err(text) => Response::Error { text },
+        }
     }
 
     /// A person says no. That holds, whatever another policy says by now.
@@ -264,11 +234,51 @@ impl Asks {
         };
         open.put_again(supervisor);
         let text = format!("rejected: {}", open.event.action.resource);
-        self.close(supervisor, id, open, "reject", Scope::Once, |decision| {
-            refusal(decision, reason.as_deref().unwrap_or("a person said no"))
-        });
-        Response::Done { text }
+        let reason = reason.as_deref().unwrap_or("a person said no");
+        let refused = refusal(&open.event.decision, reason);
+        match close(supervisor, id, open, "reject", Scope::Once, refused, None) {
+            Ok(()) => Response::Done { text },
+            Err(text) => Response::Error { text },
+        }
     }
+}
+
+/// Ends a question. The answer is durable before the action goes on and before it stands for others; one that cannot be
+/// recorded refuses the action and leaves nothing behind.
+fn close(
+    supervisor: &Supervisor,
+    id: &str,
+    open: Open,
+    verdict: &str,
+    scope: Scope,
+    decision: Decision,
+    grant: Option<Grant>,
+) -> Result<(), String> {
+    let approval = Approval {
+        ask: id.to_owned(),
+        verdict: verdict.to_owned(),
+        scope: match &scope {
+            Scope::Once => "once".into(),
+            Scope::Session => "session".into(),
+            Scope::Pattern(_) => "pattern".into(),
+        },
+        pattern: match scope {
+            Scope::Pattern(p) => Some(p),
+            _ => None,
+        },
+        by: format!("uid:{}", rustix::process::getuid().as_raw()),
+        binding: open.digest,
+    };
+    if let Err(e) = supervisor.seal(Record::Approval(approval)) {
+        let why = format!("the answer could not be recorded: {e}");
+        (open.reply)(refusal(&decision, &why));
+        return Err(format!("{why}; the action is refused"));
+    }
+    if let Some(grant) = grant {
+        supervisor.engine.grant(grant);
+    }
+    (open.reply)(decision);
+    Ok(())
 }
 
 impl Open {

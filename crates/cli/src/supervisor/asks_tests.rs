@@ -12,7 +12,7 @@ use crate::state::State;
 
 struct Asked {
     supervisor: Arc<Supervisor>,
-    _tmp: tempfile::TempDir,
+    tmp: tempfile::TempDir,
     _broker: UnixStream,
 }
 
@@ -39,7 +39,7 @@ fn under(effect: &str) -> Asked {
     );
     Asked {
         supervisor,
-        _tmp: tmp,
+        tmp,
         _broker: broker,
     }
 }
@@ -113,4 +113,27 @@ fn a_standing_answer_ends_with_its_policy() {
     asked.supervisor.engine.replace(policy("ask"));
     let back = asked.ask(&policy("ask"));
     assert!(back.try_recv().is_err(), "an answer of before counts");
+}
+
+#[test]
+fn an_approval_that_cannot_be_recorded_grants_nothing() {
+    for scope in [Scope::Once, Scope::Session, Scope::Pattern("/a".into())] {
+        let asked = under("ask");
+        let answer = asked.ask(&policy("ask"));
+        // From now on no checkpoint can be written.
+        let ledger = State::open_at(asked.tmp.path()).unwrap().ledger_dir();
+        std::fs::create_dir(ledger.join("checkpoint.tmp")).unwrap();
+        let response = asked.approve(scope.clone());
+        let Response::Error { text } = response else {
+            panic!("{scope}: {response:?}");
+        };
+        assert!(text.contains("could not be recorded"), "{scope}: {text}");
+        assert!(!answer.recv().unwrap().effect.proceeds(), "{scope}");
+        let action = Action::new(Subject::agent("a"), Verb::FileWrite, Resource::path("/a"));
+        assert_eq!(
+            asked.supervisor.engine.decide(&action).effect,
+            Effect::Ask,
+            "{scope}: an answer stands that nobody can read about"
+        );
+    }
 }
