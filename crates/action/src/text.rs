@@ -79,8 +79,9 @@ fn push(out: &mut String, c: char) {
 fn invisible(c: char) -> bool {
     matches!(u32::from(c),
         0x00ad | 0x034f | 0x061c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f
-        | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f
-        | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0xe0000..=0xe0fff)
+        | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfe00..=0xfe0f
+        | 0xfeff | 0xffa0 | 0xfff0..=0xfffc | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a
+        | 0xe0000..=0xe0fff)
 }
 
 #[cfg(test)]
@@ -92,6 +93,31 @@ mod tests {
         assert_eq!(escape_text("a\x1b[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert_eq!(escape_text("naïve\\n"), "naïve\\\\n");
         assert_eq!(escape_bytes(b"x\xff\ny"), "x\\xff\\ny");
+    }
+
+    /// Braille without dots, controls of shorthand and of music, the mark of an object that is not there.
+    #[test]
+    fn characters_that_show_nothing_are_visible() {
+        for c in [
+            '\u{2800}',
+            '\u{1bca0}',
+            '\u{1bca3}',
+            '\u{1d173}',
+            '\u{1d17a}',
+            '\u{fffc}',
+        ] {
+            let shown = escape_text(&format!("a{c}b"));
+            assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(c)));
+        }
+        for c in [
+            '\u{2801}',
+            '\u{1bc9f}',
+            '\u{1d172}',
+            '\u{1d17b}',
+            '\u{fffd}',
+        ] {
+            assert_eq!(escape_text(&c.to_string()), c.to_string());
+        }
     }
 
     #[test]
