@@ -175,12 +175,18 @@ impl Accounts {
         found.collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Takes a person's account and passkeys away. Whether there was one.
+    /// Takes a person's account, passkeys and invitations away. Whether there was an account or an invitation.
     pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        let gone = self
-            .lock()
-            .execute("DELETE FROM accounts WHERE name = ?1", (name,))
-            .map_err(failed)?;
+        let mut connection = self.lock();
+        let change = connection.transaction().map_err(failed)?;
+        let mut gone = 0;
+        for delete in [
+            "DELETE FROM invitations WHERE name = ?1",
+            "DELETE FROM accounts WHERE name = ?1",
+        ] {
+            gone += change.execute(delete, (name,)).map_err(failed)?;
+        }
+        change.commit().map_err(failed)?;
         Ok(gone > 0)
     }
 
@@ -315,6 +321,29 @@ mod tests {
             accounts.keys(None).unwrap().is_empty(),
             "its passkeys went with it"
         );
+    }
+
+    #[test]
+    fn who_is_removed_has_no_invitation_left() {
+        let (_dir, accounts) = store();
+        let to = |name: &str| Invitation {
+            name: name.into(),
+            role: "admin".into(),
+        };
+        for (hash, name) in [([1; 32], "ada"), ([2; 32], "ada"), ([3; 32], "bob")] {
+            accounts.invite(&hash, &to(name), 100, 0).unwrap();
+        }
+        let accept = |hash: [u8; 32], id| accounts.accept(&hash, id, (id, "{}"), 1).unwrap();
+        assert!(accept([1; 32], "u1").is_some());
+        assert!(accounts.remove("ada").unwrap());
+        // Whoever began with it before finds none at the end.
+        assert!(accept([2; 32], "u2").is_none());
+        assert!(accounts.accounts().unwrap().is_empty());
+        assert!(accept([3; 32], "u3").is_some(), "others keep theirs");
+        // One who never came is removed as well.
+        accounts.invite(&[4; 32], &to("eve"), 100, 0).unwrap();
+        assert!(accounts.remove("eve").unwrap() && !accounts.remove("eve").unwrap());
+        assert!(accept([4; 32], "u4").is_none());
     }
 
     #[test]
