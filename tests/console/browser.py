@@ -94,10 +94,19 @@ class Tab:
         return self.browser.send(method, params, self.session, timeout)
 
     def go(self, url):
-        # Only what is behind # differs: that alone loads nothing.
-        self.send("Page.navigate", {"url": "about:blank"})
-        self.send("Page.navigate", {"url": url})
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+        # By way of an empty page: where only what is behind # differs nothing is loaded, and a page that loads itself again in
+        # that moment would win. It has to be gone before the next one is asked for.
+        self.load("about:blank", "location.href === 'about:blank'")
+        self.load(url, "document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def load(self, url, there):
+        for last in [False, False, True]:
+            answer = self.send("Page.navigate", {"url": url})
+            try:
+                return self.wait(there, 20 if last else 10)
+            except AssertionError:
+                if last:
+                    raise AssertionError(f"{url} never came: {answer}\n{self.text()}") from None
 
     def js(self, expression):
         answer = self.send("Runtime.evaluate", {"expression": expression, "awaitPromise": True, "returnByValue": True,
