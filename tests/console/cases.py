@@ -5,7 +5,9 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
+import time
 
 from browser import Browser
 from world import ROOT, Console, Gateway, Session
@@ -77,7 +79,34 @@ def registration(check, world):
         check("the passkey logs in", "ada" in tab.text(), tab.text())
         check("the pages need nothing that their policy refuses", not tab.violations(), tab.violations())
         acts = console.acts()
-        check("both are in the ledger", acts == [("enrol", "account:ada", "invitation"), ("login", "account:ada", "passkey")], acts)
+        check("both are in the ledger, and the invitation before", acts == [
+            ("invite", f"uid:{os.getuid()}", "terminal"), ("enrol", "account:ada", "invitation"), ("login", "account:ada", "passkey")], acts)
+
+
+def outage(check, world):
+    """record: who cannot be recorded is not let in, and is as soon as that can be"""
+    with Console(world) as console, Browser() as browser:
+        admin = console.token("admin")
+        tab = browser.tab()
+        tab.passkeys()
+        tab.go(console.link())
+        # From now on the ledger cannot be published, and soon takes nothing more.
+        os.mkdir(f"{world.state}/ledger/checkpoint.tmp")
+        end = time.monotonic() + 20
+        while (answer := console.call("/api/v1/agents/none/revoke", "POST", admin)).status != 503:
+            assert time.monotonic() < end, answer
+            time.sleep(0.05)
+        tab.click("#enrol")
+        said(tab, "cannot be recorded")
+        check("nobody was let in", "nobody has a passkey" in world.run("serve", "people").stdout, tab.text())
+        tab.go(f"{console.url}/")
+        check("nor logged in", tab.js("location.pathname") == "/login", tab.text())
+        os.rmdir(f"{world.state}/ledger/checkpoint.tmp")
+        tab.go(console.link())
+        tab.click("#enrol")
+        tab.wait("document.querySelector('main')?.dataset.page === 'list'")
+        check("the link still holds", "ada" in world.run("serve", "people").stdout)
+        check("and its use is in the ledger", ("enrol", "account:ada", "invitation") in console.acts(), console.acts())
 
 
 def approval(check, world):
@@ -276,7 +305,12 @@ def programs(check, world):
         reject = f"/api/v1/questions/{question}/reject"
         for role in ["auditor", "operator"]:
             check(f"not by the {role}", console.call(reject, "POST", roles[role], {}).status == 403)
-        decisions = console.call("/api/v1/decisions?limit=1", token=roles["auditor"]).json
+        # What was asked is in the ledger within a moment.
+        end = time.monotonic() + 20
+        while not (decisions := console.call("/api/v1/decisions?limit=1", token=roles["auditor"]).json)["decisions"]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
         check("decisions, a page at a time", len(decisions["decisions"]) == 1 and decisions["decisions"][0]["entry"]["effect"] == "ask",
               decisions)
         digest = console.call(f"/api/v1/questions/{question}", token=roles["approver"]).json["digest"]
@@ -297,7 +331,7 @@ def programs(check, world):
             data = file.read() + (open(f"{world.state}/console/console.db-wal", "rb").read())
         check("no token is kept", not [r for r in roles.values() if r.encode() in data])
         acts = [a[0] for a in console.acts()]
-        check("all acts are in the ledger", acts == ["token.create"] * 4 + ["approve", "revoke", "token.revoke"], acts)
+        check("all acts are in the ledger", acts == ["invite"] + ["token.create"] * 4 + ["approve", "revoke", "token.revoke"], acts)
 
 
 def hosts(check, world):
@@ -320,6 +354,38 @@ def hosts(check, world):
             "Content-Type": "application/json", "Origin": console.url}).status == 413)
 
 
+def addresses(check, world):
+    """address: it has both addresses of localhost or does not start, its links lead to it, and it ends at once"""
+    console = Console(world)
+    invite = lambda: world.run("serve", "invite", "--name", "bob", "--role", "auditor", check=False)
+    before = invite()
+    check("no link without a console", before.returncode != 0 and "no console runs here" in before.stderr, before)
+    if socket.has_ipv6:
+        with socket.socket(socket.AF_INET6) as other:
+            other.bind(("::1", console.port))
+            other.listen()
+            done = subprocess.run(console.command, env={**os.environ, "AGENTWALL_STATE": world.state}, capture_output=True,
+                                  text=True, timeout=30)
+            check("not when somebody else has the other address", done.returncode == 1 and "[::1]" in done.stderr, done)
+    with console:
+        check("nobody was invited by what did not start", [a[0] for a in console.acts()] == ["invite"], console.acts())
+        link = invite().stdout
+        check("a link leads to the console that runs", link.startswith(f"{console.url}/enrol#"), link)
+        with socket.create_connection(("127.0.0.1", console.port)) as half, \
+                socket.create_connection(("127.0.0.1", console.port)) as stream:
+            half.sendall(b"GET /api")
+            stream.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: localhost:{console.port}\r\n"
+                           f"Authorization: Bearer {console.token('auditor')}\r\n\r\n".encode())
+            stream.settimeout(20)
+            check("a stream is open", b" 200 " in stream.recv(100))
+            since = time.monotonic()
+            console.process.terminate()
+            code = console.process.wait(20)
+            took = time.monotonic() - since
+            check("it ends, whatever is connected", code == 0 and took < 5, (code, took))
+    check("then no link leads there", invite().returncode != 0)
+
+
 def description(check, world):
     """description: Schemathesis finds no answer that OpenAPI does not have, and no failure, in what it makes up"""
     place = f"{ROOT}/.cache/schemathesis"
@@ -338,4 +404,4 @@ def description(check, world):
         check(f"{counted[0] if counted else 'nothing'}", good, done.stdout[-3000:] + done.stderr[-1000:])
 
 
-ALL = [registration, approval, rejection, reach, sessions, forged, stale, programs, hosts, description]
+ALL = [registration, outage, approval, rejection, reach, sessions, forged, stale, programs, hosts, addresses, description]

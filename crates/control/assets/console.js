@@ -146,12 +146,16 @@ if (main.dataset.now) {
   setInterval(tick, 1000);
   const events = new EventSource("/api/v1/events");
   events.addEventListener("waiting", (event) => {
-    const { waiting } = JSON.parse(event.data);
+    const { waiting, trouble } = JSON.parse(event.data);
     if (main.dataset.page === "list") {
       const now = JSON.stringify(Object.entries(waiting).map((pair) => pair.join(" ")).sort());
       if (now !== JSON.stringify(JSON.parse(main.dataset.shown).sort())) location.reload();
     } else if (main.dataset.page === "question" && !main.dataset.closed) {
       const digest = waiting[main.dataset.id];
+      // While somebody cannot be asked, nobody knows whether it still waits.
+      const unknown = digest === undefined && trouble.length > 0;
+      at("trouble").textContent = unknown ? trouble.join("\n") : "";
+      if (unknown) return;
       if (digest === undefined) closed("This question is not open any more: it was answered elsewhere, or its time is over.", "bad");
       else if (digest !== main.dataset.digest) location.reload();
     }

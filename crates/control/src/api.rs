@@ -1,6 +1,6 @@
 //! The REST interface, its description, and the routes of the pages.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use agentwall_action::{Resource, escape_text};
 use agentwall_engine::{Grant, Scope};
@@ -24,6 +24,7 @@ use utoipa::{
 use webauthn_rs::prelude::PublicKeyCredential;
 
 use crate::{
+    access::Need,
     assets,
     console::{Caller, Console, How, now_ms},
     guard,
@@ -39,6 +40,8 @@ use crate::{
 
 /// Longest body of a request, in bytes.
 const MAX_BODY: usize = 64 << 10;
+/// How long it may take to come.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How many decisions a page has when the request does not say.
 const PAGE: u16 = 50;
 /// The most that it has.
@@ -129,6 +132,7 @@ impl utoipa::IntoResponses for Problems {
                 "the role does not have this; or an assertion is missing",
             ),
             ("404", "no such question"),
+            ("408", "the body did not come in time"),
             ("409", "it is not so any more, and nothing was done"),
             ("413", "the body is too long"),
             ("415", "the body is no application/json"),
@@ -189,11 +193,7 @@ async fn pattern(
     Asked(query): Asked<PatternQuery>,
 ) -> Answered<PatternPreview> {
     let waiting = console.ask(|host| host.waiting()).await?;
-    let ask = waiting
-        .asks
-        .iter()
-        .find(|ask| ask.id == id)
-        .ok_or_else(Problem::no_question)?;
+    let ask = waiting.question(&id)?;
     let scope = Scope::Pattern(query.pattern);
     let grant = match Grant::new(&ask.action, &ask.decision, scope) {
         Ok(grant) => grant,
@@ -378,11 +378,11 @@ async fn reject(
     Ok(Json(Done { done }))
 }
 
-async fn events(State(console): Shared) -> Response {
-    console
-        .feed
-        .listen(console.over.subscribe())
-        .into_response()
+async fn events(State(console): Shared, Extension(caller): Who) -> Response {
+    let over = console.over.subscribe();
+    let listener = Arc::clone(&console);
+    let still = move || listener.still_may(&caller, Need::Questions);
+    console.feed.listen(over, still).into_response()
 }
 
 #[utoipa::path(get, path = "/api/v1/agents", responses((status = 200, body = Agents), Problems))]
@@ -481,8 +481,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 text,
             ));
         }
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
+        let read = axum::body::Bytes::from_request(request, state);
+        let read = tokio::time::timeout(PATIENCE, read).await;
+        let bytes = read
+            .map_err(|_| {
+                let text = format!("a body takes at most {} s", PATIENCE.as_secs());
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", text)
+            })?
             .map_err(|e| match e.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
                     let text = format!("a body has at most {MAX_BODY} bytes");

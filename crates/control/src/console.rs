@@ -9,9 +9,9 @@ use agentwall_store::Accounts;
 use tokio::sync::watch;
 
 use crate::{
-    access::Role,
+    access::{Need, Role},
     events::Feed,
-    host::{Act, Host, HostError, PendingAsk},
+    host::{Act, Host, HostError, PendingAsk, Waiting},
     passkeys::Passkeys,
     problem::Problem,
     sessions::Sessions,
@@ -69,7 +69,10 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone)]
 pub(crate) enum How {
     Nobody,
-    Token,
+    /// By the hash of one.
+    Token {
+        hash: [u8; 32],
+    },
     Session {
         cookie: String,
         account: String,
@@ -82,7 +85,7 @@ impl How {
     pub fn proof(&self) -> &'static str {
         match self {
             How::Nobody => "nothing",
-            How::Token => "token",
+            How::Token { .. } => "token",
             How::Session { .. } => "session",
         }
     }
@@ -128,8 +131,23 @@ impl Console {
     /// The question of an id, if it waits.
     pub(crate) async fn question(&self, id: &str) -> Result<PendingAsk, Problem> {
         let waiting = self.ask(|host| host.waiting()).await?;
-        let found = waiting.asks.into_iter().find(|ask| ask.id == id);
-        found.ok_or_else(Problem::no_question)
+        waiting.question(id).cloned()
+    }
+
+    /// Whether a caller still has what a route needs: the session or the token may have ended, and the role be another one.
+    pub(crate) fn still_may(&self, caller: &Caller, need: Need) -> bool {
+        let role = match &caller.how {
+            How::Nobody => Ok(None),
+            How::Token { hash } => (self.accounts.token(hash)).map(|t| t.map(|token| token.role)),
+            How::Session {
+                cookie, account, ..
+            } => match self.sessions.holds(cookie, now_ms()) {
+                true => (self.accounts.account(account)).map(|a| a.map(|account| account.role)),
+                false => Ok(None),
+            },
+        };
+        let role = role.ok().flatten().and_then(|role| Role::of(&role));
+        role.is_some_and(|role| role.may(need))
     }
 
     /// Puts an act into the ledger.
@@ -166,6 +184,23 @@ impl Console {
     /// Whether pages come over TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.config.origin.starts_with("https://")
+    }
+}
+
+impl Waiting {
+    /// The question of an id. While some holder cannot be asked, nobody can say that it does not wait.
+    pub(crate) fn question(&self, id: &str) -> Result<&PendingAsk, Problem> {
+        let found = self.asks.iter().find(|ask| ask.id == id);
+        found.ok_or_else(|| match self.trouble.is_empty() {
+            true => Problem::no_question(),
+            false => {
+                let text = format!(
+                    "not every question can be seen now: {}",
+                    self.trouble.join("; ")
+                );
+                HostError::Unavailable(text).into()
+            }
+        })
     }
 }
 

@@ -23,6 +23,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stream lasts; the browser connects again, and is asked again who it is.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// How often it is asked whether who listens still may, when nothing else happens.
+const RECHECK: Duration = Duration::from_secs(2);
+
 /// What all who listen share.
 #[derive(Default)]
 struct Shared {
@@ -48,23 +51,32 @@ impl Feed {
         }
     }
 
-    /// Listens. The first event says what waits after this.
-    pub fn listen(
+    /// Listens while `still` says so. The first event says what waits after this.
+    pub fn listen<S: Fn() -> bool + Send + 'static>(
         self: &Feed,
         over: watch::Receiver<bool>,
-    ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
+        still: S,
+    ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<S>> {
         let end = Instant::now() + LONGEST;
-        let begin = (self.subscribe(), over, end);
-        let events = stream::unfold(begin, |(mut told, mut over, end)| async move {
-            tokio::select! {
-                changed = told.changed() => changed.ok()?,
-                _ = over.changed() => return None,
-                () = tokio::time::sleep_until(end) => return None,
-            }
-            let text = told.borrow_and_update().to_string();
+        let begin = (self.subscribe(), over, still);
+        let events = stream::unfold(begin, move |(mut told, mut over, still)| async move {
+            let news = loop {
+                let news = tokio::select! {
+                    changed = told.changed() => changed.map(|()| true).ok()?,
+                    () = tokio::time::sleep(RECHECK) => false,
+                    _ = over.changed() => return None,
+                    () = tokio::time::sleep_until(end) => return None,
+                };
+                if !still() {
+                    return None;
+                }
+                if news {
+                    break told.borrow_and_update().to_string();
+                }
+            };
             Some((
-                Ok(Event::default().event("waiting").data(text)),
-                (told, over, end),
+                Ok(Event::default().event("waiting").data(news)),
+                (told, over, still),
             ))
         });
         Sse::new(events).keep_alive(KeepAlive::default())
@@ -102,7 +114,9 @@ async fn watch_host(host: Arc<dyn Host>, shared: Arc<Shared>, sender: watch::Sen
             let ids: Map<String, Value> = (waiting.asks.into_iter())
                 .map(|ask| (ask.id, ask.digest.into()))
                 .collect();
-            let text: Arc<str> = json!({ "waiting": ids }).to_string().into();
+            let text: Arc<str> = json!({ "waiting": ids, "trouble": waiting.trouble })
+                .to_string()
+                .into();
             sender.send_if_modified(|old| {
                 let other = again || *old != text;
                 *old = text;

@@ -122,7 +122,7 @@ fn changes(
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    if method.is_safe() || matches!(caller.how, How::Token) {
+    if method.is_safe() || matches!(caller.how, How::Token { .. }) {
         return Ok(());
     }
     let forged = |text| Err(Problem::new(StatusCode::FORBIDDEN, "cross-origin", text));
@@ -149,16 +149,13 @@ fn caller(console: &Console, headers: &HeaderMap) -> Result<Caller, Problem> {
                 .eq_ignore_ascii_case("bearer")
                 .then_some(token.trim())
         });
-        let known = match token {
-            Some(token) => console.accounts.token(&hash(token))?,
-            None => None,
-        };
         // Who names a token is that, or nobody; a cookie beside it means nothing.
-        let known = known.ok_or_else(unknown)?;
+        let hash = hash(token.ok_or_else(unknown)?);
+        let known = console.accounts.token(&hash)?.ok_or_else(unknown)?;
         return Ok(Caller {
             by: format!("token:{}", known.name),
             role: Role::of(&known.role),
-            how: How::Token,
+            how: How::Token { hash },
         });
     }
     let nobody = Caller {

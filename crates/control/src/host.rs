@@ -7,6 +7,17 @@ use agentwall_engine::Scope;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// What ids of questions of the kernel wall begin with, before `-` and a number. A session's suffix has no `o`.
+pub const KERNEL_WALL: &str = "host";
+
+/// Whether an id is that of a question of the kernel wall. A gateway may have a name that begins like it.
+pub fn is_of_kernel_wall(id: &str) -> bool {
+    let number = id
+        .strip_prefix(KERNEL_WALL)
+        .and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// A question that waits for a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingAsk {
@@ -154,4 +165,26 @@ pub trait Host: Send + Sync + 'static {
     fn decisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<LedgerEntry>, HostError>;
     /// Puts an act into the ledger. It is durable when this returns.
     fn record(&self, act: &Act<'_>) -> Result<(), HostError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_whose_name_begins_like_the_kernel_walls_ids_is_none() {
+        for (id, ours) in [
+            ("host-1", true),
+            ("host-120", true),
+            ("host-", false),
+            ("host-x:3", false),
+            ("host-3:BDGK-RSTZ", false),
+            ("host:3", false),
+            ("host-+1", false),
+            ("a-host-1", false),
+            ("k3f9-1", false),
+        ] {
+            assert_eq!(is_of_kernel_wall(id), ours, "{id}");
+        }
+    }
 }

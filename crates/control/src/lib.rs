@@ -38,6 +38,8 @@ mod passkeys;
 #[cfg(feature = "serve")]
 mod problem;
 #[cfg(feature = "serve")]
+mod serve;
+#[cfg(feature = "serve")]
 mod sessions;
 #[cfg(feature = "serve")]
 mod shapes;
@@ -53,23 +55,5 @@ pub use codes::{Code, invite, new_token};
 #[cfg(feature = "serve")]
 pub use console::{Config, Console, StartError};
 pub use host::Host;
-
-/// Answers requests until `ended` is. Streams of events end with it.
-///
-/// # Errors
-/// The port cannot be served any more.
 #[cfg(feature = "serve")]
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    console: std::sync::Arc<Console>,
-    ended: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let over = console.over.clone();
-    let ended = async move {
-        ended.await;
-        over.send_replace(true);
-    };
-    axum::serve(listener, router(console))
-        .with_graceful_shutdown(ended)
-        .await
-}
+pub use serve::serve;

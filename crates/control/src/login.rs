@@ -64,7 +64,8 @@ pub(crate) async fn finish(
         &body.credential,
         now_ms(),
     )?;
-    session(&console, &account, "login", "passkey").await
+    recorded(&console, "login", &account.name, "passkey").await?;
+    session(&console, &account)
 }
 
 /// Begins the registration of a passkey.
@@ -83,13 +84,15 @@ pub(crate) async fn enrol_finish(
     State(console): Shared,
     Body(body): Body<Finish<RegisterPublicKeyCredential>>,
 ) -> Result<Response, Problem> {
-    let account = (console.passkeys).enrolled(
+    let made = (console.passkeys).made(
         &console.accounts,
         &body.ceremony,
         &body.credential,
         now_ms(),
     )?;
-    session(&console, &account, "enrol", "invitation").await
+    recorded(&console, "enrol", &made.name, "invitation").await?;
+    let account = made.accept(&console.accounts, now_ms())?;
+    session(&console, &account)
 }
 
 /// Ends the session.
@@ -110,15 +113,19 @@ fn begun(ceremony: String, challenge: &impl Serialize) -> Result<Json<Begun>, Pr
     Ok(Json(Begun { ceremony, options }))
 }
 
-/// Begins a session, once it is recorded who comes in, and how that was proved.
-async fn session(
+/// Records who comes in, and how that was proved, before it is done.
+async fn recorded(
     console: &Console,
-    account: &Account,
     act: &'static str,
+    name: &str,
     proof: &'static str,
-) -> Result<Response, Problem> {
-    let by = format!("account:{}", account.name);
-    console.record(act, &account.name, &by, proof, None).await?;
+) -> Result<(), Problem> {
+    let by = format!("account:{name}");
+    console.record(act, name, &by, proof, None).await
+}
+
+/// Begins a session.
+fn session(console: &Console, account: &Account) -> Result<Response, Problem> {
     let cookie = console.sessions.begin(&account.id, now_ms())?;
     let value = format!(
         "{}={}; {}",

@@ -1,7 +1,10 @@
 //! The pages. What an agent chose is shown with every control, bidirectional and invisible character spelled out and
 //! marked, so that it cannot pass for another text.
 
-use agentwall_action::escape_text;
+use std::os::unix::ffi::OsStrExt as _;
+
+use agentwall_action::{Resource, escape_text};
+use agentwall_policy::glob_escape;
 use axum::{
     Extension,
     extract::State,
@@ -94,7 +97,8 @@ pub(crate) async fn question(
                     dt { "binding" } dd.hash { (q.digest) } dt { "policy" } dd.hash { (visible(&q.policy)) }
                 }
             }
-            @if answers { (answer(q)) }
+            @if answers { (answer(q, &as_pattern(&ask.action.resource))) }
+            p.warning #trouble role="status" {}
             p #said role="status" {}
         }
     };
@@ -135,7 +139,24 @@ fn differences(changes: &[crate::changes::Change]) -> Markup {
     }
 }
 
-fn answer(q: &Question) -> Markup {
+/// The one object as a pattern (docs/policy.md): it matches just that.
+fn as_pattern(resource: &Resource) -> String {
+    let text = match resource {
+        Resource::Named(name) => glob_escape(name.as_bytes()),
+        Resource::Path(path) => glob_escape(path.as_bytes()),
+        Resource::Unix(path) => format!("unix:{}", glob_escape(path.as_os_str().as_bytes())),
+        other => other.to_string(),
+    };
+    // Patterns know these escapes, and a backslash is escaped already.
+    escape_text(&text).replace("\\\\", "\\")
+}
+
+/// What an answer that stands for others does not look at.
+const NOT_BOUND: &str = "For the session binds the object and the arguments, with the method where there is one; headers, \
+     and a body that gives no arguments, may differ. A pattern binds the object alone: method, arguments, headers and \
+     body may differ.";
+
+fn answer(q: &Question, pattern: &str) -> Markup {
     let reach = |reach: Reach| match reach {
         Reach::Once => ("once", "this once"),
         Reach::Session => ("session", "this, for the whole session (task)"),
@@ -152,10 +173,11 @@ fn answer(q: &Question) -> Markup {
                 @for (at, (value, text)) in q.scopes.iter().map(|r| reach(*r)).enumerate() {
                     label { input type="radio" name="scope" value=(value) checked[at == 0]; " " (text) }
                 }
+                @if q.scopes.len() > 1 { p.small { (NOT_BOUND) } }
                 @if q.scopes.contains(&Reach::Pattern) {
                     div #pattern-box hidden {
                         label for="pattern" { "Resource pattern" }
-                        input #pattern type="text" value=(q.object) maxlength="2000" spellcheck="false" autocomplete="off";
+                        input #pattern type="text" value=(pattern) maxlength="2000" spellcheck="false" autocomplete="off";
                         p #pattern-said {}
                         ul #pattern-matches {}
                     }
@@ -277,6 +299,9 @@ fn path(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agentwall_action::{Action, Decision, Effect, Subject, Verb};
+    use agentwall_engine::{Grant, Scope};
+
     use super::*;
 
     #[test]
@@ -295,6 +320,44 @@ mod tests {
             shown.contains("&lt;script&gt;&quot;\\n") && !shown.contains('\u{202e}'),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn the_pattern_of_an_object_matches_it_and_no_other() {
+        let decision = Decision {
+            effect: Effect::Ask,
+            rule: None,
+            reason: String::new(),
+            hint: Default::default(),
+            monitors: vec![],
+            errors: vec![],
+            policy: "p".into(),
+        };
+        let named = |text: &str| (Verb::HttpRequest, Resource::Named(text.into()));
+        let path = |text: &str| (Verb::FileWrite, Resource::path(text));
+        for (what, others) in [
+            (
+                named("http://x/a*"),
+                vec![named("http://x/ab"), named("http://x/a/b")],
+            ),
+            (
+                named("http://x/[ab]{c,d}\\\u{202e}"),
+                vec![named("http://x/ac\\\u{202e}")],
+            ),
+            (path("/w/a?[1]"), vec![path("/w/ab1"), path("/w/a?1")]),
+        ] {
+            let action = |resource| Action::new(Subject::agent("a"), what.0, resource);
+            let pattern = as_pattern(&what.1);
+            let asked = action(what.1.clone());
+            let grant = Grant::new(&asked, &decision, Scope::Pattern(pattern.clone())).unwrap();
+            assert!(grant.covers(&asked, &decision), "{pattern}");
+            for (_, other) in others {
+                assert!(
+                    !grant.covers(&action(other.clone()), &decision),
+                    "{pattern}: {other}"
+                );
+            }
+        }
     }
 
     #[test]

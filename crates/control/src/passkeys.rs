@@ -56,6 +56,26 @@ enum Opening {
     },
 }
 
+/// A passkey that was checked, of somebody who was invited.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// What the person will be called.
+    pub name: String,
+    invitation: [u8; 32],
+    id: String,
+    key: String,
+    record: String,
+}
+
+impl Enrolment {
+    /// Keeps it: the invitation is used up, the account is there.
+    pub fn accept(&self, accounts: &Accounts, now: i64) -> Result<Account, Problem> {
+        let key = (self.key.as_str(), self.record.as_str());
+        let made = accounts.accept(&self.invitation, &self.id, key, now)?;
+        made.ok_or_else(no_invitation)
+    }
+}
+
 /// The relying party.
 #[derive(Debug)]
 pub struct Passkeys {
@@ -102,22 +122,27 @@ impl Passkeys {
         Ok((ceremony, challenge))
     }
 
-    /// Ends it: the invitation is used up, the account is there.
-    pub fn enrolled(
+    /// Checks the new passkey, and that the invitation holds. Nothing is kept yet.
+    pub fn made(
         &self,
         accounts: &Accounts,
         ceremony: &str,
         answer: &RegisterPublicKeyCredential,
         now: i64,
-    ) -> Result<Account, Problem> {
+    ) -> Result<Enrolment, Problem> {
         let Some(Opening::Enrol { state, code, id }) = self.take(ceremony, now) else {
             return Err(over());
         };
         let key = (self.party.finish_passkey_registration(answer, &state)).map_err(refused)?;
-        let record = record(&key)?;
-        let name = URL_SAFE_NO_PAD.encode(key.cred_id());
-        let made = accounts.accept(&hash(&code), &id.to_string(), (&name, &record), now)?;
-        made.ok_or_else(no_invitation)
+        let invitation = hash(&code);
+        let invited = accounts.invitation(&invitation, now)?;
+        Ok(Enrolment {
+            name: invited.ok_or_else(no_invitation)?.name,
+            invitation,
+            id: id.to_string(),
+            key: URL_SAFE_NO_PAD.encode(key.cred_id()),
+            record: record(&key)?,
+        })
     }
 
     /// Begins a login with any passkey that is known.

@@ -52,10 +52,12 @@ impl Problem {
 
     /// Something in the console itself failed; what, is said on its terminal, not to the client.
     pub fn internal(e: &dyn std::fmt::Display) -> Problem {
+        let e = agentwall_action::escape_text(&e.to_string());
+        eprintln!("agentwall: the console failed: {e}");
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
-            format!("the console cannot do this now: {e}"),
+            "the console cannot do this now; its terminal says why",
         )
     }
 
@@ -88,5 +90,17 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (self.status(), kind, body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_inside_is_not_told_to_the_client() {
+        let problem = Problem::internal(&"/home/ada/console.db is full");
+        assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!problem.detail.contains("console.db"), "{}", problem.detail);
     }
 }

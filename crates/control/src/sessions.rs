@@ -74,6 +74,11 @@ impl Sessions {
         })
     }
 
+    /// Whether it has not ended. That is no use of it.
+    pub fn holds(&self, cookie: &str, now: i64) -> bool {
+        (self.lock().get(&hash(cookie))).is_some_and(|session| session.holds(now))
+    }
+
     /// Ends one.
     pub fn end(&self, cookie: &str) {
         self.lock().remove(&hash(cookie));
@@ -126,6 +131,11 @@ mod tests {
         }
         assert!(sessions.of(cookie.as_str(), LONGEST_MS).is_none());
         let cookie = sessions.begin("u", 0).unwrap();
+        assert!(sessions.holds(cookie.as_str(), IDLE_MS - 1));
+        assert!(
+            !sessions.holds(cookie.as_str(), IDLE_MS),
+            "to be looked at is no use"
+        );
         sessions.end(cookie.as_str());
         assert!(sessions.of(cookie.as_str(), 1).is_none());
     }

@@ -9,12 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     changes::{Change, between},
-    host::{LedgerEntry, PendingAsk},
+    host::{LedgerEntry, PendingAsk, is_of_kernel_wall},
     problem::Problem,
 };
 
-/// The daemon's questions begin with it.
-const HOST_WALL: &str = "host-";
 /// Longest reason of a rejection, in bytes.
 const LONGEST_REASON: usize = 1000;
 /// Longest pattern, in bytes.
@@ -160,7 +158,7 @@ fn scopes(ask: &PendingAsk) -> Vec<Reach> {
     if ask.action.verb == Verb::CredentialUse {
         return vec![Reach::Once];
     }
-    match ask.id.starts_with(HOST_WALL) {
+    match is_of_kernel_wall(&ask.id) {
         true => vec![Reach::Once, Reach::Session],
         false => vec![Reach::Once, Reach::Session, Reach::Pattern],
     }

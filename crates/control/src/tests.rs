@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use agentwall_action::{Action, Decision, Effect, Resource, Subject, Verb};
@@ -11,17 +15,24 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, Response, StatusCode},
 };
+use futures_util::StreamExt as _;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use tower::ServiceExt as _;
 
 use crate::{
     Config, Console,
     access::{Need, ROUTES, Role},
     host::{Act, Answer, GatewayAgent, Host, HostError, LedgerEntry, PendingAsk, Waiting},
-    new_token, openapi, router,
+    invite, new_token, openapi, router,
 };
 
 const HOST: &str = "localhost:1";
+/// How long a test waits for what is to come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One question waits; what is done to it is written down.
 #[derive(Default)]
@@ -29,13 +40,21 @@ struct Fake {
     done: Mutex<Vec<String>>,
     /// The ledger cannot be written.
     full: bool,
+    /// A gateway does not answer.
+    silent: AtomicBool,
 }
 
 impl Host for Fake {
     fn waiting(&self) -> Result<Waiting, HostError> {
-        Ok(Waiting {
-            asks: vec![question()],
-            trouble: vec![],
+        Ok(match self.silent.load(Ordering::SeqCst) {
+            false => Waiting {
+                asks: vec![question()],
+                trouble: vec![],
+            },
+            true => Waiting {
+                asks: vec![],
+                trouble: vec!["the gateway 'api' does not answer".into()],
+            },
         })
     }
     fn answer(&self, id: &str, answer: &Answer) -> Result<String, HostError> {
@@ -241,6 +260,129 @@ async fn an_approval_is_of_what_was_shown_and_recorded_first() {
     let answer = world.ask(&Method::POST, path, Some(&token), &body).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(world.done().is_empty(), "what is not recorded is not done");
+}
+
+#[tokio::test]
+async fn a_question_of_a_holder_that_is_silent_is_not_said_to_be_gone() {
+    let world = World::new(Fake::default());
+    let token = world.token(Role::Admin);
+    let digest = "ab".repeat(32);
+    let approve = format!(r#"{{"digest":"{digest}","scope":"once"}}"#);
+    world.host.silent.store(true, Ordering::SeqCst);
+    for (method, path, body) in [
+        (Method::GET, "/api/v1/questions/api%3A1", ""),
+        (
+            Method::GET,
+            "/api/v1/questions/api%3A1/pattern?pattern=x",
+            "",
+        ),
+        (Method::POST, "/api/v1/questions/api%3A1/approve", &*approve),
+        (Method::POST, "/api/v1/questions/api%3A1/reject", "{}"),
+    ] {
+        let answer = world.ask(&method, path, Some(&token), body).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        let kind = problem(answer).await;
+        assert_eq!(kind.as_deref(), Some("urn:agentwall:problem:unavailable"));
+    }
+    // Who listens is told about the trouble with it.
+    let answer = world
+        .ask(&Method::GET, "/api/v1/events", Some(&token), "")
+        .await;
+    let mut events = answer.into_body().into_data_stream();
+    let first = tokio::time::timeout(PATIENCE, events.next()).await.unwrap();
+    let first = String::from_utf8(first.unwrap().unwrap().to_vec()).unwrap();
+    assert!(first.contains("does not answer"), "{first}");
+    world.host.silent.store(false, Ordering::SeqCst);
+    let path = "/api/v1/questions/api%3A2";
+    let answer = world.ask(&Method::GET, path, Some(&token), "").await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+}
+
+/// Waits for the end of a stream.
+async fn drained(answer: Response<Body>) {
+    let mut events = answer.into_body().into_data_stream();
+    let all = async { while let Some(Ok(_)) = events.next().await {} };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .expect("the stream goes on");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_and_with_the_session() {
+    let world = World::new(Fake::default());
+    let token = world.token(Role::Auditor);
+    let path = "/api/v1/events";
+    let stream = world.ask(&Method::GET, path, Some(&token), "").await;
+    assert_eq!(stream.status(), StatusCode::OK);
+    assert!(world.console.accounts.revoke_token("auditor").unwrap());
+    drained(stream).await;
+
+    // A person who logs out, and one who is removed.
+    for removed in [false, true] {
+        let accounts = &world.console.accounts;
+        let now = crate::console::now_ms();
+        let code = invite(accounts, "ada", Role::Approver, now).unwrap();
+        let hash = crate::codes::hash(code.as_str());
+        let ada = accounts
+            .accept(&hash, "u1", (&format!("k{removed}"), "{}"), now)
+            .unwrap()
+            .unwrap();
+        let cookie = world.console.sessions.begin(&ada.id, now).unwrap();
+        let request = Request::builder()
+            .uri(path)
+            .header("host", HOST)
+            .header("cookie", format!("agentwall-console={}", cookie.as_str()))
+            .body(Body::empty())
+            .unwrap();
+        let routes = router(Arc::clone(&world.console));
+        let stream = routes.oneshot(request).await.unwrap();
+        assert_eq!(stream.status(), StatusCode::OK);
+        match removed {
+            true => assert!(accounts.remove("ada").unwrap()),
+            false => world.console.sessions.end(cookie.as_str()),
+        }
+        drained(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn it_ends_whatever_is_connected() {
+    let world = World::new(Fake::default());
+    let token = world.token(Role::Auditor);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(crate::serve(
+        vec![listener],
+        Arc::clone(&world.console),
+        async move { drop(ended.await) },
+    ));
+    let head = format!("Host: {HOST}\r\nAuthorization: Bearer {token}\r\n");
+    let body = "Content-Type: application/json\r\nContent-Length: 10\r\n";
+    let mut open = Vec::new();
+    for request in [
+        // Nothing, half a head, half a body, a stream.
+        String::new(),
+        "GET /api".to_owned(),
+        format!("POST /api/v1/questions/api%3A1/reject HTTP/1.1\r\n{head}{body}\r\n{{"),
+        format!("GET /api/v1/events HTTP/1.1\r\n{head}\r\n"),
+    ] {
+        let mut one = tokio::net::TcpStream::connect(address).await.unwrap();
+        one.write_all(request.as_bytes()).await.unwrap();
+        open.push(one);
+    }
+    let mut answer = [0; 15];
+    let stream = open.last_mut().unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let since = Instant::now();
+    end.send(()).unwrap();
+    tokio::time::timeout(PATIENCE, served)
+        .await
+        .expect("it goes on")
+        .unwrap();
+    assert!(since.elapsed() < Duration::from_secs(5));
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand, ValueEnum};
 pub struct ServeArgs {
     #[command(subcommand)]
     pub command: Option<ServeCommand>,
-    /// Where it listens
+    /// Where it listens; for http://localhost:PORT on 127.0.0.1 and ::1 both
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8770")]
     pub listen: std::net::SocketAddr,
     /// The URL in the browser, if it is another than http://localhost:PORT: https, behind something that ends TLS
@@ -31,7 +31,7 @@ pub enum ServeCommand {
     Invite(InviteArgs),
     /// List the people who have passkeys
     People,
-    /// Take a person's passkeys away; who is logged in with them is logged out
+    /// Take a person's passkeys and invitations away; who is logged in with them is logged out
     Remove {
         /// Who
         name: String,
@@ -50,9 +50,9 @@ pub struct InviteArgs {
     /// What they may do
     #[arg(long, value_enum)]
     pub role: RoleName,
-    /// The URL of the console in the browser
-    #[arg(long, value_name = "URL", default_value = "http://localhost:8770")]
-    pub url: String,
+    /// The URL of the console in the browser, if none runs here now
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// `agentwall serve token`.

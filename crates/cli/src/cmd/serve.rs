@@ -2,9 +2,19 @@
 //!
 //! ```text
 //! ROOT/console/console.db    people, their passkeys, tokens
+//!              origin        where browsers find the console, while it runs
 //! ```
 
-use std::{fs, os::unix::fs::DirBuilderExt as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use agentwall_control::{
     Config, Console, Host,
@@ -15,6 +25,7 @@ use agentwall_control::{
 use agentwall_ledger::{Record, entry::ConsoleAct};
 use agentwall_store::Accounts;
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -33,6 +44,8 @@ use crate::{
 
 /// How long the ledger's writers are waited for when it is read.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long what still waits for a gateway or a session may take when the console ends.
+const LEFT: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub fn main(args: ServeArgs) -> Result<ExitCode> {
@@ -72,21 +85,30 @@ fn serve(args: &ServeArgs, state: State, accounts: Accounts) -> Result<ExitCode>
         .enable_all()
         .build()
         .context("cannot start the threads of the console")?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(args.listen).await.with_context(|| {
-            format!(
-                "cannot listen at {}; --listen names another address",
-                args.listen
-            )
-        })?;
-        let config = config(args, listener.local_addr()?)?;
+    let ended = runtime.block_on(async {
+        let listeners = listen(args).await?;
+        let first = listeners.first().context("it listens nowhere")?;
+        let config = config(args, first.local_addr()?)?;
         let origin = config.origin.clone();
-        let first = accounts.accounts()?.is_empty();
-        let code = match first {
-            true => Some(invite(&accounts, &own_name(), Role::Admin, now())?),
+        let code = match accounts.accounts()?.is_empty() {
+            true => {
+                let name = own_name();
+                host.record(&Act {
+                    act: "invite",
+                    object: &name,
+                    by: &own_uid(),
+                    proof: "terminal",
+                    binding: None,
+                })?;
+                Some(invite(&accounts, &name, Role::Admin, now())?)
+            }
             false => None,
         };
+        let place = Origin::of(&host.state);
         let console = Console::new(config, Arc::new(host), accounts)?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let held = place.hold(&origin)?;
         output::note(&format!("the console is at {origin}"));
         if let Some(code) = code {
             output::note(&format!(
@@ -94,17 +116,84 @@ fn serve(args: &ServeArgs, state: State, accounts: Accounts) -> Result<ExitCode>
                 code.as_str()
             ));
         }
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let ended = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        agentwall_control::serve(listener, console, ended).await?;
+        agentwall_control::serve(listeners, console, ended).await;
+        drop(held);
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // A gateway that does not answer keeps nobody waiting.
+    runtime.shutdown_timeout(LEFT);
+    ended
+}
+
+/// Where it listens. `localhost` is 127.0.0.1 and ::1, and browsers take either: whoever has one of the two at that port
+/// would get what is for the console, so it takes both or does not start. A host without IPv6 has no other one.
+async fn listen(args: &ServeArgs) -> Result<Vec<TcpListener>> {
+    let cannot =
+        |address: SocketAddr| format!("cannot listen at {address}; --listen names another address");
+    let bind = TcpListener::bind;
+    let first = bind(args.listen).await;
+    let first = first.with_context(|| cannot(args.listen))?;
+    let port = first.local_addr()?.port();
+    let mut all = vec![first];
+    if args.public.is_some() || !args.listen.ip().is_loopback() {
+        return Ok(all);
+    }
+    let both: [std::net::IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for ip in both.into_iter().filter(|ip| *ip != args.listen.ip()) {
+        let address = SocketAddr::new(ip, port);
+        match bind(address).await {
+            Ok(one) => all.push(one),
+            Err(e) if ip.is_ipv6() && is_absent(&e) => {}
+            Err(e) => {
+                return Err(e).with_context(|| {
+                    format!("{}; 'localhost' would lead there, too", cannot(address))
+                });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether there is no such address on this host.
+fn is_absent(e: &std::io::Error) -> bool {
+    e.kind() == ErrorKind::AddrNotAvailable
+        || e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+/// The file that says where the console is, locked (flock) by it while it runs.
+struct Origin(PathBuf);
+
+impl Origin {
+    fn of(state: &State) -> Origin {
+        Origin(state.root().join("console/origin"))
+    }
+
+    /// Says it for as long as the file is kept open.
+    fn hold(&self, origin: &str) -> Result<File> {
+        let cannot = || format!("cannot write {}", shown(&self.0));
+        let dir = self.0.parent().with_context(cannot)?;
+        // Readable for its owner alone.
+        let mut file = tempfile::NamedTempFile::new_in(dir).with_context(cannot)?;
+        file.write_all(origin.as_bytes()).with_context(cannot)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(cannot)?;
+        file.persist(&self.0).with_context(cannot)
+    }
+
+    /// Where the console is that runs now.
+    fn read(&self) -> Option<String> {
+        let mut file = File::open(&self.0).ok()?;
+        // Nobody holds what a console left that has ended.
+        flock(&file, FlockOperation::NonBlockingLockShared).err()?;
+        let mut origin = String::new();
+        file.read_to_string(&mut origin).ok()?;
+        Some(origin)
+    }
 }
 
 /// Where browsers find it. Passkeys need a name: an address is none.
@@ -135,9 +224,13 @@ fn config(args: &ServeArgs, address: std::net::SocketAddr) -> Result<Config> {
 }
 
 fn invited(state: &State, accounts: &Accounts, args: &InviteArgs) -> Result<ExitCode> {
+    let origin = args.url.clone().or_else(|| Origin::of(state).read());
+    let origin = origin.context(
+        "no console runs here; start 'agentwall serve', or name the URL of the console with --url",
+    )?;
     record(state, "invite", &args.name)?;
     let code = invite(accounts, &args.name, args.role.into(), now())?;
-    let url = args.url.trim_end_matches('/');
+    let url = origin.trim_end_matches('/');
     output::note("it holds for half an hour, once");
     said(&format!("{url}/enrol#{}", code.as_str()))
 }
@@ -186,7 +279,7 @@ fn record(state: &State, act: &str, object: &str) -> Result<()> {
     let act = ConsoleAct {
         act: act.to_owned(),
         object: object.to_owned(),
-        by: format!("uid:{}", rustix::process::getuid().as_raw()),
+        by: own_uid(),
         proof: "terminal".to_owned(),
         binding: None,
     };
@@ -206,6 +299,11 @@ fn table(rows: Vec<Vec<String>>, none: &str) -> Result<ExitCode> {
 fn said(text: &str) -> Result<ExitCode> {
     output::print(&format!("{}\n", output::tame(text)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who is at this terminal, for the ledger.
+fn own_uid() -> String {
+    format!("uid:{}", rustix::process::getuid().as_raw())
 }
 
 /// What the first person is called: as at the terminal.
@@ -312,4 +410,72 @@ fn unavailable(e: anyhow::Error) -> HostError {
 
 fn refused(e: anyhow::Error) -> HostError {
     HostError::Refused(output::tame(&format!("{e:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn bound(listen: SocketAddr, public: bool) -> Result<Vec<SocketAddr>> {
+        let args = ServeArgs {
+            command: None,
+            listen,
+            public: public.then(|| "https://console.example".to_owned()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let all = runtime.block_on(super::listen(&args))?;
+        Ok(all.iter().map(|one| one.local_addr().unwrap()).collect())
+    }
+
+    #[test]
+    fn who_has_one_of_the_addresses_of_localhost_keeps_it_from_starting() {
+        let any = |ip: std::net::IpAddr| SocketAddr::new(ip, 0);
+        let (v4, v6) = (
+            any(Ipv4Addr::LOCALHOST.into()),
+            any(Ipv6Addr::LOCALHOST.into()),
+        );
+        let Ok(other) = std::net::TcpListener::bind(v6) else {
+            // A host without IPv6 has no second address.
+            assert_eq!(bound(v4, false).unwrap().len(), 1);
+            return;
+        };
+        let port = other.local_addr().unwrap().port();
+        let here = SocketAddr::new(v4.ip(), port);
+        let error = bound(here, false).unwrap_err().to_string();
+        assert!(error.contains(&format!("[::1]:{port}")), "{error}");
+        // Under another name nobody looks there.
+        assert_eq!(bound(here, true).unwrap(), [here]);
+        drop(other);
+        let both = bound(here, false).unwrap();
+        assert_eq!(both, [here, SocketAddr::new(v6.ip(), port)]);
+        let other = std::net::TcpListener::bind(v4).unwrap();
+        let there = SocketAddr::new(v6.ip(), other.local_addr().unwrap().port());
+        assert!(bound(there, false).is_err());
+    }
+
+    #[test]
+    fn an_invitation_leads_to_the_console_that_runs_or_nowhere() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = State::open_at(tmp.path()).unwrap();
+        let people = accounts(&state).unwrap();
+        let args = InviteArgs {
+            name: "ada".into(),
+            role: crate::args::serve::RoleName::Approver,
+            url: None,
+        };
+        let error = invited(&state, &people, &args).unwrap_err().to_string();
+        assert!(error.contains("no console runs here"), "{error}");
+        let origin = Origin::of(&state);
+        let held = origin.hold("http://localhost:8770").unwrap();
+        let mode = fs::metadata(&origin.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        invited(&state, &people, &args).unwrap();
+        assert_eq!(origin.read().as_deref(), Some("http://localhost:8770"));
+        drop(held);
+        assert!(invited(&state, &people, &args).is_err());
+    }
 }

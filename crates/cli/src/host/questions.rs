@@ -11,6 +11,8 @@ use std::{
 
 use agentwall_wall::wire::Event as Told;
 
+pub use agentwall_control::host::{KERNEL_WALL as PREFIX, is_of_kernel_wall as is_ours};
+
 use super::kernel::Grant;
 use crate::{
     control::PendingAsk,
@@ -18,8 +20,6 @@ use crate::{
     supervisor::{binding, bound_text},
 };
 
-/// What ids of questions begin with. A session's suffix has no `o`.
-pub const PREFIX: &str = "host";
 /// How long a question waits.
 pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// How long a yes for once may be used.
@@ -166,10 +166,4 @@ impl Questions {
 
 fn id_of(number: u64) -> String {
     format!("{PREFIX}-{number}")
-}
-
-/// Whether an id is that of a question of the kernel wall.
-pub fn is_ours(id: &str) -> bool {
-    id.rsplit_once('-')
-        .is_some_and(|(prefix, _)| prefix == PREFIX)
 }
