@@ -23,6 +23,7 @@ use crate::{
 struct Listed {
     server: String,
     tool: String,
+    /// Empty as long as none is accepted.
     digest: String,
     accepted_at: String,
     /// Of the changed definition.
@@ -144,7 +145,10 @@ fn listed(server: &str, tool: &Tool) -> Listed {
     Listed {
         server: server.to_owned(),
         tool: tool.name.clone(),
-        digest: digest(&tool.accepted),
+        digest: match tool.accepted.is_empty() {
+            true => String::new(),
+            false => digest(&tool.accepted),
+        },
         accepted_at: rfc3339_of(tool.since),
         changed: tool.offered.as_deref().map(digest),
         changes: changes.map_or_else(Vec::new, |offered| difference(&tool.accepted, offered)),
@@ -181,7 +185,10 @@ fn describe(tool: &Listed) -> String {
             &format!("{title}: changed, its calls are refused")
         ),
         tool.accepted_at,
-        tool.digest
+        match tool.digest.is_empty() {
+            true => "none",
+            false => &tool.digest,
+        }
     );
     let shown = |value: &Option<Value>| match value {
         Some(Value::String(text)) => escape_text(text),
