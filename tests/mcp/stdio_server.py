@@ -11,6 +11,17 @@ for line in sys.stdin.buffer:
     if "id" not in message or "method" not in message:
         continue
     result = {}
+    name = message.get("params", {}).get("name")
+    if name == "twice":
+        sys.stdout.write('{"jsonrpc":"2.0","id":%s,"result":{"a":{"b":1,"b":2}}}\n' % json.dumps(message["id"]))
+        sys.stdout.flush()
+        continue
+    if name == "silent":
+        continue
+    if name == "long":
+        sys.stdout.write("x" * (9 << 20))
+        sys.stdout.flush()
+        continue
     if message["method"] == "tools/list":
         with open(sys.argv[2]) as file:
             result = {"tools": json.load(file)}

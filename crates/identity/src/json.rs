@@ -36,6 +36,11 @@ pub enum JsonError {
 /// and bytes behind the value are errors. The arguments of a call are read by it, too, so that what is
 /// checked against constraints is what is sent on.
 pub fn parse_json(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
+    parse_json_to(bytes, limit, MAX_DEPTH)
+}
+
+/// As [`parse_json`], with nesting of at most `depth` levels.
+pub fn parse_json_to(bytes: &[u8], limit: usize, depth: usize) -> Result<Value, JsonError> {
     if bytes.len() > limit {
         return Err(JsonError::TooLong {
             limit,
@@ -44,9 +49,8 @@ pub fn parse_json(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
     }
     let syntax = |e: serde_json::Error| JsonError::Syntax(e.to_string());
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = One { room: MAX_DEPTH }
-        .deserialize(&mut reader)
-        .map_err(syntax)?;
+    let one = One { depth, room: depth };
+    let value = one.deserialize(&mut reader).map_err(syntax)?;
     reader.end().map_err(syntax)?;
     Ok(value)
 }
@@ -62,15 +66,17 @@ pub(crate) fn parse_object(bytes: &[u8], limit: usize) -> Result<Map<String, Val
 /// One value, with room for so many levels below.
 #[derive(Clone, Copy)]
 struct One {
+    depth: usize,
     room: usize,
 }
 
 impl One {
     fn below<E: de::Error>(self) -> Result<Self, E> {
         match self.room.checked_sub(1) {
-            Some(room) => Ok(One { room }),
+            Some(room) => Ok(One { room, ..self }),
             None => Err(E::custom(format_args!(
-                "nesting deeper than {MAX_DEPTH} levels"
+                "nesting deeper than {} levels",
+                self.depth
             ))),
         }
     }
@@ -173,6 +179,8 @@ mod tests {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(parse_json(nested(MAX_DEPTH).as_bytes(), 1000).is_ok());
         assert!(parse_json(nested(MAX_DEPTH + 1).as_bytes(), 1000).is_err());
+        assert!(parse_json_to(nested(100).as_bytes(), 1000, 100).is_ok());
+        assert!(parse_json_to(nested(101).as_bytes(), 1000, 100).is_err());
         for text in [
             "",
             "{} x",

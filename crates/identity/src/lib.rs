@@ -73,7 +73,7 @@ pub use error::{AuthError, ChangeError, Refusal};
 pub use event::{CAPACITY, Event, EventKind, NoEvent, Subscription};
 pub use expect::{Expect, Fetched, MAX_LIFETIME, Once, Poll, Profile, Request, SKEW, WINDOW};
 pub use id::{AgentId, GrantId, HostId, IdError, MAX_ID, UserId};
-pub use json::{JsonError, MAX_DEPTH, parse_json};
+pub use json::{JsonError, MAX_DEPTH, parse_json, parse_json_to};
 pub use jws::{Jws, MAX_TOKEN, TokenError, Typ};
 pub use key::{Jwks, KeyError, MAX_JWK, MAX_JWKS, MAX_JWKS_KEYS, PublicKey, SecretKey, Thumbprint};
 pub use model::{

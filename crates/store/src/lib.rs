@@ -27,7 +27,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use accounts::{Account, Accounts, Invitation, Key, Token};
 pub use postgres::PostgresStore;
-pub use tools::{Tool, ToolStore};
+pub use tools::{Told, Tool, ToolStore};
 
 /// The version of the tables, `user_version` of the file.
 const VERSION: i64 = 1;

@@ -27,12 +27,23 @@ pub struct ToolStore {
 pub struct Tool {
     /// Its name.
     pub name: String,
-    /// The accepted definition.
+    /// The accepted definition; empty as long as there is none.
     pub accepted: String,
     /// Since when, in milliseconds since 1970.
     pub since: u64,
     /// Another one that was told since.
     pub offered: Option<String>,
+}
+
+/// What was known of a tool when a definition was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: it is kept now.
+    New,
+    /// This.
+    Known(Tool),
+    /// Nothing, and there are too many to keep one more.
+    Full,
 }
 
 impl ToolStore {
@@ -66,53 +77,69 @@ impl ToolStore {
         found.map(|tool| tool.map_err(failed)).collect()
     }
 
-    /// A definition was told. The first one of a tool is accepted, unless `most` tools are known; another one is kept beside
-    /// it; the accepted one takes the place of another one. Gives what was known before.
+    /// A definition was told. The first one of a tool is accepted if it is taken on trust, unless `most` tools are known;
+    /// another one is kept beside it; the accepted one takes the place of another one.
     ///
     /// # Errors
-    /// It cannot be written, or too many are known.
+    /// It cannot be written.
     pub fn told(
         &self,
         name: &str,
         text: &str,
+        on_trust: bool,
         now: u64,
         most: usize,
-    ) -> Result<Option<Tool>, StoreError> {
+    ) -> Result<Told, StoreError> {
         let mut connection = self.lock();
         // Most of what is told is known, and needs no writer.
         let known = get(&connection, name)?;
         let offered = |tool: &Tool| (tool.accepted != text).then(|| text.to_owned());
-        if let Some(tool) = &known
-            && tool.offered == offered(tool)
+        if let Some(tool) = known
+            && tool.offered == offered(&tool)
         {
-            return Ok(known);
+            return Ok(Told::Known(tool));
         }
         let change = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let known = get(&change, name)?;
-        match &known {
+        let told = match get(&change, name)? {
             None => {
                 let count: i64 = change
                     .query_row("SELECT count(*) FROM tools", (), |row| row.get(0))
                     .map_err(failed)?;
                 if count >= signed(most as u64)? {
-                    return Err(StoreError::Failed(format!(
-                        "{most} tools are known already"
-                    )));
+                    return Ok(Told::Full);
                 }
-                let put = "INSERT INTO tools VALUES (?1, ?2, ?3, NULL)";
+                let (accepted, offered) = match on_trust {
+                    true => (text, None),
+                    false => ("", Some(text)),
+                };
+                let put = "INSERT INTO tools VALUES (?1, ?2, ?3, ?4)";
                 change
-                    .execute(put, (name, text, signed(now)?))
+                    .execute(put, (name, accepted, signed(now)?, offered))
                     .map_err(failed)?;
+                Told::New
             }
             Some(tool) => {
                 let put = "UPDATE tools SET offered = ?2 WHERE name = ?1";
-                change.execute(put, (name, offered(tool))).map_err(failed)?;
+                change
+                    .execute(put, (name, offered(&tool)))
+                    .map_err(failed)?;
+                Told::Known(tool)
             }
-        }
+        };
         change.commit().map_err(failed)?;
-        Ok(known)
+        Ok(told)
+    }
+
+    /// Forgets a tool: its next definition is the first one again. Whether it was known.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn forget(&self, name: &str) -> Result<bool, StoreError> {
+        let gone = "DELETE FROM tools WHERE name = ?1";
+        let changed = self.lock().execute(gone, (name,)).map_err(failed)?;
+        Ok(changed == 1)
     }
 
     /// Accepts the other definition of a tool, if it is `text` still; whether it was.
@@ -159,8 +186,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tools.db");
         let store = ToolStore::open(&path).unwrap();
-        assert_eq!(store.told("a", "one", 1, 2).unwrap(), None);
-        assert_eq!(store.told("a", "two", 2, 2).unwrap().unwrap().offered, None);
+        assert_eq!(store.told("a", "one", true, 1, 2).unwrap(), Told::New);
+        let Told::Known(tool) = store.told("a", "two", true, 2, 2).unwrap() else {
+            panic!("it is known");
+        };
+        assert_eq!(tool.offered, None);
         drop(store);
         let store = ToolStore::open(&path).unwrap();
         let tool = store.get("a").unwrap().unwrap();
@@ -176,8 +206,8 @@ mod tests {
             (tool.accepted.as_str(), tool.since, tool.offered),
             ("two", 3, None)
         );
-        store.told("a", "one", 4, 2).unwrap();
-        store.told("a", "two", 5, 2).unwrap();
+        store.told("a", "one", true, 4, 2).unwrap();
+        store.told("a", "two", true, 5, 2).unwrap();
         assert_eq!(store.get("a").unwrap().unwrap().offered, None);
     }
 
@@ -185,11 +215,29 @@ mod tests {
     fn there_is_a_most() {
         let dir = tempfile::tempdir().unwrap();
         let store = ToolStore::open(&dir.path().join("tools.db")).unwrap();
-        store.told("a", "one", 1, 2).unwrap();
-        store.told("b", "one", 1, 2).unwrap();
-        assert!(store.told("c", "one", 1, 2).is_err());
-        store.told("a", "two", 1, 2).unwrap();
+        store.told("a", "one", true, 1, 2).unwrap();
+        store.told("b", "one", true, 1, 2).unwrap();
+        assert_eq!(store.told("c", "one", true, 1, 2).unwrap(), Told::Full);
+        store.told("a", "two", true, 1, 2).unwrap();
         assert_eq!(store.all().unwrap().len(), 2);
+        // Until one is forgotten.
+        assert!(store.forget("b").unwrap() && !store.forget("b").unwrap());
+        assert_eq!(store.told("c", "one", true, 1, 2).unwrap(), Told::New);
+    }
+
+    #[test]
+    fn what_is_not_taken_on_trust_waits_for_a_person() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ToolStore::open(&dir.path().join("tools.db")).unwrap();
+        assert_eq!(store.told("a", "one", false, 1, 2).unwrap(), Told::New);
+        let tool = store.get("a").unwrap().unwrap();
+        let found = (tool.accepted.as_str(), tool.offered.as_deref());
+        assert_eq!(found, ("", Some("one")));
+        // Nor is another one then.
+        store.told("a", "two", true, 1, 2).unwrap();
+        assert!(store.get("a").unwrap().unwrap().offered.is_some());
+        assert!(store.accept("a", "two", 3).unwrap());
+        assert_eq!(store.get("a").unwrap().unwrap().offered, None);
     }
 
     #[test]
@@ -200,8 +248,8 @@ mod tests {
             ToolStore::open(&path).unwrap(),
             ToolStore::open(&path).unwrap(),
         );
-        one.told("a", "one", 1, 2).unwrap();
-        two.told("a", "two", 1, 2).unwrap();
+        one.told("a", "one", true, 1, 2).unwrap();
+        two.told("a", "two", true, 1, 2).unwrap();
         assert_eq!(
             one.get("a").unwrap().unwrap().offered.as_deref(),
             Some("two")

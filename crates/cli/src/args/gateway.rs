@@ -263,8 +263,16 @@ pub struct GatewayToolsArgs {
     /// Only if the changed definition has this digest, as it is listed
     #[arg(long, value_name = "SHA256", requires = "accept")]
     pub digest: Option<String>,
+    /// Forget this tool: the next definition that the server tells is taken on trust again
+    #[arg(
+        long,
+        value_name = "TOOL",
+        requires = "name",
+        conflicts_with = "accept"
+    )]
+    pub forget: Option<String>,
     /// As JSON
-    #[arg(long, conflicts_with = "accept")]
+    #[arg(long, conflicts_with_all = ["accept", "forget"])]
     pub json: bool,
 }
 

@@ -1,13 +1,19 @@
 //! `agentwall mcp`: between a client and a server of the Model Context Protocol that is a program.
 //!
-//! Two threads, one for each direction; a line is judged before the next one is read. Standard output belongs to the
-//! protocol, so everything else is said on standard error.
+//! Two threads, one for each direction; a line is judged before the next one is read. A third one hands signals on to the
+//! server. Standard output belongs to the protocol, so everything else is said on standard error.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read as _, Write},
-    process::{Child, ChildStdout, Command, ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use agentwall_budget::{Counters, Embedded, EmbeddedConfig};
@@ -22,6 +28,11 @@ use agentwall_gateway::{
 };
 use agentwall_ledger::entry::GatewayState;
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::{
     args::gateway::McpArgs,
@@ -34,6 +45,12 @@ use crate::{
 
 /// Clients that use a server of one name at a time.
 const MAX_CLIENTS: usize = 64;
+
+/// How long the server may take to end after a signal: less than clients wait before they end this.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a server without output ended.
+const POLL: Duration = Duration::from_millis(50);
 
 /// This failed itself; the server's own statuses are below.
 const FAILED: u8 = 125;
@@ -124,6 +141,7 @@ fn between(command: &[std::ffi::OsString], wrapped: &Arc<Wrapped>) -> Result<Exi
     let Some((program, arguments)) = command.split_first() else {
         bail!("no command");
     };
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot take signals")?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -134,36 +152,102 @@ fn between(command: &[std::ffi::OsString], wrapped: &Arc<Wrapped>) -> Result<Exi
     let (Some(input), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
         bail!("the server has no standard input and output");
     };
-    let (wrap, out) = (Arc::clone(wrapped), Arc::clone(&output));
+    let (tell, told) = mpsc::channel();
+    let (wrap, out, over) = (Arc::clone(wrapped), Arc::clone(&output), tell.clone());
     let thread = std::thread::Builder::new().name("server".into());
-    let answers = thread
-        .spawn(move || of_server(from, &wrap, &out))
+    thread
+        .spawn(move || {
+            let read = AssertUnwindSafe(|| of_server(from, &wrap, &out));
+            let read = catch_unwind(read).unwrap_or_else(|_| bail!("the server's output"));
+            let _ = over.send(Event::Over(read));
+        })
         .context("cannot start a thread")?;
-    let (wrap, out) = (Arc::clone(wrapped), output);
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread
+        .spawn(move || {
+            for signal in &mut signals {
+                let _ = tell.send(Event::Signal(signal));
+            }
+        })
+        .context("cannot start a thread")?;
+    let broken = Arc::new(AtomicBool::new(false));
+    let (wrap, out, stop) = (Arc::clone(wrapped), output, Arc::clone(&broken));
     let thread = std::thread::Builder::new().name("client".into());
     // It ends with the process, if the server ends first: nobody can wake it from its read.
     thread
         .spawn(move || {
-            if let Err(e) = of_client(input, &wrap, &out) {
+            if let Err(e) = of_client(input, &wrap, &out, &stop) {
                 output::note(&output::tame(&e.to_string()));
             }
         })
         .context("cannot start a thread")?;
-    let _ = answers.join();
-    status(&mut child)
+    let ended = until_ended(&mut child, &told);
+    if ended.is_err() {
+        // Whose answers are not seen is asked nothing more.
+        broken.store(true, Ordering::SeqCst);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(status(ended?))
 }
 
-fn status(child: &mut Child) -> Result<ExitCode> {
+/// What happens while the server runs.
+enum Event {
+    /// Nothing more is read from it.
+    Over(Result<()>),
+    /// Somebody wants this to end.
+    Signal(i32),
+}
+
+/// Hands signals on, until the server ended. After a signal it does not get long.
+fn until_ended(child: &mut Child, told: &mpsc::Receiver<Event>) -> Result<ExitStatus> {
+    let (mut over, mut end) = (false, None);
+    loop {
+        // Its output may end before it does.
+        if over && let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let left = end.map(|end: Instant| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            let _ = child.kill();
+            return child.wait().context("cannot tell how the server ended");
+        }
+        let wait = match over {
+            true => POLL,
+            false => left.unwrap_or(Duration::MAX),
+        };
+        match told.recv_timeout(wait) {
+            Ok(Event::Over(result)) => {
+                result?;
+                over = true;
+            }
+            Ok(Event::Signal(signal)) => {
+                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
+                    let _ = kill_process(pid, signal);
+                }
+                end.get_or_insert_with(|| Instant::now() + GRACE);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn status(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt as _;
-    let status = child.wait().context("cannot tell how the server ended")?;
     let code = status
         .code()
         .or_else(|| status.signal().map(|s| 128 + s))
         .unwrap_or(1);
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn of_client(mut server: impl Write, wrapped: &Wrapped, client: &Mutex<io::Stdout>) -> Result<()> {
+fn of_client(
+    mut server: impl Write,
+    wrapped: &Wrapped,
+    client: &Mutex<io::Stdout>,
+    broken: &AtomicBool,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -175,7 +259,11 @@ fn of_client(mut server: impl Write, wrapped: &Wrapped, client: &Mutex<io::Stdou
         }
         match runtime.block_on(wrapped.of_client(&line)) {
             Step::On(permit) => {
-                if let Err(e) = write(&mut server, &line) {
+                let sent = match broken.load(Ordering::SeqCst) {
+                    true => Err(io::ErrorKind::BrokenPipe.into()),
+                    false => write(&mut server, &line),
+                };
+                if let Err(e) = sent {
                     runtime.block_on(wrapped.not_sent(&permit));
                     return Err(e).context("the server takes no more");
                 }
@@ -191,25 +279,28 @@ fn of_client(mut server: impl Write, wrapped: &Wrapped, client: &Mutex<io::Stdou
     Ok(())
 }
 
-fn of_server(from: ChildStdout, wrapped: &Wrapped, client: &Mutex<io::Stdout>) {
+fn of_server(from: ChildStdout, wrapped: &Wrapped, client: &Mutex<io::Stdout>) -> Result<()> {
     let mut from = BufReader::new(from);
     loop {
         let line = match line(&mut from, MAX_ANSWER) {
             Ok(Some(line)) if line.is_empty() => continue,
             Ok(Some(line)) => line,
-            Ok(None) => return,
-            Err(e) => return output::note(&output::tame(&format!("the server's output: {e}"))),
+            Ok(None) => return Ok(()),
+            Err(e) => return Err(e).context("the server's output"),
         };
-        let other = match wrapped.of_server(&line) {
-            Ok(other) => other,
+        let line = match wrapped.of_server(&line) {
+            Ok(other) => other.unwrap_or(line),
             Err(e) => {
                 output::note(&output::tame(&format!("not passed on: {e}")));
-                continue;
+                match e.answer {
+                    Some(answer) => answer.to_string().into_bytes(),
+                    None => continue,
+                }
             }
         };
         let mut client = client.lock().unwrap_or_else(|e| e.into_inner());
-        if write(&mut *client, other.as_deref().unwrap_or(&line)).is_err() {
-            return;
+        if write(&mut *client, &line).is_err() {
+            return Ok(());
         }
     }
 }

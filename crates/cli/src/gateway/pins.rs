@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use agentwall_gateway::mcp::definitions::{MAX_TOOLS, Pin, PinError, Pins, Standing};
-use agentwall_store::ToolStore;
+use agentwall_store::{Told, ToolStore};
 use anyhow::{Context as _, Result};
 
 use crate::state::shown;
@@ -33,12 +33,19 @@ impl Pins for Pinned {
         }))
     }
 
-    fn told(&self, tool: &str, definition: &str, now: u64) -> Result<Standing, PinError> {
-        let known = self.0.told(tool, definition, now, MAX_TOOLS);
+    fn told(
+        &self,
+        tool: &str,
+        definition: &str,
+        on_trust: bool,
+        now: u64,
+    ) -> Result<Standing, PinError> {
+        let known = self.0.told(tool, definition, on_trust, now, MAX_TOOLS);
         Ok(match known.map_err(|e| PinError(e.to_string()))? {
-            None => Standing::New,
-            Some(tool) if tool.accepted == definition => Standing::Same,
-            Some(_) => Standing::Changed,
+            Told::New if on_trust => Standing::New,
+            Told::Known(tool) if tool.accepted == definition => Standing::Same,
+            Told::New | Told::Known(_) => Standing::Changed,
+            Told::Full => Standing::TooMany,
         })
     }
 }

@@ -6,13 +6,16 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::approvals::{Millis, hex};
 
 /// Longest name of a tool, in bytes.
 pub const MAX_NAME: usize = 256;
+
+/// Longest canonical definition that is kept, in bytes. Of a longer one it is the digest, and a person has to accept it.
+pub const MAX_DEFINITION: usize = 64 << 10;
 
 /// Most tools of a server.
 pub const MAX_TOOLS: usize = 4096;
@@ -24,8 +27,10 @@ pub enum Standing {
     New,
     /// It is the accepted one.
     Same,
-    /// It is another one than was accepted.
+    /// It is another one than was accepted, or a first one that is not taken on trust.
     Changed,
+    /// It was never seen before, and cannot be kept: there are [`MAX_TOOLS`] already.
+    TooMany,
 }
 
 /// What is known of a tool's definition.
@@ -33,7 +38,7 @@ pub enum Standing {
 pub struct Pin {
     /// The tool.
     pub tool: String,
-    /// The accepted definition, canonical.
+    /// The accepted definition, canonical; empty as long as there is none.
     pub accepted: String,
     /// Since when, in milliseconds since 1970.
     pub since: Millis,
@@ -54,21 +59,35 @@ pub trait Pins: fmt::Debug + Send + Sync {
     /// It cannot be read.
     fn get(&self, tool: &str) -> Result<Option<Pin>, PinError>;
 
-    /// A server told a definition: the first one of a tool is accepted, another one is kept beside it, and the
-    /// accepted one takes the place of another one.
+    /// A server told a definition: the first one of a tool is accepted if it is taken on trust, another one is kept beside
+    /// it, and the accepted one takes the place of another one.
     ///
     /// # Errors
-    /// It cannot be kept, or there are [`MAX_TOOLS`] already.
-    fn told(&self, tool: &str, definition: &str, now: Millis) -> Result<Standing, PinError>;
+    /// It cannot be kept.
+    fn told(
+        &self,
+        tool: &str,
+        definition: &str,
+        on_trust: bool,
+        now: Millis,
+    ) -> Result<Standing, PinError>;
 }
 
 /// A definition in the one form that is compared (RFC 8785): all that the server says of the tool but `_meta`, which no
 /// model is shown.
-pub fn canonical(definition: &Map<String, Value>) -> String {
+///
+/// # Errors
+/// It has no such form.
+pub fn canonical(definition: &Map<String, Value>) -> Result<String, PinError> {
     let mut shown = definition.clone();
     shown.shift_remove("_meta");
-    // What came from JSON always has a form.
-    serde_json_canonicalizer::to_string(&shown).unwrap_or_default()
+    serde_json_canonicalizer::to_string(&shown).map_err(|e| PinError(e.to_string()))
+}
+
+/// What is kept in the place of a canonical definition that is too long.
+pub fn stand_in(name: &str, canonical: &str) -> String {
+    let (bytes, sha256) = (canonical.len(), digest(canonical));
+    json!({ "agentwall/too-long": { "bytes": bytes, "sha256": sha256 }, "name": name }).to_string()
 }
 
 /// SHA-256 of a canonical definition, lower-case hex.
@@ -80,9 +99,10 @@ pub fn digest(canonical: &str) -> String {
 pub(crate) mod tests {
     use std::{collections::BTreeMap, sync::Mutex};
 
-    use serde_json::json;
-
     use super::*;
+
+    /// Most tools in memory.
+    pub const MOST: usize = 8;
 
     /// Definitions in memory.
     #[derive(Debug, Default)]
@@ -93,17 +113,35 @@ pub(crate) mod tests {
             Ok(self.0.lock().unwrap().get(tool).cloned())
         }
 
-        fn told(&self, tool: &str, definition: &str, now: Millis) -> Result<Standing, PinError> {
+        fn told(
+            &self,
+            tool: &str,
+            definition: &str,
+            on_trust: bool,
+            now: Millis,
+        ) -> Result<Standing, PinError> {
             let mut all = self.0.lock().unwrap();
+            let full = all.len() >= MOST;
             let Some(pin) = all.get_mut(tool) else {
+                if full {
+                    return Ok(Standing::TooMany);
+                }
                 let pin = Pin {
                     tool: tool.into(),
-                    accepted: definition.into(),
+                    accepted: if on_trust {
+                        definition.into()
+                    } else {
+                        String::new()
+                    },
                     since: now,
-                    offered: None,
+                    offered: (!on_trust).then(|| definition.into()),
                 };
                 all.insert(tool.into(), pin);
-                return Ok(Standing::New);
+                return Ok(if on_trust {
+                    Standing::New
+                } else {
+                    Standing::Changed
+                });
             };
             let same = pin.accepted == definition;
             pin.offered = (!same).then(|| definition.into());
@@ -117,7 +155,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_definition_is_what_a_model_is_shown() {
-        let of = |value: Value| canonical(value.as_object().unwrap());
+        let of = |value: Value| canonical(value.as_object().unwrap()).unwrap();
         let one = of(
             json!({ "name": "a", "description": "x", "inputSchema": { "b": 1, "a": 2 }, "_meta": { "n": 1 } }),
         );

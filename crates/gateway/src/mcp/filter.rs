@@ -1,25 +1,27 @@
 //! What of a server's messages reaches an agent: lists of tools without those that it may not call under any arguments,
-//! and without those whose definition changed. Everything else goes on byte for byte.
+//! and without those whose definition changed. Everything else goes on as it is.
 //!
 //! Lists are known by their form - an answer whose result has `tools` - not by the request that they answer: a stream
 //! that is taken up again repeats answers of earlier ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use agentwall_action::{Effect, Subject};
+use agentwall_identity::parse_json_to;
 use agentwall_policy::{
     Policy, Variables,
-    analyse::{Limits, Question, Reach, can},
+    analyse::{Limits, Question, Reach, can_for},
     glob_escape,
 };
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    definitions::{self, MAX_NAME, PinError, Pins, Standing},
+    definitions::{self, MAX_DEFINITION, MAX_NAME, PinError, Pins, Standing},
     members::{Members, raw},
+    rpc::spelled_once,
     scan::{Finding, OnFinding, Scan},
 };
 use crate::approvals::Millis;
@@ -27,8 +29,14 @@ use crate::approvals::Millis;
 /// What one question about a policy may cost, in steps; past it the tool is shown, and its calls are decided as always.
 const STEPS: u64 = 2_000_000;
 
+/// The same for all questions about one message.
+const ALL_STEPS: u64 = 16 * STEPS;
+
 /// What scanners found, in a result's `_meta`.
 const FINDINGS: &str = "agentwall/findings";
+
+/// Deepest nesting of a result that is looked into.
+const MAX_DEPTH: usize = 100;
 
 /// Answers that are remembered.
 const MAX_KNOWN: usize = 16_384;
@@ -118,8 +126,9 @@ impl Filter {
         };
         let tools: Vec<Box<RawValue>> = serde_json::from_str(tools.get()).map_err(unread)?;
         let mut shown = Vec::with_capacity(tools.len());
+        let mut steps = ALL_STEPS;
         for tool in &tools {
-            if self.is_shown(tool)? {
+            if self.is_shown(tool, &mut steps)? {
                 shown.push(tool);
             }
         }
@@ -132,53 +141,77 @@ impl Filter {
 
     fn findings(&self, result: &Members) -> Result<Vec<Finding>, FilterError> {
         let text = serde_json::to_string(result).map_err(unread)?;
-        let value: Value = serde_json::from_str(&text).map_err(unread)?;
+        let value = one_reading(&text)?;
         Ok(self.scanners.iter().flat_map(|s| s.scan(&value)).collect())
     }
 
-    fn is_shown(&self, tool: &RawValue) -> Result<bool, FilterError> {
+    fn is_shown(&self, tool: &RawValue, steps: &mut u64) -> Result<bool, FilterError> {
         let members = Members::read(tool.get().as_bytes()).map_err(unread)?;
         if members.is_like("name") {
             return Err(FilterError::Message(
                 "'name' in another spelling".to_owned(),
             ));
         }
-        let definition: Map<String, Value> = serde_json::from_str(tool.get()).map_err(unread)?;
-        let Some(name) = definition.get("name").and_then(Value::as_str) else {
+        let definition = one_reading(tool.get())?;
+        let one_spelling = spelled_once(&definition).is_ok();
+        let name = definition.get("name").and_then(Value::as_str);
+        let (Some(definition), Some(name)) = (definition.as_object(), name) else {
             return Err(FilterError::Message("a tool without a name".to_owned()));
         };
         if name.is_empty() || name.len() > MAX_NAME {
             return Ok(false);
         }
-        let canonical = definitions::canonical(&definition);
-        if self.pins.told(name, &canonical, self.now)? == Standing::Changed {
-            return Ok(false);
+        let mut canonical = definitions::canonical(definition)?;
+        let on_trust = one_spelling && canonical.len() <= MAX_DEFINITION;
+        if canonical.len() > MAX_DEFINITION {
+            canonical = definitions::stand_in(name, &canonical);
         }
-        Ok(self.show_denied || (self.granted && !self.never(name)))
+        match self.pins.told(name, &canonical, on_trust, self.now)? {
+            Standing::New | Standing::Same => {}
+            Standing::Changed | Standing::TooMany => return Ok(false),
+        }
+        Ok(self.show_denied || (self.granted && !self.never(name, steps)))
     }
 
-    /// Whether the policy denies every call of the tool by this agent.
-    fn never(&self, tool: &str) -> bool {
+    /// Whether the policy denies every call of the tool by this agent. Takes what it costs from `steps`.
+    fn never(&self, tool: &str, steps: &mut u64) -> bool {
         let key = (
             self.policy.digest().to_owned(),
             self.subject.0.clone(),
             tool.to_owned(),
         );
-        let mut known = self.known.0.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(never) = known.get(&key) {
+        if let Some(never) = self.known.lock().get(&key) {
             return *never;
         }
-        let never = never(&self.policy, &key.1, &super::resource(&self.server, tool));
-        if known.len() >= MAX_KNOWN {
-            known.clear();
+        // Nobody waits for the proof but this message.
+        let most = STEPS.min(*steps);
+        let (never, spent) = never(
+            &self.policy,
+            &key.1,
+            &super::resource(&self.server, tool),
+            most,
+        );
+        *steps -= spent.min(*steps);
+        // What was left undecided for others' sake is a question again.
+        if never || most == STEPS {
+            let mut known = self.known.lock();
+            if known.len() >= MAX_KNOWN {
+                known.clear();
+            }
+            known.insert(key, never);
         }
-        known.insert(key, never);
         never
     }
 }
 
-/// Whether no action `tool.call` of the subject on the resource gets anything but a refusal.
-fn never(policy: &Policy, subject: &str, resource: &str) -> bool {
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String, String), bool>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Whether no action `tool.call` of the subject on the resource gets anything but a refusal, and the steps it took to know.
+fn never(policy: &Policy, subject: &str, resource: &str, most: u64) -> (bool, u64) {
     let one = |text: &str| vec![glob_escape(text.as_bytes())];
     let question = Question::new(
         &one(subject),
@@ -188,18 +221,16 @@ fn never(policy: &Policy, subject: &str, resource: &str) -> bool {
         &Variables::default(),
     );
     let Ok(question) = question else {
-        return false;
+        return (false, 0);
     };
     let effects = BTreeSet::from([Effect::Allow, Effect::Isolate, Effect::Ask]);
     let limits = Limits {
-        steps: STEPS,
-        total_steps: STEPS,
+        steps: most,
+        total_steps: most,
         ..Limits::default()
     };
-    matches!(
-        can(policy, &question, &effects, limits),
-        Ok(Reach::Never { .. })
-    )
+    let (reach, spent) = can_for(policy, &question, &effects, limits);
+    (matches!(reach, Ok(Reach::Never { .. })), spent)
 }
 
 /// What the agent is told in the place of a result: an answer that both a call of a tool and any other request can have.
@@ -217,12 +248,19 @@ fn told(finding: &Finding) -> Value {
     json!({ "code": finding.code, "text": finding.text })
 }
 
+/// What a text says, if it says one thing. Not by the reader of [`Value`] itself: of a member twice that takes the last, and
+/// one member has a meaning of its own to it, in the place of its object.
+fn one_reading(text: &str) -> Result<Value, FilterError> {
+    parse_json_to(text.as_bytes(), text.len(), MAX_DEPTH)
+        .map_err(|e| FilterError::Message(e.to_string()))
+}
+
 fn unread(e: serde_json::Error) -> FilterError {
     FilterError::Message(e.to_string())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use agentwall_policy::{Layer, Source, load};
 
     use super::{super::definitions::tests::Kept, *};
@@ -237,7 +275,7 @@ rules:
   - { id: other, subject: "agent:h/other", action: tool.call, resource: "mcp:srv/own", effect: allow }
 "#;
 
-    fn filter(pins: &Arc<Kept>) -> Filter {
+    pub fn filter(pins: &Arc<Kept>) -> Filter {
         let source = Source::new("t", POLICY, Layer::User);
         let policy = load(&[source], &Variables::default()).unwrap();
         Filter {
@@ -293,6 +331,111 @@ rules:
         assert!(pins.get("echo").unwrap().unwrap().offered.is_some());
         assert_eq!(names(&filter, one), ["echo"]);
         assert!(pins.get("echo").unwrap().unwrap().offered.is_none());
+    }
+
+    fn list(tool: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{tool}]}}}}"#)
+    }
+
+    #[test]
+    fn a_member_twice_inside_a_definition_is_refused() {
+        let pins = Arc::default();
+        let filter = filter(&pins);
+        assert_eq!(
+            names(&filter, r#"{"name":"echo","x":{"d":"one"}}"#),
+            ["echo"]
+        );
+        for tool in [
+            r#"{"name":"echo","x":{"d":"two","d":"one"}}"#,
+            r#"{"name":"echo","x":[{"d":"two","\u0064":"one"}]}"#,
+        ] {
+            assert!(filter.message(list(tool).as_bytes()).is_err(), "{tool}");
+        }
+        // In two cases it waits for a person, and no list fails.
+        let two = r#"{"name":"echo","x":{"d":"one","D":"one"}},{"name":"pay","x":{"d":1,"D":1}},{"name":"a*b"}"#;
+        assert_eq!(names(&filter, two), ["a*b"]);
+        assert!(pins.get("pay").unwrap().unwrap().offered.is_some());
+        // Nor is it hidden from those who look at results.
+        let result = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"a","text":"b"}]}}"#;
+        assert!(filter.message(result.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn no_member_of_a_definition_is_read_as_another_text() {
+        let pins = Arc::default();
+        let filter = filter(&pins);
+        assert_eq!(names(&filter, r#"{"name":"echo","x":"one"}"#), ["echo"]);
+        let magic = r#"{"name":"echo","x":{"$serde_json::private::RawValue":"\"one\""}}"#;
+        assert!(names(&filter, magic).is_empty());
+        let hidden = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":{\"$serde_json::private::RawValue\":\"1\",\"b\":\"\u{e0041}\"}}}";
+        assert!(filter.message(hidden.as_bytes()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_definition_that_is_too_long_is_not_listed_and_not_kept() {
+        let pins = Arc::default();
+        let filter = filter(&pins);
+        let long = |x: &str| {
+            format!(
+                r#"{{"name":"echo","x":"{}"}},{{"name":"pay"}}"#,
+                x.repeat(MAX_DEFINITION)
+            )
+        };
+        assert_eq!(names(&filter, &long("a")), ["pay"]);
+        let pin = pins.get("echo").unwrap().unwrap();
+        let offered = pin.offered.unwrap();
+        assert!(pin.accepted.is_empty() && offered.len() < 200, "{offered}");
+        // A person may accept exactly this one.
+        pins.0.lock().unwrap().get_mut("echo").unwrap().accepted = offered;
+        assert_eq!(names(&filter, &long("a")), ["echo", "pay"]);
+        assert_eq!(names(&filter, &long("b")), ["pay"]);
+    }
+
+    #[test]
+    fn a_tool_too_many_is_not_listed_alone() {
+        let pins = Arc::default();
+        let mut filter = filter(&pins);
+        filter.show_denied = true;
+        let all: Vec<_> = (0..=definitions::tests::MOST)
+            .map(|n| format!(r#"{{"name":"t{n}"}}"#))
+            .collect();
+        assert_eq!(
+            names(&filter, &all.join(",")).len(),
+            definitions::tests::MOST
+        );
+    }
+
+    #[test]
+    fn a_message_has_one_budget_of_steps() {
+        let pins = Arc::default();
+        let filter = filter(&pins);
+        let mut steps = ALL_STEPS;
+        assert!(filter.never("rm", &mut steps) && steps < ALL_STEPS);
+        // Without any, it is shown, and asked again by another message.
+        assert!(!filter.never("other", &mut 0));
+        assert!(filter.never("other", &mut steps));
+        // What is known costs nothing.
+        assert!(filter.never("other", &mut 0));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let pins = Arc::default();
+        let filter = filter(&pins);
+        let nested = |n: usize| {
+            format!(
+                r#"{{"name":"echo","x":{}{}}}"#,
+                "[".repeat(n),
+                "]".repeat(n)
+            )
+        };
+        assert!(filter.message(list(&nested(90)).as_bytes()).is_ok());
+        assert!(filter.message(list(&nested(100_000)).as_bytes()).is_err());
+        // Text in text is not read, so it does not begin to count again.
+        let text = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let inner = json!({ "$serde_json::private::RawValue": text });
+        let tool = format!(r#"{{"name":"echo","x":{inner}}}"#);
+        assert!(filter.message(list(&tool).as_bytes()).is_ok());
     }
 
     #[test]

@@ -280,14 +280,11 @@ impl Exchange<'_> {
         if response.headers().contains_key(header::CONTENT_ENCODING) {
             return Err(broken("it is compressed, which nobody asked for"));
         }
-        let kind = response.headers().get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
-        let kind = kind
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        // A client that goes where it points asks there what nobody decided.
+        if response.status().is_redirection() {
+            return Err(broken("it points somewhere else"));
+        }
+        let kind = media_type(response.headers()).map_err(broken)?;
         let filter = self.filter();
         match kind.as_str() {
             "text/event-stream" => {
@@ -313,13 +310,16 @@ impl Exchange<'_> {
         if bytes.is_empty() {
             return Ok(Response::from_parts(parts, whole(bytes)));
         }
-        // What is no success is for the client's own eyes: it holds no list.
         let other = match filter.message(&bytes) {
             Ok(other) => other,
-            Err(_) if !parts.status.is_success() => None,
             Err(e) => {
                 let told = reply::error(message.id.as_ref(), -32603, &e.to_string());
-                return Ok(rpc_answer(StatusCode::BAD_GATEWAY, &told));
+                // The end of a session stays one.
+                let status = match parts.status.is_success() {
+                    true => StatusCode::BAD_GATEWAY,
+                    false => parts.status,
+                };
+                return Ok(rpc_answer(status, &told));
             }
         };
         if let Some(other) = other {
@@ -366,6 +366,23 @@ fn plain(parts: &Parts, body: &Bytes) -> Result<(), Box<Refusal>> {
     )))
 }
 
+/// What an answer is, as every reader takes it: it is said once, and what is looked into is in UTF-8.
+fn media_type(headers: &HeaderMap) -> Result<String, &'static str> {
+    let kind = match one(headers, &header::CONTENT_TYPE) {
+        Some(kind) => kind.split(';').next().unwrap_or_default(),
+        None if headers.contains_key(header::CONTENT_TYPE) => {
+            return Err("its Content-Type can be read in two ways");
+        }
+        None => "",
+    };
+    let kind = kind.trim().to_ascii_lowercase();
+    let looked_into = ["text/event-stream", "application/json"].contains(&kind.as_str());
+    match looked_into && !headers::is_utf8(headers) {
+        true => Err("it is not in UTF-8"),
+        false => Ok(kind),
+    }
+}
+
 /// GET and DELETE, as methods of their own.
 fn stream(parts: &Parts) -> Asked {
     let method = match parts.method == Method::DELETE {
@@ -399,4 +416,36 @@ fn broken(why: &str) -> Box<Refusal> {
         "no-answer",
         format!("the server's answer does not go on: {why}"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_an_answer_is_said_once_and_in_utf_8() {
+        let of = |kinds: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for kind in kinds {
+                headers.append(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            media_type(&headers)
+        };
+        assert_eq!(of(&[]), Ok(String::new()));
+        for kind in ["application/json", "Application/JSON; charset=UTF-8"] {
+            assert_eq!(of(&[kind]).as_deref(), Ok("application/json"), "{kind}");
+        }
+        assert_eq!(
+            of(&["text/html; charset=iso-8859-1"]).as_deref(),
+            Ok("text/html")
+        );
+        for kinds in [
+            &["application/json", "text/event-stream"][..],
+            &["application/json", "application/json"],
+            &["application/json; charset=utf-16"],
+            &["text/event-stream;charset=utf-7"],
+        ] {
+            assert!(of(kinds).is_err(), "{kinds:?}");
+        }
+    }
 }

@@ -19,7 +19,7 @@
 //! Every message of a client is a call to the judge, as a request to any other API is: a call of a tool is `tool.call` on
 //! `mcp:SERVER/TOOL` with its arguments, everything else is `api.call` on `capability:mcp` with `args.method` and
 //! `args.params`. Methods that are not known here are refused: nobody could say what they do. What goes on goes on byte
-//! for byte.
+//! for byte, but for events of streams, which are written anew.
 
 pub mod definitions;
 pub mod filter;
@@ -213,8 +213,11 @@ impl Server {
     fn withheld(&self, tool: &str) -> Option<String> {
         match self.pins.get(tool) {
             Ok(Some(pin)) if pin.offered.is_some() => Some(format!(
-                "the definition of this tool is another one than was accepted, and a person has to look at it: \
-                 agentwall gateway tools --name {}",
+                "the definition of this tool is {}, and a person has to look at it: agentwall gateway tools --name {}",
+                match pin.accepted.is_empty() {
+                    true => "too long, or spells a member in two ways",
+                    false => "another one than was accepted",
+                },
                 self.name
             )),
             Ok(_) => None,

@@ -145,7 +145,7 @@ impl Message {
 }
 
 /// MCP takes texts and whole numbers, and no `null`.
-fn is_id(id: &Value) -> bool {
+pub(super) fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
@@ -184,7 +184,7 @@ fn digest(method: &str, bytes: &[u8]) -> Result<String, ReadError> {
 }
 
 /// No two members of one object differ in case alone.
-fn spelled_once(value: &Value) -> Result<(), ReadError> {
+pub(super) fn spelled_once(value: &Value) -> Result<(), ReadError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(spelled_once),
         Value::Object(members) => {

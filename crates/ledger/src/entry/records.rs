@@ -292,7 +292,7 @@ impl Connect {
 pub struct Approval {
     /// The question's id.
     pub ask: String,
-    /// `approve`, `reject` or `timeout`.
+    /// `approve`, `reject` or `timeout`; `forget` of a tool's definition.
     pub verdict: String,
     /// `once`, `session` or `pattern`.
     pub scope: String,

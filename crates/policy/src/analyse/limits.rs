@@ -73,6 +73,11 @@ impl Meter {
         }
     }
 
+    /// All steps so far.
+    pub fn spent(&self) -> u64 {
+        self.total
+    }
+
     /// A new question begins.
     pub fn begin(&mut self) {
         self.question = 0;

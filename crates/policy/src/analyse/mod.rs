@@ -35,7 +35,7 @@ pub use findings::{Analysis, Finding, FindingKind, Level, analyse};
 pub use language::{Language, Member};
 pub use limits::{Limits, TooLarge};
 pub use model::Truth;
-pub use reach::{Question, QuestionError, Reach, can};
+pub use reach::{Question, QuestionError, Reach, can, can_for};
 pub use witness::{AnalyseError, Assumption, Witness};
 
 #[cfg(test)]

@@ -212,8 +212,28 @@ pub fn can(
     effects: &BTreeSet<Effect>,
     limits: Limits,
 ) -> Result<Reach, AnalyseError> {
+    can_for(policy, question, effects, limits).0
+}
+
+/// As [`can`], with the steps that it took.
+pub fn can_for(
+    policy: &Policy,
+    question: &Question,
+    effects: &BTreeSet<Effect>,
+    limits: Limits,
+) -> (Result<Reach, AnalyseError>, u64) {
     let mut meter = Meter::new(limits);
-    let model = Model::new(&[policy], &[&question.rule], &mut meter)?;
+    let reach = reach(policy, question, effects, &mut meter);
+    (reach, meter.spent())
+}
+
+fn reach(
+    policy: &Policy,
+    question: &Question,
+    effects: &BTreeSet<Effect>,
+    meter: &mut Meter,
+) -> Result<Reach, AnalyseError> {
+    let model = Model::new(&[policy], &[&question.rule], meter)?;
     let mut cache = AddressCache::default();
     // Questions come after all policies.
     let asked = (model.entries.len() - 1) as u32;
@@ -228,7 +248,7 @@ pub fn can(
         meter.begin();
         let mut found = None;
         let mut search = || -> Result<(), TooLarge> {
-            let mut members = model.meeting(asked, &mut meter)?;
+            let mut members = model.meeting(asked, meter)?;
             members.retain(|e| {
                 matches!(
                     model.entries[*e as usize].rule.effect,
@@ -238,7 +258,7 @@ pub fn can(
             members.push(asked);
             let query = Query::new(&model, space, &members, &[&[asked]], bits);
             open.extend(query.open_conditions());
-            query.cases(&mut meter, &mut cache, &mut |meter, case| {
+            query.cases(meter, &mut cache, &mut |meter, case| {
                 query.branch(meter, &mut |assumed| {
                     if query.stands(case, asked, assumed)? == Truth::No
                         || !effects.contains(&query.decide(case, assumed, 0, None)?.0)

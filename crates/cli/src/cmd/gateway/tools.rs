@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use agentwall_action::escape_text;
 use agentwall_gateway::mcp::definitions::digest;
+use agentwall_identity::parse_json_to;
 use agentwall_ledger::{Record, entry::Approval};
 use agentwall_store::{Tool, ToolStore};
 use anyhow::{Context as _, Result, bail};
@@ -22,6 +23,7 @@ use crate::{
 struct Listed {
     server: String,
     tool: String,
+    /// Empty as long as none is accepted.
     digest: String,
     accepted_at: String,
     /// Of the changed definition.
@@ -42,8 +44,9 @@ struct Change {
 
 /// Runs the command.
 pub fn main(args: &GatewayToolsArgs) -> Result<ExitCode> {
-    match (&args.accept, &args.name) {
-        (Some(tool), Some(server)) => accept(server, tool, args.digest.as_deref()),
+    match (&args.accept, &args.forget, &args.name) {
+        (Some(tool), _, Some(server)) => accept(server, tool, args.digest.as_deref()),
+        (None, Some(tool), Some(server)) => forget(server, tool),
         _ => list(args),
     }
 }
@@ -72,12 +75,7 @@ fn list(args: &GatewayToolsArgs) -> Result<ExitCode> {
 
 /// The record comes first: what nobody can look up is not accepted.
 fn accept(server: &str, name: &str, wanted: Option<&str>) -> Result<ExitCode> {
-    let state = State::open()?;
-    let place = Place::of(&state, server);
-    if !place.tools().exists() {
-        bail!("no server is called '{}'", escape_text(server));
-    }
-    let store = store(&place)?;
+    let (state, store) = of_server(server)?;
     let tool = store.get(name)?;
     let Some(offered) = tool.and_then(|tool| tool.offered) else {
         bail!("'{}' has no changed definition", escape_text(name));
@@ -86,20 +84,7 @@ fn accept(server: &str, name: &str, wanted: Option<&str>) -> Result<ExitCode> {
     if wanted.is_some_and(|wanted| wanted != offered_digest) {
         bail!("the changed definition is another one by now: {offered_digest}");
     }
-    let book = Book::new(
-        Arc::new(state.keep_log()?),
-        &crate::cmd::protect::session_id()?,
-        server,
-        agentwall_policy::LedgerFailure::default(),
-    );
-    book.seal(Record::Approval(Approval {
-        ask: format!("{server}{MARK}tool/{name}"),
-        verdict: "approve".to_owned(),
-        scope: "once".to_owned(),
-        pattern: None,
-        by: format!("uid:{}", rustix::process::getuid().as_raw()),
-        binding: offered_digest.clone(),
-    }))?;
+    record(&state, server, name, "approve", &offered_digest)?;
     if !store.accept(name, &offered, now_ms())? {
         bail!("the server told yet another definition meanwhile; look again");
     }
@@ -108,6 +93,46 @@ fn accept(server: &str, name: &str, wanted: Option<&str>) -> Result<ExitCode> {
         escape_text(name)
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The record comes first here, too.
+fn forget(server: &str, name: &str) -> Result<ExitCode> {
+    let (state, store) = of_server(server)?;
+    let Some(tool) = store.get(name)? else {
+        bail!("no tool of it is called '{}'", escape_text(name));
+    };
+    record(&state, server, name, "forget", &digest(&tool.accepted))?;
+    store.forget(name)?;
+    output::print(&format!("forgotten: {}\n", escape_text(name)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn record(state: &State, server: &str, tool: &str, verdict: &str, digest: &str) -> Result<()> {
+    let book = Book::new(
+        Arc::new(state.keep_log()?),
+        &crate::cmd::protect::session_id()?,
+        server,
+        agentwall_policy::LedgerFailure::default(),
+    );
+    book.seal(Record::Approval(Approval {
+        ask: format!("{server}{MARK}tool/{tool}"),
+        verdict: verdict.to_owned(),
+        scope: "once".to_owned(),
+        pattern: None,
+        by: format!("uid:{}", rustix::process::getuid().as_raw()),
+        binding: digest.to_owned(),
+    }))?;
+    Ok(())
+}
+
+fn of_server(server: &str) -> Result<(State, ToolStore)> {
+    let state = State::open()?;
+    let place = Place::of(&state, server);
+    if !place.tools().exists() {
+        bail!("no server is called '{}'", escape_text(server));
+    }
+    let store = store(&place)?;
+    Ok((state, store))
 }
 
 fn store(place: &Place) -> Result<ToolStore> {
@@ -120,7 +145,10 @@ fn listed(server: &str, tool: &Tool) -> Listed {
     Listed {
         server: server.to_owned(),
         tool: tool.name.clone(),
-        digest: digest(&tool.accepted),
+        digest: match tool.accepted.is_empty() {
+            true => String::new(),
+            false => digest(&tool.accepted),
+        },
         accepted_at: rfc3339_of(tool.since),
         changed: tool.offered.as_deref().map(digest),
         changes: changes.map_or_else(Vec::new, |offered| difference(&tool.accepted, offered)),
@@ -128,7 +156,10 @@ fn listed(server: &str, tool: &Tool) -> Listed {
 }
 
 fn difference(accepted: &str, offered: &str) -> Vec<Change> {
-    let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let read = |text: &str| match parse_json_to(text.as_bytes(), text.len(), 128) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    };
     let (old, new) = (read(accepted), read(offered));
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = names.into_iter().filter(|n| old.get(*n) != new.get(*n));
@@ -154,7 +185,10 @@ fn describe(tool: &Listed) -> String {
             &format!("{title}: changed, its calls are refused")
         ),
         tool.accepted_at,
-        tool.digest
+        match tool.digest.is_empty() {
+            true => "none",
+            false => &tool.digest,
+        }
     );
     let shown = |value: &Option<Value>| match value {
         Some(Value::String(text)) => escape_text(text),
