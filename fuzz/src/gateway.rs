@@ -67,10 +67,10 @@ pub fn evaluation(data: &[u8]) {
     if let Ok(asked) = read.asked() {
         let named = agentwall_action::VerbFamily::Named;
         assert!(asked.verb.family() == named && !asked.resource.is_empty());
-        if asked.resource.starts_with("https://") {
-            assert!(
-                !asked.resource.contains(['?', '#', '@', '\\']) && !asked.resource.contains("/../")
-            );
+        if let Some(rest) = asked.resource.strip_prefix("https://") {
+            let authority = rest.split('/').next().unwrap_or_default();
+            assert!(!authority.contains('@'), "a user beside the host");
+            assert!(!rest.contains(['?', '#', '\\']) && !rest.contains("/../"));
         }
     }
 }
