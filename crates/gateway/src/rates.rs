@@ -18,7 +18,8 @@ use crate::{
     serve::Peer,
 };
 
-/// Requests of one address in a minute that nobody's key has signed. Then none is read for a while.
+/// Requests of one address in a minute that nobody's key has signed. Then none is read for a while but those that name an agent
+/// or a host that is here.
 pub const UNSIGNED: Rate = Rate {
     most: 30,
     within: Duration::from_secs(60),
